@@ -1,0 +1,2 @@
+//! The `numavisor` command.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Project chores: set-up, demo, tests, lab, benchmarks.
+fn main() {}
