@@ -1,2 +1,35 @@
-//! Device models. They ask for host effects through traits and leave KVM and threads to `vmm`.
+//! Device models: what the guest finds at its ports and addresses, register by register.
+//!
+//! They ask for host effects through traits ([`InterruptLine`], [`MsiRouter`], [`PowerSink`], [`SerialHost`]) and
+//! leave KVM, threads, event loops and the choice of addresses to `vmm`, and the tables that announce them to
+//! `acpi`.
+//!
+//! Whatever the guest does, a device neither panics nor blocks on it nor logs without bound: it answers as its
+//! data sheet says and counts.
 #![forbid(unsafe_code)]
+
+mod bus;
+mod i8042;
+mod interrupt;
+mod ioapic;
+mod log_limit;
+mod power;
+mod redirection_entry;
+mod serial;
+mod serial_output;
+
+#[cfg(test)]
+mod testing;
+
+pub use bus::{
+    Address, Bus, BusBuilder, BusDevice, BusError, MmioBus, MmioBusBuilder, PioBus, PioBusBuilder,
+    SharedDevice, UnclaimedAccesses,
+};
+pub use i8042::{I8042, I8042_COMMAND_PORTS};
+pub use interrupt::{InterruptError, InterruptLine, MsiMessage, MsiRouter};
+pub use ioapic::{IOAPIC_ADDRESSES, IOAPIC_ID, IOAPIC_PINS, IoApic};
+pub use log_limit::LogLimit;
+pub use power::{
+    POWER_BUTTON_EVENT, POWER_PORTS, Power, PowerPorts, PowerRequest, PowerSink, RESET_VALUE, SLEEP_TYPE_S5,
+};
+pub use serial::{COM1_IRQ, COM1_PORTS, Serial, SerialCounters, SerialHost};
