@@ -57,7 +57,8 @@ pub trait MsiRouter: Send + Sync {
     /// From now on an edge on `pin` (its GSI) sends `message`; with `None` it goes nowhere. Every pin starts with
     /// `None`. Called only when the message differs from the last one, because changing routes is dear.
     ///
-    /// Level-triggered messages must be in KVM's table too: KVM_EXIT_IOAPIC_EOI is raised for those only.
+    /// Level-triggered messages must be in KVM's table too: KVM_EXIT_IOAPIC_EOI is raised for those only. That is
+    /// why a level-triggered pin that is masked while in service gets its `None` only with its end of interrupt.
     ///
     /// # Errors
     /// [`InterruptError::Route`] if the host refused; the old route is then still in force.

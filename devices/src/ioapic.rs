@@ -95,6 +95,7 @@ impl IoApic {
             let Some(state) = self.pins.get_mut(usize::from(pin)) else { return };
             if state.entry.is_level() && state.entry.vector() == vector && state.entry.remote_irr() {
                 state.entry.set_remote_irr(false);
+                self.route(pin);
                 self.send_level(pin);
             }
         }
@@ -147,15 +148,23 @@ impl IoApic {
     fn change_entry(&mut self, pin: u8, change: impl FnOnce(&mut RedirectionEntry)) {
         let Some(state) = self.pins.get_mut(usize::from(pin)) else { return };
         change(&mut state.entry);
-        let message = state.entry.message();
-        if message != state.routed {
-            let set = self.router.set(pin, message);
-            if set.is_ok() {
-                state.routed = message;
-            }
-            self.note(set);
-        }
+        self.route(pin);
         self.send_level(pin);
+    }
+
+    /// Tells the router what `pin` sends now. A level-triggered pin that is masked keeps its route until its end of
+    /// interrupt: KVM reports that only for vectors in its routing table, and Linux masks before it acknowledges.
+    fn route(&mut self, pin: u8) {
+        let Some(state) = self.pins.get_mut(usize::from(pin)) else { return };
+        let message = state.entry.message();
+        if message == state.routed || (message.is_none() && state.entry.remote_irr()) {
+            return;
+        }
+        let set = self.router.set(pin, message);
+        if set.is_ok() {
+            state.routed = message;
+        }
+        self.note(set);
     }
 
     /// Sends the message of a level-triggered pin if it is due.

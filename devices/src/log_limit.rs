@@ -111,9 +111,9 @@ mod tests {
                     told += suppressed;
                 }
             }
-            let allowed = u64::from(rate) + (now - start).as_secs_f64().ceil() as u64 * u64::from(rate);
-            prop_assert!(admitted <= allowed);
-            prop_assert_eq!(admitted + told + limit.suppressed, steps.len() as u64);
+            let seconds = (now - start).as_nanos().div_ceil(1_000_000_000);
+            prop_assert!(u128::from(admitted) <= u128::from(rate) * (seconds + 1));
+            prop_assert_eq!(admitted + told + limit.suppressed, u64::try_from(steps.len()).unwrap());
         }
     }
 }
