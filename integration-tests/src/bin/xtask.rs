@@ -1,2 +1,5 @@
-//! Project chores: set-up, demo, tests, lab, benchmarks.
-fn main() {}
+//! `cargo xtask`: set-up, demo, tests, lab and benchmarks of numavisor.
+
+fn main() -> std::process::ExitCode {
+    integration_tests::xtask_main()
+}

@@ -1,0 +1,88 @@
+//! Boot tests: stock Linux guests on the host at hand, one file per subject.
+//!
+//! A test names the host it needs and never asks whether that host is real or a lab.
+
+use std::cell::RefCell;
+use std::process::Output;
+use std::rc::Rc;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::runner::check;
+use crate::runner::host::{HostFacts, Needs};
+use crate::runner::payload::{GuestKernel, Payload};
+use crate::runner::spec::GuestSpec;
+use crate::runner::vm::{Start, Vm};
+
+/// One boot test.
+pub(crate) struct BootTest {
+    pub(crate) name: &'static str,
+    pub(crate) needs: Needs,
+    pub(crate) run: fn(&Ctx) -> Result<()>,
+}
+
+/// Every boot test, in the order in which they run.
+pub(crate) fn all() -> impl Iterator<Item = &'static BootTest> {
+    [].into_iter()
+}
+
+/// What a test may use.
+pub(crate) struct Ctx<'a> {
+    pub(crate) payload: &'a Payload,
+    pub(crate) host: &'a HostFacts,
+    pub(crate) needs: Needs,
+    pub(crate) transcript: Rc<RefCell<String>>,
+}
+
+impl Ctx<'_> {
+    /// The `index`th of the nodes that fulfil the test's needs.
+    pub(crate) fn pnode(&self, index: usize) -> u32 {
+        self.host.ordinary(&self.needs)[index].node
+    }
+
+    /// The CPUs of a node.
+    pub(crate) fn cpus_of(&self, pnode: u32) -> Vec<u32> {
+        self.host
+            .nodes
+            .iter()
+            .find(|node| node.node == pnode)
+            .map(|node| node.cpus.clone())
+            .unwrap_or_default()
+    }
+
+    /// Starts a guest and waits for its init.
+    pub(crate) fn boot(&self, start: &Start) -> Result<Vm> {
+        let mut vm = self.start(start)?;
+        vm.ready()?;
+        Ok(vm)
+    }
+
+    /// Starts a guest.
+    pub(crate) fn start(&self, start: &Start) -> Result<Vm> {
+        Vm::start(self.payload, start, &self.transcript)
+    }
+
+    /// Boots `spec` bound and pinned as it says, checks both views of it, and powers it off.
+    pub(crate) fn boots_bound(&self, spec: &GuestSpec, kernel: GuestKernel) -> Result<()> {
+        let mut vm = self.boot(&Start::of(spec).kernel(kernel))?;
+        let report = vm.report()?;
+        check::guest_view(spec, &report)?;
+        let touched = check::bound(&vm, spec)?;
+        for (vnode, pages) in touched.iter().enumerate() {
+            ensure!(spec.vnodes[vnode].mib == 0 || *pages > 0, "no page of vnode {vnode} was touched at all");
+        }
+        check::pinned(&vm, spec, |pnode| self.cpus_of(pnode))?;
+        vm.power_off()
+    }
+
+    /// Runs numavisor with arguments it should end on by itself.
+    pub(crate) fn numavisor(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = std::process::Command::new(self.payload.numavisor());
+        command.args(arguments);
+        let output = command.output().context("starting numavisor")?;
+        let mut transcript = self.transcript.borrow_mut();
+        transcript.push_str(&format!("$ {command:?}\n{}", String::from_utf8_lossy(&output.stdout)));
+        transcript.push_str(&String::from_utf8_lossy(&output.stderr));
+        Ok(output)
+    }
+}

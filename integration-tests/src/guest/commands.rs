@@ -1,0 +1,99 @@
+//! The line commands a test guest obeys; each is answered with one `@@done` or `@@error` line.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use super::{DONE, ERROR, OUT, REPORT, memory, modules, power, report};
+use crate::sys::BoundMemory;
+
+/// What a guest remembers between two commands.
+#[derive(Default)]
+pub(crate) struct State {
+    held: Vec<BoundMemory>,
+}
+
+impl State {
+    /// Obeys one line and answers it. An empty line is no command.
+    pub(crate) fn obey(&mut self, line: &str) {
+        let mut words = line.split_whitespace();
+        let Some(name) = words.next() else { return };
+        let arguments: Vec<&str> = words.collect();
+        match self.run(name, &arguments) {
+            Ok(answer) => println!("{DONE}{name} {answer}"),
+            Err(error) => println!("{ERROR}{name} {}", format!("{error:#}").replace('\n', " ")),
+        }
+    }
+
+    fn run(&mut self, name: &str, arguments: &[&str]) -> Result<Value> {
+        match (name, arguments) {
+            // alloc MiB NODE: memory bound to that node, touched, and held until `free`
+            ("alloc", [mib, node]) => {
+                let memory = memory::allocate(mib.parse()?, node.parse()?)?;
+                self.held.push(memory);
+                Ok(json!({ "mib": mib, "node": node }))
+            }
+            ("free", []) => {
+                self.held.clear();
+                Ok(json!({}))
+            }
+            // fill: all free memory of every node but the reserve of `memory::reserve_kib`, held until `free`
+            ("fill", []) => {
+                let filled = memory::fill()?;
+                let answer: Vec<Value> = filled
+                    .iter()
+                    .map(|(node, memory)| json!({ "node": node, "mib": memory.len() * memory::CHUNK_MIB }))
+                    .collect();
+                self.held.extend(filled.into_iter().flat_map(|(_, memory)| memory));
+                Ok(answer.into())
+            }
+            ("sleep", [seconds]) => {
+                std::thread::sleep(Duration::from_secs_f64(seconds.parse()?));
+                Ok(json!({}))
+            }
+            ("report", []) => {
+                println!("{REPORT}{}", serde_json::to_string(&report::collect())?);
+                Ok(json!({}))
+            }
+            ("modprobe", names) => {
+                for name in names {
+                    modules::load(name)?;
+                }
+                Ok(json!({}))
+            }
+            ("sh", words) => shell(&words.join(" ")),
+            ("shell", []) => {
+                let status = Command::new("/bin/sh").arg("-i").env("PATH", "/bin:/sbin:/usr/bin").status()?;
+                Ok(json!({ "status": status.code() }))
+            }
+            ("powerbutton", []) => {
+                let button = power::Button::find()?;
+                println!("{DONE}powerbutton {}", json!({ "armed": true }));
+                button.wait()?;
+                println!("@@powerbutton pressed");
+                power::off()
+            }
+            ("poweroff", []) => power::off(),
+            ("reboot", []) => power::reboot(),
+            ("crash", []) => power::crash(),
+            _ => bail!("no such command, or not so many arguments"),
+        }
+    }
+}
+
+fn shell(line: &str) -> Result<Value> {
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", line])
+        .env("PATH", "/bin:/sbin:/usr/bin")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let output = child.stdout.take().context("no standard output")?;
+    for line in BufReader::new(output).lines() {
+        println!("{OUT}{}", line?);
+    }
+    Ok(json!({ "status": child.wait()?.code() }))
+}

@@ -1,0 +1,8 @@
+//! What guests and lab hosts boot: kernels taken from Debian packages and initramfs images made here.
+
+pub(crate) mod apt;
+pub(crate) mod initramfs;
+pub(crate) mod kernel;
+pub(crate) mod modules;
+pub(crate) mod newc;
+pub(crate) mod vmlinux;

@@ -1,0 +1,78 @@
+//! What a lab host is told to do, and what it says while it does it.
+
+use serde::{Deserialize, Serialize};
+
+/// Events stand on lines of their own on the runner's standard output, after this.
+pub(crate) const EVENT: &str = "@@lab ";
+/// Where an L1 finds the numavisor binary, kernels and images.
+pub(crate) const PAYLOAD: &str = "/payload";
+/// Where an L1 finds its job and leaves what is too long for the console.
+pub(crate) const SCRATCH: &str = "/scratch";
+/// The job's file name in the scratch directory.
+pub(crate) const JOB_FILE: &str = "job.json";
+
+/// What one start of the runner is for.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) enum Job {
+    /// Run these boot tests.
+    Tests(Vec<String>),
+    /// Run a command with `numavisor` in its path.
+    Command(Vec<String>),
+    /// An interactive shell.
+    Shell,
+    /// Boot a 2-vnode guest and print its view beside the host's.
+    Demo,
+    /// Start numavisor and its rival in turn.
+    Bench {
+        /// Starts of each side.
+        rounds: u32,
+    },
+}
+
+/// One line of the runner.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub(crate) enum Event {
+    /// The host is usable; the job begins.
+    Ready,
+    /// A test begins.
+    Start { test: String },
+    /// A test is over.
+    Test(TestResult),
+    /// A benchmark's figures.
+    Bench(serde_json::Value),
+    /// The job is over.
+    Exit { code: i32 },
+}
+
+/// How a test ended.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct TestResult {
+    pub(crate) test: String,
+    pub(crate) verdict: Verdict,
+    pub(crate) seconds: f64,
+    /// Why it failed or was skipped, with the end of the guest's output.
+    pub(crate) detail: String,
+}
+
+/// The three ways a test can end.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verdict {
+    Passed,
+    Failed,
+    Skipped,
+}
+
+impl Event {
+    /// Prints the event on its line, at once.
+    pub(crate) fn say(&self) {
+        let text = serde_json::to_string(self).unwrap_or_else(|error| error.to_string());
+        println!("{EVENT}{text}");
+    }
+
+    /// The event on a line, if it has one.
+    pub(crate) fn parse(line: &str) -> Option<Self> {
+        serde_json::from_str(line.trim().strip_prefix(EVENT)?).ok()
+    }
+}

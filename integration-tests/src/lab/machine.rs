@@ -1,0 +1,176 @@
+//! Boots one lab host under QEMU, passes its lines on, and makes sure that it ends.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::disk;
+use super::job::{Event, JOB_FILE, Job};
+use super::shape::HostShape;
+use crate::sys;
+
+/// An AMD processor with SVM and without what TCG cannot emulate, so that it says no word about it.
+const CPU: &str =
+    "EPYC,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save,-xsavec,+svm,+npt";
+
+/// What lab hosts boot, made by `xtask::artifacts`.
+#[derive(Clone, Debug)]
+pub(crate) struct Images {
+    pub(crate) kernel: PathBuf,
+    pub(crate) initramfs: PathBuf,
+    pub(crate) payload: PathBuf,
+    /// Where scratch disks and logs go.
+    pub(crate) work: PathBuf,
+}
+
+/// How a host is run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// The emulator is killed after this.
+    pub(crate) limit: Duration,
+    /// One CPU whose clock counts instructions: slow and repeatable.
+    pub(crate) counted: bool,
+}
+
+/// Boots `shape`, has it do `job`, and calls `hear` with each line it says. The exit code of the job.
+pub(crate) fn run(
+    images: &Images,
+    shape: &HostShape,
+    job: &Job,
+    pace: Pace,
+    mut hear: impl FnMut(&str),
+) -> Result<i32> {
+    let scratch = Scratch::make(images, shape, job)?;
+    let log_path = images.work.join(format!("{}.log", shape.name));
+    let mut log = File::create(&log_path)?;
+    let mut command = emulator(images, shape, &scratch, pace);
+    if matches!(job, Job::Shell) {
+        println!("this is the lab host '{}'; leave it with `exit`, or kill it with Ctrl-A x", shape.name);
+        command.args(["-serial", "mon:stdio"]);
+        let status =
+            Emulator(sys::die_with_parent(&mut command).spawn().context("starting qemu-system-x86_64")?)
+                .0
+                .wait()?;
+        return Ok(status.code().unwrap_or(1));
+    }
+    command.args(["-serial", "stdio"]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut emulator =
+        Emulator(sys::die_with_parent(&mut command).spawn().context("starting qemu-system-x86_64")?);
+    let console = emulator.0.stdout.take().context("no console")?;
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        let mut console = BufReader::new(console);
+        let mut line = Vec::new();
+        while console.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            line.clear();
+            if sender.send(text).is_err() {
+                return;
+            }
+        }
+    });
+
+    let deadline = Instant::now() + pace.limit;
+    let mut code = None;
+    loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                writeln!(log, "{line}")?;
+                if let Some(Event::Exit { code: exit }) = Event::parse(&line) {
+                    code = Some(exit);
+                }
+                hear(&line);
+            }
+            Err(RecvTimeoutError::Timeout) => bail!(
+                "lab host '{}' was not done after {} s and was stopped; its console is in {}",
+                shape.name,
+                pace.limit.as_secs(),
+                log_path.display()
+            ),
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    let status = emulator.0.wait()?;
+    scratch.collect(images, shape)?;
+    code.with_context(|| {
+        format!(
+            "lab host '{}' ended ({status}) before its job did; its console is in {}",
+            shape.name,
+            log_path.display()
+        )
+    })
+}
+
+/// Kills the emulator when it goes out of sight.
+struct Emulator(Child);
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A disk with the job on it, for results to come back on.
+struct Scratch {
+    _directory: tempfile::TempDir,
+    image: PathBuf,
+}
+
+impl Scratch {
+    fn make(images: &Images, shape: &HostShape, job: &Job) -> Result<Self> {
+        fs::create_dir_all(&images.work)?;
+        let directory = tempfile::tempdir_in(&images.work)?;
+        let files = directory.path().join("files");
+        fs::create_dir(&files)?;
+        fs::write(files.join(JOB_FILE), serde_json::to_vec_pretty(job)?)?;
+        let image = directory.path().join(format!("{}.img", shape.name));
+        disk::pack(&files, &image, 64)?;
+        Ok(Self { _directory: directory, image })
+    }
+
+    fn collect(&self, images: &Images, shape: &HostShape) -> Result<()> {
+        let to = images.work.join("results").join(shape.name);
+        let _ = fs::remove_dir_all(&to);
+        disk::unpack(&self.image, &to)
+    }
+}
+
+fn emulator(images: &Images, shape: &HostShape, scratch: &Scratch, pace: Pace) -> Command {
+    let mut command = Command::new("qemu-system-x86_64");
+    command.args(["-display", "none", "-monitor", "none", "-no-reboot", "-nodefaults", "-cpu", CPU]);
+    if pace.counted {
+        command.args(["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off"]);
+    } else {
+        command.args(["-accel", "tcg,thread=multi"]);
+    }
+    command.args(["-smp", &shape.cpus().to_string(), "-m", &format!("{}M", shape.mib())]);
+    let mut first = 0;
+    for (node, id) in shape.nodes.iter().zip(0u32..) {
+        command.args(["-object", &format!("memory-backend-ram,id=m{id},size={}M", node.mib)]);
+        let cpus = match node.cpus {
+            0 => String::new(),
+            count => format!(",cpus={first}-{}", first + count - 1),
+        };
+        first += node.cpus;
+        command.args(["-numa", &format!("node,nodeid={id},memdev=m{id}{cpus}")]);
+    }
+    for (from, to, value) in shape.distances {
+        command.args(["-numa", &format!("dist,src={from},dst={to},val={value}")]);
+    }
+    for (image, options) in [(&images.payload, ",readonly=on"), (&scratch.image, "")] {
+        command.args([
+            "-drive",
+            &format!("if=virtio,format=raw,cache=unsafe,file={}{options}", image.display()),
+        ]);
+    }
+    command.arg("-kernel").arg(&images.kernel).arg("-initrd").arg(&images.initramfs);
+    command.args(["-append", "console=ttyS0 quiet loglevel=1 reboot=k panic=1 nokaslr mitigations=off"]);
+    command
+}

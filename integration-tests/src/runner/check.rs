@@ -1,0 +1,182 @@
+//! What every boot test checks: the guest's view against what was asked, and the host's view against the plan.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+
+use super::residency;
+use super::spec::GuestSpec;
+use super::vm::Vm;
+use crate::guest::report::GuestReport;
+use crate::rangelist;
+
+/// MemTotal of a node may be this much below its vnode, in per cent ...
+const SHARE: u64 = 3;
+/// ... and on every node so much more, in MiB ...
+const RESERVE_MIB: u64 = 8;
+/// ... and on the node that holds the kernel's text, data and early tables so much more, in MiB.
+const KERNEL_RESERVE_MIB: u64 = 72;
+
+/// Words that no line of a sound guest's kernel log has.
+const TROUBLE: [&str; 13] = [
+    "nodes only cover",
+    "no nodes coverage",
+    "SLIT table looks invalid",
+    "not on the same node",
+    "topology broken",
+    "borken",
+    "WARNING:",
+    "BUG:",
+    "ACPI Error",
+    "ACPI Warning",
+    "ACPI BIOS",
+    "ACPI Exception",
+    "Firmware Bug",
+];
+/// Of these subjects a line at the level of a warning is trouble.
+const SUBJECTS: [&str; 7] = ["numa", "srat", "slit", "hmat", "sched", "sibling", "topology"];
+
+/// Linux sees exactly the nodes, CPUs, distances and memory that were asked for, and does not complain.
+pub(crate) fn guest_view(spec: &GuestSpec, report: &GuestReport) -> Result<()> {
+    quiet_log(report)?;
+    let order = spec.in_linux_order();
+    let nodes: Vec<u32> = report.nodes.iter().map(|node| node.node).collect();
+    let expected: Vec<u32> = (0..u32::try_from(order.len())?).collect();
+    ensure!(nodes == expected, "the guest has nodes {nodes:?}, asked for were {expected:?}");
+    let cpus = u32::try_from(spec.vcpu_count())?;
+    let all_cpus = rangelist::format(&(0..cpus).collect::<Vec<_>>());
+    ensure!(report.online_cpus == all_cpus, "CPUs {} are online, not {all_cpus}", report.online_cpus);
+    let matrix = spec.matrix();
+    for (node, &vnode) in report.nodes.iter().zip(&order) {
+        let asked = &spec.vnodes[vnode];
+        let who = format!("node {} (vnode {vnode})", node.node);
+        let cpulist = rangelist::format(&asked.vcpus);
+        ensure!(node.cpulist == cpulist, "{who} has CPUs '{}', not '{cpulist}'", node.cpulist);
+        let distances: Vec<u32> = order.iter().map(|&to| matrix[&(vnode, to)]).collect();
+        ensure!(node.distances == distances, "{who} has distances {:?}, not {distances:?}", node.distances);
+        let total = node.total_kib / 1024;
+        let kernel = if node.node == 0 { KERNEL_RESERVE_MIB } else { 0 };
+        let least = (asked.mib - asked.mib * SHARE / 100).saturating_sub(RESERVE_MIB + kernel);
+        ensure!(
+            (least..=asked.mib).contains(&total),
+            "{who} has {total} MiB, not between {least} and {}",
+            asked.mib
+        );
+        ensure!(
+            asked.mib == 0 || report.numactl.contains(&format!("node {} size: {total} MB", node.node)),
+            "{who}: numactl -H does not say {total} MB:\n{}",
+            report.numactl
+        );
+    }
+    let available = format!("available: {} nodes", order.len());
+    ensure!(
+        report.numactl.starts_with(&available),
+        "numactl -H does not say '{available}':\n{}",
+        report.numactl
+    );
+    caches_stay_inside(spec, report)
+}
+
+/// No line of the guest's kernel log is about NUMA or topology trouble.
+pub(crate) fn quiet_log(report: &GuestReport) -> Result<()> {
+    for line in &report.kernel_lines {
+        let lower = line.to_lowercase();
+        let warning = ["<0>", "<1>", "<2>", "<3>", "<4>"].iter().any(|level| line.starts_with(level));
+        let bad = TROUBLE.iter().any(|words| line.contains(words))
+            || warning && SUBJECTS.iter().any(|subject| lower.contains(subject));
+        ensure!(!bad, "the guest's kernel complains: {line}");
+    }
+    Ok(())
+}
+
+/// CPUs that share a package or a last-level cache are on one vnode.
+fn caches_stay_inside(spec: &GuestSpec, report: &GuestReport) -> Result<()> {
+    let vnode_of = |cpu: u32| spec.vnodes.iter().position(|vnode| vnode.vcpus.contains(&cpu));
+    let mut packages: BTreeMap<i32, Option<usize>> = BTreeMap::new();
+    for cpu in &report.cpus {
+        let vnode = vnode_of(cpu.cpu);
+        let package = *packages.entry(cpu.package).or_insert(vnode);
+        ensure!(package == vnode, "package {} has CPUs of vnodes {package:?} and {vnode:?}", cpu.package);
+        for other in rangelist::parse(&cpu.llc_shared)? {
+            ensure!(vnode_of(other) == vnode, "CPUs {} and {other} of two vnodes share a cache", cpu.cpu);
+        }
+    }
+    Ok(())
+}
+
+/// Where the host's kernel may have put a vnode.
+#[derive(Clone, Debug)]
+pub(crate) struct Expected {
+    /// As in numa_maps: `bind:0`; empty where it does not matter.
+    pub(crate) policy: String,
+    /// Nodes on which every page must be.
+    pub(crate) nodes: Vec<u32>,
+}
+
+/// Every page of each vnode that is there at all lies where it should, under the policy it should.
+pub(crate) fn host_view(vm: &Vm, spec: &GuestSpec, expected: &[Expected]) -> Result<Vec<u64>> {
+    let pid = vm.pid();
+    let ram = residency::guest_ram(pid, spec)?;
+    let mut touched = Vec::new();
+    for (vnode, (areas, expected)) in ram.iter().zip(expected).enumerate() {
+        for area in areas {
+            ensure!(
+                expected.policy.is_empty() || area.policy.starts_with(&expected.policy),
+                "vnode {vnode} has policy '{}', not '{}'",
+                area.policy,
+                expected.policy
+            );
+        }
+        let pages = residency::pages_by_node(pid, areas)?;
+        let foreign: Vec<_> = pages.iter().filter(|(node, _)| !expected.nodes.contains(node)).collect();
+        ensure!(foreign.is_empty(), "vnode {vnode} has pages off nodes {:?}: {pages:?}", expected.nodes);
+        let mapped: u64 = areas
+            .iter()
+            .flat_map(|area| area.kib.iter())
+            .filter(|(node, _)| !expected.nodes.contains(node))
+            .map(|(_, kib)| kib)
+            .sum();
+        ensure!(mapped == 0, "vnode {vnode}: numa_maps shows {mapped} KiB off nodes {:?}", expected.nodes);
+        touched.push(pages.values().sum());
+    }
+    Ok(touched)
+}
+
+/// Each vnode bound to its pnode, and all its pages there; the touched pages of each.
+pub(crate) fn bound(vm: &Vm, spec: &GuestSpec) -> Result<Vec<u64>> {
+    let expected: Vec<Expected> = spec
+        .vnodes
+        .iter()
+        .map(|vnode| Expected {
+            policy: format!("bind:{}", rangelist::format(&vnode.pnodes)),
+            nodes: vnode.pnodes.clone(),
+        })
+        .collect();
+    host_view(vm, spec, &expected)
+}
+
+/// Each vCPU has one CPU of its vnode's pnode, no two the same where there are enough.
+pub(crate) fn pinned(vm: &Vm, spec: &GuestSpec, cpus_of: impl Fn(u32) -> Vec<u32>) -> Result<()> {
+    let affinity = residency::vcpu_affinity(vm.pid())?;
+    for (id, vnode) in spec.vnodes.iter().enumerate() {
+        let node_cpus: Vec<u32> = vnode.pnodes.iter().flat_map(|&pnode| cpus_of(pnode)).collect();
+        let mut taken = Vec::new();
+        for vcpu in &vnode.vcpus {
+            let allowed = affinity
+                .get(vcpu)
+                .with_context(|| format!("no thread is called vcpu{vcpu}: {affinity:?}"))?;
+            ensure!(
+                allowed.len() == 1 && node_cpus.contains(&allowed[0]),
+                "vcpu{vcpu} of vnode {id} may run on {allowed:?}, not on one of {node_cpus:?}"
+            );
+            taken.push(allowed[0]);
+        }
+        taken.sort_unstable();
+        taken.dedup();
+        ensure!(
+            taken.len() == vnode.vcpus.len().min(node_cpus.len()),
+            "the vCPUs of vnode {id} are stacked on {taken:?} though there are {node_cpus:?}"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! Runs a job on the NUMA host it finds itself on: boot tests, a command, the demo or a benchmark.
+//!
+//! The same static binary is process 1 of an L1 and an ordinary process on a real NUMA host. `first` is the only
+//! part that knows the difference; the tests must not.
+
+pub(crate) mod bench;
+pub(crate) mod check;
+pub(crate) mod demo;
+mod first;
+pub(crate) mod host;
+pub(crate) mod payload;
+pub(crate) mod pools;
+pub(crate) mod residency;
+pub(crate) mod spec;
+mod suite;
+pub(crate) mod vm;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use crate::lab::job::{Event, Job};
+use payload::Payload;
+
+/// How the runner is called where it is not process 1.
+#[derive(Debug, Parser)]
+#[command(name = "lab-runner", about = "Runs numavisor's boot tests on this host")]
+struct Arguments {
+    /// Directory with the numavisor binary, kernels and images
+    #[arg(long)]
+    payload: PathBuf,
+    /// Directory for files of the run
+    #[arg(long)]
+    scratch: PathBuf,
+    /// What to do, as JSON
+    #[arg(long)]
+    job: String,
+}
+
+/// The runner's whole life.
+pub fn lab_runner_main() -> ExitCode {
+    if std::process::id() == 1 {
+        first::main();
+    }
+    let arguments = Arguments::parse();
+    let payload = Payload { directory: arguments.payload, scratch: arguments.scratch };
+    let code = serde_json::from_str(&arguments.job).context("--job").and_then(|job| perform(&payload, &job));
+    match code {
+        Ok(code) => {
+            Event::Exit { code }.say();
+            ExitCode::from(u8::try_from(code).unwrap_or(1))
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does a job; the exit code it ended with.
+fn perform(payload: &Payload, job: &Job) -> Result<i32> {
+    Event::Ready.say();
+    match job {
+        Job::Tests(names) => suite::run(payload, names),
+        Job::Command(words) => command(payload, words),
+        Job::Shell => command(payload, &["/bin/sh".to_owned(), "-i".to_owned()]),
+        Job::Demo => demo::run(payload),
+        Job::Bench { rounds } => bench::run(payload, *rounds),
+    }
+}
+
+fn command(payload: &Payload, words: &[String]) -> Result<i32> {
+    let (program, arguments) = words.split_first().context("no command")?;
+    let path = format!("{}:/usr/bin:/usr/sbin:/bin:/sbin", payload.directory.display());
+    let status = Command::new(program)
+        .args(arguments)
+        .env("PATH", &path)
+        .current_dir(&payload.directory)
+        .status()
+        .with_context(|| format!("starting {program}"))?;
+    Ok(status.code().unwrap_or(1))
+}

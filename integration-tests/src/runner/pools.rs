@@ -1,0 +1,41 @@
+//! Pools of huge pages on given nodes, for as long as a test runs.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+
+/// A node's pool, back at its former size when dropped.
+pub(crate) struct Pool {
+    path: String,
+    before: String,
+}
+
+fn pool(node: u32) -> String {
+    format!("/sys/devices/system/node/node{node}/hugepages/hugepages-2048kB")
+}
+
+impl Pool {
+    /// Reserves `pages` pages of 2 MiB on `node`, in addition to those there.
+    pub(crate) fn reserve(node: u32, pages: u64) -> Result<Self> {
+        let path = format!("{}/nr_hugepages", pool(node));
+        let before = fs::read_to_string(&path).context(path.clone())?.trim().to_owned();
+        let wanted = before.parse::<u64>()? + pages;
+        let pool = Self { path, before };
+        fs::write(&pool.path, wanted.to_string())?;
+        let got: u64 = fs::read_to_string(&pool.path)?.trim().parse()?;
+        ensure!(got == wanted, "node {node} gave {got} huge pages of the {wanted} asked for");
+        Ok(pool)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let _ = fs::write(&self.path, &self.before);
+    }
+}
+
+/// Free huge pages of 2 MiB on `node`.
+pub(crate) fn free(node: u32) -> Result<u64> {
+    let path = format!("{}/free_hugepages", pool(node));
+    Ok(fs::read_to_string(&path).context(path)?.trim().parse()?)
+}

@@ -1,0 +1,59 @@
+//! Runs boot tests one after the other and says how each ended.
+
+use std::cell::RefCell;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+
+use super::host::HostFacts;
+use super::payload::Payload;
+use crate::boot_tests::{BootTest, Ctx, all};
+use crate::lab::job::{Event, TestResult, Verdict};
+
+/// Lines of a failed guest's output that are shown.
+const SHOWN: usize = 30;
+
+/// Runs the tests called `names`; 1 if any failed.
+pub(super) fn run(payload: &Payload, names: &[String]) -> Result<i32> {
+    let host = HostFacts::look()?;
+    let logs = payload.scratch.join("logs");
+    fs::create_dir_all(&logs)?;
+    let mut failed = 0;
+    for test in all().filter(|test| names.iter().any(|name| name == test.name)) {
+        Event::Start { test: test.name.to_owned() }.say();
+        let began = Instant::now();
+        let transcript = Rc::new(RefCell::new(String::new()));
+        let (verdict, detail) = match host.lacks(&test.needs) {
+            Some(lack) => (Verdict::Skipped, lack),
+            None => outcome(test, payload, &host, &transcript),
+        };
+        let _ = fs::write(logs.join(format!("{}.log", test.name)), &*transcript.borrow());
+        failed += i32::from(verdict == Verdict::Failed);
+        let seconds = began.elapsed().as_secs_f64();
+        Event::Test(TestResult { test: test.name.to_owned(), verdict, seconds, detail }).say();
+    }
+    Ok(i32::from(failed > 0))
+}
+
+fn outcome(
+    test: &BootTest,
+    payload: &Payload,
+    host: &HostFacts,
+    transcript: &Rc<RefCell<String>>,
+) -> (Verdict, String) {
+    let ctx = Ctx { payload, host, needs: test.needs, transcript: Rc::clone(transcript) };
+    let result = catch_unwind(AssertUnwindSafe(|| (test.run)(&ctx)))
+        .unwrap_or_else(|_| Err(anyhow!("the test panicked")));
+    match result {
+        Ok(()) => (Verdict::Passed, String::new()),
+        Err(error) => {
+            let transcript = transcript.borrow();
+            let lines: Vec<&str> = transcript.lines().collect();
+            let tail = lines[lines.len().saturating_sub(SHOWN)..].join("\n");
+            (Verdict::Failed, format!("{error:#}\n{tail}"))
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! One running `numavisor run`: its command line, its guest's serial line, its end.
+
+use std::cell::RefCell;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::rc::Rc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::payload::{GuestKernel, Payload};
+use super::spec::GuestSpec;
+use crate::guest::report::GuestReport;
+use crate::guest::{DONE, ERROR, READY, REPORT};
+use crate::sys;
+
+/// How long a guest may take for one step. An emulated one needs up to a minute for the longest.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
+
+/// How a guest is started.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Start {
+    pub(crate) kernel: GuestKernel,
+    /// Flags beside kernel, image and kernel command line.
+    pub(crate) flags: Vec<String>,
+    /// More words for the kernel command line.
+    pub(crate) cmdline: String,
+}
+
+impl Start {
+    /// Starts this guest.
+    pub(crate) fn of(spec: &GuestSpec) -> Self {
+        Self { flags: spec.flags(), ..Self::default() }
+    }
+
+    /// The same with another kernel.
+    pub(crate) fn kernel(mut self, kernel: GuestKernel) -> Self {
+        self.kernel = kernel;
+        self
+    }
+
+    /// The same with more flags.
+    pub(crate) fn flag(mut self, flags: &[&str]) -> Self {
+        self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
+        self
+    }
+
+    /// The same with more words for the guest's kernel.
+    pub(crate) fn cmdline(mut self, words: &str) -> Self {
+        self.cmdline = words.to_owned();
+        self
+    }
+
+    /// `numavisor run` with all of it.
+    pub(crate) fn command(&self, payload: &Payload) -> Command {
+        let mut command = Command::new(payload.numavisor());
+        command.arg("run").arg("--kernel").arg(payload.kernel(self.kernel));
+        command.arg("--initramfs").arg(payload.initramfs(self.kernel));
+        command.arg("--cmdline").arg(format!("console=ttyS0 quiet panic=-1 {}", self.cmdline).trim_end());
+        command.args(&self.flags);
+        command
+    }
+}
+
+/// A started guest; killed when it goes out of sight.
+pub(crate) struct Vm {
+    child: Child,
+    lines: Receiver<String>,
+    transcript: Rc<RefCell<String>>,
+}
+
+impl Vm {
+    /// Starts numavisor; `transcript` collects what it and the guest say.
+    pub(crate) fn start(payload: &Payload, start: &Start, transcript: &Rc<RefCell<String>>) -> Result<Self> {
+        let mut command = start.command(payload);
+        transcript.borrow_mut().push_str(&format!("$ {command:?}\n"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = sys::die_with_parent(&mut command).spawn().context("starting numavisor")?;
+        let (sender, lines) = mpsc::channel();
+        let output = child.stdout.take().context("no standard output")?;
+        let errors = child.stderr.take().context("no standard error")?;
+        forward(output, "", sender.clone());
+        forward(errors, "numavisor: ", sender);
+        Ok(Self { child, lines, transcript: Rc::clone(transcript) })
+    }
+
+    /// The process that is the VMM.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until the guest reads commands.
+    pub(crate) fn ready(&mut self) -> Result<()> {
+        self.line("the guest's init", |line| (line == READY).then_some(())).map(|_| ())
+    }
+
+    /// Has the guest obey a command and waits for its answer.
+    pub(crate) fn ask(&mut self, command: &str) -> Result<Value> {
+        self.tell(command)?;
+        let name = command.split_whitespace().next().unwrap_or_default();
+        let (done, error) = (format!("{DONE}{name} "), format!("{ERROR}{name} "));
+        let answer = self.line(&format!("the answer to '{command}'"), |line| {
+            let refusal = line.strip_prefix(&error).map(|text| Err(text.to_owned()));
+            line.strip_prefix(&done).map(|text| Ok(text.to_owned())).or(refusal)
+        })?;
+        let answer = answer.map_err(|text| anyhow::anyhow!("the guest could not '{command}': {text}"))?;
+        serde_json::from_str(&answer).with_context(|| format!("'{answer}'"))
+    }
+
+    /// Sends a line to the guest.
+    pub(crate) fn tell(&mut self, line: &str) -> Result<()> {
+        let input = self.child.stdin.as_mut().context("no standard input")?;
+        input.write_all(format!("{line}\n").as_bytes()).context("writing to the guest's serial line")
+    }
+
+    /// What the guest believes of its machine.
+    pub(crate) fn report(&mut self) -> Result<GuestReport> {
+        self.tell("report")?;
+        let text = self.line("the guest's report", |line| line.strip_prefix(REPORT).map(str::to_owned))?;
+        serde_json::from_str(&text).context("the guest's report")
+    }
+
+    /// Waits for a line that `wanted` accepts.
+    pub(crate) fn line<T>(&mut self, what: &str, wanted: impl Fn(&str) -> Option<T>) -> Result<T> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.note(&line);
+                    if let Some(found) = wanted(&line) {
+                        return Ok(found);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("{what} did not come within {} s", PATIENCE.as_secs())
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = self.child.wait()?;
+                    bail!("numavisor ended ({status}) before {what}")
+                }
+            }
+        }
+    }
+
+    /// Powers the guest off and expects status 0.
+    pub(crate) fn power_off(mut self) -> Result<()> {
+        self.tell("poweroff")?;
+        let status = self.ended()?;
+        ensure!(
+            status.code() == Some(0),
+            "numavisor ended with {status} after a guest power-off, not with 0"
+        );
+        Ok(())
+    }
+
+    /// Waits for the process to end by itself.
+    pub(crate) fn ended(&mut self) -> Result<ExitStatus> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            while let Ok(line) = self.lines.try_recv() {
+                self.note(&line);
+            }
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            ensure!(Instant::now() < deadline, "numavisor did not end within {} s", PATIENCE.as_secs());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Whether it is still running.
+    pub(crate) fn runs(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
+    /// Sends the VMM a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        kill(Pid::from_raw(i32::try_from(self.pid())?), signal).context("kill")
+    }
+
+    fn note(&self, line: &str) {
+        let mut transcript = self.transcript.borrow_mut();
+        // A report is long and is checked as a whole; its text would hide the rest.
+        transcript.push_str(line.get(..400).unwrap_or(line));
+        transcript.push('\n');
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(50)) {
+            self.note(&line);
+        }
+    }
+}
+
+fn forward(from: impl Read + Send + 'static, prefix: &'static str, to: mpsc::Sender<String>) {
+    thread::spawn(move || {
+        let mut from = BufReader::new(from);
+        let mut line = Vec::new();
+        while from.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+            let text = format!("{prefix}{}", String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']));
+            line.clear();
+            if to.send(text).is_err() {
+                return;
+            }
+        }
+    });
+}

@@ -1,0 +1,116 @@
+//! The few raw system calls of the test tools that have no safe wrapper: memory bound to a node, `move_pages`,
+//! and a child that dies with its parent. What to do with the answers is the callers' business.
+#![expect(unsafe_code, reason = "mmap, mbind and move_pages have no safe wrapper")]
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::ptr::NonNull;
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+const PAGE: usize = 4096;
+
+/// Anonymous memory that may only come from one node.
+pub(crate) struct BoundMemory {
+    start: NonNull<libc::c_void>,
+    length: usize,
+    touched: usize,
+}
+
+impl BoundMemory {
+    /// Maps `length` bytes bound to `node`, none of them touched yet.
+    pub(crate) fn map(length: usize, node: u32) -> io::Result<Self> {
+        let size = NonZeroUsize::new(length).ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no memory of ours.
+        let start = unsafe {
+            mmap_anonymous(
+                None,
+                size,
+                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+                MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE,
+            )
+        }?;
+        let memory = Self { start, length, touched: 0 };
+        memory.bind(node)?;
+        Ok(memory)
+    }
+
+    fn bind(&self, node: u32) -> io::Result<()> {
+        let mut mask = [0u64; 16];
+        let (word, bit) = (usize::try_from(node / 64).unwrap_or(usize::MAX), node % 64);
+        *mask.get_mut(word).ok_or(io::ErrorKind::InvalidInput)? = 1 << bit;
+        // SAFETY: the range is our own mapping and `mask` has the 1024 bits that are announced.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_mbind,
+                self.start.as_ptr(),
+                self.length,
+                libc::MPOL_BIND,
+                mask.as_ptr(),
+                mask.len() * 64,
+                0,
+            )
+        };
+        if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Writes one byte to each page of the next `bytes`, and says how many bytes are touched so far.
+    pub(crate) fn touch(&mut self, bytes: usize) -> usize {
+        let end = self.length.min(self.touched.saturating_add(bytes));
+        while self.touched < end {
+            // SAFETY: `touched` is below `length`, so the byte lies in our own writable mapping.
+            unsafe { self.start.cast::<u8>().add(self.touched).write_volatile(1) };
+            self.touched += PAGE;
+        }
+        self.touched.min(self.length)
+    }
+}
+
+impl Drop for BoundMemory {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and nothing refers into it any more.
+        let _ = unsafe { munmap(self.start, self.length) };
+    }
+}
+
+/// Where each 4 KiB page from `start` lies in process `pid`: a node, or `-ENOENT` for a page that is not there.
+pub(crate) fn page_nodes(pid: u32, start: u64, pages: usize) -> io::Result<Vec<i32>> {
+    let pid = i32::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut nodes = Vec::with_capacity(pages);
+    const BATCH: usize = 32 * 1024;
+    while nodes.len() < pages {
+        let first = nodes.len();
+        let count = BATCH.min(pages - first);
+        let addresses: Vec<u64> = (first..first + count).map(|page| start + (page * PAGE) as u64).collect();
+        let mut status = vec![0i32; count];
+        // SAFETY: both arrays have `count` entries, outlive the call, and a null `nodes` only asks.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_move_pages,
+                pid,
+                count,
+                addresses.as_ptr(),
+                std::ptr::null::<i32>(),
+                status.as_mut_ptr(),
+                0,
+            )
+        };
+        if answer < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        nodes.extend(status);
+    }
+    Ok(nodes)
+}
+
+/// Has the kernel kill the child when the thread that starts it ends, so that no emulator or VMM is left behind.
+pub(crate) fn die_with_parent(command: &mut Command) -> &mut Command {
+    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+    unsafe {
+        command.pre_exec(|| {
+            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(Into::into)
+        })
+    }
+}

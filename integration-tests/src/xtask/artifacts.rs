@@ -1,0 +1,76 @@
+//! Everything a run needs, made once and kept in the cache: kernels, images, binaries, the payload directory and disk.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::{cargo, setup};
+use crate::image::kernel::Kernel;
+use crate::image::{initramfs, vmlinux};
+use crate::lab::disk;
+use crate::lab::machine::Images;
+use crate::runner::payload::GuestKernel;
+
+/// The cache: fetched kernels, built images, logs. Never committed.
+pub(crate) fn cache() -> PathBuf {
+    cargo::target().join("lab")
+}
+
+/// What a run is made of.
+pub(crate) struct Artifacts {
+    /// Directory with binaries, kernels and images, as `runner::payload` names them.
+    pub(crate) payload: PathBuf,
+    pub(crate) runner: PathBuf,
+    kernel: Kernel,
+}
+
+impl Artifacts {
+    /// Installs, fetches and builds what is missing.
+    pub(crate) fn make() -> Result<Self> {
+        setup::install_all()?;
+        let cache = cache();
+        let payload = cache.join("payload");
+        fs::create_dir_all(&payload)?;
+        let built = cargo::build_static(&["numavisor", "guest-init", "lab-runner"], false)?;
+        copy(&built.join("numavisor"), &payload.join("numavisor"))?;
+        let init = built.join("guest-init");
+        let kernel = Kernel::default_of(&cache)?;
+        copy(&kernel.bzimage(), &payload.join(GuestKernel::Stock.file()))?;
+        write(&payload.join(GuestKernel::Stock.initramfs()), &initramfs::guest(&init, &kernel)?)?;
+        let elf = payload.join(GuestKernel::StockElf.file());
+        if !elf.exists() {
+            write(&elf, &vmlinux::extract(&fs::read(kernel.bzimage())?)?)?;
+        }
+        match Kernel::newer(&cache) {
+            Ok(newer) => {
+                copy(&newer.bzimage(), &payload.join(GuestKernel::Newer.file()))?;
+                write(&payload.join(GuestKernel::Newer.initramfs()), &initramfs::guest(&init, &newer)?)?;
+            }
+            // Its tests fail then and say so; everything else can still run.
+            Err(error) => eprintln!("no newer guest kernel: {error:#}"),
+        }
+        Ok(Self { payload, runner: built.join("lab-runner"), kernel })
+    }
+
+    /// What a lab host boots, with the payload as a disk.
+    pub(crate) fn images(&self) -> Result<Images> {
+        let work = cache().join("hosts");
+        fs::create_dir_all(&work)?;
+        let host_image = work.join("host.cpio");
+        write(&host_image, &initramfs::host(&self.runner, &self.kernel)?)?;
+        let disk_image = work.join("payload.img");
+        let mib = disk::size(&self.payload)? / (1 << 20) + 32;
+        disk::pack(&self.payload, &disk_image, mib)?;
+        Ok(Images { kernel: self.kernel.bzimage(), initramfs: host_image, payload: disk_image, work })
+    }
+}
+
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
+    let _ = fs::remove_file(to);
+    fs::copy(from, to).map(|_| ()).with_context(|| format!("copying {} to {}", from.display(), to.display()))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
+}
