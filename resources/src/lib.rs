@@ -1,3 +1,31 @@
 //! What a VM asks, what the host has, and who gets what: pure types and pure decisions, same input, same answer.
 //! Encoding tables is `acpi`'s work, acting on a host is `vmm`'s.
 #![forbid(unsafe_code)]
+
+pub mod attributes;
+pub mod cpu_topology;
+pub mod distance;
+pub mod host;
+pub mod ids;
+pub mod memory_map;
+pub mod placement;
+pub mod plan;
+pub mod set;
+pub mod spec;
+#[cfg(any(test, feature = "test-hosts"))]
+pub mod test_host;
+pub mod topology;
+pub mod units;
+
+pub use attributes::{AccessAttributes, MemoryAttributes};
+pub use cpu_topology::CpuTopology;
+pub use distance::{Distance, DistanceMatrix};
+pub use host::{HostError, HostTopology, Pnode};
+pub use ids::{ApicId, PcpuId, PnodeId, VcpuId, VnodeId};
+pub use memory_map::{Gpa, MemoryMap, RamRange};
+pub use placement::{Placement, PlacementError, Shortfall, VnodePlacement};
+pub use plan::{Plan, PlanError};
+pub use set::{CpuSet, IdSet, NodeSet, VcpuSet};
+pub use spec::{Affinity, MemoryPolicy, OnReset, PageSize, SerialSpec, VmSpec, VnodeSpec};
+pub use topology::{SpecError, VmTopology, Vnode};
+pub use units::Bytes;

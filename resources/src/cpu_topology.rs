@@ -1,0 +1,116 @@
+//! Which APIC id each vCPU has: a package per vnode, a core per vCPU, so that CPUID, MADT and SRAT say the same.
+//! Writing it into CPUID leaves is `vmm`'s work.
+
+use crate::ids::{ApicId, VcpuId};
+use crate::topology::VmTopology;
+
+/// Places in the x2APIC id: the core number in the low bits, the package above it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CpuTopology {
+    core_bits: u32,
+    positions: Vec<Position>,
+    packages: u32,
+}
+
+/// Where a vCPU sits in the guest's machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Package, dense from 0 over the vnodes that have vCPUs, in order of their lowest vCPU: vCPU 0 has APIC id 0.
+    pub package: u32,
+    /// Core in the package, dense from 0.
+    pub core: u32,
+    /// How many cores the package has.
+    pub cores: u32,
+}
+
+impl CpuTopology {
+    /// One package per vnode that has vCPUs; cores in vCPU order.
+    pub fn new(topology: &VmTopology) -> Self {
+        let mut homes: Vec<_> = topology.vnodes().iter().filter(|v| !v.vcpus.is_empty()).collect();
+        homes.sort_by_key(|vnode| vnode.vcpus.first());
+        let mut positions = vec![Position { package: 0, core: 0, cores: 1 }; topology.vcpu_count()];
+        let mut most = 1;
+        for (package, vnode) in (0..).zip(&homes) {
+            let cores = u32::try_from(vnode.vcpus.len()).unwrap_or(u32::MAX);
+            most = most.max(cores);
+            for (core, vcpu) in (0..).zip(vnode.vcpus.iter()) {
+                positions[vcpu.index()] = Position { package, core, cores };
+            }
+        }
+        let core_bits = most.next_power_of_two().trailing_zeros();
+        Self { core_bits, positions, packages: u32::try_from(homes.len()).unwrap_or(u32::MAX) }
+    }
+
+    /// Bits of the APIC id that number the core.
+    pub fn core_bits(&self) -> u32 {
+        self.core_bits
+    }
+
+    /// How many packages.
+    pub fn packages(&self) -> u32 {
+        self.packages
+    }
+
+    /// Where one vCPU sits. Panics never: vCPUs past the last sit with vCPU 0.
+    pub fn position(&self, vcpu: VcpuId) -> Position {
+        self.positions.get(vcpu.index()).copied().unwrap_or(Position { package: 0, core: 0, cores: 1 })
+    }
+
+    /// The APIC id of one vCPU.
+    pub fn apic_id(&self, vcpu: VcpuId) -> ApicId {
+        let Position { package, core, .. } = self.position(vcpu);
+        ApicId((package << self.core_bits) | core)
+    }
+
+    /// The highest APIC id in use.
+    pub fn max_apic_id(&self) -> ApicId {
+        (0..).map(VcpuId).take(self.positions.len()).map(|v| self.apic_id(v)).max().unwrap_or(ApicId(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CpuTopology;
+    use crate::spec::{VmSpec, VnodeSpec};
+    use crate::topology::VmTopology;
+    use crate::{ApicId, Bytes, VcpuId};
+
+    fn topology(vcpus: &[&str]) -> CpuTopology {
+        let numa = (0..)
+            .zip(vcpus)
+            .map(|(id, list)| VnodeSpec {
+                memory: Some(Bytes::mib(64)),
+                vcpus: Some(list.parse().unwrap()),
+                ..VnodeSpec::new(id)
+            })
+            .collect();
+        CpuTopology::new(&VmTopology::try_from(&VmSpec { numa, ..VmSpec::default() }).unwrap())
+    }
+
+    fn apic_ids(topology: &CpuTopology, vcpus: u32) -> Vec<u32> {
+        (0..vcpus).map(|v| topology.apic_id(VcpuId(v)).0).collect()
+    }
+
+    #[test]
+    fn each_vnode_is_a_package() {
+        assert_eq!(apic_ids(&topology(&["0-1", "2-3"]), 4), [0, 1, 2, 3]);
+        assert_eq!(apic_ids(&topology(&["0-2", "3-4"]), 5), [0, 1, 2, 4, 5]);
+    }
+
+    #[test]
+    fn interleaved_vcpus_keep_their_vnodes_package() {
+        assert_eq!(apic_ids(&topology(&["0,2", "1,3"]), 4), [0, 2, 1, 3]);
+    }
+
+    #[test]
+    fn vcpu_0_always_has_apic_id_0() {
+        assert_eq!(apic_ids(&topology(&["2-3", "0-1"]), 4), [0, 1, 2, 3]);
+        assert_eq!(apic_ids(&topology(&["", "0-1", "2"]), 3), [0, 1, 2]);
+    }
+
+    #[test]
+    fn uneven_vnodes_push_apic_ids_past_254_before_there_are_that_many_vcpus() {
+        let lists = ["0-64", "65", "66"];
+        assert_eq!(topology(&lists).max_apic_id(), ApicId(256));
+    }
+}

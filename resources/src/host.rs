@@ -1,0 +1,182 @@
+//! What this machine has: pnodes, their CPUs, memory, huge pages and distances, as the kernel tells them in sysfs.
+//! Who gets what of it is `placement`'s business; reading the files is `host::read`'s.
+
+mod mirror;
+mod read;
+mod sysfs;
+
+use crate::attributes::AccessAttributes;
+use crate::distance::{Distance, DistanceMatrix};
+use crate::ids::PnodeId;
+use crate::set::{CpuSet, NodeSet};
+use crate::units::Bytes;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+pub use read::HostError;
+
+/// The nodes of a host and how far apart they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostTopology {
+    pnodes: Vec<Pnode>,
+    distances: DistanceMatrix,
+}
+
+/// One host node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Pnode {
+    /// Its number in sysfs; there may be holes between them.
+    pub id: PnodeId,
+    /// Its CPUs that are online and that this process may use; empty for a node with memory only.
+    pub cpus: CpuSet,
+    /// All its memory, huge page pools included; zero for a node with CPUs only.
+    pub memory_total: Bytes,
+    /// Memory that nobody uses.
+    pub memory_free: Bytes,
+    /// Memory that the kernel gives up when asked for more: all of the page cache (`Active(file)` and
+    /// `Inactive(file)`) and half of the reclaimable slab, of which the other half is in use as a rule.
+    pub memory_reclaimable: Bytes,
+    /// Whether this process may have memory here (`Mems_allowed` in `/proc/self/status`).
+    pub memory_allowed: bool,
+    /// Pools of huge pages by page size.
+    pub huge_pages: BTreeMap<Bytes, HugePool>,
+    /// Latency and bandwidth of its memory as seen from the nearest CPUs, where firmware tells all four figures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<AccessAttributes>,
+}
+
+/// Huge pages of one size on one pnode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct HugePool {
+    /// Pages in the pool.
+    pub total: u64,
+    /// Pages in the pool that nobody has.
+    pub free: u64,
+}
+
+impl Pnode {
+    /// Whether there is memory here at all; Linux's policies refuse nodes without.
+    pub fn has_memory(&self) -> bool {
+        self.memory_total > Bytes::ZERO
+    }
+
+    /// Memory that a VM can have here: free and reclaimable, less the [`reserve`](Self::reserve); nothing where
+    /// this process may not have memory.
+    pub fn available(&self) -> Bytes {
+        if !self.memory_allowed {
+            return Bytes::ZERO;
+        }
+        self.memory_free.saturating_add(self.memory_reclaimable).saturating_sub(self.reserve())
+    }
+
+    /// Memory that the kernel does not hand out before it starts to reclaim or to kill: 128 MiB and 1/256 of the
+    /// node, but at most 1/25 of it. It stands for the sum of the zones' `low` watermarks, which sysfs does not have:
+    ///
+    /// - with transparent huge pages on, `min_free_kbytes` is raised to about 66 MiB on x86 (`mm/khugepaged.c`),
+    ///   `low` is 1.25 of a node's part of that and at least 0.1 % of the node above it (`mm/page_alloc.c`), and
+    ///   the kernel caps it at 5 % of memory, which is where small nodes end (4 % was measured on 1 GiB);
+    /// - zone DMA32 keeps 1/256 of the zones above it (`lowmem_reserve_ratio`) on the node that has it;
+    /// - the page tables of a VM with 4 KiB pages take 1/512 of its memory.
+    pub fn reserve(&self) -> Bytes {
+        let total = self.memory_total.get();
+        Bytes((total / 25).min((128 << 20) + total / 256))
+    }
+}
+
+impl HostTopology {
+    /// Puts a host together from its nodes and the distances between them, both ascending by id.
+    /// `None` when there are no nodes, ids do not ascend, or the matrix has another size.
+    pub fn new(pnodes: Vec<Pnode>, distances: DistanceMatrix) -> Option<Self> {
+        let ascending = pnodes.windows(2).all(|pair| pair[0].id < pair[1].id);
+        (!pnodes.is_empty() && ascending && distances.nodes() == pnodes.len())
+            .then_some(Self { pnodes, distances })
+    }
+
+    /// All online pnodes, ascending by id.
+    pub fn pnodes(&self) -> &[Pnode] {
+        &self.pnodes
+    }
+
+    /// One pnode.
+    pub fn pnode(&self, id: PnodeId) -> Option<&Pnode> {
+        self.pnodes.get(self.position(id)?)
+    }
+
+    /// Where a pnode stands in [`pnodes`](Self::pnodes) and in the rows of [`distances`](Self::distances).
+    pub fn position(&self, id: PnodeId) -> Option<usize> {
+        self.pnodes.binary_search_by_key(&id, |pnode| pnode.id).ok()
+    }
+
+    /// The ids of all pnodes.
+    pub fn ids(&self) -> NodeSet {
+        self.pnodes.iter().map(|pnode| pnode.id).collect()
+    }
+
+    /// All CPUs of all pnodes.
+    pub fn cpus(&self) -> CpuSet {
+        self.pnodes.iter().flat_map(|pnode| pnode.cpus.iter()).collect()
+    }
+
+    /// SLIT distances by position in [`pnodes`](Self::pnodes), as the kernel has them: emulated nodes of one real
+    /// node can be 10 apart (`numa=fake`).
+    pub fn distances(&self) -> &DistanceMatrix {
+        &self.distances
+    }
+
+    /// The distance between two pnodes; `None` when one is not there.
+    pub fn distance(&self, from: PnodeId, to: PnodeId) -> Option<Distance> {
+        self.distances.get(self.position(from)?, self.position(to)?)
+    }
+
+    /// The pnode nearest to any of `from` that fits `wanted`; ties go to the lowest id.
+    pub fn nearest(&self, from: &NodeSet, wanted: impl Fn(&Pnode) -> bool) -> Option<&Pnode> {
+        let away = |pnode: &Pnode| from.iter().filter_map(|id| self.distance(id, pnode.id)).min();
+        self.pnodes.iter().filter(|pnode| wanted(pnode)).min_by_key(|pnode| (away(pnode), pnode.id))
+    }
+
+    /// The same host as a process sees it that may run on `cpus` and have memory on `nodes` only.
+    pub fn restricted_to(mut self, cpus: &CpuSet, nodes: &NodeSet) -> Self {
+        for pnode in &mut self.pnodes {
+            pnode.cpus = pnode.cpus.intersection(cpus);
+            pnode.memory_allowed &= nodes.contains(pnode.id);
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Bytes;
+    use crate::test_host::HostShape;
+
+    #[test]
+    fn the_reserve_covers_the_low_watermark_of_small_and_large_nodes() {
+        let reserve = |total| HostShape::new(1).memory(0, total).topology().pnodes()[0].reserve();
+        assert_eq!(reserve(Bytes::gib(1)), Bytes((1 << 30) / 25));
+        assert_eq!(reserve(Bytes::gib(64)), Bytes::mib(128 + 256));
+        assert_eq!(reserve(Bytes::ZERO), Bytes::ZERO);
+    }
+
+    #[test]
+    fn a_restricted_host_keeps_its_nodes_but_not_what_is_forbidden() {
+        let host = HostShape::new(2).topology();
+        let host = host.restricted_to(&"1-2".parse().unwrap(), &"1".parse().unwrap());
+        let seen: Vec<_> = host
+            .pnodes()
+            .iter()
+            .map(|p| (p.id.0, p.cpus.to_string(), p.available() > Bytes::ZERO, p.has_memory()))
+            .collect();
+        assert_eq!(seen, [(0, "1".into(), false, true), (1, "2".into(), true, true)]);
+    }
+
+    #[test]
+    fn the_nearest_node_is_the_one_with_the_least_distance_then_the_lowest_id() {
+        let host = HostShape::new(4).distance(3, 1, 12).distance(3, 2, 12).topology();
+        let nearest = |from: &str, not: u32| {
+            host.nearest(&from.parse().unwrap(), |pnode| pnode.id.0 != not).map(|pnode| pnode.id.0)
+        };
+        assert_eq!(nearest("3", 3), Some(1));
+        assert_eq!(nearest("0", 9), Some(0));
+        assert_eq!(nearest("0,3", 9), Some(0));
+    }
+}

@@ -1,0 +1,121 @@
+//! Why a machine cannot be placed on a host: always with vnode, pnodes and numbers.
+
+use crate::ids::{PnodeId, VnodeId};
+use crate::set::NodeSet;
+use crate::spec::MemoryPolicy;
+use crate::units::Bytes;
+
+/// Why a vnode cannot be placed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlacementError {
+    /// A pnode that is not there, or not online.
+    #[error("vnodes[{vnode}].pnode: {pnode} does not exist, this host has {host}")]
+    NoSuchPnode {
+        /// Whose.
+        vnode: VnodeId,
+        /// As asked.
+        pnode: PnodeId,
+        /// Those there are.
+        host: NodeSet,
+    },
+    /// A pnode with CPUs only.
+    #[error("vnodes[{vnode}].pnode: {pnode} has no memory, must have some for policy={policy}")]
+    NoMemory {
+        /// Whose.
+        vnode: VnodeId,
+        /// As asked.
+        pnode: PnodeId,
+        /// The policy.
+        policy: MemoryPolicy,
+    },
+    /// A pnode that this process's cpuset does not allow memory on.
+    #[error(
+        "vnodes[{vnode}].pnode: {pnode} is not among Mems_allowed of this process, must be for policy={policy}"
+    )]
+    MemoryForbidden {
+        /// Whose.
+        vnode: VnodeId,
+        /// As asked.
+        pnode: PnodeId,
+        /// The policy.
+        policy: MemoryPolicy,
+    },
+    /// This process may not have memory anywhere.
+    #[error(
+        "vnodes[{vnode}].memory: no pnode has memory that this process may have, a vnode with memory needs one"
+    )]
+    NoMemoryAnywhere {
+        /// Whose.
+        vnode: VnodeId,
+    },
+    /// This process may not run anywhere.
+    #[error("vnodes[{vnode}].pnode: no pnode has CPUs that this process may run on, a vnode needs one")]
+    NoCpus {
+        /// Whose.
+        vnode: VnodeId,
+    },
+    /// Less memory than asked for.
+    #[error(
+        "vnodes[{vnode}].memory: {asked} do not fit on pnode {pnodes}, which has {} available for it (policy={policy})",
+        .available.human()
+    )]
+    Memory {
+        /// Whose.
+        vnode: VnodeId,
+        /// Where.
+        pnodes: NodeSet,
+        /// The policy.
+        policy: MemoryPolicy,
+        /// What has to lie there.
+        asked: Bytes,
+        /// Free and reclaimable memory there, less the kernel's reserve and the vnodes before this one.
+        available: Bytes,
+    },
+    /// Fewer huge pages than asked for.
+    #[error(
+        "vnodes[{vnode}].pages: {asked} pages of {size} do not fit on pnode {pnodes}, which has {available} free for it; \
+         raise /sys/devices/system/node/node{}/hugepages/hugepages-{}kB/nr_hugepages",
+        .pnodes.first().map_or(0, |id| id.0), .size.get() / 1024
+    )]
+    HugePages {
+        /// Whose.
+        vnode: VnodeId,
+        /// Where.
+        pnodes: NodeSet,
+        /// The policy.
+        policy: MemoryPolicy,
+        /// Size of a page.
+        size: Bytes,
+        /// Pages that have to lie there.
+        asked: u64,
+        /// Pages free there, less those of the vnodes before this one.
+        available: u64,
+    },
+}
+
+impl PlacementError {
+    /// The stable name of the problem.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoSuchPnode { .. } => "no_such_pnode",
+            Self::NoMemory { .. } => "pnode_without_memory",
+            Self::MemoryForbidden { .. } => "pnode_memory_forbidden",
+            Self::NoMemoryAnywhere { .. } => "no_memory_anywhere",
+            Self::NoCpus { .. } => "no_cpus_anywhere",
+            Self::Memory { .. } => "pnode_memory_short",
+            Self::HugePages { .. } => "pnode_huge_pages_short",
+        }
+    }
+
+    /// Whether the mistake is in what was asked, whatever the host is doing; else the host has no room now.
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::NoSuchPnode { .. } | Self::NoMemory { .. } => true,
+            Self::MemoryForbidden { .. }
+            | Self::NoMemoryAnywhere { .. }
+            | Self::NoCpus { .. }
+            | Self::Memory { .. }
+            | Self::HugePages { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Everything decided about a VM before anything is touched.
+
+use crate::cpu_topology::CpuTopology;
+use crate::host::HostTopology;
+use crate::memory_map::MemoryMap;
+use crate::placement::{Placement, PlacementError};
+use crate::spec::VmSpec;
+use crate::topology::{SpecError, VmTopology};
+use serde::Serialize;
+
+/// What the guest is told, where it lies on this host, and its addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// What the guest is told.
+    pub topology: VmTopology,
+    /// Where it lies.
+    pub placement: Placement,
+    /// Where each vnode's RAM lies in guest-physical addresses.
+    pub memory_map: MemoryMap,
+    /// The APIC id of each vCPU.
+    #[serde(skip)]
+    pub cpus: CpuTopology,
+}
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// What was typed is not a machine.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The host cannot hold it.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
+}
+
+impl Plan {
+    /// Validates `spec`, places it on `host` and lays out its addresses.
+    pub fn new(spec: &VmSpec, host: &HostTopology) -> Result<Self, PlanError> {
+        let topology = VmTopology::try_from(spec)?;
+        let placement = Placement::new(&topology, host)?;
+        let topology = if topology.mirrors_host() { host.mirrored(topology, &placement) } else { topology };
+        let memory_map = MemoryMap::new(&topology);
+        let cpus = CpuTopology::new(&topology);
+        Ok(Self { topology, placement, memory_map, cpus })
+    }
+}
