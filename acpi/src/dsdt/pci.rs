@@ -101,7 +101,7 @@ fn push_bridge(aml: &mut Vec<u8>, index: usize, bridge: &PciHostBridge) {
     let mut resources: Vec<&dyn Aml> = vec![&buses];
     resources.extend(mmio32.iter().map(|window| window as &dyn Aml));
     resources.extend(mmio64.iter().map(|window| window as &dyn Aml));
-    let shared = MethodCall::new(Path::new("POSC"), vec![&Arg(0), &Arg(1), &Arg(2), &Arg(3)]);
+    let shared = MethodCall::new(Path::new("POSC"), vec![&Arg(0), &Arg(1), &Arg(3)]);
     Device::new(
         numbered_name('P', index),
         vec![
@@ -119,7 +119,7 @@ fn push_bridge(aml: &mut Vec<u8>, index: usize, bridge: &PciHostBridge) {
 }
 
 /// `\_SB.POSC`, which every bridge's `_OSC` calls: grants what the guest asks for as far as we know it.
-/// Arg0 is the UUID, Arg1 the revision, Arg2 the number of DWORDs, Arg3 the DWORDs.
+/// Arg0 is the UUID, Arg1 the revision, Arg2 the buffer of DWORDs.
 fn push_osc(aml: &mut Vec<u8>) {
     let (status, control) = (Path::new("CDW1"), Path::new("CDW3"));
     let set = |bit: &'static u8| Or::new(&status, &status, bit);
@@ -128,14 +128,14 @@ fn push_osc(aml: &mut Vec<u8>) {
     let wrong_uuid = set(&OSC_UNRECOGNIZED_UUID);
     Method::new(
         Path::new("POSC"),
-        4,
+        3,
         true,
         vec![
-            &CreateDWordField::new(&status, &Arg(3), &ZERO),
+            &CreateDWordField::new(&status, &Arg(2), &ZERO),
             &If::new(
                 &Equal::new(&Arg(0), &Uuid::new(OSC_UUID)),
                 vec![
-                    &CreateDWordField::new(&control, &Arg(3), &8u8),
+                    &CreateDWordField::new(&control, &Arg(2), &8u8),
                     &And::new(&Local(0), &control, &OSC_GRANTED),
                     &If::new(&NotEqual::new(&Arg(1), &OSC_REVISION), vec![&wrong_revision]),
                     &If::new(&NotEqual::new(&control, &Local(0)), vec![&masked]),
@@ -143,7 +143,7 @@ fn push_osc(aml: &mut Vec<u8>) {
                 ],
             ),
             &Else::new(vec![&wrong_uuid]),
-            &Return::new(&Arg(3)),
+            &Return::new(&Arg(2)),
         ],
     )
     .to_aml_bytes(aml);
