@@ -16,7 +16,7 @@ use acpi_tables::aml::{Method, Path, Return, Scope};
 use acpi_tables::{Aml, AmlSink};
 
 const SIGNATURE: [u8; 4] = *b"DSDT";
-/// From 2 on AML integers have 64 bits (ACPI 6.5, table 5.12).
+/// From 2 on AML integers have 64 bits (ACPI 6.5, table 5.16).
 const REVISION: u8 = 2;
 
 pub(crate) fn build(platform: &Platform) -> Result<Vec<u8>, Error> {

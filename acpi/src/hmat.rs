@@ -6,7 +6,7 @@ use crate::platform::ProximityDomain;
 use crate::tables::encode;
 
 const SIGNATURE: [u8; 4] = *b"HMAT";
-/// Latencies count picoseconds from this revision on (ACPI 6.5, table 5.144 and 5.2.29.4).
+/// Latencies count picoseconds from this revision on (ACPI 6.5, 5.2.29 and 5.2.29.4).
 const REVISION: u8 = 2;
 
 /// Memory proximity domain attributes (ACPI 6.5, 5.2.29.3).

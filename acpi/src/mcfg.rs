@@ -6,7 +6,7 @@ use crate::platform::PciHostBridge;
 use crate::tables::encode;
 
 const SIGNATURE: [u8; 4] = *b"MCFG";
-/// PCI Firmware Specification 3.3, table 4-2.
+/// PCI Firmware Specification 3.3, 4.1.2.
 const REVISION: u8 = 1;
 
 /// The table, or `None` without host bridges.

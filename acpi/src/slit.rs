@@ -1,4 +1,4 @@
-//! SLIT, the relative distances between localities (ACPI 6.5, 5.2.17, table 5.70).
+//! SLIT, the relative distances between localities (ACPI 6.5, 5.2.17).
 //! Completing partial distances is for others; here every pair has one.
 
 use crate::error::Error;
@@ -6,7 +6,7 @@ use crate::platform::{MAX_PROXIMITY_DOMAINS, ProximityDomain};
 use crate::tables::encode;
 
 const SIGNATURE: [u8; 4] = *b"SLIT";
-/// ACPI 6.5, table 5.70.
+/// ACPI 6.5, 5.2.17.
 const REVISION: u8 = 1;
 
 /// Distances between all pairs of localities, which are the proximity domains 0 to n - 1.

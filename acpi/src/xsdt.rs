@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::tables::encode;
 
 pub(crate) const SIGNATURE: [u8; 4] = *b"XSDT";
-/// ACPI 6.5, table 5.7.
+/// ACPI 6.5, table 5.8.
 const REVISION: u8 = 1;
 
 pub(crate) fn build(addresses: &[u64]) -> Result<Vec<u8>, Error> {

@@ -24,11 +24,11 @@ const ECAM_BYTES_PER_BUS: u64 = 1 << 20;
 /// `_OSC` of a host bridge (PCI Firmware Specification 3.3, 4.5.1).
 const OSC_UUID: &str = "33DB4D5B-1FF7-401C-9657-7441C03DD766";
 const OSC_REVISION: u8 = 1;
-/// First DWORD (ACPI 6.5, table 6.11): what was wrong with the request.
+/// First DWORD (ACPI 6.5, 6.2.11): what was wrong with the request.
 const OSC_UNRECOGNIZED_UUID: u8 = 1 << 2;
 const OSC_UNRECOGNIZED_REVISION: u8 = 1 << 3;
 const OSC_CAPABILITIES_MASKED: u8 = 1 << 4;
-/// Third DWORD (PCI Firmware Specification 3.3, table 4-5): what the guest may control by itself. Native hot plug,
+/// Third DWORD (PCI Firmware Specification 3.3, 4.5.1): what the guest may control by itself. Native hot plug,
 /// power management events, advanced error reporting, the PCI Express capability structure; not SHPC.
 const OSC_GRANTED: u8 = 1 | 1 << 2 | 1 << 3 | 1 << 4;
 

@@ -8,10 +8,10 @@ use acpi_tables::aml::{
     Local, Method, Name, Notify, ONE, OpRegion, OpRegionSpace, Package, Path, ResourceTemplate, Store, ZERO,
 };
 
-/// `SLP_TYP` of S5, "soft off" (ACPI 6.5, 7.4.2 and 16.1.6): any number the machine knows again.
+/// `SLP_TYP` of S5, "soft off" (ACPI 6.5, 7.4.2): any number the machine knows again.
 pub const SLEEP_TYPE_S5: u8 = 5;
 /// What a guest that powers off writes to the sleep control register: `SLP_TYP` from bit 2, `SLP_EN` in bit 5
-/// (ACPI 6.5, table 4.21).
+/// (ACPI 6.5, 4.8.3.7).
 pub const POWER_OFF_VALUE: u8 = SLEEP_TYPE_S5 << 2 | 1 << 5;
 /// Bit of the event status register: the power button was pressed.
 pub const EVENT_POWER_BUTTON: u8 = 1;
@@ -20,7 +20,7 @@ pub const EVENT_POWER_BUTTON: u8 = 1;
 const HID_POWER_BUTTON: &str = "PNP0C0C";
 /// Generic event device (ACPI 6.5, 5.6.9).
 const HID_GENERIC_EVENT_DEVICE: &str = "ACPI0013";
-/// The power button was pressed (ACPI 6.5, table 5.175).
+/// The power button was pressed (ACPI 6.5, 5.6.6).
 const NOTIFY_POWER_BUTTON: u8 = 0x80;
 
 pub(super) fn push_devices(aml: &mut Vec<u8>, power: &Power) {

@@ -4,4 +4,5 @@
 
 pub mod aml;
 pub mod cases;
+pub mod check;
 pub mod parse;
