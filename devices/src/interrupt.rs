@@ -71,7 +71,7 @@ pub trait MsiRouter: Send + Sync {
     fn signal(&self, message: MsiMessage) -> Result<(), InterruptError>;
 }
 
-/// A message-signalled interrupt as the guest writes it: Intel SDM volume 3, 11.11 (message address and data
+/// A message-signalled interrupt as the guest writes it: Intel SDM volume 3, "Message Signalled Interrupts" (address and data
 /// register formats), with the extended destination ID of KVM_FEATURE_MSI_EXT_DEST_ID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MsiMessage {

@@ -10,7 +10,7 @@ use crate::bus::{BusDevice, answer, written};
 use crate::interrupt::{InterruptError, MsiMessage, MsiRouter};
 use crate::redirection_entry::RedirectionEntry;
 
-/// Where the IOAPIC is expected: MP specification 3.6.2, and every MADT since.
+/// Where the IOAPIC is expected: the default of the MP specification.
 pub const IOAPIC_ADDRESSES: RangeInclusive<u64> = 0xFEC0_0000..=0xFEC0_0FFF;
 /// Pins 0 to 23, which are GSIs 0 to 23.
 pub const IOAPIC_PINS: u8 = 24;

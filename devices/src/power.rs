@@ -55,7 +55,7 @@ const SLEEP_STATUS: u64 = 1;
 const RESET: u64 = 2;
 const EVENT: u64 = 4;
 
-/// ACPI 6.5 table 4.19: SLP_TYPx in bits 4:2, SLP_EN in bit 5, which reads as zero.
+/// ACPI 6.5, 4.8.3.7: SLP_TYPx in bits 4:2, SLP_EN in bit 5, which reads as zero.
 const SLEEP_TYPE_SHIFT: u32 = 2;
 const SLEEP_TYPE_MASK: u8 = 0b111;
 const SLEEP_ENABLE: u8 = 1 << 5;
