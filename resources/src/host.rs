@@ -145,38 +145,4 @@ impl HostTopology {
 }
 
 #[cfg(test)]
-mod tests {
-    use crate::Bytes;
-    use crate::test_host::HostShape;
-
-    #[test]
-    fn the_reserve_covers_the_low_watermark_of_small_and_large_nodes() {
-        let reserve = |total| HostShape::new(1).memory(0, total).topology().pnodes()[0].reserve();
-        assert_eq!(reserve(Bytes::gib(1)), Bytes((1 << 30) / 25));
-        assert_eq!(reserve(Bytes::gib(64)), Bytes::mib(128 + 256));
-        assert_eq!(reserve(Bytes::ZERO), Bytes::ZERO);
-    }
-
-    #[test]
-    fn a_restricted_host_keeps_its_nodes_but_not_what_is_forbidden() {
-        let host = HostShape::new(2).topology();
-        let host = host.restricted_to(&"1-2".parse().unwrap(), &"1".parse().unwrap());
-        let seen: Vec<_> = host
-            .pnodes()
-            .iter()
-            .map(|p| (p.id.0, p.cpus.to_string(), p.available() > Bytes::ZERO, p.has_memory()))
-            .collect();
-        assert_eq!(seen, [(0, "1".into(), false, true), (1, "2".into(), true, true)]);
-    }
-
-    #[test]
-    fn the_nearest_node_is_the_one_with_the_least_distance_then_the_lowest_id() {
-        let host = HostShape::new(4).distance(3, 1, 12).distance(3, 2, 12).topology();
-        let nearest = |from: &str, not: u32| {
-            host.nearest(&from.parse().unwrap(), |pnode| pnode.id.0 != not).map(|pnode| pnode.id.0)
-        };
-        assert_eq!(nearest("3", 3), Some(1));
-        assert_eq!(nearest("0", 9), Some(0));
-        assert_eq!(nearest("0,3", 9), Some(0));
-    }
-}
+mod tests;

@@ -205,7 +205,7 @@ fn memory_pnodes(
     }
     let nearest = host.nearest(home, usable).ok_or(PlacementError::NoMemoryAnywhere { vnode: vnode.id })?.id;
     shortfalls.push(Shortfall::MemoryElsewhere { pnodes: home.clone(), nearest });
-    Ok([nearest].into_iter().collect())
+    Ok(NodeSet::one(nearest))
 }
 
 /// The pnode with the most room for a vnode that named none.
@@ -215,12 +215,14 @@ fn choose(vnode: &Vnode, host: &HostTopology, room: &Room) -> Result<(NodeSet, R
         // Of equals max_by_key takes the last: so the lowest id.
         candidates.rev().map(|pnode| (left(pnode.id), pnode.id)).max_by_key(|(left, _)| *left)
     };
-    let one = |id: PnodeId| [id].into_iter().collect();
     if vnode.memory == Bytes::ZERO {
         let left = |id: PnodeId| room.cpus(id) as u64;
         let (free, id) =
             most(&|pnode| !pnode.cpus.is_empty(), &left).ok_or(PlacementError::NoCpus { vnode: vnode.id })?;
-        return Ok((one(id), Reason::MostFreeCpus { free: usize::try_from(free).unwrap_or(usize::MAX) }));
+        return Ok((
+            NodeSet::one(id),
+            Reason::MostFreeCpus { free: usize::try_from(free).unwrap_or(usize::MAX) },
+        ));
     }
     let usable = |pnode: &Pnode| pnode.has_memory() && pnode.memory_allowed;
     let with_cpus = |pnode: &Pnode| usable(pnode) && (vnode.vcpus.is_empty() || !pnode.cpus.is_empty());
@@ -241,5 +243,8 @@ fn choose(vnode: &Vnode, host: &HostTopology, room: &Room) -> Result<(NodeSet, R
         Some(_) => Reason::MostFreeHugePages { free },
         None => Reason::MostFreeMemory { free: Bytes(free) },
     };
-    Ok((one(id), why))
+    Ok((NodeSet::one(id), why))
 }
+
+#[cfg(test)]
+mod tests;

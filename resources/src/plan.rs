@@ -33,6 +33,24 @@ pub enum PlanError {
     Placement(#[from] PlacementError),
 }
 
+impl PlanError {
+    /// The stable name of the problem.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Spec(error) => error.code(),
+            Self::Placement(error) => error.code(),
+        }
+    }
+
+    /// Whether the mistake is in what was asked; else the host has no room now.
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::Spec(_) => true,
+            Self::Placement(error) => error.is_input(),
+        }
+    }
+}
+
 impl Plan {
     /// Validates `spec`, places it on `host` and lays out its addresses.
     pub fn new(spec: &VmSpec, host: &HostTopology) -> Result<Self, PlanError> {
@@ -44,3 +62,6 @@ impl Plan {
         Ok(Self { topology, placement, memory_map, cpus })
     }
 }
+
+#[cfg(test)]
+mod tests;

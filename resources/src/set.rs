@@ -2,14 +2,18 @@
 
 use crate::ids::{PcpuId, PnodeId, VcpuId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::{fmt, marker::PhantomData, str::FromStr};
 
 /// Largest id a list may name: far above any kernel's limits, small enough that `0-99999` costs nothing.
 pub const MAX_ID: u32 = 99_999;
 
-/// An ordered set of ids of one kind.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct IdSet<T>(BTreeSet<T>);
+/// An ordered set of ids of one kind. It is held as ranges, so that it is as small as its text, whatever that names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct IdSet<T> {
+    /// First and last of each; ascending, with a gap before each but the first.
+    ranges: Vec<(u32, u32)>,
+    kind: PhantomData<T>,
+}
 
 /// Host CPUs.
 pub type CpuSet = IdSet<PcpuId>;
@@ -20,94 +24,138 @@ pub type VcpuSet = IdSet<VcpuId>;
 
 impl<T> Default for IdSet<T> {
     fn default() -> Self {
-        Self(BTreeSet::new())
+        Self { ranges: Vec::new(), kind: PhantomData }
     }
 }
 
-impl<T: Copy + Ord> IdSet<T> {
+impl<T: Copy + From<u32> + Into<u32>> IdSet<T> {
     /// The set with nothing in it.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds one; false when it was there.
-    pub fn insert(&mut self, id: T) -> bool {
-        self.0.insert(id)
+    /// The set with one id in it.
+    pub fn one(id: T) -> Self {
+        Self { ranges: vec![(id.into(), id.into())], kind: PhantomData }
     }
 
-    /// Takes one out; false when it was not there.
-    pub fn remove(&mut self, id: T) -> bool {
-        self.0.remove(&id)
+    /// Puts ranges in order and joins those that touch.
+    fn from_ranges(mut ranges: Vec<(u32, u32)>) -> Self {
+        ranges.sort_unstable();
+        let mut joined: Vec<(u32, u32)> = Vec::with_capacity(ranges.len());
+        for (first, last) in ranges {
+            match joined.last_mut() {
+                Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+                _ => joined.push((first, last)),
+            }
+        }
+        Self { ranges: joined, kind: PhantomData }
+    }
+
+    /// Adds one; false when it was there.
+    pub fn insert(&mut self, id: T) -> bool {
+        let new = !self.contains(id);
+        if new {
+            *self = self.union(&Self::one(id));
+        }
+        new
     }
 
     /// Whether it is there.
     pub fn contains(&self, id: T) -> bool {
-        self.0.contains(&id)
+        let id = id.into();
+        let after = self.ranges.partition_point(|(_, last)| *last < id);
+        self.ranges.get(after).is_some_and(|(first, _)| *first <= id)
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.ranges.iter().map(|(first, last)| (last - first) as usize + 1).sum()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.ranges.is_empty()
     }
 
     /// The lowest.
     pub fn first(&self) -> Option<T> {
-        self.0.first().copied()
+        self.ranges.first().map(|(first, _)| T::from(*first))
     }
 
     /// The highest.
     pub fn last(&self) -> Option<T> {
-        self.0.last().copied()
+        self.ranges.last().map(|(_, last)| T::from(*last))
     }
 
     /// All, ascending.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = T> + '_ {
-        self.0.iter().copied()
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = T> + Clone + '_ {
+        self.ranges.iter().flat_map(|(first, last)| *first..=*last).map(T::from)
     }
 
     /// What is in both.
     pub fn intersection(&self, other: &Self) -> Self {
-        Self(self.0.intersection(&other.0).copied().collect())
+        let mut both = Vec::new();
+        let (mut here, mut there) = (self.ranges.iter().peekable(), other.ranges.iter().peekable());
+        while let (Some(a), Some(b)) = (here.peek(), there.peek()) {
+            let (first, last) = (a.0.max(b.0), a.1.min(b.1));
+            if first <= last {
+                both.push((first, last));
+            }
+            if a.1 < b.1 {
+                here.next();
+            } else {
+                there.next();
+            }
+        }
+        Self { ranges: both, kind: PhantomData }
     }
 
     /// What is in either.
     pub fn union(&self, other: &Self) -> Self {
-        Self(self.0.union(&other.0).copied().collect())
+        Self::from_ranges(self.ranges.iter().chain(&other.ranges).copied().collect())
     }
 
     /// What is here and not there.
     pub fn difference(&self, other: &Self) -> Self {
-        Self(self.0.difference(&other.0).copied().collect())
+        let mut rest = Vec::new();
+        let mut cuts = other.ranges.iter().peekable();
+        for &(mut first, last) in &self.ranges {
+            while cuts.next_if(|cut| cut.1 < first).is_some() {}
+            let mut left = true;
+            while let Some(&&(cut_first, cut_last)) = cuts.peek().filter(|cut| cut.0 <= last) {
+                if first < cut_first {
+                    rest.push((first, cut_first - 1));
+                }
+                if cut_last >= last {
+                    left = false;
+                    break;
+                }
+                first = cut_last + 1;
+                cuts.next();
+            }
+            if left {
+                rest.push((first, last));
+            }
+        }
+        Self { ranges: rest, kind: PhantomData }
     }
 }
 
-impl<T: Copy + Ord> FromIterator<T> for IdSet<T> {
+impl<T: Copy + From<u32> + Into<u32>> FromIterator<T> for IdSet<T> {
     fn from_iter<I: IntoIterator<Item = T>>(ids: I) -> Self {
-        Self(ids.into_iter().collect())
+        Self::from_ranges(ids.into_iter().map(|id| (id.into(), id.into())).collect())
     }
 }
 
-impl<T: Copy + Ord + Into<u32>> fmt::Display for IdSet<T> {
+impl<T> fmt::Display for IdSet<T> {
     /// The Linux list format: `0-3,8`; nothing for the empty set.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut out = String::new();
-        let mut ids = self.iter().map(Into::<u32>::into).peekable();
-        while let Some(first) = ids.next() {
-            let mut last = first;
-            while ids.peek().is_some_and(|next| last.checked_add(1) == Some(*next)) {
-                last = ids.next().unwrap_or(last);
-            }
-            if !out.is_empty() {
-                out.push(',');
-            }
-            out.push_str(&if first == last { first.to_string() } else { format!("{first}-{last}") });
-        }
-        f.pad(&out)
+        let range = |&(first, last): &(u32, u32)| match first == last {
+            true => first.to_string(),
+            false => format!("{first}-{last}"),
+        };
+        f.pad(&self.ranges.iter().map(range).collect::<Vec<_>>().join(","))
     }
 }
 
@@ -130,7 +178,7 @@ pub enum ParseSetError {
     TooLarge(String),
 }
 
-impl<T: Copy + Ord + From<u32>> FromStr for IdSet<T> {
+impl<T: Copy + From<u32> + Into<u32>> FromStr for IdSet<T> {
     type Err = ParseSetError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -141,9 +189,9 @@ impl<T: Copy + Ord + From<u32>> FromStr for IdSet<T> {
             (None, false) => inner,
             (Some(_), false) | (None, true) => return Err(ParseSetError::Syntax(shown())),
         };
-        let mut ids = BTreeSet::new();
+        let mut ranges = Vec::new();
         if inner.trim().is_empty() {
-            return Ok(Self(ids));
+            return Ok(Self::new());
         }
         for part in inner.split(',') {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -151,9 +199,9 @@ impl<T: Copy + Ord + From<u32>> FromStr for IdSet<T> {
             if last < first {
                 return Err(ParseSetError::Backwards { first, last });
             }
-            ids.extend((first..=last).map(T::from));
+            ranges.push((first, last));
         }
-        Ok(Self(ids))
+        Ok(Self::from_ranges(ranges))
     }
 }
 
@@ -168,23 +216,23 @@ fn parse_id(text: &str) -> Result<u32, ParseSetError> {
     }
 }
 
-impl<T: Copy + Ord + Into<u32>> Serialize for IdSet<T> {
+impl<T> Serialize for IdSet<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de, T: Copy + Ord + From<u32>> Deserialize<'de> for IdSet<T> {
+impl<'de, T: Copy + From<u32> + Into<u32>> Deserialize<'de> for IdSet<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor<T>(std::marker::PhantomData<T>);
-        impl<'de, T: Copy + Ord + From<u32>> de::Visitor<'de> for Visitor<T> {
+        struct Visitor<T>(PhantomData<T>);
+        impl<'de, T: Copy + From<u32> + Into<u32>> de::Visitor<'de> for Visitor<T> {
             type Value = IdSet<T>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a number, an array of numbers, or a list such as \"0-3,8\"")
             }
             fn visit_u64<E: de::Error>(self, id: u64) -> Result<IdSet<T>, E> {
                 match u32::try_from(id) {
-                    Ok(id) if id <= MAX_ID => Ok(IdSet(BTreeSet::from([T::from(id)]))),
+                    Ok(id) if id <= MAX_ID => Ok(IdSet::one(T::from(id))),
                     _ => Err(E::custom(ParseSetError::TooLarge(id.to_string()))),
                 }
             }
@@ -198,14 +246,14 @@ impl<'de, T: Copy + Ord + From<u32>> Deserialize<'de> for IdSet<T> {
                 text.parse().map_err(E::custom)
             }
             fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<IdSet<T>, A::Error> {
-                let mut all = BTreeSet::new();
+                let mut ranges = Vec::new();
                 while let Some(part) = seq.next_element::<IdSet<T>>()? {
-                    all.extend(part.0);
+                    ranges.extend(part.ranges);
                 }
-                Ok(IdSet(all))
+                Ok(IdSet::from_ranges(ranges))
             }
         }
-        deserializer.deserialize_any(Visitor(std::marker::PhantomData))
+        deserializer.deserialize_any(Visitor(PhantomData))
     }
 }
 
@@ -238,6 +286,13 @@ mod tests {
     }
 
     #[test]
+    fn a_text_that_names_much_costs_little() {
+        let text = vec!["0-99999"; 100_000].join(",");
+        let set: CpuSet = text.parse().unwrap();
+        assert_eq!((set.len(), set.ranges.len()), (100_000, 1));
+    }
+
+    #[test]
     fn json_takes_a_number_an_array_and_a_list() {
         assert_eq!(serde_json::from_str::<CpuSet>("3").unwrap(), set(&[3]));
         assert_eq!(serde_json::from_str::<CpuSet>("[0, \"2-3\"]").unwrap(), set(&[0, 2, 3]));
@@ -246,6 +301,26 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn operations_agree_with_those_of_plain_sets(
+            a in proptest::collection::btree_set(0u32..40, 0..30),
+            b in proptest::collection::btree_set(0u32..40, 0..30),
+        ) {
+            let (left, right): (CpuSet, CpuSet) =
+                (a.iter().copied().map(PcpuId).collect(), b.iter().copied().map(PcpuId).collect());
+            let plain = |set: CpuSet| set.iter().map(|id| id.0).collect::<Vec<_>>();
+            assert_eq!(plain(left.union(&right)), a.union(&b).copied().collect::<Vec<_>>());
+            assert_eq!(plain(left.intersection(&right)), a.intersection(&b).copied().collect::<Vec<_>>());
+            assert_eq!(plain(left.difference(&right)), a.difference(&b).copied().collect::<Vec<_>>());
+            assert_eq!(left.difference(&right).union(&left.intersection(&right)), left);
+            assert_eq!((left.len(), left.is_empty()), (a.len(), a.is_empty()));
+            assert_eq!(left.first().map(|id| id.0), a.first().copied());
+            assert_eq!(left.last().map(|id| id.0), a.last().copied());
+            for id in 0..41 {
+                assert_eq!(left.contains(PcpuId(id)), a.contains(&id));
+            }
+        }
+
         #[test]
         fn display_reads_back(ids in proptest::collection::btree_set(0u32..200, 0..60)) {
             let set: CpuSet = ids.into_iter().map(PcpuId).collect();

@@ -27,7 +27,7 @@ pub fn home(
     if !vnode.vcpus.is_empty() {
         shortfalls.push(Shortfall::CpusElsewhere { pnodes: home.clone(), nearest });
     }
-    Ok([nearest].into_iter().collect())
+    Ok(NodeSet::one(nearest))
 }
 
 /// The CPUs of each vCPU: hard, one each that no other vCPU of this VM has, as long as there are enough for the
@@ -56,7 +56,7 @@ pub fn spread(
             let own = in_turn(of_each.iter().map(|cpus| cpus.intersection(&left)));
             let pinned: CpuSet = own.iter().copied().take(vnode.vcpus.len()).collect();
             room.pin(&pinned);
-            vnode.vcpus.iter().zip(own).map(|(vcpu, cpu)| (vcpu, [cpu].into_iter().collect())).collect()
+            vnode.vcpus.iter().zip(own).map(|(vcpu, cpu)| (vcpu, CpuSet::one(cpu))).collect()
         }
     }
 }

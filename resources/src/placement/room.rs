@@ -123,7 +123,7 @@ impl Room {
     ) -> Result<(), PlacementError> {
         let share = need.div_ceil((pnodes.len() as u64).max(1));
         if let Some(id) = pnodes.iter().find(|id| self.left(*id, unit) < share) {
-            let one = [id].into_iter().collect();
+            let one = NodeSet::one(id);
             return Err(unit.shortage(vnode, &one, share, self.left(id, unit)));
         }
         for id in pnodes.iter() {

@@ -1,0 +1,258 @@
+//! Hosts read from sysfs trees, right ones and wrong ones.
+
+use crate::host::{HostError, HostTopology};
+use crate::spec::{DistancesFrom, VmSpec, VnodeSpec};
+use crate::test_host::HostShape;
+use crate::{AccessAttributes, Bytes, Plan};
+use proptest::prelude::{any, prop_oneof, proptest};
+use proptest::strategy::{Just, Strategy};
+use std::fs;
+use std::path::Path;
+use tempfile::TempDir;
+
+fn written(shape: &HostShape) -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    shape.write(root.path()).unwrap();
+    root
+}
+
+fn figures(latency: u32, bandwidth: u32) -> AccessAttributes {
+    AccessAttributes {
+        read_latency_ns: latency,
+        write_latency_ns: latency + 5,
+        read_bandwidth_mib: bandwidth,
+        write_bandwidth_mib: bandwidth / 2,
+    }
+}
+
+#[test]
+fn every_kind_of_host_is_read_as_it_is() {
+    let uneven = HostShape::new(4).memory(1, Bytes::gib(1)).memory(2, Bytes::gib(64)).distance(0, 3, 31);
+    let holes = HostShape::with_ids([0, 2, 5, 9]).distance(2, 9, 17);
+    let cpuless = HostShape::new(3).cpus(2, "").attributes(2, figures(300, 8_000));
+    let memoryless = HostShape::new(3).memory(1, Bytes::ZERO);
+    let offline = HostShape::new(2).offline("1-2");
+    let pools = HostShape::new(2).pool(1, Bytes::mib(2), 512, 500).pool(0, Bytes::gib(1), 2, 1);
+    for shape in [HostShape::new(1), HostShape::new(64), uneven, holes, cpuless, memoryless, offline, pools] {
+        let root = written(&shape);
+        assert_eq!(HostTopology::read(root.path()), Ok(shape.topology()));
+    }
+}
+
+#[test]
+fn a_cpu_that_a_node_lists_but_that_is_offline_does_not_count() {
+    let root = written(&HostShape::new(2));
+    fs::write(root.path().join("devices/system/cpu/online"), "0,2-3\n").unwrap();
+    let host = HostTopology::read(root.path()).unwrap();
+    assert_eq!(host.pnodes()[0].cpus.to_string(), "0");
+}
+
+#[test]
+fn what_cpus_see_beats_what_the_best_initiator_sees() {
+    let root = written(&HostShape::new(1).attributes(0, figures(80, 1000)));
+    let node = root.path().join("devices/system/node/node0");
+    let seen = || HostTopology::read(root.path()).unwrap().pnodes()[0].attributes;
+    fs::create_dir_all(node.join("access1")).unwrap();
+    fs::create_dir_all(node.join("access1/initiators")).unwrap();
+    for file in ["read_latency", "write_latency", "read_bandwidth", "write_bandwidth"] {
+        fs::write(node.join("access1/initiators").join(file), "7\n").unwrap();
+    }
+    assert_eq!(seen().unwrap().read_latency_ns, 7);
+    fs::write(node.join("access1/initiators/read_latency"), "0\n").unwrap();
+    assert_eq!(seen(), Some(figures(80, 1000)));
+}
+
+#[test]
+fn emulated_nodes_may_be_ten_apart() {
+    let root = written(&HostShape::new(2).distance(0, 1, 10));
+    let host = HostTopology::read(root.path()).unwrap();
+    assert_eq!(host.distances().get(0, 1).unwrap().get(), 10);
+}
+
+/// What a host says once `file` below `devices/system` has another content.
+fn with(file: &str, content: &str) -> String {
+    let root = written(&HostShape::new(2));
+    let path = root.path().join("devices/system").join(file);
+    fs::write(&path, content).unwrap();
+    said(root.path())
+}
+
+fn said(root: &Path) -> String {
+    let error = HostTopology::read(root).unwrap_err();
+    error.to_string().replace(root.join("devices/system/").to_str().unwrap(), "")
+}
+
+#[test]
+fn wrong_values_are_refused_with_path_value_and_rule() {
+    let cases = [
+        ("node/online", "", "node/online: `` must name 1 to 1024 nodes"),
+        ("node/online", "0-1024", "node/online: `0-1024` must name 1 to 1024 nodes"),
+        ("node/online", "x", "node/online: `x` is not a list of nodes"),
+        ("node/online", "2", "node/node2/cpulist: does not exist, must be there on a kernel with NUMA"),
+        ("cpu/online", "0-", "cpu/online: `0-` is not a list of CPUs"),
+        ("node/node1/cpulist", "1-3", "node/node1/cpulist: `1` is on another node already"),
+        ("node/node1/cpulist", "0-99999999", "node/node1/cpulist: `0-99999999` is not a list of CPUs"),
+        ("node/node0/distance", "10", "node/node0/distance: `10` must have one distance per online node"),
+        (
+            "node/node0/distance",
+            "10 20 20",
+            "node/node0/distance: `10 20 20` must have one distance per online node",
+        ),
+        ("node/node0/distance", "10 9", "node/node0/distance: `9` must be 10 to 255"),
+        ("node/node0/distance", "10 256", "node/node0/distance: `256` must be 10 to 255"),
+        ("node/node0/distance", "11 20", "node/node0/distance: `11 20` must be 10 to the node itself"),
+        ("node/node0/meminfo", "", "node/node0/meminfo: `the file` must have lines MemTotal and MemFree"),
+        (
+            "node/node0/meminfo",
+            "Node 0 MemTotal: 99999999999999999999 kB",
+            "node/node0/meminfo: `Node 0 MemTotal: 99999999999999999999 kB` is not a number of kB",
+        ),
+        (
+            "node/node0/hugepages/hugepages-2048kB/nr_hugepages",
+            "-1",
+            "node/node0/hugepages/hugepages-2048kB/nr_hugepages: `-1` is not a number of pages",
+        ),
+    ];
+    for (file, content, expected) in cases {
+        assert_eq!(with(file, content), expected, "{file} {content}");
+    }
+    let large = with("node/node0/meminfo", &"x".repeat(100_000));
+    assert_eq!(large, "node/node0/meminfo: `the file` must not be larger than 64K");
+}
+
+#[test]
+fn a_kernel_without_numa_and_a_directory_that_is_not_sysfs_are_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let missing = |file: &str| HostError::Missing { path: root.path().join("devices/system").join(file) };
+    assert_eq!(HostTopology::read(root.path()), Err(missing("cpu/online")));
+    fs::create_dir_all(root.path().join("devices/system/cpu")).unwrap();
+    fs::write(root.path().join("devices/system/cpu/online"), "0\n").unwrap();
+    assert_eq!(HostTopology::read(root.path()), Err(missing("node/online")));
+    fs::create_dir_all(root.path().join("devices/system/node/online")).unwrap();
+    assert_eq!(said(root.path()), "node/online: `something else` must be a regular file");
+}
+
+#[test]
+fn the_reserve_covers_the_low_watermark_of_small_and_large_nodes() {
+    let reserve = |total| HostShape::new(1).memory(0, total).topology().pnodes()[0].reserve();
+    assert_eq!(reserve(Bytes::gib(1)), Bytes((1 << 30) / 25));
+    assert_eq!(reserve(Bytes::gib(64)), Bytes::mib(128 + 256));
+    assert_eq!(reserve(Bytes::ZERO), Bytes::ZERO);
+}
+
+#[test]
+fn a_restricted_host_keeps_its_nodes_but_not_what_is_forbidden() {
+    let host = HostShape::new(2).topology();
+    let host = host.restricted_to(&"1-2".parse().unwrap(), &"1".parse().unwrap());
+    let seen: Vec<_> = host
+        .pnodes()
+        .iter()
+        .map(|p| (p.id.0, p.cpus.to_string(), p.available() > Bytes::ZERO, p.has_memory()))
+        .collect();
+    assert_eq!(seen, [(0, "1".into(), false, true), (1, "2".into(), true, true)]);
+}
+
+#[test]
+fn the_nearest_node_is_the_one_with_the_least_distance_then_the_lowest_id() {
+    let host = HostShape::new(4).distance(3, 1, 12).distance(3, 2, 12).topology();
+    let nearest = |from: &str, not: u32| {
+        host.nearest(&from.parse().unwrap(), |pnode| pnode.id.0 != not).map(|pnode| pnode.id.0)
+    };
+    assert_eq!(nearest("3", 3), Some(1));
+    assert_eq!(nearest("0", 9), Some(0));
+    assert_eq!(nearest("0,3", 9), Some(0));
+}
+
+/// A VM with a vnode of one vCPU and 64 MiB per list of pnodes, with the host's distances.
+fn mirrored(host: &HostShape, pnodes: &[&str]) -> Plan {
+    let vnode = |(id, pnode): (u32, &&str)| VnodeSpec {
+        memory: Some(Bytes::mib(64)),
+        vcpus: Some(id.to_string().parse().unwrap()),
+        pnode: Some(pnode.parse().unwrap()),
+        ..VnodeSpec::new(id)
+    };
+    let numa = (0..).zip(pnodes).map(vnode).collect();
+    let spec = VmSpec { numa, distances_from: Some(DistancesFrom::Host), ..VmSpec::default() };
+    Plan::new(&spec, &host.topology()).unwrap()
+}
+
+fn bytes(plan: &Plan) -> Vec<Vec<u8>> {
+    plan.topology.distances().rows().iter().map(|row| row.iter().map(|d| d.get()).collect()).collect()
+}
+
+#[test]
+fn mirrored_distances_are_those_of_the_nearest_pnodes() {
+    let host = HostShape::new(3).distance(0, 1, 17).distance(0, 2, 28).distance(1, 2, 31);
+    assert_eq!(bytes(&mirrored(&host, &["2", "0"])), [[10, 28], [28, 10]]);
+    assert_eq!(bytes(&mirrored(&host, &["0-1", "2"])), [[10, 28], [28, 10]]);
+    assert_eq!(mirrored(&host, &["0", "1"]).topology.attributes(), None);
+}
+
+#[test]
+fn vnodes_on_one_pnode_are_eleven_apart_as_linux_refuses_ten() {
+    assert_eq!(bytes(&mirrored(&HostShape::new(2), &["1", "1"])), [[10, 11], [11, 10]]);
+    let emulated = HostShape::new(2).distance(0, 1, 10);
+    assert_eq!(bytes(&mirrored(&emulated, &["0", "1"])), [[10, 11], [11, 10]]);
+}
+
+#[test]
+fn mirrored_figures_grow_with_the_distance_from_whoever_is_nearest() {
+    let host = HostShape::new(3)
+        .distance(0, 2, 30)
+        .distance(1, 2, 40)
+        .cpus(2, "")
+        .attributes(0, figures(80, 1000))
+        .attributes(1, figures(80, 1000))
+        .attributes(2, figures(300, 400));
+    let plan = mirrored(&host, &["0", "1", "2"]);
+    let latency =
+        |initiator, target| Some(plan.topology.attributes()?.get(initiator, target)?.read_latency_ns);
+    let rows: Vec<_> = (0..3).map(|i| (0..3).map(|t| latency(i, t)).collect::<Vec<_>>()).collect();
+    // The vCPUs of vnode 2 run on pnode 0, the nearest with CPUs.
+    let expected = [[80, 160, 300], [160, 80, 400], [80, 160, 300]];
+    assert_eq!(rows, expected.map(|row| row.map(Some)));
+}
+
+#[test]
+fn figures_are_not_mirrored_when_a_pnode_has_none() {
+    let host = HostShape::new(2).attributes(0, figures(80, 1000));
+    assert_eq!(mirrored(&host, &["0", "1"]).topology.attributes(), None);
+    assert!(mirrored(&host, &["0", "0"]).topology.attributes().is_some());
+}
+
+const FILES: [&str; 9] = [
+    "cpu/online",
+    "node/online",
+    "node/node0/cpulist",
+    "node/node0/meminfo",
+    "node/node1/distance",
+    "node/node0/hugepages/hugepages-2048kB/nr_hugepages",
+    "node/node0/hugepages/hugepages-2048kB/free_hugepages",
+    "node/node0/access0/initiators/read_latency",
+    "node/node0/access0/initiators/write_bandwidth",
+];
+
+fn content() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        any::<Vec<u8>>(),
+        "[0-9, \n-]{0,40}".prop_map(String::into_bytes),
+        "(Node 0 (MemTotal|MemFree|Active\\(file\\)): {0,8}[0-9]{0,21} (kB)?\n){0,6}"
+            .prop_map(String::into_bytes),
+        Just(b"18446744073709551615\n".to_vec()),
+        Just(b"0-99999".to_vec()),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_content_of_any_file_is_an_answer_not_a_panic(file in 0..FILES.len(), content in content()) {
+        let root = written(&HostShape::new(2).attributes(0, figures(80, 1000)));
+        fs::write(root.path().join("devices/system").join(FILES[file]), content).unwrap();
+        if let Ok(host) = HostTopology::read(root.path()) {
+            for pnode in host.pnodes() {
+                assert!(pnode.available() <= pnode.memory_total);
+            }
+            let _ = Plan::new(&VmSpec::default(), &host);
+        }
+    }
+}
