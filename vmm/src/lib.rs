@@ -1,1 +1,135 @@
 //! Turns a plan into a running virtual machine and keeps it true. Unsafe code lives in `sys` alone.
+//!
+//! What a VM is and where it lies is decided in `resources`, tables are encoded in `acpi`, devices modelled in
+//! `devices`; the words people type are `api`'s.
+
+mod boot;
+mod console;
+mod control;
+mod cpu;
+mod firmware;
+mod interrupts;
+mod kvm;
+#[cfg(test)]
+mod kvm_tests;
+mod machine;
+mod memory;
+mod sys;
+#[cfg(test)]
+mod test_kernel;
+
+pub use boot::{BootError, Payload};
+pub use firmware::{TablesError, tables};
+pub use kvm::KvmError;
+pub use memory::{PrefaultError, Progress, RamError};
+pub use sys::HostError;
+
+use boot::Boot;
+use resources::{OnReset, Plan, SerialSpec};
+use std::sync::Arc;
+
+/// How to run, beside what was planned.
+pub struct Options {
+    /// Where the guest's serial port goes.
+    pub serial: SerialSpec,
+    /// What a reset does.
+    pub on_reset: OnReset,
+    /// Who hears how far start-up got.
+    pub progress: Option<Box<dyn Progress>>,
+}
+
+/// Why a VM ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// The guest powered off.
+    PowerOff,
+    /// The guest reset itself, and that was to be the end.
+    Reset,
+    /// A vCPU faulted while it handled a fault.
+    TripleFault,
+    /// The user typed the escape.
+    Quit,
+    /// A second signal to end came.
+    Killed,
+}
+
+/// Why a VM did not start or could not go on. One line each.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Kernel, initramfs or command line.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// Tables.
+    #[error(transparent)]
+    Tables(#[from] TablesError),
+    /// `/dev/kvm`.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// Guest memory.
+    #[error(transparent)]
+    Ram(#[from] RamError),
+    /// Taking guest memory.
+    #[error(transparent)]
+    Prefault(#[from] PrefaultError),
+    /// The serial port's file.
+    #[error("serial: {serial}: {source}")]
+    Serial {
+        /// As typed.
+        serial: SerialSpec,
+        /// Why it cannot be opened.
+        source: std::io::Error,
+    },
+    /// Running.
+    #[error(transparent)]
+    Run(#[from] control::RunError),
+    /// Starting vCPUs.
+    #[error(transparent)]
+    Vcpu(#[from] cpu::VcpuError),
+    /// Two devices at one address: a mistake of ours.
+    #[error(transparent)]
+    Bus(#[from] devices::BusError),
+    /// The host refused something else.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+impl Error {
+    /// Whether what was typed is to blame, and not the host.
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::Boot(_) | Self::Tables(_) | Self::Serial { .. } => true,
+            Self::Kvm(error) => match error {
+                KvmError::TooManyVcpus { .. }
+                | KvmError::ApicIdTooHigh { .. }
+                | KvmError::TooManyRanges { .. } => true,
+                KvmError::Host(_) | KvmError::Missing(_) => false,
+            },
+            Self::Ram(_)
+            | Self::Prefault(_)
+            | Self::Run(_)
+            | Self::Vcpu(_)
+            | Self::Bus(_)
+            | Self::Host(_) => false,
+        }
+    }
+}
+
+/// Runs a VM to its end. Everything that can be refused without touching memory is refused first.
+///
+/// Takes over SIGTERM, SIGINT and SIGHUP: the first asks the guest to power off, the second ends it.
+pub fn run(plan: Plan, payload: Payload, options: Options) -> Result<Exit, Error> {
+    let Options { serial, on_reset, mut progress } = options;
+    let plan = Arc::new(plan);
+    let mut boot = Boot::prepare(payload, &plan)?;
+    let tables = tables(&plan)?;
+    let kvm = kvm::KvmHost::open(&plan)?;
+    sys::prepare_kick()?;
+    loop {
+        let progress = progress.as_deref_mut().map(|p| p as &mut dyn Progress);
+        let machine = machine::Machine::start(&plan, &mut boot, &tables, &kvm, &serial, progress)?;
+        match (machine.run()?, on_reset) {
+            (Exit::Reset, OnReset::Reboot) => tracing::info!("the guest resets"),
+            (exit, _) => return Ok(exit),
+        }
+    }
+}

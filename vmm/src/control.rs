@@ -1,0 +1,295 @@
+//! The control loop: the one place where a VM's state changes. vCPUs, signals, the terminal and the serial port tell
+//! it things; it decides when the VM ends and why.
+
+use crate::Exit;
+use crate::console::{Input, RawTerminal};
+use crate::cpu::{StopCause, VcpuError};
+use crate::sys::{HostError, block_signals};
+use devices::{Power, PowerRequest, PowerSink, Serial, SerialHost};
+use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, TryLockError, mpsc};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+/// How soon waiting serial output is written, and a busy serial port asked again.
+const SERIAL_SOON_MS: i32 = 5;
+
+/// What the loop hears from other threads.
+#[derive(Debug)]
+pub enum Event {
+    /// The guest wants power off or reset.
+    Power(PowerRequest),
+    /// A vCPU stopped by itself.
+    Vcpu(StopCause),
+}
+
+/// How other threads tell the loop something.
+#[derive(Clone)]
+pub struct Notifier {
+    sender: mpsc::Sender<Event>,
+    wake: Arc<EventFd>,
+    serial: Arc<SerialNotes>,
+}
+
+#[derive(Default)]
+struct SerialNotes {
+    room: AtomicBool,
+    output: AtomicBool,
+}
+
+impl Notifier {
+    /// Tells the loop; after its end nobody listens.
+    pub fn send(&self, event: Event) {
+        let _ = self.sender.send(event);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // Cannot block: the counter would have to be at 2^64 - 2.
+        let _ = self.wake.write(1);
+    }
+}
+
+impl PowerSink for Notifier {
+    fn request(&self, request: PowerRequest) {
+        self.send(Event::Power(request));
+    }
+}
+
+impl SerialHost for Notifier {
+    fn input_room(&self) {
+        self.serial.room.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    fn output_waiting(&self) {
+        self.serial.output.store(true, Ordering::Release);
+        self.wake();
+    }
+}
+
+/// The receiving end, before the machine exists.
+pub struct Inbox {
+    events: mpsc::Receiver<Event>,
+    notifier: Notifier,
+}
+
+impl Inbox {
+    /// A new inbox and what to tell it with.
+    pub fn new() -> Result<(Self, Notifier), HostError> {
+        let (sender, events) = mpsc::channel();
+        let wake = Arc::new(EventFd::new(EFD_NONBLOCK).map_err(|e| HostError::new("eventfd", e))?);
+        let notifier = Notifier { sender, wake, serial: Arc::default() };
+        Ok((Self { events, notifier: notifier.clone() }, notifier))
+    }
+}
+
+/// What the loop works with.
+pub struct Control {
+    inbox: Inbox,
+    signals: SignalFd,
+    serial: Arc<Mutex<Serial>>,
+    power: Arc<Mutex<Power>>,
+    stdin: Option<Input>,
+    stdin_polls: bool,
+    stdin_watched: bool,
+    asked_to_power_off: bool,
+    end: Option<Result<Exit, VcpuError>>,
+}
+
+const WAKE: u32 = 0;
+const SIGNAL: u32 = 1;
+const STDIN: u32 = 2;
+
+/// The signals that ask a VM to end.
+fn end_signals() -> SigSet {
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect()
+}
+
+impl Control {
+    /// Takes over the end signals, in this thread and all that it starts from now on, and standard input if the
+    /// guest's serial port is to have it. Until here those signals end the process at once, which leaves nothing
+    /// behind.
+    pub fn new(
+        inbox: Inbox,
+        serial: Arc<Mutex<Serial>>,
+        power: Arc<Mutex<Power>>,
+        stdio: bool,
+    ) -> Result<Self, HostError> {
+        block_signals(&end_signals())?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let signals =
+            SignalFd::with_flags(&end_signals(), flags).map_err(|e| HostError::new("signalfd", e))?;
+        Ok(Self {
+            inbox,
+            signals,
+            serial,
+            power,
+            stdin: stdio.then(Input::new),
+            stdin_polls: true,
+            stdin_watched: false,
+            asked_to_power_off: false,
+            end: None,
+        })
+    }
+
+    /// Runs until the VM ends.
+    pub fn run(self) -> Result<Exit, RunError> {
+        let _raw = self.stdin.is_some().then(RawTerminal::enter).flatten();
+        let fail =
+            |call| move |e: event_manager::Error| HostError::new(call, std::io::Error::other(e.to_string()));
+        let mut manager = EventManager::<Self>::new().map_err(fail("epoll_create1"))?;
+        let id = manager.add_subscriber(self);
+        let mut timeout = 0;
+        loop {
+            match manager.run_with_timeout(timeout) {
+                Ok(_) => {}
+                Err(event_manager::Error::Epoll(e)) if e.errno() == libc::EINTR => {}
+                Err(error) => return Err(fail("epoll_wait")(error).into()),
+            }
+            let control = manager.subscriber_mut(id).map_err(fail("epoll_wait"))?;
+            if let Some(end) = control.end.take() {
+                return Ok(end?);
+            }
+            timeout = if control.serve_serial() { SERIAL_SOON_MS } else { -1 };
+            let change = control.stdin_change();
+            if let Some(watch) = change {
+                let ops = &mut manager.event_ops(id).map_err(fail("epoll_ctl"))?;
+                let watched = watch_stdin(ops, watch);
+                manager.subscriber_mut(id).map_err(fail("epoll_wait"))?.stdin_is(watched);
+            }
+        }
+    }
+
+    fn finish(&mut self, end: Result<Exit, VcpuError>) {
+        self.end.get_or_insert(end);
+    }
+
+    fn hear(&mut self, event: Event) {
+        match event {
+            Event::Power(PowerRequest::PowerOff) | Event::Vcpu(StopCause::Shutdown) => {
+                self.finish(Ok(Exit::PowerOff))
+            }
+            Event::Power(PowerRequest::Reset) | Event::Vcpu(StopCause::Reset) => self.finish(Ok(Exit::Reset)),
+            Event::Vcpu(StopCause::TripleFault) => self.finish(Ok(Exit::TripleFault)),
+            Event::Vcpu(StopCause::Failed(error)) => self.finish(Err(error)),
+        }
+    }
+
+    fn take_signals(&mut self) {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            if self.asked_to_power_off {
+                return self.finish(Ok(Exit::Killed));
+            }
+            tracing::info!(signal = signal.ssi_signo, "asking the guest to power off, once more stops it");
+            self.asked_to_power_off = true;
+            let power = self.power.lock();
+            if let Err(error) = power.unwrap_or_else(std::sync::PoisonError::into_inner).press_power_button()
+            {
+                tracing::error!(%error, "power button");
+            }
+        }
+    }
+
+    /// Hands input over and writes waiting output; true when it has to look again soon. A vCPU that waits for a slow
+    /// reader of the output holds the port, and the loop must not wait for it.
+    fn serve_serial(&mut self) -> bool {
+        let notes = &self.inbox.notifier.serial;
+        let (output, waiting) =
+            (notes.output.load(Ordering::Acquire), self.stdin.as_ref().is_some_and(Input::has_waiting));
+        let room = notes.room.swap(false, Ordering::AcqRel);
+        if !output && !(waiting && room) && !waiting {
+            return false;
+        }
+        let mut serial = match self.serial.try_lock() {
+            Ok(serial) => serial,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                notes.room.fetch_or(room, Ordering::AcqRel);
+                return true;
+            }
+        };
+        if let Some(input) = self.stdin.as_mut().filter(|input| input.has_waiting()) {
+            // What does not fit waits for `input_room`.
+            input.give(|bytes| serial.enqueue(bytes));
+        }
+        if output && notes.output.swap(false, Ordering::AcqRel) {
+            serial.flush();
+        }
+        false
+    }
+
+    /// Standard input is watched while there is room for what it brings: whether that has to change.
+    fn stdin_change(&self) -> Option<bool> {
+        let want = self.stdin_polls && self.stdin.as_ref().is_some_and(Input::hungry);
+        (want != self.stdin_watched).then_some(want)
+    }
+
+    fn stdin_is(&mut self, watched: Option<bool>) {
+        match watched {
+            Some(watched) => self.stdin_watched = watched,
+            // A regular file is always readable and cannot be watched: read what fits, whenever there is room.
+            None => {
+                self.stdin_polls = false;
+                self.inbox.notifier.input_room();
+            }
+        }
+    }
+
+    fn read_stdin(&mut self) {
+        if self.stdin.as_mut().is_some_and(|input| input.hungry() && input.read()) {
+            self.finish(Ok(Exit::Quit));
+        }
+    }
+}
+
+/// Whether standard input is watched now; `None` if it cannot be.
+fn watch_stdin(ops: &mut EventOps, watch: bool) -> Option<bool> {
+    let events = Events::with_data(&std::io::stdin(), STDIN, EventSet::IN);
+    let result = if watch { ops.add(events) } else { ops.remove(events) };
+    result.is_ok().then_some(watch)
+}
+
+impl MutEventSubscriber for Control {
+    fn init(&mut self, ops: &mut EventOps) {
+        let wake = Events::with_data(&*self.inbox.notifier.wake, WAKE, EventSet::IN);
+        let signal = Events::with_data_raw(self.signals.as_raw_fd(), SIGNAL, EventSet::IN);
+        for events in [wake, signal] {
+            if let Err(error) = ops.add(events) {
+                let error = HostError::new("epoll_ctl", std::io::Error::other(error.to_string()));
+                self.finish(Err(error.into()));
+            }
+        }
+    }
+
+    fn process(&mut self, events: Events, _: &mut EventOps) {
+        match events.data() {
+            WAKE => {
+                let _ = self.inbox.notifier.wake.read();
+                while let Ok(event) = self.inbox.events.try_recv() {
+                    self.hear(event);
+                }
+                if !self.stdin_polls {
+                    self.read_stdin();
+                }
+            }
+            SIGNAL => self.take_signals(),
+            STDIN => self.read_stdin(),
+            _ => {}
+        }
+    }
+}
+
+/// Why the loop could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The host refused.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A vCPU could not go on.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+}

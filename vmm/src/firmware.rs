@@ -1,0 +1,122 @@
+//! The plan as ACPI wants to hear it: vnodes become proximity domains, guest CPUs processors, RAM ranges memory
+//! affinities. Encoding is `acpi`'s work.
+
+use acpi::{
+    IoApic, IoPort, Localities, MemoryAffinity, MemoryAttachment, MemoryPerformance, Performance,
+    PerformanceKind, PerformanceMatrix, Platform, Power, Processor, ProximityDomain, Serial, TableSet,
+};
+use devices::{COM1_IRQ, COM1_PORTS, IOAPIC_ID, POWER_PORTS, RESET_VALUE};
+use resources::memory_map::{ACPI_TABLES, IO_APIC, LOCAL_APIC, RSDP};
+use resources::{AccessAttributes, Bytes, MemoryAttributes, Plan, VmTopology, VnodeId};
+
+/// The Generic Event Device's interrupt: ISA had its SCI there.
+pub const EVENT_GSI: u8 = 9;
+
+/// Why there are no tables.
+#[derive(Debug, thiserror::Error)]
+pub enum TablesError {
+    /// Tables that cannot be told.
+    #[error("ACPI tables: {0}")]
+    Acpi(#[from] acpi::Error),
+    /// A number that does not fit where ACPI wants it.
+    #[error("ACPI tables: {0} does not fit")]
+    Range(&'static str),
+}
+
+/// All tables of a VM, at their guest-physical addresses. The same plan gives the same bytes on any host.
+pub fn tables(plan: &Plan) -> Result<TableSet, TablesError> {
+    Ok(acpi::build(&platform(plan)?, ACPI_TABLES.0..RSDP.0, RSDP.0)?)
+}
+
+fn platform(plan: &Plan) -> Result<Platform, TablesError> {
+    let topology = &plan.topology;
+    let processors = topology.vcpus().map(|(vcpu, vnode)| Processor {
+        uid: vcpu.0,
+        apic_id: plan.cpus.apic_id(vcpu).0,
+        domain: domain(vnode),
+        present: true,
+    });
+    let memory = plan.memory_map.ram().iter().map(|range| MemoryAffinity {
+        domain: domain(range.vnode),
+        base: range.start.0,
+        length: range.size.get(),
+        hotpluggable: false,
+    });
+    let rows: Vec<Vec<u8>> =
+        topology.distances().rows().iter().map(|row| row.iter().map(|d| d.get()).collect()).collect();
+    Ok(Platform {
+        processors: processors.collect(),
+        memory: memory.collect(),
+        slit: (topology.vnodes().len() > 1).then(|| Localities::new(&rows)).transpose()?,
+        hmat: topology.attributes().map(|attributes| performance(topology, attributes)),
+        local_apic_address: u32::try_from(LOCAL_APIC.0)
+            .map_err(|_| TablesError::Range("local APIC address"))?,
+        io_apic: IoApic {
+            id: IOAPIC_ID,
+            address: u32::try_from(IO_APIC.0).map_err(|_| TablesError::Range("IO-APIC address"))?,
+            gsi_base: 0,
+        },
+        serial: Some(Serial { io_base: IoPort(*COM1_PORTS.start()), irq: u32::from(COM1_IRQ) }),
+        power: Power {
+            sleep_control: IoPort(POWER_PORTS.sleep_control),
+            sleep_status: IoPort(POWER_PORTS.sleep_status),
+            reset: IoPort(POWER_PORTS.reset),
+            reset_value: RESET_VALUE,
+            event_status: IoPort(POWER_PORTS.event),
+            event_gsi: u32::from(EVENT_GSI),
+        },
+        keyboard_controller: false,
+        pci: Vec::new(),
+    })
+}
+
+fn domain(vnode: VnodeId) -> ProximityDomain {
+    ProximityDomain(vnode.0)
+}
+
+fn performance(topology: &VmTopology, attributes: &MemoryAttributes) -> MemoryPerformance {
+    let ids = |keep: fn(&resources::Vnode) -> bool| -> Vec<VnodeId> {
+        topology.vnodes().iter().filter(|vnode| keep(vnode)).map(|vnode| vnode.id).collect()
+    };
+    let initiators = ids(|vnode| !vnode.vcpus.is_empty());
+    let targets = ids(|vnode| vnode.memory > Bytes::ZERO);
+    let matrix = |kind, figure: fn(&AccessAttributes) -> u64| PerformanceMatrix {
+        kind,
+        rows: initiators
+            .iter()
+            .map(|i| {
+                let cell = |t: &VnodeId| match attributes.get(i.index(), t.index()) {
+                    Some(known) => Performance::Value(figure(&known)),
+                    None if topology
+                        .distances()
+                        .get(i.index(), t.index())
+                        .is_some_and(|d| d.get() == 255) =>
+                    {
+                        Performance::Unreachable
+                    }
+                    None => Performance::NotProvided,
+                };
+                targets.iter().map(cell).collect()
+            })
+            .collect(),
+    };
+    let matrices = vec![
+        matrix(PerformanceKind::ReadLatency, |a| u64::from(a.read_latency_ns) * 1000),
+        matrix(PerformanceKind::WriteLatency, |a| u64::from(a.write_latency_ns) * 1000),
+        matrix(PerformanceKind::ReadBandwidth, |a| u64::from(a.read_bandwidth_mib)),
+        matrix(PerformanceKind::WriteBandwidth, |a| u64::from(a.write_bandwidth_mib)),
+    ];
+    MemoryPerformance {
+        attachments: targets
+            .iter()
+            .map(|t| MemoryAttachment {
+                memory: domain(*t),
+                initiator: initiators.contains(t).then(|| domain(*t)),
+            })
+            .collect(),
+        initiators: initiators.iter().map(|i| domain(*i)).collect(),
+        targets: targets.iter().map(|t| domain(*t)).collect(),
+        matrices,
+        caches: Vec::new(),
+    }
+}

@@ -1,0 +1,146 @@
+//! `/dev/kvm`: opened, checked for what we need, and a VM made on it, with interrupt controllers.
+
+use crate::memory::GuestRam;
+use crate::sys::{HostError, set_memslot};
+use devices::IOAPIC_PINS;
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_enable_cap};
+use kvm_ioctls::{Cap, Kvm, VmFd};
+use resources::Plan;
+use std::path::Path;
+
+/// `KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK` (`linux/kvm.h`).
+const X2APIC_API: u64 = 1 | 2;
+/// Intel's KVM wants four pages of guest addresses for itself: in the hole below 4 GiB, away from APICs and PCI.
+const IDENTITY_MAP: u64 = 0xfffb_c000;
+const TSS: usize = 0xfffb_d000;
+
+/// Why this host's KVM will not do.
+#[derive(Debug, thiserror::Error)]
+pub enum KvmError {
+    /// A call was refused.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// Too many vCPUs.
+    #[error("vcpus: {asked} vCPUs, this host's KVM takes at most {most}")]
+    TooManyVcpus {
+        /// As asked.
+        asked: usize,
+        /// KVM_CAP_MAX_VCPUS.
+        most: usize,
+    },
+    /// APIC ids too high.
+    #[error(
+        "vcpus: APIC id {asked} is needed, this host's KVM takes at most {most}; use fewer vnodes or more even ones"
+    )]
+    ApicIdTooHigh {
+        /// The highest needed.
+        asked: u32,
+        /// KVM_CAP_MAX_VCPU_ID less one.
+        most: usize,
+    },
+    /// A capability is missing.
+    #[error("/dev/kvm has no {0}, which Linux 4.14 and later have")]
+    Missing(&'static str),
+    /// More RAM ranges than memory slots.
+    #[error("vnodes: {asked} memory ranges, this host's KVM takes at most {most}")]
+    TooManyRanges {
+        /// As needed.
+        asked: usize,
+        /// KVM_CAP_NR_MEMSLOTS.
+        most: usize,
+    },
+}
+
+/// KVM, open and able.
+pub struct KvmHost {
+    kvm: Kvm,
+}
+
+impl KvmHost {
+    /// Opens `/dev/kvm` and checks that it can do what the plan needs.
+    pub fn open(plan: &Plan) -> Result<Self, KvmError> {
+        let kvm = Kvm::new().map_err(|error| {
+            let refused = HostError::kvm("open")(error).of("/dev/kvm");
+            match error.errno() {
+                libc::EACCES | libc::EPERM => refused.hint("run as root or join the group kvm"),
+                libc::ENOENT | libc::ENODEV | libc::ENXIO => refused.hint(
+                    "load kvm-intel or kvm-amd, and check that virtualization is enabled in the firmware",
+                ),
+                _ => refused,
+            }
+        })?;
+        let needed = [
+            (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+            (Cap::Irqfd, "KVM_CAP_IRQFD"),
+            (Cap::SplitIrqchip, "KVM_CAP_SPLIT_IRQCHIP"),
+            (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+            (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
+            (Cap::X2ApicApi, "KVM_CAP_X2APIC_API"),
+        ];
+        for (cap, name) in needed {
+            if !kvm.check_extension(cap) {
+                return Err(KvmError::Missing(name));
+            }
+        }
+        let (asked, most) = (plan.topology.vcpu_count(), kvm.get_max_vcpus());
+        if asked > most {
+            return Err(KvmError::TooManyVcpus { asked, most });
+        }
+        let (asked, most) = (plan.cpus.max_apic_id().0, kvm.get_max_vcpu_id().saturating_sub(1));
+        if asked as usize > most {
+            return Err(KvmError::ApicIdTooHigh { asked, most });
+        }
+        let (asked, most) = (plan.memory_map.ram().len(), kvm.get_nr_memslots());
+        if asked > most {
+            return Err(KvmError::TooManyRanges { asked, most });
+        }
+        Ok(Self { kvm })
+    }
+
+    /// CPUID that this KVM can offer.
+    pub fn cpuid(&self) -> Result<crate::cpu::CpuidTemplate, HostError> {
+        let supported = self
+            .kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(HostError::kvm("KVM_GET_SUPPORTED_CPUID"))?;
+        Ok(crate::cpu::CpuidTemplate::new(&supported, self.kvm.check_extension(Cap::TscDeadlineTimer)))
+    }
+
+    /// Makes a VM with its memory and local APICs; the IO-APIC is ours, all interrupts are messages.
+    pub fn create_vm(&self, ram: &GuestRam) -> Result<VmFd, HostError> {
+        let vm = loop {
+            match self.kvm.create_vm() {
+                Err(error) if error.errno() == libc::EINTR => {}
+                result => break result.map_err(HostError::kvm("KVM_CREATE_VM"))?,
+            }
+        };
+        enable(&vm, Cap::X2ApicApi, X2APIC_API, "KVM_ENABLE_CAP(KVM_CAP_X2APIC_API)")?;
+        enable(&vm, Cap::SplitIrqchip, u64::from(IOAPIC_PINS), "KVM_ENABLE_CAP(KVM_CAP_SPLIT_IRQCHIP)")?;
+        if self.kvm.check_extension(Cap::SetIdentityMapAddr) {
+            vm.set_identity_map_address(IDENTITY_MAP).map_err(HostError::kvm("KVM_SET_IDENTITY_MAP_ADDR"))?;
+        }
+        if self.kvm.check_extension(Cap::SetTssAddr) {
+            vm.set_tss_address(TSS).map_err(HostError::kvm("KVM_SET_TSS_ADDR"))?;
+        }
+        for (slot, region) in (0..).zip(ram.regions()) {
+            set_memslot(&vm, slot, region.range.start, &region.mapping)?;
+        }
+        Ok(vm)
+    }
+}
+
+fn enable(vm: &VmFd, cap: Cap, argument: u64, call: &'static str) -> Result<(), HostError> {
+    let cap = kvm_enable_cap { cap: cap as u32, args: [argument, 0, 0, 0], ..Default::default() };
+    vm.enable_cap(&cap).map_err(HostError::kvm(call))
+}
+
+/// What to add to an internal error of KVM: some hosts offer a `/dev/kvm` without hardware virtualization, which
+/// emulates privileged code and cannot do so for a stock kernel.
+pub fn emulation_note() -> &'static str {
+    if Path::new("/sys/module/kvm_pvm").exists() {
+        "; this host's KVM is kvm_pvm, without hardware virtualization, and cannot run a stock kernel: \
+         use a host whose CPUs offer VMX or SVM"
+    } else {
+        ""
+    }
+}

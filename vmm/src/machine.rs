@@ -1,0 +1,110 @@
+//! A machine, built step by step from a plan and run until it ends. Each step needs the one before.
+
+use crate::boot::Boot;
+use crate::console::Output;
+use crate::control::{Control, Event, Inbox, Notifier};
+use crate::cpu::{VcpuSetup, VcpuThreads};
+use crate::firmware::EVENT_GSI;
+use crate::interrupts::Routes;
+use crate::kvm::KvmHost;
+use crate::memory::{GuestRam, Progress, prefault};
+use crate::{Error, Exit};
+use devices::{
+    BusDevice, COM1_IRQ, COM1_PORTS, I8042, I8042_COMMAND_PORTS, IOAPIC_ADDRESSES, IoApic, MmioBusBuilder,
+    POWER_PORTS, PioBusBuilder, Power, Serial, SharedDevice,
+};
+use resources::{Plan, SerialSpec};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// A machine whose vCPUs run. Its fields go in this order: threads, then what they use.
+pub struct Machine {
+    vcpus: VcpuThreads,
+    setup: Arc<VcpuSetup>,
+    ram: Arc<GuestRam>,
+    control: Control,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Machine {
+    /// Takes memory, loads the payload and starts the vCPUs.
+    pub fn start(
+        plan: &Arc<Plan>,
+        boot: &mut Boot,
+        tables: &acpi::TableSet,
+        kvm: &KvmHost,
+        serial: &SerialSpec,
+        progress: Option<&mut dyn Progress>,
+    ) -> Result<Self, Error> {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let output = Output::open(serial, Arc::clone(&stopping))
+            .map_err(|source| Error::Serial { serial: serial.clone(), source })?;
+        let ram = Arc::new(GuestRam::new(plan)?);
+        prefault(plan, &ram, progress)?;
+        let entry = boot.load(plan, &ram, tables)?;
+        let vm = Arc::new(kvm.create_vm(&ram)?);
+        let (inbox, notifier) = Inbox::new()?;
+        let devices = Devices::new(&Arc::new(Routes::new(Arc::clone(&vm))), &notifier, output)?;
+        let (pio, mmio) = devices.buses()?;
+        let setup = Arc::new(VcpuSetup {
+            vm,
+            cpuid: kvm.cpuid()?,
+            pio: Arc::new(pio),
+            mmio: Arc::new(mmio),
+            ioapic: Arc::clone(&devices.ioapic),
+        });
+        let stdio = matches!(serial, SerialSpec::Stdio);
+        let control = Control::new(inbox, devices.serial, devices.power, stdio)?;
+        let stopped = move |cause| notifier.send(Event::Vcpu(cause));
+        let vcpus = VcpuThreads::start(Arc::clone(&setup), plan, &ram, entry, stopped)?;
+        Ok(Self { vcpus, setup, ram, control, stopping })
+    }
+
+    /// Runs until the guest or the user ends it, then takes everything down.
+    pub fn run(self) -> Result<Exit, Error> {
+        let Self { mut vcpus, setup, ram, control, stopping } = self;
+        let end = control.run();
+        stopping.store(true, Ordering::Relaxed);
+        vcpus.stop();
+        drop(setup);
+        drop(ram);
+        Ok(end?)
+    }
+}
+
+struct Devices {
+    serial: Arc<Mutex<Serial>>,
+    power: Arc<Mutex<Power>>,
+    ioapic: Arc<Mutex<IoApic>>,
+    keyboard: Arc<Mutex<I8042>>,
+}
+
+impl Devices {
+    fn new(routes: &Arc<Routes>, notifier: &Notifier, output: Output) -> Result<Self, Error> {
+        let host = Arc::new(notifier.clone());
+        Ok(Self {
+            serial: shared(Serial::new(routes.line(COM1_IRQ)?, Box::new(output), Arc::clone(&host) as _)),
+            power: shared(Power::new(Arc::clone(&host) as _, routes.line(EVENT_GSI)?)),
+            ioapic: shared(IoApic::new(Arc::clone(routes) as _)),
+            keyboard: shared(I8042::new(host)),
+        })
+    }
+
+    fn buses(&self) -> Result<(devices::PioBus, devices::MmioBus), Error> {
+        let mut pio = PioBusBuilder::new();
+        pio.register("serial", COM1_PORTS, as_device(&self.serial))?;
+        pio.register("power", POWER_PORTS.range(), as_device(&self.power))?;
+        pio.register("i8042", I8042_COMMAND_PORTS, as_device(&self.keyboard))?;
+        let mut mmio = MmioBusBuilder::new();
+        mmio.register("ioapic", IOAPIC_ADDRESSES, as_device(&self.ioapic))?;
+        Ok((pio.build(), mmio.build()))
+    }
+}
+
+fn shared<T>(device: T) -> Arc<Mutex<T>> {
+    Arc::new(Mutex::new(device))
+}
+
+fn as_device<T: BusDevice + 'static>(device: &Arc<Mutex<T>>) -> SharedDevice {
+    Arc::clone(device) as SharedDevice
+}

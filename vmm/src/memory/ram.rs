@@ -1,0 +1,139 @@
+//! All guest RAM of a VM: mapped per vnode range, policy first. Prefault and residency build on it.
+
+use super::policy::kernel_policy;
+use crate::sys::{Advice, Backing, HostError, Mapping, Mode};
+use resources::{Bytes, PageSize, Plan, RamRange, VnodeId};
+use vm_memory::{
+    GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion, GuestMemoryRegionBytes,
+    GuestRegionCollection, MemoryRegionAddress, VolatileSlice,
+};
+
+/// Guest RAM. Dropping it unmaps everything.
+#[derive(Debug)]
+pub struct GuestRam {
+    memory: GuestRegionCollection<RamRegion>,
+}
+
+/// One range of guest-physical addresses and the host memory behind it.
+#[derive(Debug)]
+pub struct RamRegion {
+    /// Whose memory, and where the guest sees it.
+    pub range: RamRange,
+    /// The pages asked for.
+    pub pages: PageSize,
+    /// The host memory.
+    pub mapping: Mapping,
+}
+
+/// Why there is no guest RAM.
+#[derive(Debug, thiserror::Error)]
+pub enum RamError {
+    /// The host refused.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The plan contradicts itself.
+    #[error("guest memory: {0}")]
+    Plan(String),
+}
+
+impl GuestRam {
+    /// Maps every range of the plan and sets its policy; touches nothing.
+    pub fn new(plan: &Plan) -> Result<Self, RamError> {
+        let mut regions = Vec::with_capacity(plan.memory_map.ram().len());
+        for range in plan.memory_map.ram() {
+            regions.push(RamRegion::new(plan, *range)?);
+        }
+        let memory =
+            GuestRegionCollection::from_regions(regions).map_err(|e| RamError::Plan(e.to_string()))?;
+        Ok(Self { memory })
+    }
+
+    /// For reading and writing guest memory by guest-physical address.
+    pub fn memory(&self) -> &GuestRegionCollection<RamRegion> {
+        &self.memory
+    }
+
+    /// The ranges, ascending.
+    pub fn regions(&self) -> impl Iterator<Item = &RamRegion> {
+        self.memory.iter()
+    }
+
+    /// The ranges of one vnode.
+    pub fn of(&self, vnode: VnodeId) -> impl Iterator<Item = &RamRegion> {
+        self.regions().filter(move |region| region.range.vnode == vnode)
+    }
+}
+
+impl GuestMemoryRegion for RamRegion {
+    type B = ();
+
+    fn len(&self) -> u64 {
+        self.range.size.get()
+    }
+
+    fn start_addr(&self) -> GuestAddress {
+        GuestAddress(self.range.start.0)
+    }
+
+    fn bitmap(&self) {}
+
+    fn get_slice(
+        &self,
+        offset: MemoryRegionAddress,
+        count: usize,
+    ) -> Result<VolatileSlice<'_>, GuestMemoryError> {
+        let offset = usize::try_from(offset.0).map_err(|_| GuestMemoryError::InvalidBackendAddress)?;
+        self.mapping.slice(offset, count).ok_or(GuestMemoryError::InvalidBackendAddress)
+    }
+}
+
+impl GuestMemoryRegionBytes for RamRegion {}
+
+impl RamRegion {
+    fn new(plan: &Plan, range: RamRange) -> Result<Self, RamError> {
+        let unknown = || RamError::Plan(format!("vnode {} is not in the plan", range.vnode));
+        let vnode = plan.topology.vnode(range.vnode).ok_or_else(unknown)?;
+        let pnodes = &plan.placement.vnodes.get(range.vnode.index()).ok_or_else(unknown)?.pnodes;
+        let subject = format!("vnode {}", range.vnode);
+        let (backing, align) = match vnode.pages.pool() {
+            Some(page) => (Backing::HugePages(page), page),
+            None => {
+                (Backing::Anonymous, if range.size >= Bytes::gib(1) { Bytes::gib(1) } else { Bytes::mib(2) })
+            }
+        };
+        let name = format!("guest-ram-v{}", range.vnode);
+        let mapping = Mapping::new(range.size, range.start.0, align, backing, &name)?;
+        let (mode, mask) = kernel_policy(vnode.policy, pnodes)
+            .ok_or_else(|| RamError::Plan(format!("{subject}: no kernel has a node {pnodes}")))?;
+        mapping.set_policy(mode, &mask).map_err(|error| {
+            let error = error.of(&subject).on(pnodes);
+            match (error.errno(), mode) {
+                (libc::EINVAL, Mode::PreferredMany) => {
+                    error.hint("policy=preferred over several nodes needs Linux 5.15, name one node")
+                }
+                (libc::EINVAL, Mode::Preferred | Mode::Bind | Mode::Interleave) => {
+                    error.hint("the node is offline, has no memory, or this process may not use it")
+                }
+                (libc::EPERM | libc::ENOSYS, _) => error.hint("a container must allow mbind"),
+                _ => error,
+            }
+        })?;
+        let region = Self { range, pages: vnode.pages, mapping };
+        region.advise();
+        Ok(region)
+    }
+
+    /// Advice may be refused by kernels built without the feature: the memory works all the same.
+    fn advise(&self) {
+        let about_pages = match self.pages {
+            PageSize::Small => Some(Advice::SmallPages),
+            PageSize::Thp => Some(Advice::HugePages),
+            PageSize::Huge2M | PageSize::Huge1G => None,
+        };
+        for advice in about_pages.into_iter().chain([Advice::DontDump, Advice::DontFork]) {
+            if let Err(error) = self.mapping.advise(advice) {
+                tracing::info!(vnode = %self.range.vnode, ?advice, %error, "advice not taken");
+            }
+        }
+    }
+}

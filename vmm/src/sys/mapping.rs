@@ -1,0 +1,343 @@
+//! A mapping of host memory: made, given a policy, advised, touched, asked where its pages lie.
+//! Which policy and which advice is `memory`'s decision.
+
+use super::errno::HostError;
+use resources::{Bytes, NodeSet};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+use vm_memory::VolatileSlice;
+
+/// Nodes that fit in a kernel mask: `MAX_NUMNODES` is 1,024 on x86 (`CONFIG_NODES_SHIFT` at most 10).
+const MASK_NODES: usize = 1024;
+const WORD_BITS: usize = u64::BITS as usize;
+/// Unmapped bytes kept behind every mapping, so that no two of them can become one.
+const GUARD: usize = 4096;
+
+/// A set of nodes as the kernel takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeMask {
+    words: [u64; MASK_NODES / WORD_BITS],
+}
+
+impl NodeMask {
+    /// `None` when a node is past what any x86 kernel has.
+    pub fn new(nodes: &NodeSet) -> Option<Self> {
+        let mut words = [0; MASK_NODES / WORD_BITS];
+        for node in nodes.iter() {
+            *words.get_mut(node.index() / WORD_BITS)? |= 1 << (node.index() % WORD_BITS);
+        }
+        Some(Self { words })
+    }
+}
+
+/// A memory policy mode (`linux/mempolicy.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `MPOL_PREFERRED`: one node, else others.
+    Preferred,
+    /// `MPOL_BIND`: these nodes only.
+    Bind,
+    /// `MPOL_INTERLEAVE`: page by page in turn.
+    Interleave,
+    /// `MPOL_PREFERRED_MANY`: these nodes, else others (Linux 5.15).
+    PreferredMany,
+}
+
+impl Mode {
+    fn number(self) -> libc::c_int {
+        match self {
+            Self::Preferred => 1,
+            Self::Bind => 2,
+            Self::Interleave => 3,
+            Self::PreferredMany => 5,
+        }
+    }
+}
+
+/// What memory stands behind a mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backing {
+    /// Private anonymous memory.
+    Anonymous,
+    /// Pages of this size from the host's pools, through a memfd.
+    HugePages(Bytes),
+}
+
+/// Advice about a mapping, before its first touch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advice {
+    /// Use transparent huge pages.
+    HugePages,
+    /// Do not.
+    SmallPages,
+    /// Leave it out of core dumps.
+    DontDump,
+    /// Do not give it to a forked child.
+    DontFork,
+}
+
+/// Where a page lies.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageStatus {
+    /// On this node.
+    On(resources::PnodeId),
+    /// Not touched yet.
+    Absent,
+    /// The kernel would not tell; its errno.
+    Unknown(i32),
+}
+
+/// Owned, mapped memory. Writable by whoever holds its address, the guest among them: nothing here makes a reference
+/// into it.
+#[derive(Debug)]
+pub struct Mapping {
+    start: NonNull<libc::c_void>,
+    size: usize,
+    reserved: NonNull<libc::c_void>,
+    reserved_size: usize,
+    _file: Option<OwnedFd>,
+}
+
+// SAFETY: the address is only passed to system calls, which are thread-safe.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; no method makes a reference into the memory.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps `size` bytes so that the host address is congruent to `guest_address` modulo `align`, a power of two:
+    /// only then can huge pages back the guest's huge pages. Nothing is touched. `name` is shown in `/proc/PID/maps`.
+    pub fn new(
+        size: Bytes,
+        guest_address: u64,
+        align: Bytes,
+        backing: Backing,
+        name: &str,
+    ) -> Result<Self, HostError> {
+        let fail = |call, source| HostError::new(call, source).of(name).length(size);
+        let bytes = usize::try_from(size.get())
+            .map_err(|_| fail("mmap", std::io::Error::from_raw_os_error(libc::ENOMEM)))?;
+        let align = usize::try_from(align.get()).unwrap_or(GUARD).max(GUARD);
+        let reserved_size = bytes
+            .checked_add(align)
+            .and_then(|n| n.checked_add(GUARD))
+            .ok_or_else(|| fail("mmap", std::io::Error::from_raw_os_error(libc::ENOMEM)))?;
+        let reserved = reserve(reserved_size).map_err(|e| fail("mmap", e))?;
+        let offset = usize::try_from(guest_address).unwrap_or(0) % align;
+        let base = reserved.as_ptr() as usize;
+        let skip = (offset + align - base % align) % align;
+        let start = reserved.map_addr(|a| a.saturating_add(skip));
+        let mut mapping = Self { start, size: bytes, reserved, reserved_size, _file: None };
+        match backing {
+            Backing::Anonymous => mapping.map_over(None, 0).map_err(|e| fail("mmap", e))?,
+            Backing::HugePages(page) => {
+                let shift = page.get().trailing_zeros() << libc::MAP_HUGE_SHIFT;
+                let file = memfd(name, libc::MFD_CLOEXEC | libc::MFD_HUGETLB | shift)
+                    .map_err(|e| fail("memfd_create", e))?;
+                truncate(&file, bytes).map_err(|e| fail("ftruncate", e))?;
+                mapping.map_over(Some(&file), libc::MAP_SHARED).map_err(|e| fail("mmap", e))?;
+                mapping._file = Some(file);
+            }
+        }
+        mapping.set_name(name);
+        Ok(mapping)
+    }
+
+    /// Replaces the reservation by memory.
+    fn map_over(&mut self, file: Option<&OwnedFd>, flags: libc::c_int) -> Result<(), std::io::Error> {
+        let flags = libc::MAP_FIXED
+            | match file {
+                Some(_) => flags,
+                None => libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            };
+        let fd = file.map_or(-1, AsRawFd::as_raw_fd);
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: the range lies inside this mapping's own reservation, so nothing else is replaced.
+        let result = unsafe { libc::mmap(self.start.as_ptr(), self.size, prot, flags, fd, 0) };
+        if result == libc::MAP_FAILED { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Names an anonymous mapping `[anon:NAME]` where the kernel can (`CONFIG_ANON_VMA_NAME`); else nothing happens.
+    fn set_name(&self, name: &str) {
+        const PR_SET_VMA: libc::c_int = 0x5356_4d41;
+        const PR_SET_VMA_ANON_NAME: libc::c_ulong = 0;
+        if let Ok(name) = std::ffi::CString::new(name) {
+            // SAFETY: the kernel copies the NUL-terminated name; the range is this mapping's own.
+            unsafe {
+                libc::prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, self.start.as_ptr(), self.size, name.as_ptr())
+            };
+        }
+    }
+
+    /// The first byte's address in this process.
+    pub fn address(&self) -> *mut u8 {
+        self.start.as_ptr().cast()
+    }
+
+    /// Length in bytes.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// A view for volatile access, which is all that memory shared with a guest allows; `None` past the end.
+    pub fn slice(&self, offset: usize, length: usize) -> Option<VolatileSlice<'_>> {
+        offset.checked_add(length).filter(|end| *end <= self.size)?;
+        // SAFETY: the range was checked to lie in this mapping, which outlives the slice; accesses are volatile.
+        Some(unsafe { VolatileSlice::new(self.address().wrapping_add(offset), length) })
+    }
+
+    /// Sets where pages of this mapping may lie; pages that are there already stay where they are.
+    pub fn set_policy(&self, mode: Mode, nodes: &NodeMask) -> Result<(), HostError> {
+        // The kernel reads one bit less than it is told.
+        let bits = MASK_NODES + 1;
+        // SAFETY: the range is this mapping's own and the mask is as long as told.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_mbind,
+                self.start.as_ptr(),
+                self.size,
+                mode.number(),
+                nodes.words.as_ptr(),
+                bits,
+                0,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(HostError::last("mbind").length(Bytes(self.size as u64))) }
+    }
+
+    /// Gives the kernel advice; `Err` carries the errno.
+    pub fn advise(&self, advice: Advice) -> Result<(), std::io::Error> {
+        let advice = match advice {
+            Advice::HugePages => libc::MADV_HUGEPAGE,
+            Advice::SmallPages => libc::MADV_NOHUGEPAGE,
+            Advice::DontDump => libc::MADV_DONTDUMP,
+            Advice::DontFork => libc::MADV_DONTFORK,
+        };
+        // SAFETY: the range is this mapping's own, and none of these advices changes its content.
+        let result = unsafe { libc::madvise(self.start.as_ptr(), self.size, advice) };
+        if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    }
+
+    /// Has the kernel back `length` bytes from `offset` with memory, content unchanged (`MADV_POPULATE_WRITE`,
+    /// Linux 5.14). A shortage is an errno and not a signal.
+    pub fn populate(&self, offset: usize, length: usize) -> Result<(), std::io::Error> {
+        let end = offset.checked_add(length).filter(|end| *end <= self.size);
+        if end.is_none() {
+            return Err(std::io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let start = self.start.map_addr(|a| a.saturating_add(offset));
+        // SAFETY: the range was checked to lie in this mapping; populating keeps its content.
+        let result = unsafe { libc::madvise(start.as_ptr(), length, libc::MADV_POPULATE_WRITE) };
+        if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    }
+
+    /// Where the pages at these offsets lie, from `move_pages(2)`; nothing is moved.
+    #[cfg(test)]
+    pub fn locate(&self, offsets: &[usize]) -> Result<Vec<PageStatus>, HostError> {
+        let pages: Vec<*mut libc::c_void> = offsets
+            .iter()
+            .map(|offset| self.start.as_ptr().wrapping_byte_add((*offset).min(self.size - 1)))
+            .collect();
+        let mut status: Vec<libc::c_int> = vec![0; pages.len()];
+        let none: *const libc::c_int = std::ptr::null();
+        // SAFETY: both arrays have `pages.len()` entries; without target nodes the call only writes `status`.
+        let result = unsafe {
+            libc::syscall(libc::SYS_move_pages, 0, pages.len(), pages.as_ptr(), none, status.as_mut_ptr(), 0)
+        };
+        if result < 0 {
+            return Err(HostError::last("move_pages"));
+        }
+        Ok(status.into_iter().map(page_status).collect())
+    }
+}
+
+#[cfg(test)]
+fn page_status(status: libc::c_int) -> PageStatus {
+    match u32::try_from(status) {
+        Ok(node) => PageStatus::On(resources::PnodeId(node)),
+        Err(_) if status == -libc::ENOENT || status == -libc::EFAULT => PageStatus::Absent,
+        Err(_) => PageStatus::Unknown(-status),
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the reservation is this mapping's own and its owner is going away.
+        unsafe { libc::munmap(self.reserved.as_ptr(), self.reserved_size) };
+    }
+}
+
+fn reserve(size: usize) -> Result<NonNull<libc::c_void>, std::io::Error> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new range of the kernel's choice, not accessible; nothing existing changes.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), size, libc::PROT_NONE, flags, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error());
+    }
+    NonNull::new(start).ok_or_else(|| std::io::Error::from_raw_os_error(libc::ENOMEM))
+}
+
+fn memfd(name: &str, flags: libc::c_uint) -> Result<OwnedFd, std::io::Error> {
+    let name = std::ffi::CString::new(name).map_err(|_| std::io::Error::from_raw_os_error(libc::EINVAL))?;
+    // SAFETY: the name is NUL-terminated and outlives the call.
+    let fd = unsafe { libc::memfd_create(name.as_ptr(), flags) };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made and belongs to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn truncate(file: &OwnedFd, size: usize) -> Result<(), std::io::Error> {
+    let size = i64::try_from(size).map_err(|_| std::io::Error::from_raw_os_error(libc::EFBIG))?;
+    nix::unistd::ftruncate(file, size).map_err(std::io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Advice, Backing, Mapping, Mode, NodeMask, PageStatus};
+    use resources::{Bytes, NodeSet, PnodeId};
+
+    #[test]
+    fn addresses_are_congruent_to_the_guests() {
+        for guest in [0, 0x20_0000, 0x4010_0000, 0x1_0000_0000] {
+            let mapping = Mapping::new(Bytes::mib(4), guest, Bytes::gib(1), Backing::Anonymous, "t").unwrap();
+            assert_eq!(mapping.address() as u64 % (1 << 30), guest % (1 << 30));
+        }
+    }
+
+    #[test]
+    fn untouched_pages_are_absent_and_populated_ones_have_a_node() {
+        let mapping = Mapping::new(Bytes::mib(2), 0, Bytes::mib(2), Backing::Anonymous, "t").unwrap();
+        mapping.advise(Advice::DontDump).unwrap();
+        let _ = mapping.advise(Advice::SmallPages);
+        assert_eq!(mapping.locate(&[0, 4096]).unwrap(), [PageStatus::Absent; 2]);
+        mapping.populate(4096, 4096).unwrap();
+        let status = mapping.locate(&[0, 4096]).unwrap();
+        assert_eq!(status[0], PageStatus::Absent);
+        assert!(matches!(status[1], PageStatus::On(_)), "{status:?}");
+        assert!(mapping.populate(4096, mapping.size()).is_err());
+    }
+
+    #[test]
+    fn a_policy_for_a_node_that_is_not_there_is_refused() {
+        let mapping = Mapping::new(Bytes::mib(2), 0, Bytes::mib(2), Backing::Anonymous, "t").unwrap();
+        let nodes: NodeSet = [PnodeId(1000)].into_iter().collect();
+        let error = mapping.set_policy(Mode::Bind, &NodeMask::new(&nodes).unwrap()).unwrap_err();
+        assert_eq!((error.call, error.errno()), ("mbind", libc::EINVAL));
+        let nodes: NodeSet = [PnodeId(1024)].into_iter().collect();
+        assert_eq!(NodeMask::new(&nodes), None);
+    }
+
+    #[test]
+    fn two_mappings_never_become_one() {
+        let a = Mapping::new(Bytes::mib(2), 0, Bytes(4096), Backing::Anonymous, "t").unwrap();
+        let b = Mapping::new(Bytes::mib(2), 0, Bytes(4096), Backing::Anonymous, "t").unwrap();
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        for mapping in [&a, &b] {
+            let start = mapping.address() as usize;
+            let line = format!("{start:x}-{:x} rw-p", start + mapping.size());
+            assert!(maps.contains(&line), "{line} not in\n{maps}");
+        }
+    }
+}
