@@ -60,8 +60,9 @@ impl BoundMemory {
     pub(crate) fn touch(&mut self, bytes: usize) -> usize {
         let end = self.length.min(self.touched.saturating_add(bytes));
         while self.touched < end {
+            let byte = self.start.as_ptr().cast::<u8>().wrapping_add(self.touched);
             // SAFETY: `touched` is below `length`, so the byte lies in our own writable mapping.
-            unsafe { self.start.cast::<u8>().add(self.touched).write_volatile(1) };
+            unsafe { byte.write_volatile(1) };
             self.touched += PAGE;
         }
         self.touched.min(self.length)

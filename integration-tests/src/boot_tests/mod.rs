@@ -2,6 +2,15 @@
 //!
 //! A test names the host it needs and never asks whether that host is real or a lab.
 
+mod cpus;
+mod inputs;
+mod kernels;
+mod life;
+mod memory;
+mod policies;
+mod topology;
+mod views;
+
 use std::cell::RefCell;
 use std::process::Output;
 use std::rc::Rc;
@@ -12,7 +21,7 @@ use crate::runner::check;
 use crate::runner::host::{HostFacts, Needs};
 use crate::runner::payload::{GuestKernel, Payload};
 use crate::runner::spec::GuestSpec;
-use crate::runner::vm::{Start, Vm};
+use crate::runner::vm::{ERRORS, Start, Vm};
 
 /// One boot test.
 pub(crate) struct BootTest {
@@ -23,7 +32,18 @@ pub(crate) struct BootTest {
 
 /// Every boot test, in the order in which they run.
 pub(crate) fn all() -> impl Iterator<Item = &'static BootTest> {
-    [].into_iter()
+    [
+        views::TESTS,
+        topology::TESTS,
+        kernels::TESTS,
+        cpus::TESTS,
+        memory::TESTS,
+        policies::TESTS,
+        life::TESTS,
+        inputs::TESTS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// What a test may use.
@@ -73,6 +93,18 @@ impl Ctx<'_> {
         }
         check::pinned(&vm, spec, |pnode| self.cpus_of(pnode))?;
         vm.power_off()
+    }
+
+    /// Starts a guest that the host must refuse with status `code`, and returns what was said: one line.
+    pub(crate) fn refused(&self, start: &Start, code: i32) -> Result<String> {
+        let mut vm = self.start(start)?;
+        let status = vm.ended()?;
+        drop(vm);
+        let transcript = self.transcript.borrow();
+        let said: Vec<&str> = transcript.lines().filter_map(|line| line.strip_prefix(ERRORS)).collect();
+        ensure!(status.code() == Some(code), "ended with {status}, not with {code}: {said:?}");
+        ensure!(said.len() == 1, "the refusal is not one line: {said:?}");
+        Ok(said[0].to_owned())
     }
 
     /// Runs numavisor with arguments it should end on by itself.

@@ -80,6 +80,14 @@ pub(crate) const SHAPES: [HostShape; 5] = [
     },
 ];
 
+/// For benchmarks whose clock counts instructions: that is usable with one CPU only.
+pub(crate) const COUNTED: HostShape = HostShape {
+    name: "counted",
+    about: "one CPU, and a node with memory only",
+    nodes: &[node(2048, 1), node(1024, 0)],
+    distances: &[],
+};
+
 impl HostShape {
     /// The host called `name`.
     pub(crate) fn called(name: &str) -> Option<&'static Self> {

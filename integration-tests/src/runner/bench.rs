@@ -1,10 +1,119 @@
-//! Figures: numavisor and its rival, started in turn.
+//! Figures: numavisor and its rival, QEMU's microvm, started in turn with the same guest.
+//!
+//! Start-up is the time from the start of the process to the first line of the guest's init.
 
-use anyhow::Result;
+use std::cell::RefCell;
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+use std::time::Instant;
 
-use super::payload::Payload;
+use anyhow::{Context, Result};
+use serde_json::json;
 
-/// Runs the benchmark.
-pub(super) fn run(_payload: &Payload, _rounds: u32) -> Result<i32> {
+use super::payload::{GuestKernel, Payload};
+use super::residency;
+use super::vm::Vm;
+use crate::guest::{HELLO, READY};
+use crate::lab::job::Event;
+use crate::sys;
+
+/// Memory of the guest whose start-up is timed, on both sides.
+const MIB: u64 = 512;
+/// The rival is started on its own loader and libraries, wherever the payload is.
+const RIVAL: &str = "qemu";
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
+
+/// One start: seconds to the init's first line, and KiB resident beside guest memory.
+struct Sample {
+    seconds: f64,
+    own_kib: u64,
+}
+
+/// Starts each side in turn, `rounds` times after one that does not count, and says the medians.
+pub(super) fn run(payload: &Payload, rounds: u32) -> Result<i32> {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 0..=rounds {
+        let our = sample(payload, numavisor(payload, &["--vcpus", "2", "--memory", "512M"]), &[MIB])?;
+        let their = sample(payload, rival(payload), &[MIB])?;
+        println!(
+            "round {round}: numavisor {:.2} s, {} KiB; qemu {:.2} s, {} KiB",
+            our.seconds, our.own_kib, their.seconds, their.own_kib
+        );
+        // The first pair also reads everything from disk.
+        if round > 0 {
+            ours.push(our);
+            theirs.push(their);
+        }
+    }
+    let nodes = super::host::HostFacts::look()?.nodes;
+    let pnode = |index: usize| nodes.get(index).or(nodes.first()).map_or(0, |node| node.node);
+    let (first, second) = (
+        format!("id=0,memory=256M,vcpus=[0],pnode={}", pnode(0)),
+        format!("id=1,memory=240M,vcpus=[1],pnode={},affinity=none", pnode(1)),
+    );
+    let two = sample(payload, numavisor(payload, &["--numa", &first, "--numa", &second]), &[256, 240])?;
+    let figures = json!({
+        "start_seconds": { "numavisor": median(&ours, |s| s.seconds), "qemu": median(&theirs, |s| s.seconds) },
+        "own_kib": {
+            "numavisor_1_vnode": median(&ours, |s| s.own_kib as f64),
+            "numavisor_2_vnodes": two.own_kib,
+            "qemu": median(&theirs, |s| s.own_kib as f64),
+        },
+    });
+    Event::Bench(figures).say();
     Ok(0)
+}
+
+fn median(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> f64 {
+    let mut values: Vec<f64> = samples.iter().map(value).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+fn numavisor(payload: &Payload, flags: &[&str]) -> Command {
+    let mut command = Command::new(payload.numavisor_release());
+    command.arg("run").arg("--kernel").arg(payload.kernel(GuestKernel::Stock));
+    command
+        .arg("--initramfs")
+        .arg(payload.initramfs(GuestKernel::Stock))
+        .args(["--cmdline", CMDLINE])
+        .args(flags);
+    command
+}
+
+fn rival(payload: &Payload) -> Command {
+    let at = payload.directory.join(RIVAL);
+    let mut command = Command::new(at.join("ld.so"));
+    command.arg("--library-path").arg(at.join("lib")).arg(at.join("qemu-system-x86_64"));
+    command.arg("-L").arg(at.join("firmware"));
+    command.args(["-M", "microvm,acpi=on", "-enable-kvm", "-cpu", "host", "-smp", "2", "-m", "512M"]);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"]);
+    command.arg("-kernel").arg(payload.kernel(GuestKernel::Stock));
+    command.arg("-initrd").arg(payload.initramfs(GuestKernel::Stock)).args(["-append", CMDLINE]);
+    command
+}
+
+/// Starts a guest, times its first line, measures the process and ends it.
+fn sample(payload: &Payload, mut command: Command, ram_mib: &[u64]) -> Result<Sample> {
+    let transcript = Rc::new(RefCell::new(String::new()));
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .current_dir(&payload.directory);
+    let began = Instant::now();
+    let child =
+        sys::die_with_parent(&mut command).spawn().with_context(|| format!("starting {command:?}"))?;
+    let mut vm = Vm::of(child, &transcript)?;
+    let timed =
+        vm.line("the first line of the guest's init", |line| line.contains(HELLO).then(|| began.elapsed()));
+    let seconds = timed.with_context(|| transcript.borrow().clone())?.as_secs_f64();
+    vm.line("the guest's init", |line| line.contains(READY).then_some(()))?;
+    let areas = residency::areas(vm.pid())?;
+    let ram: Vec<u64> = areas
+        .iter()
+        .filter(|area| ram_mib.iter().any(|mib| area.end - area.start == mib << 20))
+        .map(|area| area.start)
+        .collect();
+    Ok(Sample { seconds, own_kib: residency::own_resident_kib(vm.pid(), &ram)? })
 }

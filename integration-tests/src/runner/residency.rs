@@ -150,17 +150,16 @@ pub(crate) fn threads_of(pid: u32) -> Result<Vec<(String, Vec<u32>)>> {
     Ok(threads)
 }
 
-/// KiB resident in all mappings but guest memory.
-pub(crate) fn own_resident_kib(pid: u32, ram: &[Vec<Area>]) -> Result<u64> {
+/// KiB resident in all mappings but those of guest memory, which start at `ram`.
+pub(crate) fn own_resident_kib(pid: u32, ram: &[u64]) -> Result<u64> {
     let smaps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
-    let guest: Vec<u64> = ram.iter().flatten().map(|area| area.start).collect();
     let mut total = 0;
     let mut counted = true;
     for line in smaps.lines() {
         let mut words = line.split_whitespace();
         let first = words.next().unwrap_or_default();
         if let Some((start, _)) = first.split_once('-') {
-            counted = !u64::from_str_radix(start, 16).is_ok_and(|start| guest.contains(&start));
+            counted = !u64::from_str_radix(start, 16).is_ok_and(|start| ram.contains(&start));
         } else if first == "Rss:" && counted {
             total += words.next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0);
         }

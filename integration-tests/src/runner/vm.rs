@@ -22,6 +22,9 @@ use crate::sys;
 /// How long a guest may take for one step. An emulated one needs up to a minute for the longest.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
 
+/// What numavisor itself says is led by this in a transcript.
+pub(crate) const ERRORS: &str = "numavisor: ";
+
 /// How a guest is started.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Start {
@@ -80,12 +83,16 @@ impl Vm {
         let mut command = start.command(payload);
         transcript.borrow_mut().push_str(&format!("$ {command:?}\n"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = sys::die_with_parent(&mut command).spawn().context("starting numavisor")?;
+        Self::of(sys::die_with_parent(&mut command).spawn().context("starting numavisor")?, transcript)
+    }
+
+    /// A process just started, with pipes for its three standard files.
+    pub(crate) fn of(mut child: Child, transcript: &Rc<RefCell<String>>) -> Result<Self> {
         let (sender, lines) = mpsc::channel();
         let output = child.stdout.take().context("no standard output")?;
         let errors = child.stderr.take().context("no standard error")?;
         forward(output, "", sender.clone());
-        forward(errors, "numavisor: ", sender);
+        forward(errors, ERRORS, sender);
         Ok(Self { child, lines, transcript: Rc::clone(transcript) })
     }
 

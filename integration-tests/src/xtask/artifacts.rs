@@ -53,6 +53,40 @@ impl Artifacts {
         Ok(Self { payload, runner: built.join("lab-runner"), kernel })
     }
 
+    /// Adds the release build and the rival with all it needs: for benchmarks only, it is large.
+    pub(crate) fn with_rival(mut self) -> Result<Self> {
+        let payload = cache().join("payload-bench");
+        let rival = payload.join("qemu");
+        for directory in ["lib", "firmware"] {
+            fs::create_dir_all(rival.join(directory))?;
+        }
+        for entry in fs::read_dir(&self.payload)? {
+            let entry = entry?;
+            copy(&entry.path(), &payload.join(entry.file_name()))?;
+        }
+        let built = cargo::build_static(&["numavisor"], true)?;
+        copy(&built.join("numavisor"), &payload.join("numavisor-release"))?;
+        let qemu = Path::new("/usr/bin/qemu-system-x86_64");
+        copy(qemu, &rival.join("qemu-system-x86_64"))?;
+        for library in initramfs::shared_libraries(qemu)? {
+            let name = library.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with("ld-linux") {
+                copy(&library, &rival.join("ld.so"))?;
+            }
+            copy(&library, &rival.join("lib").join(name))?;
+        }
+        for directory in ["/usr/share/seabios", "/usr/share/qemu"] {
+            for name in ["bios-microvm.bin", "pvh.bin", "linuxboot_dma.bin", "kvmvapic.bin"] {
+                let file = Path::new(directory).join(name);
+                if file.exists() {
+                    copy(&file, &rival.join("firmware").join(name))?;
+                }
+            }
+        }
+        self.payload = payload;
+        Ok(self)
+    }
+
     /// What a lab host boots, with the payload as a disk.
     pub(crate) fn images(&self) -> Result<Images> {
         let work = cache().join("hosts");

@@ -72,11 +72,6 @@ pub(crate) fn demo() -> Result<ExitCode> {
     Ok(exit_code(code))
 }
 
-/// The benchmark, always in the lab.
-pub(crate) fn bench(rounds: u32) -> Result<ExitCode> {
-    lab(&SHAPES[0], &Job::Bench { rounds }, 1800)
-}
-
 /// Runs a job on this machine and calls `hear` with each line it says.
 pub(crate) fn native(artifacts: &Artifacts, job: &Job, mut hear: impl FnMut(&str)) -> Result<i32> {
     let scratch = cache().join("native");

@@ -1,6 +1,7 @@
 //! The developer's commands: set-up, demo, tests, lab and benchmarks.
 
 pub(crate) mod artifacts;
+mod bench;
 mod boot;
 mod cargo;
 mod setup;
@@ -35,7 +36,7 @@ enum Command {
     /// Run a command, or a shell, in a lab host: a Linux with several NUMA nodes and KVM inside an emulator
     Lab(LabOptions),
     /// Measure start-up time, memory and size, and a rival beside it
-    Bench(BenchOptions),
+    Bench(bench::Options),
 }
 
 #[derive(Debug, clap::Args)]
@@ -52,13 +53,6 @@ struct LabOptions {
     /// The command; `numavisor`, `vmlinuz` and `initramfs.cpio` are in its path and directory. None: a shell
     #[arg(last = true)]
     command: Vec<String>,
-}
-
-#[derive(Debug, clap::Args)]
-struct BenchOptions {
-    /// Starts of each side
-    #[arg(long, default_value_t = 3)]
-    rounds: u32,
 }
 
 /// The whole of `cargo xtask`.
@@ -82,6 +76,6 @@ fn perform(cli: Cli) -> Result<ExitCode> {
             let job = if options.command.is_empty() { Job::Shell } else { Job::Command(options.command) };
             boot::lab(shape, &job, options.limit)
         }
-        Command::Bench(options) => boot::bench(options.rounds),
+        Command::Bench(options) => bench::run(&options),
     }
 }

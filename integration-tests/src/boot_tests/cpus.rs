@@ -1,0 +1,86 @@
+//! vCPU threads: their names, where they may run, and many of them.
+
+use anyhow::{Context, Result, ensure};
+
+use super::{BootTest, Ctx};
+use crate::runner::check;
+use crate::runner::host::Needs;
+use crate::runner::residency;
+use crate::runner::spec::{GuestSpec, Vnode};
+use crate::runner::vm::Start;
+
+const TWO: Needs =
+    Needs { nodes: 2, mib: 400, cpus: 2, big_mib: 0, cpuless: false, uneven: false, root: false };
+
+pub(super) const TESTS: &[BootTest] = &[
+    BootTest { name: "cpus_affinity_soft_and_none", needs: TWO, run: soft_and_none },
+    BootTest { name: "cpus_more_vcpus_than_the_node_has", needs: TWO, run: more_than_there_are },
+    BootTest { name: "cpus_sixteen_on_four_vnodes", needs: TWO, run: sixteen },
+    BootTest { name: "cpus_apic_ids_above_255", needs: Needs { mib: 800, ..TWO }, run: wide_apic_ids },
+];
+
+fn soft_and_none(ctx: &Ctx) -> Result<()> {
+    let spec = GuestSpec::new(vec![
+        Vnode::on(ctx.pnode(0), 256, &[0]).with("affinity=soft"),
+        Vnode::on(ctx.pnode(1), 224, &[1]).with("affinity=none"),
+    ]);
+    let vm = ctx.boot(&Start::of(&spec))?;
+    let affinity = residency::vcpu_affinity(vm.pid())?;
+    let allowed = |vcpu: u32| affinity.get(&vcpu).with_context(|| format!("no thread is called vcpu{vcpu}"));
+    let node = ctx.cpus_of(ctx.pnode(0));
+    ensure!(*allowed(0)? == node, "soft: vcpu0 may run on {:?}, not on {node:?}", allowed(0)?);
+    let (_, all) = residency::threads_of(std::process::id())?.into_iter().next().context("no threads")?;
+    ensure!(*allowed(1)? == all, "none: vcpu1 may run on {:?}, not on {all:?}", allowed(1)?);
+    vm.power_off()
+}
+
+fn more_than_there_are(ctx: &Ctx) -> Result<()> {
+    let there = u32::try_from(ctx.cpus_of(ctx.pnode(0)).len())?.min(4);
+    let vcpus: Vec<u32> = (0..there + 1).collect();
+    let spec = GuestSpec::new(vec![Vnode::on(ctx.pnode(0), 256, &vcpus)]);
+    let mut vm = ctx.boot(&Start::of(&spec))?;
+    check::guest_view(&spec, &vm.report()?)?;
+    // Where there are not enough CPUs each thread must still stay on the node.
+    let node = ctx.cpus_of(ctx.pnode(0));
+    for (vcpu, allowed) in residency::vcpu_affinity(vm.pid())? {
+        ensure!(
+            allowed.iter().all(|cpu| node.contains(cpu)),
+            "vcpu{vcpu} may run on {allowed:?}, off {node:?}"
+        );
+    }
+    vm.power_off()
+}
+
+fn sixteen(ctx: &Ctx) -> Result<()> {
+    let vnode = |index: u32| {
+        let first = index * 4;
+        Vnode::on(
+            ctx.pnode(index as usize % 2),
+            160 - u64::from(index) * 16,
+            &[first, first + 1, first + 2, first + 3],
+        )
+        .with("affinity=soft")
+    };
+    let spec = GuestSpec::new((0..4).map(vnode).collect());
+    let mut vm = ctx.boot(&Start::of(&spec))?;
+    check::guest_view(&spec, &vm.report()?)?;
+    check::bound(&vm, &spec)?;
+    vm.power_off()
+}
+
+/// A package of 17 cores makes core numbers five bits wide, so the tenth package begins at APIC ID 288.
+fn wide_apic_ids(ctx: &Ctx) -> Result<()> {
+    let wide: Vec<u32> = (0..17).collect();
+    let mut vnodes = vec![Vnode::on(ctx.pnode(0), 320, &wide).with("affinity=none")];
+    for vcpu in 17..26 {
+        vnodes.push(Vnode::on(ctx.pnode(1), 64, &[vcpu]).with("affinity=none"));
+    }
+    let spec = GuestSpec::new(vnodes);
+    let mut vm = ctx.boot(&Start::of(&spec))?;
+    let report = vm.report()?;
+    check::quiet_log(&report)?;
+    ensure!(report.online_cpus == "0-25", "CPUs {} are online, not 0-25", report.online_cpus);
+    let highest = report.cpus.iter().map(|cpu| cpu.apic_id).max().unwrap_or(0);
+    ensure!(highest > 255, "the highest APIC ID is {highest}");
+    vm.power_off()
+}

@@ -1,0 +1,132 @@
+//! Guest memory that is really used: every page of it is on its node.
+
+use anyhow::{Result, ensure};
+
+use super::{BootTest, Ctx};
+use crate::guest::memory::reserve_kib;
+use crate::runner::check;
+use crate::runner::host::Needs;
+use crate::runner::pools::{self, Pool};
+use crate::runner::residency;
+use crate::runner::spec::{GuestSpec, Vnode};
+use crate::runner::vm::Start;
+
+const TWO: Needs =
+    Needs { nodes: 2, mib: 400, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: false };
+
+pub(super) const TESTS: &[BootTest] = &[
+    BootTest { name: "memory_all_of_it_filled_is_on_its_pnode", needs: TWO, run: filled },
+    BootTest { name: "memory_prefaulted_is_there_before_the_guest_runs", needs: TWO, run: prefaulted },
+    BootTest { name: "memory_transparent_huge_pages", needs: TWO, run: transparent },
+    BootTest { name: "memory_2m_pages_from_each_nodes_pool", needs: Needs { root: true, ..TWO }, run: huge },
+    BootTest {
+        name: "memory_a_short_pool_is_an_error_at_start",
+        needs: Needs { root: true, ..TWO },
+        run: short_pool,
+    },
+    BootTest { name: "memory_a_full_node_is_refused_at_start", needs: TWO, run: full_node },
+    BootTest { name: "memory_two_guests_at_once", needs: TWO, run: two_guests },
+];
+
+fn two(ctx: &Ctx, extra: &str) -> GuestSpec {
+    GuestSpec::new(vec![
+        Vnode::on(ctx.pnode(0), 192, &[0]).with(extra),
+        Vnode::on(ctx.pnode(1), 160, &[1]).with(extra),
+    ])
+}
+
+fn filled(ctx: &Ctx) -> Result<()> {
+    let spec = two(ctx, "");
+    let mut vm = ctx.boot(&Start::of(&spec))?;
+    vm.ask("fill")?;
+    let report = vm.report()?;
+    check::guest_view(&spec, &report)?;
+    for node in &report.nodes {
+        let most = reserve_kib(node.total_kib) + 8 * 1024;
+        ensure!(node.free_kib <= most, "node {} has {} KiB free after the fill", node.node, node.free_kib);
+    }
+    let touched = check::bound(&vm, &spec)?;
+    for (vnode, pages) in spec.vnodes.iter().zip(&touched) {
+        // All but what the guest leaves free and what Linux never touches was used.
+        let least = (vnode.mib - 64) * 256;
+        ensure!(*pages >= least, "only {pages} pages of {} MiB were touched", vnode.mib);
+    }
+    vm.power_off()
+}
+
+fn prefaulted(ctx: &Ctx) -> Result<()> {
+    let spec = two(ctx, "prefault=on");
+    let vm = ctx.boot(&Start::of(&spec))?;
+    let touched = check::bound(&vm, &spec)?;
+    let all: Vec<u64> = spec.vnodes.iter().map(|vnode| vnode.mib * 256).collect();
+    ensure!(touched == all, "pages there are {touched:?}, not {all:?}");
+    vm.power_off()
+}
+
+fn transparent(ctx: &Ctx) -> Result<()> {
+    let spec = two(ctx, "pages=thp,prefault=on");
+    let vm = ctx.boot(&Start::of(&spec))?;
+    check::bound(&vm, &spec)?;
+    let huge = huge_kib(vm.pid())?;
+    let all = (192 + 160) * 1024;
+    ensure!(huge * 10 >= all * 9, "only {huge} KiB of {all} KiB are in huge pages");
+    vm.power_off()
+}
+
+/// Anonymous memory of a process in transparent huge pages.
+fn huge_kib(pid: u32) -> Result<u64> {
+    let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let line = smaps.lines().find_map(|line| line.strip_prefix("AnonHugePages:")).unwrap_or_default();
+    Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
+}
+
+fn huge(ctx: &Ctx) -> Result<()> {
+    let (first, second) = (ctx.pnode(0), ctx.pnode(1));
+    let _pools = (Pool::reserve(first, 96)?, Pool::reserve(second, 80)?);
+    let before = (pools::free(first)?, pools::free(second)?);
+    let spec = two(ctx, "pages=2M");
+    let mut vm = ctx.boot(&Start::of(&spec))?;
+    check::guest_view(&spec, &vm.report()?)?;
+    vm.ask("fill")?;
+    check::bound(&vm, &spec)?;
+    for areas in residency::guest_ram(vm.pid(), &spec)? {
+        ensure!(areas.iter().all(|area| area.page_kib == 2048), "a vnode is not in 2 MiB pages: {areas:x?}");
+    }
+    vm.power_off()?;
+    let after = (pools::free(first)?, pools::free(second)?);
+    ensure!(before == after, "free huge pages were {before:?} and are {after:?} now");
+    Ok(())
+}
+
+fn short_pool(ctx: &Ctx) -> Result<()> {
+    let (first, second) = (ctx.pnode(0), ctx.pnode(1));
+    // Enough pages on the machine, too few on the second node.
+    let _pools = (Pool::reserve(first, 200)?, Pool::reserve(second, 20)?);
+    let refusal = ctx.refused(&Start::of(&two(ctx, "pages=2M")), 3)?;
+    ensure!(refusal.contains(&format!("{second}")), "the refusal does not name node {second}: {refusal}");
+    Ok(())
+}
+
+fn full_node(ctx: &Ctx) -> Result<()> {
+    let second = ctx.pnode(1);
+    let there = ctx.host.nodes.iter().find(|node| node.node == second).map_or(0, |node| node.total_mib);
+    let spec = GuestSpec::new(vec![
+        Vnode::on(ctx.pnode(0), 192, &[0]),
+        Vnode::on(second, there.next_multiple_of(2) + 64, &[1]),
+    ]);
+    let refusal = ctx.refused(&Start::of(&spec), 3)?;
+    ensure!(refusal.contains("free"), "the refusal does not say what is free: {refusal}");
+    Ok(())
+}
+
+fn two_guests(ctx: &Ctx) -> Result<()> {
+    let specs = [two(ctx, ""), two(ctx, "affinity=soft")];
+    let mut first = ctx.boot(&Start::of(&specs[0]))?;
+    let mut second = ctx.boot(&Start::of(&specs[1]))?;
+    for (vm, spec) in [(&mut first, &specs[0]), (&mut second, &specs[1])] {
+        check::guest_view(spec, &vm.report()?)?;
+        check::bound(vm, spec)?;
+    }
+    first.power_off()?;
+    second.power_off()
+}

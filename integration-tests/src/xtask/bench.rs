@@ -1,0 +1,136 @@
+//! `cargo xtask bench`: start-up and memory beside a rival in the lab, planning time and binary size on this machine.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::artifacts::{Artifacts, cache};
+use crate::lab::job::{Event, Job};
+use crate::lab::machine::{self, Pace};
+use crate::lab::shape::{COUNTED, SHAPES};
+
+/// What to measure, and how.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// Starts of each side, after one that does not count
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Count instructions of a lab host with one CPU instead of taking wall time: slower, repeatable
+    #[arg(long)]
+    counted: bool,
+    /// Only what needs no lab: planning time and binary size
+    #[arg(long)]
+    no_lab: bool,
+}
+
+/// Nodes of the host that planning is timed for.
+const NODES: u32 = 64;
+/// Plans made; the median counts.
+const PLANS: usize = 21;
+
+/// Measures, prints a table and the same as JSON.
+pub(super) fn run(options: &Options) -> Result<ExitCode> {
+    let artifacts = Artifacts::make()?.with_rival()?;
+    let release = artifacts.payload.join("numavisor-release");
+    let mut figures = json!({
+        "plan_64_milliseconds": plan_milliseconds(&release)?,
+        "binary_bytes": fs::metadata(&release)?.len(),
+    });
+    if !options.no_lab {
+        let (shape, limit) = if options.counted { (&COUNTED, 3600) } else { (&SHAPES[0], 1800) };
+        let pace = Pace { limit: Duration::from_secs(limit), counted: options.counted };
+        let job = Job::Bench { rounds: options.rounds };
+        machine::run(&artifacts.images()?, shape, &job, pace, |line| match Event::parse(line) {
+            Some(Event::Bench(more)) => figures["lab"] = more,
+            Some(_) => {}
+            None => println!("{line}"),
+        })?;
+    }
+    table(&figures);
+    println!("{figures}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(figures: &Value) {
+    let number = |path: &str| figures.pointer(path).and_then(Value::as_f64).unwrap_or(f64::NAN);
+    let (our, their) = (number("/lab/start_seconds/numavisor"), number("/lab/start_seconds/qemu"));
+    println!(
+        "start to the init's first line   numavisor {our:.2} s, qemu microvm {their:.2} s, ratio {:.2}",
+        our / their
+    );
+    println!(
+        "memory beside guest RAM          1 vnode {:.1} MiB, 2 vnodes {:.1} MiB, qemu {:.1} MiB",
+        number("/lab/own_kib/numavisor_1_vnode") / 1024.0,
+        number("/lab/own_kib/numavisor_2_vnodes") / 1024.0,
+        number("/lab/own_kib/qemu") / 1024.0
+    );
+    println!("plan for 64 vnodes on 64 nodes   {:.2} ms", number("/plan_64_milliseconds"));
+    println!("release binary, static           {:.2} MiB", number("/binary_bytes") / 1_048_576.0);
+}
+
+/// The median time of `numavisor plan` for a vnode on each node of a big host.
+fn plan_milliseconds(numavisor: &Path) -> Result<f64> {
+    let sysfs = cache().join("sysfs-64");
+    write_sysfs(&sysfs)?;
+    let mut command = Command::new(numavisor);
+    command.arg("plan").arg("--sysfs").arg(&sysfs).stdout(Stdio::null());
+    for id in 0..NODES {
+        command.args(["--numa", &format!("id={id},memory=1G,vcpus=[{}-{}],pnode={id}", id * 4, id * 4 + 3)]);
+    }
+    let mut times = Vec::new();
+    for _ in 0..PLANS {
+        let began = Instant::now();
+        let status = command.status().context("numavisor plan")?;
+        times.push(began.elapsed().as_secs_f64() * 1000.0);
+        ensure!(status.success(), "numavisor plan for {NODES} vnodes: {status}");
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
+}
+
+/// A host of 64 nodes with eight CPUs and 16 GiB each, in the shape of sysfs.
+fn write_sysfs(root: &Path) -> Result<()> {
+    let (nodes, cpus) = (root.join("devices/system/node"), root.join("devices/system/cpu"));
+    fs::create_dir_all(&nodes)?;
+    fs::create_dir_all(&cpus)?;
+    let all = format!("0-{}\n", NODES - 1);
+    for name in ["online", "possible", "has_cpu", "has_memory", "has_normal_memory"] {
+        fs::write(nodes.join(name), &all)?;
+    }
+    for name in ["online", "possible", "present"] {
+        fs::write(cpus.join(name), format!("0-{}\n", NODES * 8 - 1))?;
+    }
+    for node in 0..NODES {
+        let at = nodes.join(format!("node{node}"));
+        let pool = at.join("hugepages/hugepages-2048kB");
+        fs::create_dir_all(&pool)?;
+        for name in ["nr_hugepages", "free_hugepages", "surplus_hugepages"] {
+            fs::write(pool.join(name), "0\n")?;
+        }
+        let distances: Vec<String> = (0..NODES)
+            .map(|to| {
+                if to == node {
+                    "10"
+                } else if to / 8 == node / 8 {
+                    "16"
+                } else {
+                    "28"
+                }
+                .to_owned()
+            })
+            .collect();
+        fs::write(at.join("distance"), format!("{}\n", distances.join(" ")))?;
+        fs::write(at.join("cpulist"), format!("{}-{}\n", node * 8, node * 8 + 7))?;
+        fs::write(
+            at.join("meminfo"),
+            format!(
+                "Node {node} MemTotal:       16777216 kB\nNode {node} MemFree:        15728640 kB\nNode {node} MemUsed:         1048576 kB\n"
+            ),
+        )?;
+    }
+    Ok(())
+}
