@@ -31,13 +31,7 @@ pub enum Event {
 pub struct Notifier {
     sender: mpsc::Sender<Event>,
     wake: Arc<EventFd>,
-    serial: Arc<SerialNotes>,
-}
-
-#[derive(Default)]
-struct SerialNotes {
-    room: AtomicBool,
-    output: AtomicBool,
+    serial_output: Arc<AtomicBool>,
 }
 
 impl Notifier {
@@ -61,12 +55,11 @@ impl PowerSink for Notifier {
 
 impl SerialHost for Notifier {
     fn input_room(&self) {
-        self.serial.room.store(true, Ordering::Release);
         self.wake();
     }
 
     fn output_waiting(&self) {
-        self.serial.output.store(true, Ordering::Release);
+        self.serial_output.store(true, Ordering::Release);
         self.wake();
     }
 }
@@ -82,7 +75,7 @@ impl Inbox {
     pub fn new() -> Result<(Self, Notifier), HostError> {
         let (sender, events) = mpsc::channel();
         let wake = Arc::new(EventFd::new(EFD_NONBLOCK).map_err(|e| HostError::new("eventfd", e))?);
-        let notifier = Notifier { sender, wake, serial: Arc::default() };
+        let notifier = Notifier { sender, wake, serial_output: Arc::default() };
         Ok((Self { events, notifier: notifier.clone() }, notifier))
     }
 }
@@ -197,26 +190,22 @@ impl Control {
     /// Hands input over and writes waiting output; true when it has to look again soon. A vCPU that waits for a slow
     /// reader of the output holds the port, and the loop must not wait for it.
     fn serve_serial(&mut self) -> bool {
-        let notes = &self.inbox.notifier.serial;
-        let (output, waiting) =
-            (notes.output.load(Ordering::Acquire), self.stdin.as_ref().is_some_and(Input::has_waiting));
-        let room = notes.room.swap(false, Ordering::AcqRel);
-        if !output && !(waiting && room) && !waiting {
+        let flag = &self.inbox.notifier.serial_output;
+        let waiting = self.stdin.as_ref().is_some_and(Input::has_waiting);
+        let output = flag.load(Ordering::Acquire);
+        if !output && !waiting {
             return false;
         }
         let mut serial = match self.serial.try_lock() {
             Ok(serial) => serial,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                notes.room.fetch_or(room, Ordering::AcqRel);
-                return true;
-            }
+            Err(TryLockError::WouldBlock) => return true,
         };
         if let Some(input) = self.stdin.as_mut().filter(|input| input.has_waiting()) {
             // What does not fit waits for `input_room`.
             input.give(|bytes| serial.enqueue(bytes));
         }
-        if output && notes.output.swap(false, Ordering::AcqRel) {
+        if output && flag.swap(false, Ordering::AcqRel) {
             serial.flush();
         }
         false

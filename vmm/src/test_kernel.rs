@@ -8,7 +8,7 @@ pub fn pvh_elf(code: &[u8], note: bool) -> Vec<u8> {
         note_bytes.extend(word.to_le_bytes());
     }
     note_bytes.extend(b"Xen\0");
-    note_bytes.extend((LOAD as u32).to_le_bytes());
+    note_bytes.extend(&LOAD.to_le_bytes()[..4]);
     let note_offset = 64 + 2 * 56_u64;
     let code_offset = note_offset + note_bytes.len() as u64;
     let mut file = Vec::new();

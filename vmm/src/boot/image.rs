@@ -65,7 +65,7 @@ pub enum ImageError {
     Read(#[from] std::io::Error),
 }
 
-const SETUP_HEADER_END: u64 = 0x268;
+const SETUP_HEADER_END: usize = 0x268;
 const ELF_HEADER_SIZE: usize = 64;
 const PROGRAM_HEADER_SIZE: usize = 56;
 /// Kernels have four or five; a hostile file could claim 65,535.
@@ -82,8 +82,8 @@ impl KernelImage {
     /// Reads the headers.
     pub fn inspect(file: &mut (impl Read + Seek)) -> Result<Self, ImageError> {
         let length = file.seek(SeekFrom::End(0))?;
-        let mut head = [0; SETUP_HEADER_END as usize];
-        let readable = usize::try_from(length.min(SETUP_HEADER_END)).unwrap_or(0);
+        let mut head = [0; SETUP_HEADER_END];
+        let readable = usize::try_from(length).unwrap_or(usize::MAX).min(SETUP_HEADER_END);
         file.rewind()?;
         file.read_exact(&mut head[..readable])?;
         if head.starts_with(b"\x7fELF") {
