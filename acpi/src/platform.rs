@@ -78,6 +78,10 @@ pub struct Power {
     /// The guest writes the wake status bit here and reads it back (ACPI 6.5, 4.8.3.7).
     pub sleep_status: IoPort,
     /// The guest resets by writing `reset_value` here (ACPI 6.5, 4.8.3.6).
+    ///
+    /// Linux 6.1 and 6.12 on a hardware-reduced machine without EFI do so only with `reboot=acpi` (or
+    /// `efi=noruntime`) on the command line: otherwise they choose EFI and, as there is none, jump to F000:FFF0 in
+    /// real mode.
     pub reset: IoPort,
     /// See `reset`.
     pub reset_value: u8,
