@@ -21,7 +21,7 @@ use crate::runner::check;
 use crate::runner::host::{HostFacts, Needs};
 use crate::runner::payload::{GuestKernel, Payload};
 use crate::runner::spec::GuestSpec;
-use crate::runner::vm::{ERRORS, Start, Vm};
+use crate::runner::vm::{ERRORS, Start, Vm, note};
 
 /// One boot test.
 pub(crate) struct BootTest {
@@ -112,9 +112,9 @@ impl Ctx<'_> {
         let mut command = std::process::Command::new(self.payload.numavisor());
         command.args(arguments);
         let output = command.output().context("starting numavisor")?;
-        let mut transcript = self.transcript.borrow_mut();
-        transcript.push_str(&format!("$ {command:?}\n{}", String::from_utf8_lossy(&output.stdout)));
-        transcript.push_str(&String::from_utf8_lossy(&output.stderr));
+        let said = [output.stdout.as_slice(), &output.stderr].concat();
+        let lines = format!("$ {command:?}\n{}", String::from_utf8_lossy(&said));
+        lines.lines().for_each(|line| note(&self.transcript, line));
         Ok(output)
     }
 }

@@ -65,7 +65,7 @@ fn perform(payload: &Payload, job: &Job) -> Result<i32> {
     match job {
         Job::Tests(names) => suite::run(payload, names),
         Job::Command(words) => command(payload, words),
-        Job::Shell => command(payload, &["/bin/sh".to_owned(), "-i".to_owned()]),
+        Job::Shell => command(payload, &["setsid", "-c", "/bin/sh", "-i"].map(str::to_owned)),
         Job::Demo => demo::run(payload),
         Job::Bench { rounds } => bench::run(payload, *rounds),
     }

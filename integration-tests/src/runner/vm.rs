@@ -81,7 +81,7 @@ impl Vm {
     /// Starts numavisor; `transcript` collects what it and the guest say.
     pub(crate) fn start(payload: &Payload, start: &Start, transcript: &Rc<RefCell<String>>) -> Result<Self> {
         let mut command = start.command(payload);
-        transcript.borrow_mut().push_str(&format!("$ {command:?}\n"));
+        note(transcript, &format!("$ {command:?}"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self::of(sys::die_with_parent(&mut command).spawn().context("starting numavisor")?, transcript)
     }
@@ -138,7 +138,7 @@ impl Vm {
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
-                    self.note(&line);
+                    note(&self.transcript, &line);
                     if let Some(found) = wanted(&line) {
                         return Ok(found);
                     }
@@ -170,7 +170,7 @@ impl Vm {
         let deadline = Instant::now() + PATIENCE;
         loop {
             while let Ok(line) = self.lines.try_recv() {
-                self.note(&line);
+                note(&self.transcript, &line);
             }
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
@@ -189,13 +189,6 @@ impl Vm {
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         kill(Pid::from_raw(i32::try_from(self.pid())?), signal).context("kill")
     }
-
-    fn note(&self, line: &str) {
-        let mut transcript = self.transcript.borrow_mut();
-        // A report is long and is checked as a whole; its text would hide the rest.
-        transcript.push_str(line.get(..400).unwrap_or(line));
-        transcript.push('\n');
-    }
 }
 
 impl Drop for Vm {
@@ -203,9 +196,16 @@ impl Drop for Vm {
         let _ = self.child.kill();
         let _ = self.child.wait();
         while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(50)) {
-            self.note(&line);
+            note(&self.transcript, &line);
         }
     }
+}
+
+/// Adds a line to a transcript. A report is long and is checked as a whole; its text would hide the rest.
+pub(crate) fn note(transcript: &Rc<RefCell<String>>, line: &str) {
+    let mut transcript = transcript.borrow_mut();
+    transcript.push_str(&line.chars().take(400).collect::<String>());
+    transcript.push('\n');
 }
 
 fn forward(from: impl Read + Send + 'static, prefix: &'static str, to: mpsc::Sender<String>) {

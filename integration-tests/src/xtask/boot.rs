@@ -36,8 +36,9 @@ pub(crate) fn shape(name: Option<&str>, nodes: Option<usize>) -> Result<&'static
 }
 
 /// Runs a job in a lab host, its output on ours.
-pub(crate) fn lab(shape: &HostShape, job: &Job, limit: u64) -> Result<ExitCode> {
-    let images = Artifacts::make()?.images()?;
+pub(crate) fn lab(shape: &HostShape, job: &Job, limit: u64, rival: bool) -> Result<ExitCode> {
+    let artifacts = Artifacts::make()?;
+    let images = if rival { artifacts.with_rival()? } else { artifacts }.images()?;
     let pace = Pace { limit: Duration::from_secs(limit), counted: false };
     let mut ready = false;
     let code = machine::run(&images, shape, job, pace, |line| match Event::parse(line) {

@@ -50,6 +50,9 @@ struct LabOptions {
     /// Stop it after so many seconds
     #[arg(long, default_value_t = 600)]
     limit: u64,
+    /// Also take the release build as `numavisor-release`, and QEMU in `qemu/`
+    #[arg(long)]
+    rival: bool,
     /// The command; `numavisor`, `vmlinuz` and `initramfs.cpio` are in its path and directory. None: a shell
     #[arg(last = true)]
     command: Vec<String>,
@@ -74,7 +77,7 @@ fn perform(cli: Cli) -> Result<ExitCode> {
         Command::Lab(options) => {
             let shape = boot::shape(options.host.as_deref(), options.nodes)?;
             let job = if options.command.is_empty() { Job::Shell } else { Job::Command(options.command) };
-            boot::lab(shape, &job, options.limit)
+            boot::lab(shape, &job, options.limit, options.rival)
         }
         Command::Bench(options) => bench::run(&options),
     }
