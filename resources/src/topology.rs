@@ -217,7 +217,8 @@ fn build_vnode(spec: &VnodeSpec, memory: Bytes, vcpus: VcpuSet) -> Result<Vnode,
         policy: spec.policy.unwrap_or(MemoryPolicy::Bind),
         affinity: spec.affinity.unwrap_or(Affinity::Soft),
         pages,
-        prefault: spec.prefault.is_some_and(|Switch(on)| on),
+        // Pages of a pool are taken at once: a shortage is then an error now and not a signal later.
+        prefault: spec.prefault.map_or(pages.pool().is_some(), |Switch(on)| on),
     })
 }
 

@@ -6,6 +6,7 @@ use crate::memory::GuestRam;
 use crate::sys::HostError;
 use kvm_bindings::{kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
+use resources::ApicId;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 const CR0_PE: u64 = 1;
@@ -63,8 +64,16 @@ impl Descriptor {
     }
 }
 
+/// `IA32_APIC_BASE` bit 10: x2APIC mode (Intel SDM volume 3, 11.12.1).
+const APIC_BASE_X2APIC: u64 = 1 << 10;
+/// The highest id that an APIC has outside x2APIC mode; 255 is everybody.
+const XAPIC_ID_MAX: u32 = 254;
+
 /// Writes descriptors and page tables and sets the registers.
-pub fn set_boot_registers(vcpu: &VcpuFd, entry: Entry, ram: &GuestRam) -> Result<(), HostError> {
+///
+/// With APIC ids above 254 the vCPU starts in x2APIC mode, as firmware would have it: Linux ignores the MADT entries
+/// of such processors otherwise.
+pub fn set_boot_registers(vcpu: &VcpuFd, entry: Entry, max_apic_id: ApicId, ram: &GuestRam) -> Result<(), HostError> {
     let long = matches!(entry, Entry::Linux64 { .. });
     let code = Descriptor { selector: CODE, kind: 0xb, code_or_data: true, long, limit: u32::MAX };
     let data = Descriptor { selector: DATA, kind: 0x3, code_or_data: true, long: false, limit: u32::MAX };
@@ -85,6 +94,9 @@ pub fn set_boot_registers(vcpu: &VcpuFd, entry: Entry, ram: &GuestRam) -> Result
         *segment = data.segment();
     }
     sregs.tr = task.segment();
+    if max_apic_id.0 > XAPIC_ID_MAX {
+        sregs.apic_base |= APIC_BASE_X2APIC;
+    }
     sregs.cr0 = CR0_PE | CR0_ET;
     let mut regs = kvm_regs { rflags: RFLAGS, ..Default::default() };
     match entry {
