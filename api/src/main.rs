@@ -1,2 +1,34 @@
-//! The `numavisor` command.
-fn main() {}
+//! The `numavisor` command: reads what was typed, has it decided by `resources` and done by `vmm`, and says how it
+//! went. No decision about a VM is made here.
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod exit;
+mod files;
+mod log;
+mod look;
+mod progress;
+mod show;
+
+use args::{Cli, Command};
+use exit::Failure;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match args::parse().and_then(run) {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    log::start(cli.log);
+    match cli.command {
+        Command::Run(args) => commands::run::run(args),
+        Command::Plan(args) => commands::plan::run(&args),
+        Command::Host(args) => commands::host::run(&args),
+        Command::Completions(args) => commands::generate::completions(&args),
+        Command::Man => commands::generate::man(),
+    }
+}

@@ -1,0 +1,111 @@
+//! clap's errors as one line that names field, value and rule, with status 2; help and version as clap prints them.
+
+use crate::args::Cli;
+use crate::exit::{Failure, Status};
+use clap::Parser;
+use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
+use std::error::Error as _;
+
+/// Reads the command line. Ends the process when help or the version is asked for.
+pub fn parse() -> Result<Cli, Failure> {
+    Cli::try_parse().map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
+        _ => Failure::new(Status::Input, line(&error)),
+    })
+}
+
+/// The error in one line.
+fn line(error: &Error) -> String {
+    let argument = text(error, ContextKind::InvalidArg).unwrap_or_default();
+    // `--memory <SIZE>`: the flag is enough.
+    let flag = argument.split([' ', '<']).find(|word| !word.is_empty()).unwrap_or("arguments");
+    let value = text(error, ContextKind::InvalidValue).unwrap_or_default();
+    match error.kind() {
+        ErrorKind::ValueValidation => match error.source() {
+            Some(why) => format!("{flag}: {why}"),
+            None => format!("{flag}: `{value}` is not allowed"),
+        },
+        ErrorKind::InvalidValue if value.is_empty() => format!("{flag}: has no value, must have one"),
+        ErrorKind::InvalidValue => {
+            let allowed = text(error, ContextKind::ValidValue).unwrap_or_default();
+            format!("{flag}: `{value}` is not one of {allowed}")
+        }
+        ErrorKind::ArgumentConflict => format!("{flag}: given twice, must be given once"),
+        ErrorKind::UnknownArgument => match text(error, ContextKind::SuggestedArg) {
+            Some(near) => {
+                format!("{argument}: unknown argument, {near} is the nearest; see numavisor --help")
+            }
+            None => format!("{argument}: unknown argument; see numavisor --help"),
+        },
+        ErrorKind::InvalidSubcommand => {
+            let word = text(error, ContextKind::InvalidSubcommand).unwrap_or_default();
+            format!(
+                "{word}: unknown command, must be one of run, plan, host, completions, man; see numavisor --help"
+            )
+        }
+        ErrorKind::MissingSubcommand => {
+            "a command is missing, must be one of run, plan, host, completions, man; see numavisor --help"
+                .to_owned()
+        }
+        ErrorKind::MissingRequiredArgument => {
+            format!("{argument}: missing, must be given; see numavisor --help")
+        }
+        _ => {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            format!("{}; see numavisor --help", first.trim_start_matches("error: "))
+        }
+    }
+}
+
+fn text(error: &Error, kind: ContextKind) -> Option<String> {
+    match error.get(kind)? {
+        ContextValue::String(text) => Some(text.clone()),
+        ContextValue::Strings(texts) => Some(texts.join(", ")),
+        other => Some(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::line;
+    use crate::args::Cli;
+    use clap::{CommandFactory, Parser};
+
+    fn refused(args: &str) -> String {
+        line(&Cli::try_parse_from(std::iter::once("numavisor").chain(args.split(' '))).unwrap_err())
+    }
+
+    #[test]
+    fn the_flags_make_sense_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn each_mistake_is_one_line() {
+        let commands = "must be one of run, plan, host, completions, man; see numavisor --help";
+        let cases = [
+            ("plan --vcpus x", "--vcpus: `x` is not a whole number".to_owned()),
+            ("plan --vcpus -1", "--vcpus: `-1` is not a whole number".to_owned()),
+            (
+                "plan --memory 1.5G",
+                "--memory: `1.5G` is not a size; write a whole number with an optional K, M, G or T, such as 512M"
+                    .to_owned(),
+            ),
+            ("plan --memory", "--memory: has no value, must have one".to_owned()),
+            ("plan --memory 1G --memory 2G", "--memory: given twice, must be given once".to_owned()),
+            ("plan --memroy 1G", "--memroy: unknown argument, --memory is the nearest; see numavisor --help".to_owned()),
+            ("plan extra", "extra: unknown argument; see numavisor --help".to_owned()),
+            ("frobnicate", format!("frobnicate: unknown command, {commands}")),
+            ("--log info", format!("a command is missing, {commands}")),
+            ("plan --log loud", "--log: `loud` is not one of error, warn, info, debug".to_owned()),
+            ("plan --distances far", "--distances: `far` is not one of host".to_owned()),
+            ("run --on-reset halt", "--on-reset: `halt` is not one of exit, reboot".to_owned()),
+            ("run --serial tty", "--serial: `tty` is not one of stdio, none, file=PATH".to_owned()),
+            ("completions", "<SHELL>: missing, must be given; see numavisor --help".to_owned()),
+        ];
+        for (args, expected) in cases {
+            assert_eq!(refused(args), expected, "{args}");
+        }
+    }
+}

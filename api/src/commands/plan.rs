@@ -1,0 +1,47 @@
+//! `numavisor plan`: decides everything, touches nothing.
+
+use crate::args::PlanArgs;
+use crate::exit::{Failure, Status};
+use crate::{files, look, show};
+use resources::{HostTopology, Plan, PlanError, VmSpec};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Prints the plan and writes the tables.
+pub fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
+    let spec = args.vm.spec()?;
+    let plan = decide(&spec, &look::host(&args.sysfs)?)?;
+    if let Some(directory) = &args.acpi_dir {
+        write_tables(&plan, directory)?;
+    }
+    files::print(&if args.json {
+        show::json(&show::plan_json::document(&plan))?
+    } else {
+        show::plan::text(&plan)
+    })
+}
+
+/// The plan, or why there is none.
+pub fn decide(spec: &VmSpec, host: &HostTopology) -> Result<Plan, Failure> {
+    Plan::new(spec, host).map_err(|error: PlanError| {
+        let status = if error.is_input() { Status::Input } else { Status::Host };
+        Failure::new(status, error)
+    })
+}
+
+/// Writes the RSDP and each table to a file that has its signature as name.
+fn write_tables(plan: &Plan, directory: &Path) -> Result<(), Failure> {
+    let set = vmm::tables(plan).map_err(Failure::input)?;
+    let refused = |path: &Path, error: std::io::Error| {
+        Failure::input(format_args!("--acpi-dir: {}: {error}", path.display()))
+    };
+    std::fs::create_dir_all(directory).map_err(|error| refused(directory, error))?;
+    let rsdp = std::iter::once(("RSDP".to_owned(), &set.rsdp));
+    let tables =
+        set.tables.iter().map(|table| (String::from_utf8_lossy(&table.signature).into_owned(), &table.bytes));
+    for (name, bytes) in rsdp.chain(tables) {
+        let path = directory.join(format!("{name}.dat"));
+        std::fs::write(&path, bytes).map_err(|error| refused(&path, error))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,27 @@
+//! Files that the command itself reads and writes: bounded reads, and texts on standard output.
+
+use crate::exit::{Failure, Status};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// The text of a file of at most `most` bytes.
+pub fn read(path: &Path, most: u64) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::new(ErrorKind::InvalidData, format!("must not be larger than {most} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|_| io::Error::new(ErrorKind::InvalidData, "must be UTF-8 text"))
+}
+
+/// Writes a text to standard output. A reader that went away (`| head`) is no failure.
+pub fn print(text: &str) -> Result<ExitCode, Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(Status::Done.into()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Status::Done.into()),
+        Err(error) => Err(Failure::new(Status::Internal, format_args!("standard output: {error}"))),
+    }
+}

@@ -1,0 +1,25 @@
+//! How hosts and plans are shown: tables for people, documents for programs.
+
+pub mod host;
+pub mod host_json;
+mod matrix;
+pub mod plan;
+pub mod plan_json;
+mod table;
+
+use crate::exit::{Failure, Status};
+use serde::Serialize;
+
+/// A document as indented JSON with a line feed at its end.
+pub fn json(document: &impl Serialize) -> Result<String, Failure> {
+    match serde_json::to_string_pretty(document) {
+        Ok(text) => Ok(text + "\n"),
+        Err(error) => Err(Failure::new(Status::Internal, format_args!("--json: {error}"))),
+    }
+}
+
+/// A text, or a dash for none.
+fn or_dash(text: impl ToString) -> String {
+    let text = text.to_string();
+    if text.is_empty() { "-".to_owned() } else { text }
+}

@@ -1,0 +1,115 @@
+//! A plan for programs: the schema of `numavisor plan --json`, version 1. Fields are added, never changed.
+
+use resources::placement::{Reason, Shortfall};
+use resources::{
+    Affinity, ApicId, Bytes, CpuSet, DistanceMatrix, Gpa, MemoryAttributes, MemoryPolicy, NodeSet, PageSize,
+    Plan, VcpuId, VnodeId,
+};
+use serde::Serialize;
+
+/// The plan.
+#[derive(Debug, Serialize)]
+pub struct Document<'a> {
+    /// 1.
+    version: u32,
+    /// Bytes of all vnodes.
+    memory: Bytes,
+    /// vCPUs of all vnodes.
+    vcpus: usize,
+    /// Ascending by id, from 0 without holes.
+    vnodes: Vec<Vnode<'a>>,
+    /// SLIT distances that the guest is told, from row to column.
+    distances: &'a DistanceMatrix,
+    /// HMAT figures that the guest is told, `[initiator][target]`, null where there are none; nanoseconds, MiB/s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attributes: Option<&'a MemoryAttributes>,
+}
+
+/// One vnode. Sizes and addresses are in bytes, sets are Linux lists.
+#[derive(Debug, Serialize)]
+struct Vnode<'a> {
+    id: VnodeId,
+    memory: Bytes,
+    /// Its guest-physical ranges, ascending.
+    ram: Vec<Ram>,
+    vcpus: Vec<Vcpu<'a>>,
+    /// The pnodes that hold its memory.
+    pnodes: &'a NodeSet,
+    /// The pnodes that its vCPUs are at home on.
+    cpu_pnodes: &'a NodeSet,
+    /// The CPUs of those.
+    cpus: &'a CpuSet,
+    policy: MemoryPolicy,
+    affinity: Affinity,
+    pages: PageSize,
+    prefault: bool,
+    why: Why<'a>,
+    /// What is not as wished.
+    shortfalls: Vec<Missing<'a>>,
+}
+
+/// A range of guest-physical addresses.
+#[derive(Debug, Serialize)]
+struct Ram {
+    start: Gpa,
+    size: Bytes,
+}
+
+/// A vCPU and the host CPUs it may run on.
+#[derive(Debug, Serialize)]
+struct Vcpu<'a> {
+    id: VcpuId,
+    apic_id: ApicId,
+    cpus: &'a CpuSet,
+}
+
+/// Why the vnode lies there: `reason`, its figures, and the same in words.
+#[derive(Debug, Serialize)]
+struct Why<'a> {
+    #[serde(flatten)]
+    reason: &'a Reason,
+    text: String,
+}
+
+/// What is missing: `shortfall`, its figures, and the same in words.
+#[derive(Debug, Serialize)]
+struct Missing<'a> {
+    #[serde(flatten)]
+    shortfall: &'a Shortfall,
+    text: String,
+}
+
+/// The document of a plan.
+pub fn document(plan: &Plan) -> Document<'_> {
+    let vnodes = plan.topology.vnodes().iter().zip(&plan.placement.vnodes).map(|(vnode, at)| Vnode {
+        id: vnode.id,
+        memory: vnode.memory,
+        ram: plan.memory_map.of(vnode.id).map(|range| Ram { start: range.start, size: range.size }).collect(),
+        vcpus: at
+            .vcpus
+            .iter()
+            .map(|(vcpu, cpus)| Vcpu { id: *vcpu, apic_id: plan.cpus.apic_id(*vcpu), cpus })
+            .collect(),
+        pnodes: &at.pnodes,
+        cpu_pnodes: &at.cpu_pnodes,
+        cpus: &at.cpus,
+        policy: vnode.policy,
+        affinity: vnode.affinity,
+        pages: vnode.pages,
+        prefault: vnode.prefault,
+        why: Why { reason: &at.why, text: at.why.to_string() },
+        shortfalls: at
+            .shortfalls
+            .iter()
+            .map(|shortfall| Missing { shortfall, text: shortfall.to_string() })
+            .collect(),
+    });
+    Document {
+        version: 1,
+        memory: plan.topology.memory(),
+        vcpus: plan.topology.vcpu_count(),
+        vnodes: vnodes.collect(),
+        distances: plan.topology.distances(),
+        attributes: plan.topology.attributes(),
+    }
+}
