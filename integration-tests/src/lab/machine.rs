@@ -15,9 +15,9 @@ use super::job::{Event, JOB_FILE, Job};
 use super::shape::HostShape;
 use crate::sys;
 
-/// An AMD processor with SVM and without what TCG cannot emulate, so that it says no word about it.
-const CPU: &str =
-    "EPYC,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save,-xsavec,+svm,+npt";
+/// An AMD processor with SVM and without what TCG cannot emulate, so that it says no word about it; and without AVX,
+/// since TCG does not intercept XSETBV: nested guests would find their XSAVE sizes inconsistent.
+const CPU: &str = "EPYC,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save,-xsavec,-avx,-avx2,-fma,-f16c,+svm,+npt";
 
 /// What lab hosts boot, made by `xtask::artifacts`.
 #[derive(Clone, Debug)]
