@@ -4,6 +4,11 @@
 use crate::ids::{ApicId, VcpuId};
 use crate::topology::VmTopology;
 
+/// Bits for the core number where there are several packages: Linux takes the last-level cache of AMD's first Zen
+/// cores, and of Hygon's, to be shared by APIC ids that differ in their lowest 3 bits only
+/// (`cacheinfo_amd_init_llc_id`), so no two packages may share such a group.
+const LEAST_CORE_BITS: u32 = 3;
+
 /// Places in the x2APIC id: the core number in the low bits, the package above it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CpuTopology {
@@ -37,8 +42,10 @@ impl CpuTopology {
                 positions[vcpu.index()] = Position { package, core, cores };
             }
         }
+        let packages = u32::try_from(homes.len()).unwrap_or(u32::MAX);
         let core_bits = most.next_power_of_two().trailing_zeros();
-        Self { core_bits, positions, packages: u32::try_from(homes.len()).unwrap_or(u32::MAX) }
+        let core_bits = if packages > 1 { core_bits.max(LEAST_CORE_BITS) } else { core_bits };
+        Self { core_bits, positions, packages }
     }
 
     /// Bits of the APIC id that number the core.
@@ -93,19 +100,20 @@ mod tests {
 
     #[test]
     fn each_vnode_is_a_package() {
-        assert_eq!(apic_ids(&topology(&["0-1", "2-3"]), 4), [0, 1, 2, 3]);
-        assert_eq!(apic_ids(&topology(&["0-2", "3-4"]), 5), [0, 1, 2, 4, 5]);
+        assert_eq!(apic_ids(&topology(&["0-1", "2-3"]), 4), [0, 1, 8, 9]);
+        assert_eq!(apic_ids(&topology(&["0-8", "9"]), 10), [0, 1, 2, 3, 4, 5, 6, 7, 8, 16]);
+        assert_eq!(apic_ids(&topology(&["0-2"]), 3), [0, 1, 2]);
     }
 
     #[test]
     fn interleaved_vcpus_keep_their_vnodes_package() {
-        assert_eq!(apic_ids(&topology(&["0,2", "1,3"]), 4), [0, 2, 1, 3]);
+        assert_eq!(apic_ids(&topology(&["0,2", "1,3"]), 4), [0, 8, 1, 9]);
     }
 
     #[test]
     fn vcpu_0_always_has_apic_id_0() {
-        assert_eq!(apic_ids(&topology(&["2-3", "0-1"]), 4), [0, 1, 2, 3]);
-        assert_eq!(apic_ids(&topology(&["", "0-1", "2"]), 3), [0, 1, 2]);
+        assert_eq!(apic_ids(&topology(&["2-3", "0-1"]), 4), [0, 1, 8, 9]);
+        assert_eq!(apic_ids(&topology(&["", "0-1", "2"]), 3), [0, 1, 8]);
     }
 
     #[test]

@@ -12,6 +12,16 @@ use resources::{AccessAttributes, Bytes, MemoryAttributes, Plan, VmTopology, Vno
 /// The Generic Event Device's interrupt: ISA had its SCI there.
 pub const EVENT_GSI: u8 = 9;
 
+/// A machine's first instruction after a reset: F000:FFF0. Linux, where ACPI is hardware-reduced and there is no EFI,
+/// goes there in real mode to reset the machine instead of using ACPI's reset register.
+pub const RESET_VECTOR: u64 = 0xf_fff0;
+
+/// 16-bit code for the reset vector that uses the reset register: `mov dx, port; mov al, value; out dx, al; cli; hlt`.
+pub fn reset_code() -> [u8; 9] {
+    let [low, high] = POWER_PORTS.reset.to_le_bytes();
+    [0xba, low, high, 0xb0, RESET_VALUE, 0xee, 0xfa, 0xf4, 0xcc]
+}
+
 /// Why there are no tables.
 #[derive(Debug, thiserror::Error)]
 pub enum TablesError {
@@ -118,5 +128,22 @@ fn performance(topology: &VmTopology, attributes: &MemoryAttributes) -> MemoryPe
         targets: targets.iter().map(|t| domain(*t)).collect(),
         matrices,
         caches: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use resources::memory_map::{LEGACY_END, RSDP};
+
+    #[test]
+    fn the_reset_code_lies_between_the_rsdp_and_the_end_of_the_first_mib() {
+        assert!(RSDP.0 + 36 <= super::RESET_VECTOR);
+        assert!(super::RESET_VECTOR + super::reset_code().len() as u64 <= LEGACY_END.0);
+    }
+
+    #[test]
+    fn tables_and_devices_mean_the_same_values() {
+        assert_eq!(acpi::SLEEP_TYPE_S5, devices::SLEEP_TYPE_S5);
+        assert_eq!(u64::from(acpi::EVENT_POWER_BUTTON), u64::from(devices::POWER_BUTTON_EVENT));
     }
 }

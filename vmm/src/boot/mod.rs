@@ -10,6 +10,7 @@ pub use image::{ImageError, KernelImage};
 pub use layout::{BootLayout, LayoutError};
 pub use registers::set_boot_registers;
 
+use crate::firmware;
 use crate::memory::GuestRam;
 use resources::Plan;
 use std::fs::File;
@@ -117,6 +118,7 @@ impl Boot {
             memory.write_slice(&table.bytes, GuestAddress(table.address))?;
         }
         memory.write_slice(&tables.rsdp, GuestAddress(resources::memory_map::RSDP.0))?;
+        memory.write_slice(&firmware::reset_code(), GuestAddress(firmware::RESET_VECTOR))?;
         memory.write_slice(self.payload.cmdline.as_bytes(), self.layout.cmdline)?;
         memory.write_obj(0_u8, GuestAddress(self.layout.cmdline.0 + self.payload.cmdline.len() as u64))?;
         if let (Some(file), Some((start, size))) = (&mut self.initramfs, self.layout.initramfs) {

@@ -73,7 +73,12 @@ const XAPIC_ID_MAX: u32 = 254;
 ///
 /// With APIC ids above 254 the vCPU starts in x2APIC mode, as firmware would have it: Linux ignores the MADT entries
 /// of such processors otherwise.
-pub fn set_boot_registers(vcpu: &VcpuFd, entry: Entry, max_apic_id: ApicId, ram: &GuestRam) -> Result<(), HostError> {
+pub fn set_boot_registers(
+    vcpu: &VcpuFd,
+    entry: Entry,
+    max_apic_id: ApicId,
+    ram: &GuestRam,
+) -> Result<(), HostError> {
     let long = matches!(entry, Entry::Linux64 { .. });
     let code = Descriptor { selector: CODE, kind: 0xb, code_or_data: true, long, limit: u32::MAX };
     let data = Descriptor { selector: DATA, kind: 0x3, code_or_data: true, long: false, limit: u32::MAX };

@@ -2,6 +2,8 @@
 //! a last-level cache shared inside the package only. Otherwise Linux complains that "LLC siblings are not on one
 //! node". Which APIC id a vCPU has was decided in `resources`.
 
+mod amd;
+
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use resources::{CpuTopology, VcpuId};
 
@@ -11,10 +13,6 @@ const CACHES_INTEL: u32 = 4;
 const TOPOLOGY: u32 = 0xb;
 const TOPOLOGY_V2: u32 = 0x1f;
 const KVM_FEATURES: u32 = 0x4000_0001;
-const EXTENDED_MAX: u32 = 0x8000_0000;
-const FEATURES_AMD: u32 = 0x8000_0001;
-const SIZES: u32 = 0x8000_0008;
-const CACHES_AMD: u32 = 0x8000_001d;
 const TOPOLOGY_AMD: u32 = 0x8000_001e;
 const TOPOLOGY_AMD_V2: u32 = 0x8000_0026;
 
@@ -23,9 +21,6 @@ const X2APIC: u32 = 1 << 21;
 const TSC_DEADLINE: u32 = 1 << 24;
 const HYPERVISOR: u32 = 1 << 31;
 const HTT: u32 = 1 << 28;
-/// Leaf 0x80000001 ECX: legacy multi-core, and leaves 0x8000001D and 0x8000001E.
-const CMP_LEGACY: u32 = 1 << 1;
-const TOPOEXT: u32 = 1 << 22;
 /// `KVM_FEATURE_MSI_EXT_DEST_ID`: 15-bit destinations in MSIs and the IO-APIC, without interrupt remapping.
 const MSI_EXT_DEST_ID: u32 = 1 << 15;
 
@@ -69,14 +64,14 @@ impl CpuidTemplate {
         let (apic_id, position) = (cpus.apic_id(vcpu).0, cpus.position(vcpu));
         let ids_per_package = 1_u32 << cpus.core_bits();
         this.change(FEATURES, |e| {
-            // EBX 31:24 initial APIC id, 23:16 ids per package: both stop at 255, leaf 0xB has the rest.
-            e.ebx = e.ebx & 0xffff | apic_id.min(255) << 24 | ids_per_package.min(255) << 16;
+            // EBX 31:24 lowest 8 bits of the APIC id, 23:16 ids per package up to 255; leaf 0xB has all of them.
+            e.ebx = e.ebx & 0xffff | apic_id << 24 | ids_per_package.min(255) << 16;
             e.edx = if position.cores > 1 { e.edx | HTT } else { e.edx & !HTT };
         });
         this.add_topology_leaves(apic_id, position.cores, cpus.core_bits());
         match this.maker() {
             Some(Maker::Intel) => this.share_caches_intel(ids_per_package),
-            Some(Maker::Amd) => this.describe_amd(apic_id, position, cpus.core_bits()),
+            Some(Maker::Amd) => amd::describe(&mut this, apic_id, position, cpus.core_bits()),
             None => {}
         }
         CpuId::from_entries(&this.entries).map_err(|_| TooManyEntries)
@@ -115,32 +110,6 @@ impl CpuidTemplate {
             // 25:14 ids that share the cache, 31:26 cores in the package, each less one.
             entry.eax =
                 entry.eax & 0x3fff | (sharing - 1).min(0xfff) << 14 | (ids_per_package - 1).min(0x3f) << 26;
-        }
-    }
-
-    /// AMD APM volume 3, E.4.7, E.4.15 and E.4.16.
-    fn describe_amd(&mut self, apic_id: u32, position: resources::cpu_topology::Position, core_bits: u32) {
-        let cores = position.cores;
-        self.change(FEATURES_AMD, |e| {
-            e.ecx = if cores > 1 { e.ecx | CMP_LEGACY } else { e.ecx & !CMP_LEGACY };
-        });
-        // ECX 7:0 threads in the package less one, 15:12 bits that number them.
-        self.change(SIZES, |e| e.ecx = e.ecx & 0xffff_0f00 | (cores - 1).min(0xff) | core_bits.min(15) << 12);
-        for entry in self.entries.iter_mut().filter(|e| e.function == CACHES_AMD && e.eax & 0x1f != 0) {
-            let level = entry.eax >> 5 & 7;
-            let sharing = if level >= 3 { 1 << core_bits } else { 1_u32 };
-            entry.eax = entry.eax & !(0xfff << 14) | (sharing - 1).min(0xfff) << 14;
-        }
-        let extended = self.find(FEATURES_AMD).is_some_and(|e| e.ecx & TOPOEXT != 0);
-        if extended && self.find(EXTENDED_MAX).is_some_and(|e| e.eax >= TOPOLOGY_AMD) {
-            self.entries.push(kvm_cpuid_entry2 {
-                function: TOPOLOGY_AMD,
-                eax: apic_id,
-                // 15:8 threads per core less one, 7:0 core; 10:8 nodes per package less one, 7:0 node.
-                ebx: position.core.min(0xff),
-                ecx: position.package.min(0xff),
-                ..Default::default()
-            });
         }
     }
 
@@ -194,7 +163,7 @@ mod tests {
     fn amd(topoext: bool) -> CpuidTemplate {
         let entries = [
             vendor(0xd, b"AuthenticAMD"),
-            entry(1, [0; 4]),
+            entry(1, [if topoext { 0x00a2_0f10 } else { 0x0060_0f12 }, 0, 0, 0]),
             entry(0x8000_0000, [0x8000_0026, 0, 0, 0]),
             entry(0x8000_0001, [0, 0, u32::from(topoext) << 22, 0]),
             entry(0x8000_0008, [0x3030, 0, 0xf0ff, 0]),
@@ -236,15 +205,15 @@ mod tests {
     fn intel_packages_are_vnodes_in_every_leaf() {
         let (intel, cpus) = (intel(), cpus(&["0-2", "3-4"]));
         let [_, ebx, ecx, edx] = leaf(&intel, 4, &cpus, 1, 0).unwrap();
-        assert_eq!((ebx, edx), (5 << 24 | 4 << 16, 1 << 28));
+        assert_eq!((ebx, edx), (9 << 24 | 8 << 16, 1 << 28));
         assert_eq!(ecx, 1 << 31 | 1 << 24 | 1 << 21);
         for function in [0xb, 0x1f] {
-            assert_eq!(leaf(&intel, 4, &cpus, function, 0), Some([0, 1, 0x100, 5]));
-            assert_eq!(leaf(&intel, 4, &cpus, function, 1), Some([2, 2, 0x201, 5]));
-            assert_eq!(leaf(&intel, 4, &cpus, function, 2), Some([0, 0, 2, 5]));
+            assert_eq!(leaf(&intel, 4, &cpus, function, 0), Some([0, 1, 0x100, 9]));
+            assert_eq!(leaf(&intel, 4, &cpus, function, 1), Some([3, 2, 0x201, 9]));
+            assert_eq!(leaf(&intel, 4, &cpus, function, 2), Some([0, 0, 2, 9]));
         }
-        assert_eq!(leaf(&intel, 4, &cpus, 4, 0).unwrap()[0], 1 << 5 | 3 | 3 << 26);
-        assert_eq!(leaf(&intel, 4, &cpus, 4, 1).unwrap()[0], 3 << 5 | 3 | 3 << 14 | 3 << 26);
+        assert_eq!(leaf(&intel, 4, &cpus, 4, 0).unwrap()[0], 1 << 5 | 3 | 7 << 26);
+        assert_eq!(leaf(&intel, 4, &cpus, 4, 1).unwrap()[0], 3 << 5 | 3 | 7 << 14 | 7 << 26);
         assert_eq!(leaf(&intel, 4, &cpus, 4, 2).unwrap()[0], 0);
         assert_eq!(leaf(&intel, 4, &cpus, 0x4000_0001, 0).unwrap()[0], 1 << 15);
     }
@@ -252,18 +221,18 @@ mod tests {
     #[test]
     fn amd_nodes_and_caches_are_vnodes() {
         let (amd, cpus) = (amd(true), cpus(&["0,2", "1,3"]));
-        assert_eq!(leaf(&amd, 3, &cpus, 0x8000_001e, 0), Some([3, 1, 1, 0]));
-        assert_eq!(leaf(&amd, 3, &cpus, 0x8000_0008, 0), Some([0x3030, 0, 0x1001, 0]));
-        assert_eq!(leaf(&amd, 3, &cpus, 0x8000_001d, 3).unwrap()[0] >> 14 & 0xfff, 1);
+        assert_eq!(leaf(&amd, 3, &cpus, 0x8000_001e, 0), Some([9, 1, 1, 0]));
+        assert_eq!(leaf(&amd, 3, &cpus, 0x8000_0008, 0), Some([0x3030, 0, 0x3001, 0]));
+        assert_eq!(leaf(&amd, 3, &cpus, 0x8000_001d, 3).unwrap()[0] >> 14 & 0xfff, 7);
         assert_eq!(leaf(&amd, 3, &cpus, 0x8000_001d, 0).unwrap()[0] >> 14 & 0xfff, 0);
         assert_eq!(leaf(&amd, 3, &cpus, 0x8000_0001, 0).unwrap()[2], 1 << 22 | 2);
         assert_eq!(leaf(&amd, 3, &cpus, 0x8000_0026, 0), None);
         assert_eq!(leaf(&amd, 3, &cpus, 0x1f, 0), None);
-        assert_eq!(leaf(&amd, 3, &cpus, 0xb, 1), Some([1, 2, 0x201, 3]));
+        assert_eq!(leaf(&amd, 3, &cpus, 0xb, 1), Some([3, 2, 0x201, 9]));
     }
 
     #[test]
-    fn amd_without_topology_extensions_gets_none() {
+    fn amd_before_zen_gets_no_topology_extensions() {
         let (amd, cpus) = (amd(false), cpus(&["0", "1"]));
         assert_eq!(leaf(&amd, 1, &cpus, 0x8000_001e, 0), None);
         assert_eq!(leaf(&amd, 1, &cpus, 0x8000_0001, 0).unwrap()[2], 0);
@@ -271,9 +240,33 @@ mod tests {
     }
 
     #[test]
+    fn zen_gets_its_topology_leaves_even_where_kvm_hides_them() {
+        // 32 KiB 8-way L1d, 64 KiB 4-way L1i, 512 KiB 8-way L2, 8 MiB 16-way L3, lines of 64 bytes.
+        let entries = [
+            vendor(0xd, b"AuthenticAMD"),
+            entry(1, [0x0080_0f12, 0, 0, 0]),
+            entry(0x8000_0000, [0x8000_001a, 0, 0, 0]),
+            entry(0x8000_0001, [0; 4]),
+            entry(0x8000_0005, [0, 0, 32 << 24 | 8 << 16 | 64, 64 << 24 | 4 << 16 | 64]),
+            entry(0x8000_0006, [0, 0, 512 << 16 | 6 << 12 | 64, 16 << 18 | 8 << 12 | 64]),
+        ];
+        let template = CpuidTemplate::new(&CpuId::from_entries(&entries).unwrap(), true);
+        let cpus = cpus(&["0-1", "2-3"]);
+        assert_eq!(leaf(&template, 3, &cpus, 0x8000_0001, 0).unwrap()[2], 1 << 22 | 2);
+        assert_eq!(leaf(&template, 3, &cpus, 0x8000_0000, 0).unwrap()[0], 0x8000_001e);
+        assert_eq!(leaf(&template, 3, &cpus, 0x8000_001e, 0), Some([9, 1, 1, 0]));
+        let cache = |index| leaf(&template, 3, &cpus, 0x8000_001d, index);
+        assert_eq!(cache(0), Some([1 << 8 | 1 << 5 | 1, 7 << 22 | 63, 63, 0]));
+        assert_eq!(cache(1), Some([1 << 8 | 1 << 5 | 2, 3 << 22 | 63, 255, 0]));
+        assert_eq!(cache(2), Some([1 << 8 | 2 << 5 | 3, 7 << 22 | 63, 1023, 0]));
+        assert_eq!(cache(3), Some([7 << 14 | 1 << 8 | 3 << 5 | 3, 15 << 22 | 63, 8191, 0]));
+        assert_eq!(cache(4), Some([0; 4]));
+    }
+
+    #[test]
     fn apic_ids_past_255_are_whole_in_the_topology_leaf() {
         let (intel, cpus) = (intel(), cpus(&["0-64", "65", "66"]));
         assert_eq!(leaf(&intel, 66, &cpus, 0xb, 0).unwrap()[3], 256);
-        assert_eq!(leaf(&intel, 66, &cpus, 1, 0).unwrap()[1] >> 24, 255);
+        assert_eq!(leaf(&intel, 66, &cpus, 1, 0).unwrap()[1] >> 24, 0);
     }
 }

@@ -200,7 +200,9 @@ impl VcpuThreads {
                 let first = (vcpu.0 == 0).then_some(entry);
                 let result = pin(&plan, vcpu, vnode).and_then(|()| Vcpu::create(&setup, &plan, vcpu));
                 let result = result.and_then(|vcpu| {
-                    first.map_or(Ok(()), |entry| set_boot_registers(&vcpu.fd, entry, plan.cpus.max_apic_id(), &ram))?;
+                    first.map_or(Ok(()), |entry| {
+                        set_boot_registers(&vcpu.fd, entry, plan.cpus.max_apic_id(), &ram)
+                    })?;
                     Ok(vcpu)
                 });
                 drop(ram);
