@@ -117,10 +117,16 @@ impl fmt::Display for Shortfall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SharedCpus { vcpus, left } => {
-                write!(f, "{vcpus} vCPUs share the CPUs of their pnodes, as only {left} are left to pin to")
+                write!(
+                    f,
+                    "its {vcpus} vCPUs share the CPUs of their pnodes, which have {left} left to pin to"
+                )
             }
             Self::CpusElsewhere { pnodes, nearest } => {
-                write!(f, "vCPUs run on pnode {nearest}, the nearest with CPUs, as pnode {pnodes} has none")
+                write!(
+                    f,
+                    "its vCPUs run on pnode {nearest}, the nearest with CPUs, as pnode {pnodes} has none"
+                )
             }
             Self::MemoryElsewhere { pnodes, nearest } => {
                 write!(
@@ -130,7 +136,7 @@ impl fmt::Display for Shortfall {
             }
             Self::MemorySpills { memory, available } => {
                 let (memory, available) = (memory.human(), available.human());
-                write!(f, "of {memory} only {available} fit on its pnodes, the rest lies elsewhere")
+                write!(f, "of its {memory} only {available} fit on its pnodes, the rest lies elsewhere")
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What `--help` says beyond the list of flags: rules, units, examples, exit statuses.
+//! What `--help` says beyond the list of flags: rules, units, examples, exit statuses. Lines fit 80 columns.
 
 /// One line on what this is.
 pub const ABOUT: &str = "A KVM virtual machine monitor whose whole point is virtual NUMA";
@@ -8,65 +8,88 @@ pub const SHORT: &str = "See --help for rules, examples and exit statuses.";
 
 /// The end of `--help`.
 pub const LONG: &str = "\
-A VM has vnodes (what the guest sees as NUMA nodes). Each lies on one or more pnodes (nodes of this host).
-`numavisor host` shows the pnodes, `numavisor plan` what a VM would get of them, `numavisor run` starts it.
+A VM has vnodes: what the guest sees as NUMA nodes. Each lies on one or more
+pnodes: nodes of this host. `numavisor host` shows the pnodes, `numavisor plan`
+what a VM would get of them, and `numavisor run` starts it.
 
 Examples:
   numavisor host
-  numavisor run --kernel vmlinuz --initramfs initrd.img --vcpus 4 --memory 2G --vnodes 2
-  numavisor plan --numa id=0,memory=1G,vcpus=[0-1],pnode=0 --numa id=1,memory=1G,vcpus=[2-3],pnode=1
+  numavisor run --kernel vmlinuz --initramfs initrd.img \\
+      --vcpus 4 --memory 2G --vnodes 2
+  numavisor plan --numa id=0,memory=1G,vcpus=[0-1],pnode=0 \\
+                 --numa id=1,memory=1G,vcpus=[2-3],pnode=1
   numavisor run --help          the rules of the VM flags
 
 Exit statuses:
-    0  the guest powered off, or was quit with Ctrl-A x; or the command did what it was asked
+    0  the guest powered off, or was quit with Ctrl-A x;
+       or the command did what it was asked
     1  internal error
     2  bad input: one line names the field, the value and the rule
-    3  the host refused: one line names what was asked, of which node, and why not
+    3  the host refused: one line names what was asked, where, and why not
     4  the guest reset itself (--on-reset exit)
     5  the guest crashed: a triple fault, or code that KVM could not run
-  143  a second SIGTERM, SIGINT or SIGHUP ended the VM at once (the first presses the guest's power button)";
+  143  a second SIGTERM, SIGINT or SIGHUP ended the VM at once
+       (the first presses the guest's power button)";
 
 /// The end of `run --help` and `plan --help`.
 pub const VM: &str = "\
-Sizes are bytes with an optional K, M, G or T, powers of 1024. Lists are Linux lists; in --numa they stand in
-brackets if they have commas: vcpus=[0-3,8]. Memory is a multiple of 2M, and of 1G with pages=1G.
+Sizes are bytes with an optional K, M, G or T, powers of 1024. Lists are Linux
+lists; in --numa they stand in brackets if they have commas: vcpus=[0-3,8].
 
 Vnodes (--numa, once per vnode; all keys but id may be left out):
-  id=N            0, 1, 2 ... in any order, without holes
-  memory=SIZE     0 for a vnode with vCPUs only; default: an even share of what --memory leaves
-  vcpus=LIST      [] for a vnode with memory only; default: an even share of the vCPUs that no vnode names
-  pnode=LIST      host nodes; default: the one with the most memory left
-  policy=         bind: on its pnodes and nowhere else; a VM that does not fit does not start (default)
-                  preferred: on its pnodes while there is room;  interleave: page by page in turn over its pnodes
-  affinity=       soft: vCPUs run on the CPUs of its pnodes (default);  hard: one CPU each while there are enough;
-                  none: anywhere
-  pages=          thp: transparent huge pages (default);  4K;  2M or 1G: from the pools of its pnodes
-  prefault=on|off take all memory at start (default: off)
-  latency=NS      what the guest is told of its memory (HMAT), in nanoseconds: 90 or 90ns; with bandwidth
-  bandwidth=SIZE  bytes per second: 20G; other vnodes are told figures scaled by distance
+  id         0, 1, 2 ... in any order, without holes
+  memory     a multiple of 2M, of 1G with pages=1G; 0 for a vnode with vCPUs
+             only; default: an even share of what the others leave of --memory
+  vcpus      a list, [] for a vnode with memory only; default: an even share of
+             the vCPUs that no vnode names
+  pnode      a list of host nodes; default: the one with the most memory left
+  policy     bind        on its pnodes and nowhere else; what does not fit does
+                         not start (default)
+             preferred   on its pnodes while there is room
+             interleave  page by page in turn over its pnodes
+  affinity   soft        vCPUs run on the CPUs of its pnodes (default)
+             hard        on one CPU each, while there are enough
+             none        anywhere
+  pages      thp (transparent huge pages, default), 4K, or 2M or 1G from the
+             pools of its pnodes
+  prefault   on or off: take all memory at start (default: off, but on with
+             pages=2M and 1G)
+  latency    nanoseconds the guest is told for its memory (HMAT): 90 or 90ns
+  bandwidth  bytes per second the guest is told, given together with latency;
+             vCPUs of other vnodes are told figures scaled by distance
 
-Without --numa: --vnodes of equal size, with --vcpus and --memory in all.
+Without --numa there are --vnodes vnodes of equal size, with --vcpus vCPUs and
+--memory in all.
 
-Distances: 10 to itself, 11 to 254 to another vnode, 255 for no way. F:T=V counts for T:F too unless that is given;
-what nobody gives is 20. --distances host takes them, and HMAT figures, from the pnodes (11 when two vnodes share one).
+Distances: 10 to itself, 11 to 254 to another vnode, 255 for no way. F:T=V holds
+for T:F too unless that is given; what nobody gives is 20. `--distances host`
+takes distances and HMAT figures from the pnodes (11 if two vnodes share one).
 
---config FILE.json has the same fields, flags win, lists are replaced as a whole:
-  {\"kernel\": \"vmlinuz\", \"numa\": [{\"id\": 0, \"memory\": \"1G\", \"vcpus\": \"0-1\", \"pnode\": 0}],
-   \"distances\": [{\"from\": 0, \"to\": 1, \"value\": 21}], \"serial\": \"stdio\", \"on_reset\": \"reboot\"}
+--config FILE has the same fields as JSON; flags win, and replace whole lists:
+  {\"kernel\": \"vmlinuz\", \"initramfs\": \"initrd.img\",
+   \"numa\": [{\"id\": 0, \"memory\": \"1G\", \"vcpus\": \"0-1\", \"pnode\": 0},
+            {\"id\": 1, \"memory\": \"1G\", \"vcpus\": [2, 3], \"pnode\": 1}],
+   \"distances\": [{\"from\": 0, \"to\": 1, \"value\": 21}],
+   \"serial\": \"stdio\", \"on_reset\": \"reboot\"}
 
-Serial port on a terminal: Ctrl-A x quits, Ctrl-A Ctrl-A sends a Ctrl-A.
+The serial port on a terminal: Ctrl-A x quits, Ctrl-A Ctrl-A sends one Ctrl-A.
 
 Examples:
   numavisor run --kernel vmlinuz --initramfs initrd.img \\
-      --numa id=0,memory=2G,vcpus=[0-1],pnode=0,affinity=hard --numa id=1,memory=2G,vcpus=[2-3],pnode=1,affinity=hard
-  numavisor plan --numa id=0,memory=1G,vcpus=0 --numa id=1,memory=4G,vcpus=[],latency=250ns,bandwidth=10G \\
+      --numa id=0,memory=2G,vcpus=[0-1],pnode=0,affinity=hard \\
+      --numa id=1,memory=2G,vcpus=[2-3],pnode=1,affinity=hard
+  numavisor plan --numa id=0,memory=1G,vcpus=0 \\
+      --numa id=1,memory=4G,vcpus=[],latency=250ns,bandwidth=10G \\
       --distance 0:1=24 --acpi-dir tables
 
 Exit statuses: see numavisor --help.";
 
 /// The end of `host --help`.
 pub const HOST: &str = "\
-Only online nodes and CPUs that this process may use are shown (its cpuset, from /proc/self/status); with another
---sysfs, all that it has. AVAILABLE is what a VM can have: free memory and page cache, less what the kernel keeps back
-for itself. Huge pages are free/total pages of each pool. Latency and bandwidth are shown where the firmware has an
-HMAT: those of the nearest CPUs.";
+Online nodes, and their CPUs that are online and that this process may use (its
+cpuset, from /proc/self/status; with another --sysfs, all of them).
+
+AVAILABLE is what a VM can have: free memory and page cache, less what the
+kernel keeps back for itself. Huge pages are free/total of each pool. Latency
+and bandwidth are those that the nearest CPUs see, where the firmware has an
+HMAT; read/write where they differ.";

@@ -82,6 +82,17 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_names_every_flag() {
+        let page = include_str!("../../../docs/cli.md");
+        for command in Cli::command().get_subcommands() {
+            assert!(page.contains(&format!("`{}", command.get_name())), "{}", command.get_name());
+            for flag in command.get_arguments().filter_map(|argument| argument.get_long()) {
+                assert!(flag == "help" || page.contains(&format!("--{flag}")), "--{flag}");
+            }
+        }
+    }
+
+    #[test]
     fn each_mistake_is_one_line() {
         let commands = "must be one of run, plan, host, completions, man; see numavisor --help";
         let cases = [

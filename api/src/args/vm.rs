@@ -28,14 +28,14 @@ pub struct VmFlags {
     /// Read the VM from a JSON file; flags given beside it win over its fields
     #[arg(long, value_name = "FILE", help_heading = "Guest")]
     pub config: Option<PathBuf>,
-    /// vCPUs of the whole VM; those that no vnode names are shared out evenly [default: one per vnode]
-    #[arg(long, value_name = "N", value_parser = count, help_heading = "Shape")]
+    /// vCPUs of the whole VM; those that no vnode names are shared out evenly [default: those named, or one per vnode]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, help_heading = "Shape")]
     pub vcpus: Option<u32>,
     /// Memory of the whole VM; what no vnode names is shared out evenly [default: 512M]
-    #[arg(long, value_name = "SIZE", help_heading = "Shape")]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, help_heading = "Shape")]
     pub memory: Option<Bytes>,
     /// Number of vnodes to make, without describing them [default: 1]
-    #[arg(long, value_name = "N", value_parser = count, help_heading = "Shape")]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, help_heading = "Shape")]
     pub vnodes: Option<u32>,
     /// One vnode: id=N and any of memory, vcpus, pnode, policy, affinity, pages, prefault, latency, bandwidth
     #[arg(long, value_name = "id=N,KEY=VALUE,...", help_heading = "Shape")]

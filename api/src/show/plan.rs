@@ -2,7 +2,12 @@
 
 use crate::show::table::{Side, Table};
 use crate::show::{matrix, or_dash};
-use resources::{AccessAttributes, ApicId, Bytes, CpuSet, IdSet, Plan, Vnode, VnodePlacement};
+use resources::{
+    AccessAttributes, Affinity, ApicId, Bytes, CpuSet, IdSet, Plan, Shortfall, Vnode, VnodePlacement,
+};
+
+/// APIC ids above it need x2APIC mode, and tables and interrupts treat them differently (ACPI 6.5, 5.2.12.12).
+const LAST_XAPIC_ID: ApicId = ApicId(254);
 
 /// Who lies where and why, the guest's addresses, the distances it is told, and what is not as wished.
 pub fn text(plan: &Plan) -> String {
@@ -20,7 +25,7 @@ fn summary(plan: &Plan) -> String {
 }
 
 fn vnodes(plan: &Plan) -> String {
-    let apic_ids_matter = plan.topology.vcpus().any(|(vcpu, _)| plan.cpus.apic_id(vcpu).0 != vcpu.0);
+    let apic_ids_matter = plan.cpus.max_apic_id() > LAST_XAPIC_ID;
     let mut header = vec![("VNODE", Side::Right), ("MEMORY", Side::Right), ("VCPUS", Side::Left)];
     if apic_ids_matter {
         header.push(("APIC IDS", Side::Left));
@@ -55,10 +60,10 @@ fn memory(vnode: &Vnode) -> [String; 3] {
 
 /// One CPU each as `vCPU:CPU`, else the CPUs that all of them share.
 fn cpus(vnode: &Vnode, at: &VnodePlacement) -> String {
-    let pinned = at.vcpus.len() > 1 && at.vcpus.values().all(|cpus| cpus.len() == 1);
-    if pinned && vnode.affinity == resources::Affinity::Hard {
+    let shared = at.shortfalls.iter().any(|shortfall| matches!(shortfall, Shortfall::SharedCpus { .. }));
+    if vnode.affinity == Affinity::Hard && !shared {
         let pairs = at.vcpus.iter().map(|(vcpu, cpus)| format!("{vcpu}:{cpus}"));
-        return pairs.collect::<Vec<_>>().join(" ");
+        return or_dash(pairs.collect::<Vec<_>>().join(" "));
     }
     let all = at.vcpus.values().fold(CpuSet::new(), |all, cpus| all.union(cpus));
     or_dash(all)

@@ -31,7 +31,8 @@ impl Table {
     pub fn text(&self) -> String {
         let titles: Vec<String> = self.header.iter().map(|(title, _)| title.clone()).collect();
         let lines = || std::iter::once(&titles).chain(&self.rows);
-        let width = |column: usize| lines().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+        let width =
+            |column: usize| lines().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
         let widths: Vec<usize> = (0..titles.len()).map(|column| width(column).unwrap_or(0)).collect();
         let mut text = String::new();
         for row in lines() {
