@@ -17,10 +17,6 @@ pub enum Error {
     DuplicateApicId { apic_id: u32 },
     #[error("processors[{index}]: apic id {apic_id:#x} is the broadcast id, must be less")]
     BroadcastApicId { index: usize, apic_id: u32 },
-    #[error(
-        "processors[{index}]: uid {uid} with apic id {apic_id}, must be 0 to 254 for an apic id below 255"
-    )]
-    LocalApicUid { index: usize, uid: u32, apic_id: u32 },
     #[error("{list}[{index}]: proximity domain {domain}, must be less than {MAX_PROXIMITY_DOMAINS}")]
     DomainTooLarge { list: &'static str, index: usize, domain: ProximityDomain },
     #[error("memory[{index}]: the range at {base:#x} is empty")]
@@ -88,7 +84,6 @@ impl Error {
             Error::DuplicateUid { .. } => "acpi-duplicate-uid",
             Error::DuplicateApicId { .. } => "acpi-duplicate-apic-id",
             Error::BroadcastApicId { .. } => "acpi-broadcast-apic-id",
-            Error::LocalApicUid { .. } => "acpi-local-apic-uid",
             Error::DomainTooLarge { .. } => "acpi-domain-too-large",
             Error::EmptyMemory { .. } => "acpi-empty-memory",
             Error::MemoryTooLong { .. } => "acpi-memory-too-long",

@@ -53,42 +53,73 @@ pub(crate) fn needs_x2apic_entry(apic_id: u32) -> bool {
 pub(crate) fn build(platform: &Platform) -> Result<Vec<u8>, Error> {
     let mut body = platform.local_apic_address.to_le_bytes().to_vec();
     body.extend_from_slice(&FLAGS.to_le_bytes());
-    for (index, processor) in platform.processors.iter().enumerate() {
-        push_processor(&mut body, index, processor)?;
+    let kind = EntryKind::of(platform);
+    for processor in &platform.processors {
+        push_processor(&mut body, processor, kind);
     }
     body.extend_from_slice(&[TYPE_IO_APIC, LENGTH_IO_APIC, platform.io_apic.id, 0]);
     body.extend_from_slice(&platform.io_apic.address.to_le_bytes());
     body.extend_from_slice(&platform.io_apic.gsi_base.to_le_bytes());
-    push_nmi(&mut body, platform);
+    push_nmi(&mut body, platform, kind);
     encode(SIGNATURE, REVISION, &body)
 }
 
-fn push_processor(body: &mut Vec<u8>, index: usize, processor: &Processor) -> Result<(), Error> {
+/// Which entries tell the processors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EntryKind {
+    /// By APIC id, as the specification has it.
+    ById,
+    /// x2APIC entries for all. A local APIC entry has 8 bits for the uid; and Linux reads all local APIC entries
+    /// before the others, so that its CPU numbers would not be in processor order. It takes x2APIC entries below
+    /// 255 where there are no others.
+    AllX2apic,
+}
+
+impl EntryKind {
+    fn of(platform: &Platform) -> Self {
+        let mut wide = false;
+        for processor in &platform.processors {
+            let narrow = !needs_x2apic_entry(processor.apic_id);
+            if narrow && (wide || processor.uid >= u32::from(EVERY_UID_8)) {
+                return Self::AllX2apic;
+            }
+            wide |= !narrow;
+        }
+        Self::ById
+    }
+
+    /// Uid and APIC id of a processor that is told in a local APIC entry.
+    fn local_apic(self, processor: &Processor) -> Option<(u8, u8)> {
+        match self {
+            Self::ById if !needs_x2apic_entry(processor.apic_id) => {
+                Some((u8::try_from(processor.uid).ok()?, u8::try_from(processor.apic_id).ok()?))
+            }
+            Self::ById | Self::AllX2apic => None,
+        }
+    }
+}
+
+fn push_processor(body: &mut Vec<u8>, processor: &Processor, kind: EntryKind) {
     let flags = if processor.present { FLAG_ENABLED } else { FLAG_ONLINE_CAPABLE };
-    if needs_x2apic_entry(processor.apic_id) {
+    if let Some((uid, apic_id)) = kind.local_apic(processor) {
+        body.extend_from_slice(&[TYPE_LOCAL_APIC, LENGTH_LOCAL_APIC, uid, apic_id]);
+        body.extend_from_slice(&flags.to_le_bytes());
+    } else {
         body.extend_from_slice(&[TYPE_X2APIC, LENGTH_X2APIC, 0, 0]);
         body.extend_from_slice(&processor.apic_id.to_le_bytes());
         body.extend_from_slice(&flags.to_le_bytes());
         body.extend_from_slice(&processor.uid.to_le_bytes());
-        return Ok(());
     }
-    let narrow = |value: u32| u8::try_from(value).ok().filter(|&byte| byte != EVERY_UID_8);
-    let (Some(uid), Some(apic_id)) = (narrow(processor.uid), narrow(processor.apic_id)) else {
-        return Err(Error::LocalApicUid { index, uid: processor.uid, apic_id: processor.apic_id });
-    };
-    body.extend_from_slice(&[TYPE_LOCAL_APIC, LENGTH_LOCAL_APIC, uid, apic_id]);
-    body.extend_from_slice(&flags.to_le_bytes());
-    Ok(())
 }
 
 /// An entry of one kind does not reach the processors of the other.
-fn push_nmi(body: &mut Vec<u8>, platform: &Platform) {
-    if platform.processors.iter().any(|processor| !needs_x2apic_entry(processor.apic_id)) {
+fn push_nmi(body: &mut Vec<u8>, platform: &Platform, kind: EntryKind) {
+    if platform.processors.iter().any(|processor| kind.local_apic(processor).is_some()) {
         body.extend_from_slice(&[TYPE_LOCAL_APIC_NMI, LENGTH_LOCAL_APIC_NMI, EVERY_UID_8]);
         body.extend_from_slice(&CONFORMS_TO_BUS.to_le_bytes());
         body.push(NMI_LINT);
     }
-    if platform.processors.iter().any(|processor| needs_x2apic_entry(processor.apic_id)) {
+    if platform.processors.iter().any(|processor| kind.local_apic(processor).is_none()) {
         body.extend_from_slice(&[TYPE_X2APIC_NMI, LENGTH_X2APIC_NMI]);
         body.extend_from_slice(&CONFORMS_TO_BUS.to_le_bytes());
         body.extend_from_slice(&EVERY_UID_32.to_le_bytes());

@@ -27,7 +27,7 @@ pub struct IoPort(pub u16);
 /// One logical processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Processor {
-    /// The same in MADT and in `_UID`; at most 254 if the APIC id is below 255.
+    /// The same in MADT and in `_UID`.
     pub uid: u32,
     /// The local APIC's id; from 255 on it is told in x2APIC entries.
     pub apic_id: u32,
@@ -123,8 +123,7 @@ pub struct PciHostBridge {
 /// All that the tables tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Platform {
-    /// In vCPU order, which is the order in MADT and the one in which Linux numbers its CPUs. Linux reads the APIC
-    /// ids below 255 first, so the numbers are kept only if those come first here too.
+    /// In vCPU order, which is the order in MADT and the one in which Linux numbers its CPUs.
     pub processors: Vec<Processor>,
     /// In any order.
     pub memory: Vec<MemoryAffinity>,

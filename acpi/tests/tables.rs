@@ -80,13 +80,36 @@ fn changed(change: impl FnOnce(&mut Platform)) -> Result<TableSet, Error> {
 }
 
 #[test]
+fn processors_that_local_apic_entries_cannot_tell_in_order_are_all_told_in_x2apic_entries() {
+    const X2APIC: u8 = 9;
+    let entries = |change: fn(&mut Platform)| -> Vec<u8> {
+        let madt = changed(change).expect("told").get(b"APIC").expect("a MADT").bytes.clone();
+        let mut rest = &madt[44..];
+        let mut kinds = Vec::new();
+        while let [kind, length, ..] = *rest {
+            kinds.push(kind);
+            rest = &rest[usize::from(length)..];
+        }
+        kinds
+    };
+    let processors = changed(|_| ()).map(|_| cases::all()[1].1.processors.len()).expect("told");
+    assert_eq!(entries(|_| ())[..processors], vec![0; processors]);
+    assert_eq!(entries(|platform| platform.processors[1].uid = 255)[..processors], vec![X2APIC; processors]);
+    assert_eq!(
+        entries(|platform| platform.processors[0].apic_id = 300)[..processors],
+        vec![X2APIC; processors]
+    );
+    let last_is_wide = entries(|platform| platform.processors.last_mut().expect("one").apic_id = 300);
+    assert_eq!(last_is_wide[..processors].iter().filter(|kind| **kind == X2APIC).count(), 1);
+}
+
+#[test]
 fn a_platform_that_cannot_be_told_is_refused_by_its_rule() {
     let code = |change: fn(&mut Platform)| changed(change).expect_err("refused").code();
     assert_eq!(code(|platform| platform.processors.clear()), "acpi-processor-count");
     assert_eq!(code(|platform| platform.processors[1].uid = 0), "acpi-duplicate-uid");
     assert_eq!(code(|platform| platform.processors[1].apic_id = 0), "acpi-duplicate-apic-id");
     assert_eq!(code(|platform| platform.processors[1].apic_id = u32::MAX), "acpi-broadcast-apic-id");
-    assert_eq!(code(|platform| platform.processors[1].uid = 255), "acpi-local-apic-uid");
     assert_eq!(code(|platform| platform.processors[1].domain.0 = 1024), "acpi-domain-too-large");
     assert_eq!(code(|platform| platform.memory[1].length = 0), "acpi-empty-memory");
     assert_eq!(code(|platform| platform.memory[1].length = u64::MAX), "acpi-memory-too-long");

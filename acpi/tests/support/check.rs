@@ -68,19 +68,23 @@ fn check_fadt(platform: &Platform, table: &[u8]) -> u64 {
 
 fn expected_madt(platform: &Platform) -> (u32, Vec<MadtEntry>) {
     let mut entries = Vec::new();
+    let wide: Vec<bool> = platform.processors.iter().map(|processor| processor.apic_id >= 255).collect();
+    let in_order = wide.is_sorted();
+    let uids_fit = platform.processors.iter().all(|processor| processor.apic_id >= 255 || processor.uid < 255);
     for &Processor { uid, apic_id, present, .. } in &platform.processors {
         let flags = if present { 1 } else { 2 };
-        entries.push(match u8::try_from(apic_id) {
-            Ok(id) if id < 255 => MadtEntry::LocalApic { uid: u8::try_from(uid).expect("small"), id, flags },
+        entries.push(match (u8::try_from(uid), u8::try_from(apic_id)) {
+            (Ok(uid), Ok(id)) if id < 255 && in_order && uids_fit => MadtEntry::LocalApic { uid, id, flags },
             _ => MadtEntry::X2Apic { id: apic_id, flags, uid },
         });
     }
+    let local = entries.iter().filter(|entry| matches!(entry, MadtEntry::LocalApic { .. })).count();
     let io_apic = platform.io_apic;
     entries.push(MadtEntry::IoApic { id: io_apic.id, address: io_apic.address, gsi_base: io_apic.gsi_base });
-    if platform.processors.iter().any(|processor| processor.apic_id < 255) {
+    if local > 0 {
         entries.push(MadtEntry::LocalApicNmi { uid: 255, flags: 0, lint: 1 });
     }
-    if platform.processors.iter().any(|processor| processor.apic_id >= 255) {
+    if local < platform.processors.len() {
         entries.push(MadtEntry::X2ApicNmi { flags: 0, uid: u32::MAX, lint: 1 });
     }
     (platform.local_apic_address, entries)
