@@ -17,6 +17,7 @@ mod power;
 mod redirection_entry;
 mod serial;
 mod serial_output;
+pub mod virtio;
 
 #[cfg(test)]
 mod testing;

@@ -1,0 +1,154 @@
+//! The boundary between a virtio device, its transport and its worker thread.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use thiserror::Error;
+use virtio_queue::Queue;
+use vm_memory::GuestAddressSpace;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::interrupt::InterruptError;
+
+/// Guest memory as devices hold it: cheap to clone, usable from any thread.
+pub trait GuestMemoryHandle: GuestAddressSpace + Clone + Send + Sync + 'static {}
+
+impl<T: GuestAddressSpace + Clone + Send + Sync + 'static> GuestMemoryHandle for T {}
+
+/// How a device interrupts its driver, whatever the transport.
+pub trait VirtioInterrupt: Send + Sync {
+    /// Buffers of queue `index` were used. The caller has asked the queue whether the driver wants to know.
+    fn queue_used(&self, index: u16) -> Result<(), InterruptError>;
+
+    /// The configuration changed (virtio 1.3, 2.2).
+    fn config_changed(&self) -> Result<(), InterruptError>;
+
+    /// An eventfd that raises queue `index`'s interrupt, for a datapath in the kernel (vhost).
+    fn queue_call(&self, index: u16) -> Option<EventFd>;
+}
+
+/// A queue that the driver set up and enabled.
+pub struct ActiveQueue {
+    /// Its number.
+    pub index: u16,
+    /// Its rings; validated by the transport.
+    pub queue: Queue,
+    /// Becomes readable when the driver notifies it. Non-blocking; read it before looking at the queue.
+    pub kick: EventFd,
+}
+
+/// What a device gets when the driver says DRIVER_OK (virtio 1.3, 3.1.1).
+pub struct Activation<M> {
+    /// Guest memory.
+    pub memory: M,
+    /// Features that both sides agreed on.
+    pub features: u64,
+    /// The enabled queues, ascending by number.
+    pub queues: Vec<ActiveQueue>,
+    /// The way to the driver.
+    pub interrupt: Arc<dyn VirtioInterrupt>,
+}
+
+/// Why a device cannot start; the transport sets DEVICE_NEEDS_RESET (virtio 1.3, 2.1.1).
+#[derive(Debug, Error)]
+pub enum ActivationError {
+    /// The driver did not enable a queue that the device cannot do without.
+    #[error("{device}: queue {index} is not enabled, the device needs it")]
+    QueueMissing {
+        /// The device's name.
+        device: &'static str,
+        /// The queue.
+        index: u16,
+    },
+    /// The host refused.
+    #[error("{device}: {call}: {source}")]
+    Host {
+        /// The device's name.
+        device: &'static str,
+        /// What was asked of the host.
+        call: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// A virtio device as its transport sees it. Called with the transport locked, by vCPU threads.
+///
+/// The device is at rest or active; between [`activate`](Self::activate) and [`reset`](Self::reset) its
+/// [`Worker`] runs elsewhere, and what both need they share behind atomics or a mutex held for moments.
+pub trait VirtioDevice<M: GuestMemoryHandle>: Send {
+    /// A short name for logs and counters, such as `blk`.
+    fn name(&self) -> &'static str;
+
+    /// The device id (virtio 1.3, chapter 5).
+    fn device_id(&self) -> u16;
+
+    /// PCI class, subclass and interface, such as 0x01_00_00 for a disk.
+    fn pci_class(&self) -> u32;
+
+    /// Device-specific features and those of its queues; the transport adds its own (`VIRTIO_F_VERSION_1`).
+    fn features(&self) -> u64;
+
+    /// The greatest size of each queue, a power of two; as many as there are queues.
+    fn queue_sizes(&self) -> Vec<u16>;
+
+    /// Reads configuration; what lies past its end reads as zero.
+    fn read_config(&self, offset: u64, data: &mut [u8]);
+
+    /// Writes configuration; fields that the driver may not write ignore it.
+    fn write_config(&mut self, offset: u64, data: &[u8]);
+
+    /// Counts changes of the configuration by the device, for the generation field (virtio 1.3, 2.5).
+    fn config_generation(&self) -> u32 {
+        0
+    }
+
+    /// The driver is ready: hands over a worker, which the caller runs in a thread of its own.
+    fn activate(&mut self, activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError>;
+
+    /// The driver resets the device: the worker has been stopped, nothing touches guest memory any more.
+    /// `worker` is what `activate` gave, `None` if that failed or never happened.
+    fn reset(&mut self, worker: Option<Box<dyn Worker>>);
+}
+
+/// What a source becomes ready for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Reading.
+    Readable,
+    /// Writing.
+    Writable,
+    /// Both.
+    Both,
+}
+
+/// A file descriptor that a worker wants to be called for. The worker keeps it open as long as it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source {
+    /// The descriptor.
+    pub fd: RawFd,
+    /// What it is called with.
+    pub token: u32,
+    /// What for.
+    pub interest: Interest,
+}
+
+/// The running half of a device: one thread, which its owner pins to a host node, waits for the sources
+/// (level-triggered) and calls [`ready`](Self::ready).
+pub trait Worker: Send {
+    /// What to wait for; asked again after each round in which [`ready`](Self::ready) returned true.
+    fn sources(&self) -> Vec<Source>;
+
+    /// Called once, in the worker's thread, before anything else: looks at the queues for buffers that came before.
+    fn start(&mut self) {}
+
+    /// Serves a source. True when the set of sources has changed.
+    fn ready(&mut self, token: u32) -> bool;
+
+    /// Called once, in the worker's thread, when it is to stop: waits for requests in flight, so that nothing
+    /// touches guest memory afterwards.
+    fn stop(&mut self) {}
+
+    /// For the device to get its own things back.
+    fn into_any(self: Box<Self>) -> Box<dyn std::any::Any>;
+}
