@@ -333,6 +333,23 @@ fn run_without_a_kernel_is_refused() {
 }
 
 #[test]
+fn a_kernel_that_is_not_one_is_refused_before_kvm_is_asked() {
+    if numavisor(&["plan", "--memory=64M"]).status.code() != Some(0) {
+        eprintln!("skipped: this host has no room for 64M, or does not show its nodes");
+        return;
+    }
+    let bench = Bench::new();
+    let run = |kernel: &Path| {
+        bench.said(&numavisor(&["run", "--memory=64M", &format!("--kernel={}", kernel.display())]))
+    };
+    let (status, line) = run(&bench.file("junk", b"not a kernel"));
+    assert_eq!(status, Some(2));
+    assert!(line.starts_with("kernel: junk: "), "{line}");
+    let missing = "kernel: nothing: No such file or directory (os error 2)".to_owned();
+    assert_eq!(run(&bench.path("nothing")), (Some(2), missing));
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_numavisor"))
         .args(["completions", "bash"])

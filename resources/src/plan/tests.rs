@@ -12,29 +12,34 @@ use std::collections::{BTreeMap, BTreeSet};
 
 fn any_size() -> impl Strategy<Value = Bytes> {
     prop_oneof![
-        4 => (0u64..2048).prop_map(|mib| Bytes::mib(mib * 2)),
+        30 => (0u64..256).prop_map(|mib| Bytes::mib(mib * 2)),
         2 => (0u64..5).prop_map(Bytes::gib),
         1 => any::<u64>().prop_map(Bytes),
     ]
+}
+
+/// Mostly not there.
+fn rarely<T: std::fmt::Debug + Clone>(some: impl Strategy<Value = T>) -> impl Strategy<Value = Option<T>> {
+    proptest::option::weighted(0.1, some)
 }
 
 fn any_vnode() -> impl Strategy<Value = VnodeSpec> {
     let first = (
         prop_oneof![9 => 0u32..6, 1 => any::<u32>()],
         of(any_size()),
-        of(proptest::collection::vec(0u32..12, 0..4)),
-        of(proptest::collection::vec(0u32..5, 0..3)),
+        rarely(proptest::collection::vec(0u32..12, 0..4)),
+        rarely(proptest::collection::vec(prop_oneof![9 => select(vec![0u32, 1, 3]), 1 => 0u32..5], 0..3)),
         of(select(vec![MemoryPolicy::Bind, MemoryPolicy::Preferred, MemoryPolicy::Interleave])),
     );
     let second = (
         of(select(vec![Affinity::Hard, Affinity::Soft, Affinity::None])),
-        of(select(vec![PageSize::Small, PageSize::Thp, PageSize::Huge2M, PageSize::Huge1G])),
+        rarely(select(vec![PageSize::Small, PageSize::Thp, PageSize::Huge2M, PageSize::Huge1G])),
         of(any::<bool>().prop_map(Switch)),
-        of(any::<u32>()),
-        of(any_size()),
+        rarely((any::<u32>(), any_size())),
+        rarely(any::<u32>()),
     );
     (first, second).prop_map(
-        |((id, memory, vcpus, pnode, policy), (affinity, pages, prefault, latency, bandwidth))| VnodeSpec {
+        |((id, memory, vcpus, pnode, policy), (affinity, pages, prefault, figures, latency))| VnodeSpec {
             id,
             memory,
             vcpus: vcpus.map(|list| list.into_iter().map(VcpuId).collect()),
@@ -43,28 +48,37 @@ fn any_vnode() -> impl Strategy<Value = VnodeSpec> {
             affinity,
             pages,
             prefault,
-            latency,
-            bandwidth,
+            latency: figures.map(|(ns, _)| ns).or(latency.filter(|ns| ns % 4 == 0)),
+            bandwidth: figures.map(|(_, bandwidth)| bandwidth),
         },
     )
 }
 
+/// Mostly something that can be a VM, often with one thing wrong.
 fn any_spec() -> impl Strategy<Value = VmSpec> {
-    let distance = (0u32..6, 0u32..6, prop_oneof![9 => 8u64..260, 1 => any::<u64>()])
-        .prop_map(|(from, to, value)| DistanceSpec { from, to, value });
+    let distance =
+        (any::<u32>(), any::<u32>(), prop_oneof![30 => 11u64..=255, 1 => 8u64..260, 1 => any::<u64>()]);
     (
-        of(prop_oneof![9 => 0u32..20, 1 => any::<u32>()]),
-        of(any_size()),
-        of(prop_oneof![9 => 0u32..7, 1 => any::<u32>()]),
+        of(prop_oneof![9 => 6u32..20, 1 => any::<u32>()]),
+        rarely(any_size()),
+        prop_oneof![9 => 0u32..7, 1 => any::<u32>()],
         proptest::collection::vec(any_vnode(), 0..6),
-        any::<bool>(),
+        proptest::bool::weighted(0.1),
         proptest::collection::vec(distance, 0..4),
         of(select(vec![DistancesFrom::Host])),
     )
-        .prop_map(|(vcpus, memory, vnodes, mut numa, renumber, distances, distances_from)| {
-            if renumber {
+        .prop_map(|(vcpus, memory, vnodes, mut numa, typed_ids, distances, distances_from)| {
+            let count = u32::try_from(numa.len()).unwrap().max(1);
+            if !typed_ids {
                 (0..).zip(&mut numa).for_each(|(id, vnode)| vnode.id = id);
             }
+            let wild = |node: u32| if node % 29 == 0 { node } else { node % count };
+            let distances = distances
+                .into_iter()
+                .map(|(from, to, value)| DistanceSpec { from: wild(from), to: wild(to), value })
+                .filter(|d| d.from != d.to || d.value % 7 == 0)
+                .collect();
+            let vnodes = Some(vnodes).filter(|vnodes| numa.is_empty() || vnodes % 5 == 0);
             VmSpec { vcpus, memory, vnodes, numa, distances, distances_from, ..VmSpec::default() }
         })
 }
