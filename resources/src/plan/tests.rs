@@ -48,7 +48,7 @@ fn any_vnode() -> impl Strategy<Value = VnodeSpec> {
             affinity,
             pages,
             prefault,
-            latency: figures.map(|(ns, _)| ns).or(latency.filter(|ns| ns % 4 == 0)),
+            latency: figures.map(|(ns, _)| ns).or(latency.filter(|ns| ns.is_multiple_of(4))),
             bandwidth: figures.map(|(_, bandwidth)| bandwidth),
         },
     )
@@ -72,13 +72,13 @@ fn any_spec() -> impl Strategy<Value = VmSpec> {
             if !typed_ids {
                 (0..).zip(&mut numa).for_each(|(id, vnode)| vnode.id = id);
             }
-            let wild = |node: u32| if node % 29 == 0 { node } else { node % count };
+            let wild = |node: u32| if node.is_multiple_of(29) { node } else { node % count };
             let distances = distances
                 .into_iter()
                 .map(|(from, to, value)| DistanceSpec { from: wild(from), to: wild(to), value })
-                .filter(|d| d.from != d.to || d.value % 7 == 0)
+                .filter(|d| d.from != d.to || d.value.is_multiple_of(7))
                 .collect();
-            let vnodes = Some(vnodes).filter(|vnodes| numa.is_empty() || vnodes % 5 == 0);
+            let vnodes = Some(vnodes).filter(|vnodes| numa.is_empty() || vnodes.is_multiple_of(5));
             VmSpec { vcpus, memory, vnodes, numa, distances, distances_from, ..VmSpec::default() }
         })
 }
