@@ -13,6 +13,7 @@ mod i8042;
 mod interrupt;
 mod ioapic;
 mod log_limit;
+pub mod pci;
 mod power;
 mod redirection_entry;
 mod serial;
