@@ -3,6 +3,7 @@
 use crate::cpu_topology::CpuTopology;
 use crate::host::HostTopology;
 use crate::memory_map::MemoryMap;
+use crate::pci_map::PciMap;
 use crate::placement::{Placement, PlacementError};
 use crate::spec::VmSpec;
 use crate::topology::{SpecError, VmTopology};
@@ -17,6 +18,9 @@ pub struct Plan {
     pub placement: Placement,
     /// Where each vnode's RAM lies in guest-physical addresses.
     pub memory_map: MemoryMap,
+    /// Where each vnode's PCI segment lies.
+    #[serde(skip)]
+    pub pci: PciMap,
     /// The APIC id of each vCPU.
     #[serde(skip)]
     pub cpus: CpuTopology,
@@ -58,8 +62,9 @@ impl Plan {
         let placement = Placement::new(&topology, host)?;
         let topology = if topology.mirrors_host() { host.mirrored(topology, &placement) } else { topology };
         let memory_map = MemoryMap::new(&topology);
+        let pci = PciMap::new(&topology, &memory_map);
         let cpus = CpuTopology::new(&topology);
-        Ok(Self { topology, placement, memory_map, cpus })
+        Ok(Self { topology, placement, memory_map, pci, cpus })
     }
 }
 

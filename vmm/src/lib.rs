@@ -14,6 +14,7 @@ mod kvm;
 mod kvm_tests;
 mod machine;
 mod memory;
+mod pci;
 mod sys;
 #[cfg(test)]
 mod test_kernel;

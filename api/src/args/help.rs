@@ -27,7 +27,7 @@ Exit statuses:
     2  bad input: one line names the field, the value and the rule
     3  the host refused: one line names what was asked, where, and why not
     4  the guest reset itself (--on-reset exit)
-    5  the guest crashed: a triple fault, or code that KVM could not run
+    5  the guest crashed: a vCPU shut down after a triple fault
   143  a second SIGTERM, SIGINT or SIGHUP ended the VM at once
        (the first presses the guest's power button)";
 
