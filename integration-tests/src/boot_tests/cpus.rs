@@ -37,7 +37,7 @@ fn soft_and_none(ctx: &Ctx) -> Result<()> {
 fn more_than_there_are(ctx: &Ctx) -> Result<()> {
     let there = u32::try_from(ctx.cpus_of(ctx.pnode(0)).len())?.min(4);
     let vcpus: Vec<u32> = (0..there + 1).collect();
-    let spec = GuestSpec::new(vec![Vnode::on(ctx.pnode(0), 256, &vcpus)]);
+    let spec = GuestSpec::new(vec![Vnode::on(ctx.pnode(0), 256, &vcpus).with("affinity=hard")]);
     let mut vm = ctx.boot(&Start::of(&spec))?;
     check::guest_view(&spec, &vm.report()?)?;
     // Where there are not enough CPUs each thread must still stay on the node.

@@ -91,7 +91,7 @@ impl Ctx<'_> {
         for (vnode, pages) in touched.iter().enumerate() {
             ensure!(spec.vnodes[vnode].mib == 0 || *pages > 0, "no page of vnode {vnode} was touched at all");
         }
-        check::pinned(&vm, spec, |pnode| self.cpus_of(pnode))?;
+        check::threads(&vm, spec, |pnode| self.cpus_of(pnode))?;
         vm.power_off()
     }
 

@@ -175,7 +175,7 @@ fn across_the_hole(ctx: &Ctx) -> Result<()> {
         .map(|node| node.node)
         .find(|node| *node != big)
         .context("one node")?;
-    let spec = GuestSpec::new(vec![Vnode::on(big, 3328, &[0]), Vnode::on(other, 256, &[1])]);
+    let spec = GuestSpec::new(vec![Vnode::on(big, 3328, &[0]), Vnode::on(other, 192, &[1])]);
     let mut vm = ctx.boot(&Start::of(&spec))?;
     check::guest_view(&spec, &vm.report()?)?;
     let ram = residency::guest_ram(vm.pid(), &spec)?;

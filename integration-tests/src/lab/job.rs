@@ -29,6 +29,19 @@ pub(crate) enum Job {
     },
 }
 
+impl Job {
+    /// A word for file names.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Tests(_) => "tests",
+            Self::Command(_) => "command",
+            Self::Shell => "shell",
+            Self::Demo => "demo",
+            Self::Bench { .. } => "bench",
+        }
+    }
+}
+
 /// One line of the runner.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]

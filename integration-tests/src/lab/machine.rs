@@ -47,7 +47,7 @@ pub(crate) fn run(
     mut hear: impl FnMut(&str),
 ) -> Result<i32> {
     let scratch = Scratch::make(images, shape, job)?;
-    let log_path = images.work.join(format!("{}.log", shape.name));
+    let log_path = images.work.join(format!("{}-{}.log", shape.name, job.name()));
     let mut log = File::create(&log_path)?;
     let mut command = emulator(images, shape, &scratch, pace);
     if matches!(job, Job::Shell) {
@@ -97,14 +97,18 @@ pub(crate) fn run(
         }
     }
     let status = emulator.0.wait()?;
-    scratch.collect(images, shape)?;
-    code.with_context(|| {
-        format!(
-            "lab host '{}' ended ({status}) before its job did; its console is in {}",
-            shape.name,
-            log_path.display()
-        )
-    })
+    scratch.collect(images, shape, job.name())?;
+    if let Some(code) = code {
+        return Ok(code);
+    }
+    // Another try must not write over what this one said.
+    let kept = log_path.with_extension("crash.log");
+    fs::rename(&log_path, &kept)?;
+    bail!(
+        "lab host '{}' ended ({status}) before its job did; its console is in {}",
+        shape.name,
+        kept.display()
+    )
 }
 
 /// Kills the emulator when it goes out of sight.
@@ -135,8 +139,8 @@ impl Scratch {
         Ok(Self { _directory: directory, image })
     }
 
-    fn collect(&self, images: &Images, shape: &HostShape) -> Result<()> {
-        let to = images.work.join("results").join(shape.name);
+    fn collect(&self, images: &Images, shape: &HostShape, job: &str) -> Result<()> {
+        let to = images.work.join("results").join(format!("{}-{job}", shape.name));
         let _ = fs::remove_dir_all(&to);
         disk::unpack(&self.image, &to)
     }

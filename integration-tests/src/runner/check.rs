@@ -162,26 +162,34 @@ pub(crate) fn bound(vm: &Vm, spec: &GuestSpec) -> Result<Vec<u64>> {
     host_view(vm, spec, &expected)
 }
 
-/// Each vCPU has one CPU of its vnode's pnode, no two the same where there are enough.
-pub(crate) fn pinned(vm: &Vm, spec: &GuestSpec, cpus_of: impl Fn(u32) -> Vec<u32>) -> Result<()> {
+/// Each vCPU thread may run where its vnode's `affinity=` says: one CPU of the pnode, no two the same where there are
+/// enough (hard), or all CPUs of the pnodes (soft, the default).
+pub(crate) fn threads(vm: &Vm, spec: &GuestSpec, cpus_of: impl Fn(u32) -> Vec<u32>) -> Result<()> {
     let affinity = residency::vcpu_affinity(vm.pid())?;
     for (id, vnode) in spec.vnodes.iter().enumerate() {
         let node_cpus: Vec<u32> = vnode.pnodes.iter().flat_map(|&pnode| cpus_of(pnode)).collect();
+        let hard = vnode.extra.contains("affinity=hard");
         let mut taken = Vec::new();
         for vcpu in &vnode.vcpus {
             let allowed = affinity
                 .get(vcpu)
                 .with_context(|| format!("no thread is called vcpu{vcpu}: {affinity:?}"))?;
+            let right = if hard {
+                allowed.len() == 1 && node_cpus.contains(&allowed[0])
+            } else {
+                *allowed == node_cpus
+            };
             ensure!(
-                allowed.len() == 1 && node_cpus.contains(&allowed[0]),
-                "vcpu{vcpu} of vnode {id} may run on {allowed:?}, not on one of {node_cpus:?}"
+                right,
+                "vcpu{vcpu} of vnode {id} may run on {allowed:?}, not on {} {node_cpus:?}",
+                if hard { "one of" } else { "all of" }
             );
             taken.push(allowed[0]);
         }
         taken.sort_unstable();
         taken.dedup();
         ensure!(
-            taken.len() == vnode.vcpus.len().min(node_cpus.len()),
+            !hard || taken.len() == vnode.vcpus.len().min(node_cpus.len()),
             "the vCPUs of vnode {id} are stacked on {taken:?} though there are {node_cpus:?}"
         );
     }

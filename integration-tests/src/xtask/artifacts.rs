@@ -1,6 +1,8 @@
 //! Everything a run needs, made once and kept in the cache: kernels, images, binaries, the payload directory and disk.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -100,11 +102,16 @@ impl Artifacts {
     }
 }
 
-pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
-    let _ = fs::remove_file(to);
-    fs::copy(from, to).map(|_| ()).with_context(|| format!("copying {} to {}", from.display(), to.display()))
+/// Copies a file, in one step for whoever reads it at the moment.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let bytes = fs::read(from).with_context(|| format!("reading {}", from.display()))?;
+    write(to, &bytes)?;
+    Ok(fs::set_permissions(to, fs::metadata(from)?.permissions())?)
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
+    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(path))?;
+    file.write_all(bytes).with_context(|| format!("writing {}", path.display()))?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.persist(path).map(|_| ()).with_context(|| format!("writing {}", path.display()))
 }

@@ -14,7 +14,7 @@ use super::cargo::cargo;
 use super::setup;
 use crate::boot_tests::{BootTest, all};
 use crate::lab::job::{Event, Job, TestResult, Verdict};
-use crate::lab::machine::{self, Pace};
+use crate::lab::machine::{self, Images, Pace};
 use crate::lab::shape::{HostShape, SHAPES};
 
 /// What to test.
@@ -153,8 +153,12 @@ fn boot_tests(tests: &[&BootTest], tally: &mut Tally) -> Result<()> {
         println!("boot tests run natively on this machine");
         let job = Job::Tests(tests.iter().map(|test| test.name.to_owned()).collect());
         let mut listener = Listener::new(tests, tally);
-        let ended = boot::native(&artifacts, &job, |line| listener.hear(line)).map(|_| ());
-        listener.close(ended);
+        let ended = boot::native(&artifacts, &job, |line| listener.hear(line));
+        let reason =
+            ended.map_or_else(|error| format!("{error:#}"), |code| format!("the runner ended with {code}"));
+        while let Some(&test) = listener.waiting.first() {
+            listener.give_up(test, &reason);
+        }
         return Ok(());
     };
     println!("boot tests run inside the emulated lab, since this machine cannot run them: {reason}");
@@ -172,13 +176,29 @@ fn boot_tests(tests: &[&BootTest], tally: &mut Tally) -> Result<()> {
     for (index, tests) in by_host {
         let shape = &SHAPES[index];
         println!("lab host '{}': {}, {} tests", shape.name, shape.about, tests.len());
-        let job = Job::Tests(tests.iter().map(|test| test.name.to_owned()).collect());
-        let pace = Pace { limit: HOST_LIMIT, counted: false };
-        let mut listener = Listener::new(&tests, tally);
-        let ended = machine::run(&images, shape, &job, pace, |line| listener.hear(line)).map(|_| ());
-        listener.close(ended);
+        in_lab(&images, shape, &mut Listener::new(&tests, tally));
     }
     Ok(())
+}
+
+/// Runs the tests a listener waits for. Where the host itself ends in the middle of a test, which an emulated
+/// processor is at times the cause of, that test gets one more try on a new host.
+fn in_lab(images: &Images, shape: &HostShape, listener: &mut Listener) {
+    let mut tried: Option<&str> = None;
+    while !listener.waiting.is_empty() {
+        let job = Job::Tests(listener.waiting.iter().map(|&name| name.to_owned()).collect());
+        let pace = Pace { limit: HOST_LIMIT, counted: false };
+        let ended = machine::run(images, shape, &job, pace, |line| listener.hear(line));
+        let Some(&current) = listener.waiting.first() else { return };
+        let reason =
+            ended.map_or_else(|error| format!("{error:#}"), |code| format!("the runner ended with {code}"));
+        if tried == Some(current) {
+            listener.give_up(current, &reason);
+        } else {
+            println!("again   {current}: {reason}");
+            tried = Some(current);
+        }
+    }
 }
 
 /// Counts the results of one host, and the tests it never came to.
@@ -208,13 +228,9 @@ impl<'a> Listener<'a> {
         }
     }
 
-    fn close(self, ended: Result<()>) {
-        if let Err(error) = ended {
-            println!("        {error:#}");
-        }
-        for name in self.waiting {
-            println!("FAILED  {name}: the host ended before it did");
-            self.tally.count(Verdict::Failed);
-        }
+    fn give_up(&mut self, test: &'static str, reason: &str) {
+        self.waiting.retain(|name| *name != test);
+        println!("FAILED  {test}: {reason}");
+        self.tally.count(Verdict::Failed);
     }
 }
