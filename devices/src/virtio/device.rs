@@ -8,7 +8,8 @@ use virtio_queue::Queue;
 use vm_memory::GuestAddressSpace;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::interrupt::InterruptError;
+use super::queue_chain::QueueFault;
+use crate::interrupt::{InterruptError, MsiMessage};
 
 /// Guest memory as devices hold it: cheap to clone, usable from any thread.
 pub trait GuestMemoryHandle: GuestAddressSpace + Clone + Send + Sync + 'static {}
@@ -25,6 +26,18 @@ pub trait VirtioInterrupt: Send + Sync {
 
     /// An eventfd that raises queue `index`'s interrupt, for a datapath in the kernel (vhost).
     fn queue_call(&self, index: u16) -> Option<EventFd>;
+
+    /// The driver broke queue `index`: the transport counts it, sets DEVICE_NEEDS_RESET and tells the driver
+    /// (virtio 1.3, 2.1.2). The caller takes nothing more from the queue.
+    fn driver_fault(&self, index: u16, fault: QueueFault) {
+        let _ = (index, fault);
+    }
+
+    /// What [`config_changed`](Self::config_changed) would send now: to which CPU. `None` while the driver has no
+    /// vector for it, or has it masked.
+    fn config_message(&self) -> Option<MsiMessage> {
+        None
+    }
 }
 
 /// A queue that the driver set up and enabled.
@@ -106,6 +119,12 @@ pub trait VirtioDevice<M: GuestMemoryHandle>: Send {
     /// The driver is ready: hands over a worker, which the caller runs in a thread of its own.
     fn activate(&mut self, activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError>;
 
+    /// The message behind [`VirtioInterrupt::config_changed`] is another one, or there is none any more: a driver
+    /// that moves the interrupt to another CPU does this. Called with the transport locked, active or not.
+    fn config_message_changed(&mut self, message: Option<MsiMessage>) {
+        let _ = message;
+    }
+
     /// The driver resets the device: the worker has been stopped, nothing touches guest memory any more.
     /// `worker` is what `activate` gave, `None` if that failed or never happened.
     fn reset(&mut self, worker: Option<Box<dyn Worker>>);
@@ -134,18 +153,19 @@ pub struct Source {
 }
 
 /// The running half of a device: one thread, which its owner pins to a host node, waits for the sources
-/// (level-triggered) and calls [`ready`](Self::ready).
+/// (level-triggered) and calls [`ready`](Self::ready). A worker that was stopped may be started again, in another
+/// thread: while the driver holds the bus master bit off, a function must not touch memory.
 pub trait Worker: Send {
     /// What to wait for; asked again after each round in which [`ready`](Self::ready) returned true.
     fn sources(&self) -> Vec<Source>;
 
-    /// Called once, in the worker's thread, before anything else: looks at the queues for buffers that came before.
+    /// Called in the worker's thread before anything else: looks at the queues for buffers that came before.
     fn start(&mut self) {}
 
     /// Serves a source. True when the set of sources has changed.
     fn ready(&mut self, token: u32) -> bool;
 
-    /// Called once, in the worker's thread, when it is to stop: waits for requests in flight, so that nothing
+    /// Called in the worker's thread when it is to stop, after everything else: waits for requests in flight, so that nothing
     /// touches guest memory afterwards.
     fn stop(&mut self) {}
 

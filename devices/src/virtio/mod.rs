@@ -2,8 +2,12 @@
 //! Which thread that is, and on which host node it runs, is `vmm`'s decision.
 
 mod device;
+mod queue_chain;
+mod queue_worker;
 
 pub use device::{
-    Activation, ActivationError, ActiveQueue, GuestMemoryHandle, Interest, Source, VirtioDevice, VirtioInterrupt,
-    Worker,
+    Activation, ActivationError, ActiveQueue, GuestMemoryHandle, Interest, Source, VirtioDevice,
+    VirtioInterrupt, Worker,
 };
+pub use queue_chain::{Buffer, Chain, MAX_CHAIN_BUFFERS, QueueFault};
+pub use queue_worker::{MAX_CHAINS_PER_ROUND, WorkerQueue};

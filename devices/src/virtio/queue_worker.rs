@@ -1,0 +1,238 @@
+//! A queue as a worker thread holds it: takes checked chains, gives used ones back, asks for notifications and sends
+//! them as the driver wants them (virtio 1.3, 2.7.7 to 2.7.10). What is done with a chain is left to the device.
+
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_INDIRECT_DESC, VRING_AVAIL_F_NO_INTERRUPT};
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::device::{Activation, ActiveQueue, GuestMemoryHandle, Interest, Source, VirtioInterrupt};
+use super::queue_chain::{Buffer, Chain, QueueFault, Table};
+
+/// Most chains taken in one round, so that a driver that never stops adding cannot keep a worker from its other
+/// sources, or from stopping.
+pub const MAX_CHAINS_PER_ROUND: u16 = 1024;
+
+/// Buffers' room kept for later chains.
+const MAX_SPARE: usize = 64;
+
+/// One queue of an active device, in its worker's hands.
+///
+/// ```text
+/// fn ready(&mut self, token: u32) -> bool {
+///     self.queue.begin();
+///     while let Some(chain) = self.queue.pop() {
+///         let written = ...;
+///         self.queue.used(chain, written);
+///     }
+///     self.queue.signal();
+///     false
+/// }
+/// ```
+/// When [`pop`](Self::pop) gives nothing more, the driver has been asked to notify, and the next kick comes through
+/// [`source`](Self::source). A driver that broke the queue has been told so; the queue then stays empty.
+pub struct WorkerQueue<M> {
+    index: u16,
+    queue: Queue,
+    kick: EventFd,
+    memory: M,
+    interrupt: Arc<dyn VirtioInterrupt>,
+    indirect: bool,
+    /// The driver broke it: nothing is taken or given any more.
+    broken: bool,
+    /// The driver has been asked not to notify.
+    quiet: bool,
+    /// Chains were used since the last signal.
+    unsignalled: bool,
+    budget: u16,
+    spare: Vec<Vec<Buffer>>,
+}
+
+impl<M: GuestMemoryHandle> WorkerQueue<M> {
+    /// All queues of an activation, in their order.
+    #[must_use]
+    pub fn all(activation: Activation<M>) -> Vec<Self> {
+        let Activation { memory, features, queues, interrupt } = activation;
+        queues.into_iter().map(|queue| Self::new(queue, &memory, &interrupt, features)).collect()
+    }
+
+    /// One queue of an activation; `features` are the negotiated ones.
+    #[must_use]
+    pub fn new(active: ActiveQueue, memory: &M, interrupt: &Arc<dyn VirtioInterrupt>, features: u64) -> Self {
+        let ActiveQueue { index, queue, kick } = active;
+        Self {
+            index,
+            queue,
+            kick,
+            memory: memory.clone(),
+            interrupt: Arc::clone(interrupt),
+            indirect: features & (1 << VIRTIO_RING_F_INDIRECT_DESC) != 0,
+            broken: false,
+            quiet: false,
+            unsignalled: false,
+            budget: MAX_CHAINS_PER_ROUND,
+            spare: Vec::new(),
+        }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// Its entries.
+    #[must_use]
+    pub fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
+    /// The driver broke it; it stays empty until the device is reset.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Guest memory as it is now.
+    #[must_use]
+    pub fn memory(&self) -> M::T {
+        self.memory.memory()
+    }
+
+    /// What to wait for: becomes readable when the driver, or [`pop`](Self::pop), wants another round.
+    #[must_use]
+    pub fn source(&self, token: u32) -> Source {
+        Source { fd: self.kick.as_raw_fd(), token, interest: Interest::Readable }
+    }
+
+    /// Begins a round: takes the notification and allows another [`MAX_CHAINS_PER_ROUND`] chains.
+    pub fn begin(&mut self) {
+        // Fails if nobody kicked, which is as well.
+        let _ = self.kick.read();
+        self.budget = MAX_CHAINS_PER_ROUND;
+    }
+
+    /// The next chain. `None` if there is none, after asking the driver to notify; or if the round has had its
+    /// share, in which case [`source`](Self::source) becomes ready at once.
+    pub fn pop(&mut self) -> Option<Chain> {
+        if self.broken {
+            return None;
+        }
+        let result = self.try_pop();
+        match result {
+            Ok(chain) => chain,
+            Err(fault) => {
+                self.fail(fault);
+                None
+            }
+        }
+    }
+
+    /// Undoes the last [`pop`](Self::pop): the same chain comes next. The driver is not asked to notify, the caller
+    /// comes back by itself.
+    pub fn put_back(&mut self, chain: Chain) {
+        self.queue.go_to_previous_position();
+        self.recycle(chain);
+    }
+
+    /// Gives a chain back, in any order, of whose writable bytes the first `written` were written (virtio 1.3, 2.7.8).
+    /// [`signal`](Self::signal) tells the driver.
+    pub fn used(&mut self, chain: Chain, written: u32) {
+        let head = chain.head();
+        self.recycle(chain);
+        if self.broken {
+            return;
+        }
+        let memory = self.memory.memory();
+        match self.queue.add_used(&*memory, head, written) {
+            Ok(()) => self.unsignalled = true,
+            Err(virtio_queue::Error::InvalidDescriptorIndex) => {
+                self.fail(QueueFault::Used { head, size: self.queue.size() });
+            }
+            Err(_) => self.fail(QueueFault::RingOutside),
+        }
+    }
+
+    /// Interrupts the driver if chains were used since the last call and it wants to know (virtio 1.3, 2.7.7.2).
+    pub fn signal(&mut self) {
+        if !std::mem::take(&mut self.unsignalled) || self.broken {
+            return;
+        }
+        match self.driver_wants_signal() {
+            // A host that cannot interrupt was reported by the transport, and nothing here can mend it.
+            Ok(true) => drop(self.interrupt.queue_used(self.index)),
+            Ok(false) => {}
+            Err(_) => self.fail(QueueFault::RingOutside),
+        }
+    }
+
+    fn try_pop(&mut self) -> Result<Option<Chain>, QueueFault> {
+        let memory = self.memory.memory();
+        loop {
+            let available =
+                self.queue.avail_idx(&*memory, Ordering::Acquire).map_err(|_| QueueFault::RingOutside)?.0;
+            let next = self.queue.next_avail();
+            if available == next {
+                self.quiet = false;
+                match self.queue.enable_notification(&*memory) {
+                    Ok(true) => continue,
+                    Ok(false) => return Ok(None),
+                    Err(_) => return Err(QueueFault::RingOutside),
+                }
+            }
+            let size = self.queue.size();
+            if available.wrapping_sub(next) > size {
+                return Err(QueueFault::AvailableIndex { available, next, size });
+            }
+            if self.budget == 0 {
+                // Fails only if the counter is full, and then it is readable.
+                let _ = self.kick.write(1);
+                return Ok(None);
+            }
+            self.budget -= 1;
+            if !std::mem::replace(&mut self.quiet, true) {
+                self.queue.disable_notification(&*memory).map_err(|_| QueueFault::RingOutside)?;
+            }
+            // The index may have changed since, so the iterator may refuse it although it was good before.
+            let head = match self.queue.iter(&*memory) {
+                Ok(mut heads) => heads.next().ok_or(QueueFault::RingOutside)?.head_index(),
+                Err(virtio_queue::Error::InvalidAvailRingIndex) => {
+                    return Err(QueueFault::AvailableIndex { available, next, size });
+                }
+                Err(_) => return Err(QueueFault::RingOutside),
+            };
+            let table =
+                Table { address: GuestAddress(self.queue.desc_table()), size, indirect: self.indirect };
+            let buffers = self.spare.pop().unwrap_or_default();
+            return Chain::walk(&*memory, table, head, buffers).map(Some);
+        }
+    }
+
+    fn driver_wants_signal(&mut self) -> Result<bool, virtio_queue::Error> {
+        let memory = self.memory.memory();
+        // Has the fence that must lie between the used index and the flags.
+        let wanted = self.queue.needs_notification(&*memory)?;
+        if self.queue.event_idx_enabled() {
+            return Ok(wanted);
+        }
+        let flags: u16 = memory
+            .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
+            .map_err(virtio_queue::Error::GuestMemory)?;
+        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+    }
+
+    fn fail(&mut self, fault: QueueFault) {
+        self.broken = true;
+        self.interrupt.driver_fault(self.index, fault);
+    }
+
+    fn recycle(&mut self, chain: Chain) {
+        if self.spare.len() < MAX_SPARE {
+            self.spare.push(chain.into_buffers());
+        }
+    }
+}
