@@ -1,22 +1,10 @@
 //! Tiny guests on `/dev/kvm`: the whole way from plan to exit, in milliseconds. Skipped, and said so, where there is
 //! no usable KVM; `NUMAVISOR_NO_SKIPS=1` makes that a failure.
 
-use crate::test_kernel::pvh_elf;
+use crate::test_kernel::{outs, pvh_elf};
 use crate::{Error, Exit, Options, Payload, run};
 use resources::{HostTopology, OnReset, Plan, SerialSpec, VmSpec};
 use std::path::Path;
-
-/// 32-bit code: `mov dx, port; mov al, byte; out dx, al` for each pair, then halt.
-fn outs(writes: &[(u16, u8)]) -> Vec<u8> {
-    let mut code = Vec::new();
-    for (port, byte) in writes {
-        code.extend([0x66, 0xba]);
-        code.extend(port.to_le_bytes());
-        code.extend([0xb0, *byte, 0xee]);
-    }
-    code.extend([0xf4, 0xeb, 0xfd]);
-    code
-}
 
 const COM1: u16 = 0x3f8;
 const SLEEP_CONTROL: u16 = 0x600;

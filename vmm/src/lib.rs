@@ -16,8 +16,8 @@ mod machine;
 mod memory;
 mod pci;
 mod sys;
-#[cfg(test)]
-mod test_kernel;
+#[cfg(any(test, feature = "test-kernel"))]
+pub mod test_kernel;
 
 pub use boot::{BootError, Payload};
 pub use firmware::{TablesError, tables};

@@ -1,4 +1,4 @@
-//! The smallest kernel files, for tests.
+//! The smallest kernels, for tests: a few bytes of code in an ELF file with a PVH entry. Real kernels are the lab's.
 
 /// A 64-bit ELF file with one segment, `code` at 1 MiB, entered there in 32-bit mode if it has the PVH note.
 pub fn pvh_elf(code: &[u8], note: bool) -> Vec<u8> {
@@ -30,4 +30,16 @@ pub fn pvh_elf(code: &[u8], note: bool) -> Vec<u8> {
     file.extend(note_bytes);
     file.extend(code);
     file
+}
+
+/// 32-bit code: `mov dx, port; mov al, byte; out dx, al` for each pair, then halt for ever.
+pub fn outs(writes: &[(u16, u8)]) -> Vec<u8> {
+    let mut code = Vec::new();
+    for (port, byte) in writes {
+        code.extend([0x66, 0xba]);
+        code.extend(port.to_le_bytes());
+        code.extend([0xb0, *byte, 0xee]);
+    }
+    code.extend([0xf4, 0xeb, 0xfd]);
+    code
 }
