@@ -1,5 +1,6 @@
 //! `numavisor run` on a terminal: raw while the VM runs, as it was afterwards; the escape quits. Needs KVM for a guest
 //! of a few instructions; skipped, and said so, where there is none.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::termios::{LocalFlags, Termios, tcgetattr};

@@ -11,6 +11,7 @@ pub mod memory_map;
 pub mod pci_map;
 pub mod placement;
 pub mod plan;
+pub mod replacement;
 pub mod set;
 pub mod spec;
 #[cfg(any(test, feature = "test-hosts"))]

@@ -4,6 +4,10 @@
 use crate::Exit;
 use crate::console::{Input, RawTerminal};
 use crate::cpu::{StopCause, VcpuError};
+use crate::handle::{Answer, Reply, Request, RequestError};
+use crate::jobs::JobId;
+use crate::memory::MoveOutcome;
+use crate::running::Running;
 use crate::sys::{HostError, block_signals};
 use devices::{Power, PowerRequest, PowerSink, Serial, SerialHost};
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
@@ -11,7 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, TryLockError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError, mpsc};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// How soon waiting serial output is written, and a busy serial port asked again.
@@ -24,6 +28,10 @@ pub enum Event {
     Power(PowerRequest),
     /// A vCPU stopped by itself.
     Vcpu(StopCause),
+    /// Somebody asks for something.
+    Request(Request, Reply),
+    /// A job ended.
+    JobEnded(JobId, Result<MoveOutcome, HostError>),
 }
 
 /// How other threads tell the loop something.
@@ -86,6 +94,7 @@ pub struct Control {
     signals: SignalFd,
     serial: Arc<Mutex<Serial>>,
     power: Arc<Mutex<Power>>,
+    vm: Running,
     stdin: Option<Input>,
     stdin_polls: bool,
     stdin_watched: bool,
@@ -97,22 +106,27 @@ const WAKE: u32 = 0;
 const SIGNAL: u32 = 1;
 const STDIN: u32 = 2;
 
+/// Leaves the end signals to the control loop, in this thread and all that it starts from now on. Until then they end
+/// the process at once, which leaves nothing behind.
+pub fn take_over_signals() -> Result<(), HostError> {
+    block_signals(&end_signals())
+}
+
 /// The signals that ask a VM to end.
 fn end_signals() -> SigSet {
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect()
 }
 
 impl Control {
-    /// Takes over the end signals, in this thread and all that it starts from now on, and standard input if the
-    /// guest's serial port is to have it. Until here those signals end the process at once, which leaves nothing
-    /// behind.
+    /// Takes over the end signals, which all threads have blocked, and standard input if the guest's serial port is to
+    /// have it.
     pub fn new(
         inbox: Inbox,
         serial: Arc<Mutex<Serial>>,
         power: Arc<Mutex<Power>>,
+        vm: Running,
         stdio: bool,
     ) -> Result<Self, HostError> {
-        block_signals(&end_signals())?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let signals =
             SignalFd::with_flags(&end_signals(), flags).map_err(|e| HostError::new("signalfd", e))?;
@@ -121,6 +135,7 @@ impl Control {
             signals,
             serial,
             power,
+            vm,
             stdin: stdio.then(Input::new),
             stdin_polls: true,
             stdin_watched: false,
@@ -129,8 +144,10 @@ impl Control {
         })
     }
 
-    /// Runs until the VM ends.
-    pub fn run(self) -> Result<Exit, RunError> {
+    /// Runs until the VM ends, then ends its threads. `stopping` is set in between: it lets writers go that wait for a
+    /// slow reader.
+    pub fn run(mut self, stopping: &AtomicBool) -> Result<Exit, RunError> {
+        self.vm.start();
         let _raw = self.stdin.is_some().then(RawTerminal::enter).flatten();
         let fail =
             |call| move |e: event_manager::Error| HostError::new(call, std::io::Error::other(e.to_string()));
@@ -145,6 +162,7 @@ impl Control {
             }
             let control = manager.subscriber_mut(id).map_err(fail("epoll_wait"))?;
             if let Some(end) = control.end.take() {
+                stopping.store(true, Ordering::Relaxed);
                 return Ok(end?);
             }
             timeout = if control.serve_serial() { SERIAL_SOON_MS } else { -1 };
@@ -169,6 +187,39 @@ impl Control {
             Event::Power(PowerRequest::Reset) | Event::Vcpu(StopCause::Reset) => self.finish(Ok(Exit::Reset)),
             Event::Vcpu(StopCause::TripleFault) => self.finish(Ok(Exit::TripleFault)),
             Event::Vcpu(StopCause::Failed(error)) => self.finish(Err(error)),
+            Event::Request(request, reply) => {
+                // Who asked may have gone away.
+                let _ = reply.send(self.answer(request));
+            }
+            Event::JobEnded(id, result) => self.vm.job_ended(id, result),
+        }
+    }
+
+    fn answer(&mut self, request: Request) -> Result<Answer, RequestError> {
+        match request {
+            Request::Pause => self.vm.pause(),
+            Request::Resume => self.vm.resume(),
+            Request::Affinity(vcpu, cpus) => self.vm.set_affinity(vcpu, cpus),
+            Request::Move { to, bandwidth } => self.vm.start_move(*to, bandwidth),
+            Request::PowerButton => {
+                self.press_power_button();
+                Ok(Answer::Done)
+            }
+            Request::Stop => {
+                self.finish(Ok(Exit::Killed));
+                Ok(Answer::Done)
+            }
+            Request::Reset => {
+                self.finish(Ok(Exit::Reset));
+                Ok(Answer::Done)
+            }
+        }
+    }
+
+    fn press_power_button(&self) {
+        let power = self.power.lock();
+        if let Err(error) = power.unwrap_or_else(PoisonError::into_inner).press_power_button() {
+            tracing::error!(%error, "power button");
         }
     }
 
@@ -179,11 +230,7 @@ impl Control {
             }
             tracing::info!(signal = signal.ssi_signo, "asking the guest to power off, once more stops it");
             self.asked_to_power_off = true;
-            let power = self.power.lock();
-            if let Err(error) = power.unwrap_or_else(std::sync::PoisonError::into_inner).press_power_button()
-            {
-                tracing::error!(%error, "power button");
-            }
+            self.press_power_button();
         }
     }
 

@@ -2,8 +2,8 @@
 //! no usable KVM; `NUMAVISOR_NO_SKIPS=1` makes that a failure.
 
 use crate::test_kernel::{outs, pvh_elf};
-use crate::{Error, Exit, Options, Payload, run};
-use resources::{HostTopology, OnReset, Plan, SerialSpec, VmSpec};
+use crate::{Answer, Error, Exit, JobState, MoveOutcome, Options, Payload, Request, Vm, VmHandle, VmState};
+use resources::{Bytes, HostTopology, OnReset, Plan, SerialSpec, VcpuId, VmSpec, VnodeId};
 use std::path::Path;
 
 const COM1: u16 = 0x3f8;
@@ -13,11 +13,18 @@ const KEYBOARD: u16 = 0x64;
 /// SLP_TYP 5, SLP_EN.
 const POWER_OFF: u8 = 5 << 2 | 1 << 5;
 
-/// `None` when this machine cannot run any guest.
-fn boot(spec: &VmSpec, code: &[u8]) -> Option<(Result<Exit, Error>, String)> {
-    if let Err(error) = kvm_ioctls::Kvm::new() {
+fn kvm_is_there() -> bool {
+    let result = kvm_ioctls::Kvm::new();
+    if let Err(error) = &result {
         assert!(std::env::var_os("NUMAVISOR_NO_SKIPS").is_none(), "no /dev/kvm: {error}");
         eprintln!("skipped: no /dev/kvm: {error}");
+    }
+    result.is_ok()
+}
+
+/// `None` when this machine cannot run any guest.
+fn boot(spec: &VmSpec, code: &[u8]) -> Option<(Result<Exit, Error>, String)> {
+    if !kvm_is_there() {
         return None;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -27,7 +34,7 @@ fn boot(spec: &VmSpec, code: &[u8]) -> Option<(Result<Exit, Error>, String)> {
     let payload = Payload { kernel, initramfs: None, cmdline: String::new() };
     let options =
         Options { serial: SerialSpec::File(output.clone()), on_reset: OnReset::Exit, progress: None };
-    let exit = run(plan, payload, options);
+    let exit = Vm::new(plan, payload, options).and_then(Vm::run);
     Some((exit, std::fs::read_to_string(output).unwrap()))
 }
 
@@ -77,4 +84,85 @@ fn accesses_to_nothing_are_all_ones_and_harmless() {
     if let Some((exit, output)) = boot(&VmSpec::default(), &code) {
         assert_eq!((exit.unwrap(), output.as_str()), (Exit::PowerOff, "\0\n"));
     }
+}
+
+/// A guest that never ends by itself, its handle, and how it ended.
+fn spin() -> Option<(VmHandle, std::thread::JoinHandle<Result<Exit, Error>>)> {
+    if !kvm_is_there() {
+        return None;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let kernel = dir.path().join("kernel");
+    // jmp to itself
+    std::fs::write(&kernel, pvh_elf(&[0xeb, 0xfe], true)).unwrap();
+    let spec = VmSpec { vcpus: Some(2), ..VmSpec::default() };
+    let plan = Plan::new(&spec, &HostTopology::read(Path::new("/sys")).unwrap()).unwrap();
+    let payload = Payload { kernel, initramfs: None, cmdline: String::new() };
+    let options = Options { serial: SerialSpec::None, on_reset: OnReset::Exit, progress: None };
+    let vm = Vm::new(plan, payload, options).unwrap();
+    let handle = vm.handle();
+    let thread = std::thread::spawn(move || {
+        let result = vm.run();
+        drop(dir);
+        result
+    });
+    while handle.view().state == VmState::Starting {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    Some((handle, thread))
+}
+
+#[test]
+fn a_vm_pauses_and_resumes_and_stops_on_request() {
+    let Some((handle, thread)) = spin() else { return };
+    assert_eq!(handle.view().vcpus.len(), 2);
+    for _ in 0..3 {
+        assert_eq!(handle.ask(Request::Pause).unwrap(), Answer::Done);
+        assert_eq!(handle.view().state, VmState::Paused);
+        assert_eq!(handle.ask(Request::Resume).unwrap(), Answer::Done);
+        assert_eq!(handle.view().state, VmState::Running);
+    }
+    handle.ask(Request::Stop).unwrap();
+    assert_eq!(thread.join().unwrap().unwrap(), Exit::Killed);
+    assert_eq!(handle.view().state, VmState::Ended);
+    let error = handle.ask(Request::Pause).unwrap_err().to_string();
+    assert_eq!(error, "the VM is Ended, it must run");
+}
+
+#[test]
+fn a_vcpu_thread_goes_where_it_is_sent() {
+    let Some((handle, thread)) = spin() else { return };
+    let cpus: resources::CpuSet = "0".parse().unwrap();
+    handle.ask(Request::Affinity(VcpuId(1), cpus.clone())).unwrap();
+    let vcpu = handle.view().vcpus[1].clone();
+    assert_eq!(vcpu.affinity, cpus);
+    let status = std::fs::read_to_string(format!("/proc/self/task/{}/status", vcpu.thread)).unwrap();
+    assert!(status.contains("Cpus_allowed_list:\t0\n"), "{status}");
+    assert!(handle.ask(Request::Affinity(VcpuId(9), cpus)).is_err());
+    handle.ask(Request::Stop).unwrap();
+    thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_move_to_where_a_vnode_is_looks_at_every_page_and_moves_none() {
+    let Some((handle, thread)) = spin() else { return };
+    let host = HostTopology::read(Path::new("/sys")).unwrap();
+    let home = handle.view().placement.vnodes[0].pnodes.clone();
+    let before = handle.residency(VnodeId(0)).unwrap().unwrap();
+    assert_eq!(before.foreign(&home), Bytes::ZERO);
+    let job = handle.move_vnode(VnodeId(0), &home, None, &host).unwrap();
+    let outcome = loop {
+        match handle.job(job).unwrap().state {
+            JobState::Running => std::thread::sleep(std::time::Duration::from_millis(1)),
+            state => break state,
+        }
+    };
+    assert!(matches!(outcome, JobState::Done(ref done) if *done == MoveOutcome::default()), "{outcome:?}");
+    let view = handle.job(job).unwrap();
+    assert_eq!((view.seen, view.total), (Bytes::mib(512), Bytes::mib(512)));
+    assert!(!handle.cancel(job));
+    let nowhere = handle.move_vnode(VnodeId(0), &"77".parse().unwrap(), None, &host).unwrap_err();
+    assert!(nowhere.to_string().starts_with("pnode 77: does not exist"));
+    handle.ask(Request::Stop).unwrap();
+    thread.join().unwrap().unwrap();
 }

@@ -8,24 +8,30 @@ mod console;
 mod control;
 mod cpu;
 mod firmware;
+mod handle;
 mod interrupts;
+mod jobs;
 mod kvm;
 #[cfg(test)]
 mod kvm_tests;
 mod machine;
 mod memory;
 mod pci;
+mod running;
 mod sys;
 #[cfg(any(test, feature = "test-kernel"))]
 pub mod test_kernel;
 
 pub use boot::{BootError, Payload};
 pub use firmware::{TablesError, tables};
+pub use handle::{Answer, Request, RequestError, VcpuView, VmHandle, VmState, VmView};
+pub use jobs::{JobId, JobState, JobView};
 pub use kvm::KvmError;
-pub use memory::{PrefaultError, Progress, RamError};
+pub use memory::{MoveOutcome, PrefaultError, Progress, RamError, Residency};
 pub use sys::HostError;
 
 use boot::Boot;
+use handle::Shared;
 use resources::{OnReset, Plan, SerialSpec};
 use std::sync::Arc;
 
@@ -115,22 +121,46 @@ impl Error {
     }
 }
 
-/// Runs a VM to its end. Everything that can be refused without touching memory is refused first.
-///
-/// Takes over SIGTERM, SIGINT and SIGHUP: the first asks the guest to power off, the second ends it.
-pub fn run(plan: Plan, payload: Payload, options: Options) -> Result<Exit, Error> {
-    let Options { serial, on_reset, mut progress } = options;
-    let plan = Arc::new(plan);
-    let mut boot = Boot::prepare(payload, &plan)?;
-    let tables = tables(&plan)?;
-    let kvm = kvm::KvmHost::open(&plan)?;
-    sys::prepare_kick()?;
-    loop {
-        let progress = progress.as_deref_mut().map(|p| p as &mut dyn Progress);
-        let machine = machine::Machine::start(&plan, &mut boot, &tables, &kvm, &serial, progress)?;
-        match (machine.run()?, on_reset) {
-            (Exit::Reset, OnReset::Reboot) => tracing::info!("the guest resets"),
-            (exit, _) => return Ok(exit),
+/// A VM that can start: everything that can be refused without touching memory has been looked at.
+pub struct Vm {
+    shared: Arc<Shared>,
+    plan: Arc<Plan>,
+    boot: Boot,
+    tables: acpi::TableSet,
+    kvm: kvm::KvmHost,
+    options: Options,
+}
+
+impl Vm {
+    /// Inspects the payload, encodes the tables, and asks KVM whether it can do it.
+    pub fn new(plan: Plan, payload: Payload, options: Options) -> Result<Self, Error> {
+        let plan = Arc::new(plan);
+        let boot = Boot::prepare(payload, &plan)?;
+        let tables = tables(&plan)?;
+        let kvm = kvm::KvmHost::open(&plan)?;
+        Ok(Self { shared: Shared::new(&plan), plan, boot, tables, kvm, options })
+    }
+
+    /// For other threads to look at it and ask it for things.
+    pub fn handle(&self) -> VmHandle {
+        VmHandle::new(Arc::clone(&self.shared))
+    }
+
+    /// Runs it to its end, in this thread and those it starts.
+    ///
+    /// Takes over SIGTERM, SIGINT and SIGHUP: the first asks the guest to power off, the second ends it.
+    pub fn run(self) -> Result<Exit, Error> {
+        let Self { shared, plan, mut boot, tables, kvm, options } = self;
+        let Options { serial, on_reset, mut progress } = options;
+        sys::prepare_kick()?;
+        loop {
+            let progress = progress.as_deref_mut().map(|p| p as &mut dyn Progress);
+            let machine =
+                machine::Machine::build(&shared, &plan, &mut boot, &tables, &kvm, &serial, progress)?;
+            match (machine.run()?, on_reset) {
+                (Exit::Reset, OnReset::Reboot) => tracing::info!("the guest resets"),
+                (exit, _) => return Ok(exit),
+            }
         }
     }
 }

@@ -2,33 +2,33 @@
 
 use crate::boot::Boot;
 use crate::console::Output;
-use crate::control::{Control, Event, Inbox, Notifier};
+use crate::control::{Control, Event, Inbox, Notifier, take_over_signals};
 use crate::cpu::{VcpuSetup, VcpuThreads};
 use crate::firmware::EVENT_GSI;
+use crate::handle::Shared;
 use crate::interrupts::Routes;
 use crate::kvm::KvmHost;
 use crate::memory::{GuestRam, Progress, prefault};
+use crate::running::Running;
 use crate::{Error, Exit};
 use devices::{
     BusDevice, COM1_IRQ, COM1_PORTS, I8042, I8042_COMMAND_PORTS, IOAPIC_ADDRESSES, IoApic, MmioBusBuilder,
     POWER_PORTS, PioBusBuilder, Power, Serial, SharedDevice,
 };
 use resources::{Plan, SerialSpec};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-/// A machine whose vCPUs run. Its fields go in this order: threads, then what they use.
+/// A machine whose vCPUs exist and wait.
 pub struct Machine {
-    vcpus: VcpuThreads,
-    setup: Arc<VcpuSetup>,
-    ram: Arc<GuestRam>,
     control: Control,
     stopping: Arc<AtomicBool>,
 }
 
 impl Machine {
-    /// Takes memory, loads the payload and starts the vCPUs.
-    pub fn start(
+    /// Takes memory, loads the payload and creates the vCPUs.
+    pub fn build(
+        shared: &Arc<Shared>,
         plan: &Arc<Plan>,
         boot: &mut Boot,
         tables: &acpi::TableSet,
@@ -53,22 +53,19 @@ impl Machine {
             mmio: Arc::new(mmio),
             ioapic: Arc::clone(&devices.ioapic),
         });
+        take_over_signals()?;
+        let teller = notifier.clone();
+        let stopped = move |cause| teller.send(Event::Vcpu(cause));
+        let vcpus = VcpuThreads::start(&setup, plan, &ram, entry, stopped)?;
+        let running = Running::new(Arc::clone(shared), notifier, Arc::clone(plan), vcpus, ram);
         let stdio = matches!(serial, SerialSpec::Stdio);
-        let control = Control::new(inbox, devices.serial, devices.power, stdio)?;
-        let stopped = move |cause| notifier.send(Event::Vcpu(cause));
-        let vcpus = VcpuThreads::start(Arc::clone(&setup), plan, &ram, entry, stopped)?;
-        Ok(Self { vcpus, setup, ram, control, stopping })
+        let control = Control::new(inbox, devices.serial, devices.power, running, stdio)?;
+        Ok(Self { control, stopping })
     }
 
     /// Runs until the guest or the user ends it, then takes everything down.
     pub fn run(self) -> Result<Exit, Error> {
-        let Self { mut vcpus, setup, ram, control, stopping } = self;
-        let end = control.run();
-        stopping.store(true, Ordering::Relaxed);
-        vcpus.stop();
-        drop(setup);
-        drop(ram);
-        Ok(end?)
+        Ok(self.control.run(&self.stopping)?)
     }
 }
 

@@ -36,7 +36,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         on_reset: spec.on_reset,
         progress: PrefaultBar::for_terminal().map(|bar| Box::new(bar) as Box<dyn vmm::Progress>),
     };
-    match vmm::run(plan, payload, options) {
+    match vmm::Vm::new(plan, payload, options).and_then(vmm::Vm::run) {
         Ok(vmm::Exit::PowerOff | vmm::Exit::Quit) => Ok(Status::Done.into()),
         Ok(vmm::Exit::Reset) => Ok(Status::Reset.into()),
         Ok(vmm::Exit::Killed) => Ok(Status::Killed.into()),

@@ -1,7 +1,10 @@
-//! vCPUs: what CPUID says of the topology, and the thread that runs each.
+//! vCPUs: what CPUID says of the topology, how each runs, and its thread.
 
 mod cpuid;
+mod gate;
+mod threads;
 mod vcpu;
 
 pub use cpuid::CpuidTemplate;
-pub use vcpu::{StopCause, VcpuError, VcpuSetup, VcpuThreads};
+pub use threads::VcpuThreads;
+pub use vcpu::{StopCause, VcpuError, VcpuSetup};

@@ -1,19 +1,14 @@
-//! A vCPU and its thread: pinned first, then the vCPU is created, so that KVM's own pages for it are local too.
-//! What a stop means for the VM is the control loop's decision.
+//! A vCPU: created, then run exit by exit. Its thread is `threads`' work, what a stop means for the VM the control
+//! loop's decision.
 
 use super::cpuid::CpuidTemplate;
-use crate::boot::{Entry, set_boot_registers};
-use crate::memory::{GuestRam, pin_this_thread};
-use crate::sys::{HostError, Pio, internal_suberror, kick, pio_exit};
+use super::gate::Gate;
+use crate::sys::{HostError, Pio, internal_suberror, pio_exit};
 use devices::{IoApic, MmioBus, PioBus};
 use kvm_bindings::{Msrs, kvm_msr_entry};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
-use resources::{Affinity, CpuSet, Plan, VcpuId};
-use std::os::unix::thread::JoinHandleExt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use resources::{Plan, VcpuId};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// `IA32_MTRR_DEF_TYPE` (Intel SDM volume 3, 12.11.2.1): MTRRs on, write-back by default.
 const MSR_MTRR_DEF_TYPE: u32 = 0x2ff;
@@ -21,8 +16,6 @@ const MTRR_ENABLE_WRITE_BACK: u64 = 1 << 11 | 6;
 /// `KVM_SYSTEM_EVENT_*` (`linux/kvm.h`).
 const SYSTEM_EVENT_SHUTDOWN: u32 = 1;
 const SYSTEM_EVENT_RESET: u32 = 2;
-/// How long a stopping thread is given before it is kicked again: a kick that comes just before KVM_RUN is lost.
-const KICK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Why a vCPU stopped by itself.
 #[derive(Debug)]
@@ -90,20 +83,14 @@ pub struct VcpuSetup {
     pub ioapic: Arc<Mutex<IoApic>>,
 }
 
-/// A vCPU, in its own thread.
+/// A vCPU. Belongs to the thread that created it.
 pub struct Vcpu {
     id: VcpuId,
-    fd: VcpuFd,
-}
-
-/// All vCPU threads of a VM; dropping them stops them.
-pub struct VcpuThreads {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    pub(super) fd: VcpuFd,
 }
 
 impl Vcpu {
-    fn create(setup: &VcpuSetup, plan: &Plan, id: VcpuId) -> Result<Self, VcpuError> {
+    pub(super) fn create(setup: &VcpuSetup, plan: &Plan, id: VcpuId) -> Result<Self, VcpuError> {
         let named = |error: HostError| error.of(format!("vCPU {id}"));
         let apic_id = u64::from(plan.cpus.apic_id(id).0);
         let fd = setup.vm.create_vcpu(apic_id).map_err(HostError::kvm("KVM_CREATE_VCPU")).map_err(named)?;
@@ -120,8 +107,15 @@ impl Vcpu {
     }
 
     /// Runs until stopped from outside (`None`) or by itself.
-    fn run(&mut self, setup: &VcpuSetup, stop: &AtomicBool) -> Option<StopCause> {
-        while !stop.load(Ordering::Acquire) {
+    pub(super) fn run(&mut self, setup: &VcpuSetup, gate: &Gate) -> Option<StopCause> {
+        loop {
+            if !gate.open() {
+                if !gate.pass() {
+                    return None;
+                }
+                // The guest should not take the time it waited for a lock-up. No clock, no complaint.
+                let _ = self.fd.kvmclock_ctrl();
+            }
             match self.fd.run() {
                 Ok(VcpuExit::IoOut(port, data @ [_])) => {
                     setup.pio.write(port, data);
@@ -159,7 +153,6 @@ impl Vcpu {
                 }
             }
         }
-        None
     }
 
     fn wide_port_access(&mut self, setup: &VcpuSetup) {
@@ -175,96 +168,4 @@ impl Vcpu {
         let suberror = internal_suberror(&mut self.fd);
         VcpuError::Internal { vcpu: self.id, suberror, rip, note: crate::kvm::emulation_note() }
     }
-}
-
-impl VcpuThreads {
-    /// Starts a thread per vCPU; returns when every vCPU exists and none has run yet. They run once `go` is called.
-    ///
-    /// `stopped` is called, from the vCPU's thread, when one stops by itself.
-    pub fn start(
-        setup: Arc<VcpuSetup>,
-        plan: &Arc<Plan>,
-        ram: &Arc<GuestRam>,
-        entry: Entry,
-        stopped: impl Fn(StopCause) + Clone + Send + 'static,
-    ) -> Result<Self, VcpuError> {
-        let mut all = Self { stop: Arc::new(AtomicBool::new(false)), threads: Vec::new() };
-        let (ready, created) = mpsc::channel();
-        let mut starts = Vec::new();
-        for (vcpu, vnode) in plan.topology.vcpus() {
-            let (go, wait) = mpsc::channel::<()>();
-            starts.push(go);
-            let (setup, plan, ram) = (Arc::clone(&setup), Arc::clone(plan), Arc::clone(ram));
-            let (stop, ready, stopped) = (Arc::clone(&all.stop), ready.clone(), stopped.clone());
-            let body = move || {
-                let first = (vcpu.0 == 0).then_some(entry);
-                let result = pin(&plan, vcpu, vnode).and_then(|()| Vcpu::create(&setup, &plan, vcpu));
-                let result = result.and_then(|vcpu| {
-                    first.map_or(Ok(()), |entry| {
-                        set_boot_registers(&vcpu.fd, entry, plan.cpus.max_apic_id(), &ram)
-                    })?;
-                    Ok(vcpu)
-                });
-                drop(ram);
-                match result {
-                    Err(error) => drop(ready.send(Err(error))),
-                    Ok(mut vcpu) => {
-                        drop(ready.send(Ok(())));
-                        drop(ready);
-                        if wait.recv().is_ok()
-                            && let Some(cause) = vcpu.run(&setup, &stop)
-                        {
-                            stopped(cause);
-                        }
-                    }
-                }
-            };
-            let thread =
-                std::thread::Builder::new().name(format!("vcpu{vcpu}")).stack_size(STACK).spawn(body);
-            all.threads.push(thread.map_err(|e| HostError::new("clone", e).of(format!("vCPU {vcpu}")))?);
-        }
-        drop(ready);
-        // Threads that wait to go end when their `go` is dropped, so an error here leaves nothing behind.
-        for result in created {
-            result?;
-        }
-        for go in starts {
-            let _ = go.send(());
-        }
-        Ok(all)
-    }
-
-    /// Stops all threads and waits for them.
-    pub fn stop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        for thread in self.threads.drain(..) {
-            while !thread.is_finished() {
-                kick(thread.as_pthread_t());
-                std::thread::sleep(KICK_AGAIN);
-            }
-            let _ = thread.join();
-        }
-    }
-}
-
-/// The run loop and the devices behind it need a few KiB; untouched stack costs nothing.
-const STACK: usize = 256 << 10;
-
-impl Drop for VcpuThreads {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-fn pin(plan: &Plan, vcpu: VcpuId, vnode: resources::VnodeId) -> Result<(), VcpuError> {
-    let placed = plan.placement.vnodes.get(vnode.index()).and_then(|p| p.vcpus.get(&vcpu));
-    let affinity = plan.topology.vnode(vnode).map(|v| v.affinity);
-    match (placed, affinity) {
-        (Some(cpus), Some(Affinity::Hard | Affinity::Soft)) => pin_to(cpus, vcpu),
-        (_, Some(Affinity::None) | None) | (None, _) => Ok(()),
-    }
-}
-
-fn pin_to(cpus: &CpuSet, vcpu: VcpuId) -> Result<(), VcpuError> {
-    pin_this_thread(cpus).map_err(|error| error.of(format!("vCPU {vcpu} to CPUs {cpus}")).into())
 }

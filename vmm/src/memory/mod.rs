@@ -1,9 +1,13 @@
 //! Guest memory: a mapping or two per vnode, each under its policy before anything touches it.
 //! Where a vnode lies was decided in `resources`; the calls themselves are in `sys`.
 
+mod moves;
 mod policy;
 mod prefault;
 mod ram;
+mod residency;
 
-pub use prefault::{PrefaultError, Progress, pin_this_thread, prefault};
+pub use moves::{MemoryMove, MoveOutcome, MoveProgress, move_memory};
+pub use prefault::{PrefaultError, Progress, kernel_cpus, pin_this_thread, prefault};
 pub use ram::{GuestRam, RamError, RamRegion};
+pub use residency::Residency;

@@ -149,11 +149,17 @@ fn take(ram: &GuestRam, region: &RamRegion, offset: usize, length: usize) -> Res
 
 /// Lets this thread run on `cpus` only.
 pub fn pin_this_thread(cpus: &CpuSet) -> Result<(), HostError> {
+    let set = kernel_cpus(cpus)?;
+    sched_setaffinity(Pid::from_raw(0), &set)
+        .map_err(|e| HostError::new("sched_setaffinity", e).of(format!("CPUs {cpus}")))
+}
+
+/// A set of CPUs as the kernel takes it.
+pub fn kernel_cpus(cpus: &CpuSet) -> Result<KernelCpuSet, HostError> {
     let mut set = KernelCpuSet::new();
     for cpu in cpus.iter() {
         set.set(cpu.index())
             .map_err(|e| HostError::new("sched_setaffinity", e).of(format!("CPUs {cpus}")))?;
     }
-    sched_setaffinity(Pid::from_raw(0), &set)
-        .map_err(|e| HostError::new("sched_setaffinity", e).of(format!("CPUs {cpus}")))
+    Ok(set)
 }

@@ -2,7 +2,7 @@
 //! Which policy and which advice is `memory`'s decision.
 
 use super::errno::HostError;
-use resources::{Bytes, NodeSet};
+use resources::{Bytes, NodeSet, PnodeId};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use vm_memory::VolatileSlice;
@@ -77,11 +77,10 @@ pub enum Advice {
 }
 
 /// Where a page lies.
-#[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageStatus {
     /// On this node.
-    On(resources::PnodeId),
+    On(PnodeId),
     /// Not touched yet.
     Absent,
     /// The kernel would not tell; its errno.
@@ -232,29 +231,61 @@ impl Mapping {
     }
 
     /// Where the pages at these offsets lie, from `move_pages(2)`; nothing is moved.
-    #[cfg(test)]
     pub fn locate(&self, offsets: &[usize]) -> Result<Vec<PageStatus>, HostError> {
-        let pages: Vec<*mut libc::c_void> = offsets
-            .iter()
-            .map(|offset| self.start.as_ptr().wrapping_byte_add((*offset).min(self.size - 1)))
-            .collect();
-        let mut status: Vec<libc::c_int> = vec![0; pages.len()];
-        let none: *const libc::c_int = std::ptr::null();
-        // SAFETY: both arrays have `pages.len()` entries; without target nodes the call only writes `status`.
+        self.move_pages(offsets, None)
+    }
+
+    /// Moves the page at each offset to the node beside it, and says where each lies afterwards. A huge page moves as a
+    /// whole when any of its offsets is named; name one only, as the kernel stumbles over the others.
+    pub fn relocate(&self, offsets: &[usize], nodes: &[PnodeId]) -> Result<Vec<PageStatus>, HostError> {
+        let number = |node: &PnodeId| libc::c_int::try_from(node.0).unwrap_or(libc::c_int::MAX);
+        let nodes: Vec<libc::c_int> = nodes.iter().map(number).collect();
+        if nodes.len() != offsets.len() {
+            return Err(HostError::new("move_pages", std::io::Error::from_raw_os_error(libc::EINVAL)));
+        }
+        self.move_pages(offsets, Some(&nodes))
+    }
+
+    fn move_pages(
+        &self,
+        offsets: &[usize],
+        nodes: Option<&[libc::c_int]>,
+    ) -> Result<Vec<PageStatus>, HostError> {
+        const MPOL_MF_MOVE: libc::c_int = 1 << 1;
+        let last = self.size - 1;
+        let pages: Vec<*mut libc::c_void> =
+            offsets.iter().map(|offset| self.start.as_ptr().wrapping_byte_add((*offset).min(last))).collect();
+        // What the call does not get to keeps this.
+        let mut status: Vec<libc::c_int> = vec![-libc::EINPROGRESS; pages.len()];
+        let nodes = nodes.map_or(std::ptr::null(), <[libc::c_int]>::as_ptr);
+        // SAFETY: all arrays have `pages.len()` entries; the pages' content does not change wherever they go.
         let result = unsafe {
-            libc::syscall(libc::SYS_move_pages, 0, pages.len(), pages.as_ptr(), none, status.as_mut_ptr(), 0)
+            libc::syscall(
+                libc::SYS_move_pages,
+                0,
+                pages.len(),
+                pages.as_ptr(),
+                nodes,
+                status.as_mut_ptr(),
+                MPOL_MF_MOVE,
+            )
         };
-        if result < 0 {
+        // ENOENT: every page was where it should be, or absent. ENOMEM comes with the statuses of what was moved.
+        let refused = result < 0 && !matches!(last_errno(), libc::ENOENT | libc::ENOMEM);
+        if refused {
             return Err(HostError::last("move_pages"));
         }
         Ok(status.into_iter().map(page_status).collect())
     }
 }
 
-#[cfg(test)]
+fn last_errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
 fn page_status(status: libc::c_int) -> PageStatus {
     match u32::try_from(status) {
-        Ok(node) => PageStatus::On(resources::PnodeId(node)),
+        Ok(node) => PageStatus::On(PnodeId(node)),
         Err(_) if status == -libc::ENOENT || status == -libc::EFAULT => PageStatus::Absent,
         Err(_) => PageStatus::Unknown(-status),
     }

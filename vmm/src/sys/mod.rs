@@ -12,7 +12,7 @@ mod pio;
 mod thread;
 
 pub use errno::HostError;
-pub use mapping::{Advice, Backing, Mapping, Mode, NodeMask};
+pub use mapping::{Advice, Backing, Mapping, Mode, NodeMask, PageStatus};
 pub use memslot::{internal_suberror, set_memslot};
 pub use pio::{Pio, pio_exit};
 pub use thread::{block_signals, kick, prepare_kick};

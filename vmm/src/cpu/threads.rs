@@ -1,0 +1,153 @@
+//! The thread of each vCPU: pinned first, then the vCPU is created, so that KVM's own pages for it are local too.
+
+use super::gate::{Gate, Wanted};
+use super::vcpu::{StopCause, Vcpu, VcpuError, VcpuSetup};
+use crate::boot::{Entry, set_boot_registers};
+use crate::memory::{GuestRam, kernel_cpus, pin_this_thread};
+use crate::sys::{HostError, kick};
+use nix::sched::sched_setaffinity;
+use nix::unistd::{Pid, gettid};
+use resources::{Affinity, CpuSet, Plan, VcpuId, VnodeId};
+use std::os::unix::thread::JoinHandleExt;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The run loop and the devices behind it need a few KiB; untouched stack costs nothing.
+const STACK: usize = 256 << 10;
+/// A kick that comes just before KVM_RUN is lost, so it is repeated.
+const KICK_AGAIN: Duration = Duration::from_millis(1);
+/// A vCPU that handles an exit for longer waits for a slow reader of its serial port; a pause does not wait for that.
+const PAUSE_WITHIN: Duration = Duration::from_millis(200);
+
+/// All vCPU threads of a VM; dropping them ends them.
+pub struct VcpuThreads {
+    gate: Arc<Gate>,
+    threads: Vec<VcpuThread>,
+}
+
+/// One of them.
+struct VcpuThread {
+    vcpu: VcpuId,
+    id: Pid,
+    thread: JoinHandle<()>,
+}
+
+impl VcpuThreads {
+    /// Starts a thread per vCPU; returns when every vCPU exists. None runs before [`Self::run`].
+    ///
+    /// `stopped` is called, from the vCPU's thread, when one stops by itself.
+    pub fn start(
+        setup: &Arc<VcpuSetup>,
+        plan: &Arc<Plan>,
+        ram: &Arc<GuestRam>,
+        entry: Entry,
+        stopped: impl Fn(StopCause) + Clone + Send + 'static,
+    ) -> Result<Self, VcpuError> {
+        let mut all = Self { gate: Arc::new(Gate::new()), threads: Vec::new() };
+        for (vcpu, vnode) in plan.topology.vcpus() {
+            let (created, result) = mpsc::channel();
+            let (setup, plan, ram) = (Arc::clone(setup), Arc::clone(plan), Arc::clone(ram));
+            let (gate, stopped) = (Arc::clone(&all.gate), stopped.clone());
+            let body = move || {
+                let vcpu = create(&setup, &plan, &ram, entry, vcpu, vnode);
+                drop((plan, ram));
+                let (answer, vcpu) = match vcpu {
+                    Ok(vcpu) => (Ok(gettid()), Some(vcpu)),
+                    Err(error) => (Err(error), None),
+                };
+                let _ = created.send(answer);
+                if let Some(cause) = vcpu.and_then(|mut vcpu| vcpu.run(&setup, &gate)) {
+                    stopped(cause);
+                }
+            };
+            let builder = std::thread::Builder::new().name(format!("vcpu{vcpu}")).stack_size(STACK);
+            let died = |e: std::io::Error| HostError::new("clone", e).of(format!("vCPU {vcpu}"));
+            let thread = builder.spawn(body).map_err(died)?;
+            // One after the other: KVM takes them under one lock anyway.
+            let id = result.recv().map_err(|e| died(std::io::Error::other(e)))??;
+            all.threads.push(VcpuThread { vcpu, id, thread });
+        }
+        Ok(all)
+    }
+
+    /// Lets all vCPUs run.
+    pub fn run(&self) {
+        self.gate.set(Wanted::Run);
+    }
+
+    /// Has all vCPUs wait. If one does not come in time all run on, and it is named.
+    pub fn pause(&self) -> Result<(), VcpuId> {
+        self.gate.set(Wanted::Wait);
+        let deadline = Instant::now() + PAUSE_WITHIN;
+        while self.gate.waiting() < self.threads.len() {
+            if Instant::now() > deadline {
+                self.gate.set(Wanted::Run);
+                return Err(self.threads.first().map_or(VcpuId(0), |thread| thread.vcpu));
+            }
+            self.threads.iter().for_each(VcpuThread::kick);
+            std::thread::sleep(KICK_AGAIN);
+        }
+        Ok(())
+    }
+
+    /// Ends all threads and waits for them.
+    pub fn stop(&mut self) {
+        self.gate.set(Wanted::End);
+        for thread in self.threads.drain(..) {
+            while !thread.thread.is_finished() {
+                thread.kick();
+                std::thread::sleep(KICK_AGAIN);
+            }
+            let _ = thread.thread.join();
+        }
+    }
+
+    /// Each vCPU and its thread.
+    pub fn ids(&self) -> impl Iterator<Item = (VcpuId, i32)> + '_ {
+        self.threads.iter().map(|thread| (thread.vcpu, thread.id.as_raw()))
+    }
+
+    /// Changes where a vCPU's thread may run; `None` when there is no such vCPU.
+    pub fn set_affinity(&self, vcpu: VcpuId, cpus: &CpuSet) -> Option<Result<(), HostError>> {
+        let thread = self.threads.iter().find(|thread| thread.vcpu == vcpu)?;
+        let set = kernel_cpus(cpus).and_then(|set| {
+            sched_setaffinity(thread.id, &set).map_err(|e| HostError::new("sched_setaffinity", e))
+        });
+        Some(set.map_err(|error| error.of(format!("vCPU {vcpu} to CPUs {cpus}"))))
+    }
+}
+
+impl Drop for VcpuThreads {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl VcpuThread {
+    fn kick(&self) {
+        kick(self.thread.as_pthread_t());
+    }
+}
+
+fn create(
+    setup: &VcpuSetup,
+    plan: &Plan,
+    ram: &GuestRam,
+    entry: Entry,
+    id: VcpuId,
+    vnode: VnodeId,
+) -> Result<Vcpu, VcpuError> {
+    let placed = plan.placement.vnodes.get(vnode.index()).and_then(|placement| placement.vcpus.get(&id));
+    match (placed, plan.topology.vnode(vnode).map(|vnode| vnode.affinity)) {
+        (Some(cpus), Some(Affinity::Hard | Affinity::Soft)) => {
+            pin_this_thread(cpus).map_err(|error| error.of(format!("vCPU {id} to CPUs {cpus}")))?;
+        }
+        (_, Some(Affinity::None) | None) | (None, _) => {}
+    }
+    let vcpu = Vcpu::create(setup, plan, id)?;
+    if id == VcpuId(0) {
+        set_boot_registers(&vcpu.fd, entry, plan.cpus.max_apic_id(), ram)?;
+    }
+    Ok(vcpu)
+}

@@ -1,0 +1,248 @@
+//! How other threads look at a running VM and ask it for things. The control loop decides; nothing here changes a VM
+//! by itself.
+
+use crate::control::{Event, Notifier};
+use crate::jobs::{JobId, JobView, Jobs};
+use crate::memory::{GuestRam, Residency};
+use crate::sys::HostError;
+use resources::replacement::{ReplacementError, replace};
+use resources::{Bytes, CpuSet, HostTopology, NodeSet, Placement, Plan, VcpuId, VnodeId, VnodePlacement};
+use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+use std::time::Duration;
+
+/// The control loop answers within microseconds; past this it is stuck and the caller should know.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// How a VM stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VmState {
+    /// Memory is taken, the payload loaded.
+    Starting,
+    /// vCPUs run.
+    Running,
+    /// vCPUs wait.
+    Paused,
+    /// Over.
+    Ended,
+}
+
+/// A vCPU as others see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VcpuView {
+    /// Which.
+    pub id: VcpuId,
+    /// Its thread.
+    pub thread: i32,
+    /// The CPUs it may run on.
+    pub affinity: CpuSet,
+}
+
+/// What the control loop publishes.
+#[derive(Debug, Clone)]
+pub struct VmView {
+    /// How it stands.
+    pub state: VmState,
+    /// Where everything lies now.
+    pub placement: Placement,
+    /// By vCPU id; empty until they run.
+    pub vcpus: Vec<VcpuView>,
+}
+
+/// What can be asked of the control loop.
+#[derive(Debug)]
+pub enum Request {
+    /// Stop the vCPUs until further notice.
+    Pause,
+    /// Let them run again.
+    Resume,
+    /// Press the power button.
+    PowerButton,
+    /// End the VM now.
+    Stop,
+    /// Reset the guest.
+    Reset,
+    /// Change where a vCPU may run.
+    Affinity(VcpuId, CpuSet),
+    /// Move a vnode.
+    Move {
+        /// Where to; made for the placement of now.
+        to: Box<VnodePlacement>,
+        /// Bytes per second.
+        bandwidth: Option<Bytes>,
+    },
+}
+
+/// What the control loop answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It is done.
+    Done,
+    /// A job does it.
+    Started(JobId),
+}
+
+/// Why a request is not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// Not in this state.
+    #[error("the VM is {state:?}, {needs}")]
+    State {
+        /// How it stands.
+        state: VmState,
+        /// How it should.
+        needs: &'static str,
+    },
+    /// Another job is at it.
+    #[error("vnode {vnode} is being moved by job {}", .job.0)]
+    Busy {
+        /// Which vnode.
+        vnode: VnodeId,
+        /// Which job.
+        job: JobId,
+    },
+    /// No such vCPU.
+    #[error("vCPU {0}: does not exist")]
+    NoSuchVcpu(VcpuId),
+    /// The vnode cannot go there.
+    #[error(transparent)]
+    Replacement(#[from] ReplacementError),
+    /// The host refused.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A vCPU did not stop in time; all run on.
+    #[error("vCPU {0} did not stop in time, the VM runs on")]
+    NotStopped(VcpuId),
+    /// The loop did not answer.
+    #[error("the VM did not answer in time")]
+    NoAnswer,
+}
+
+pub(crate) type Reply = mpsc::SyncSender<Result<Answer, RequestError>>;
+
+/// The part of a handle that changes when the guest starts again.
+struct Link {
+    notifier: Notifier,
+    ram: Weak<GuestRam>,
+}
+
+/// What handles share with the control loop.
+pub(crate) struct Shared {
+    plan: Arc<Plan>,
+    view: Mutex<Arc<VmView>>,
+    link: Mutex<Option<Link>>,
+    pub(crate) jobs: Jobs,
+}
+
+impl Shared {
+    pub(crate) fn new(plan: &Arc<Plan>) -> Arc<Self> {
+        let view = VmView { state: VmState::Starting, placement: plan.placement.clone(), vcpus: Vec::new() };
+        Arc::new(Self {
+            plan: Arc::clone(plan),
+            view: Mutex::new(Arc::new(view)),
+            link: Mutex::new(None),
+            jobs: Jobs::default(),
+        })
+    }
+
+    pub(crate) fn publish(&self, view: VmView) {
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+    }
+
+    pub(crate) fn connect(&self, notifier: Notifier, ram: &Arc<GuestRam>) {
+        let link = Link { notifier, ram: Arc::downgrade(ram) };
+        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
+    }
+
+    pub(crate) fn disconnect(&self, state: VmState) {
+        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let now = self.view();
+        self.publish(VmView { state, placement: now.placement.clone(), vcpus: Vec::new() });
+    }
+
+    pub(crate) fn view(&self) -> Arc<VmView> {
+        Arc::clone(&self.view.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A VM from outside. Cheap to clone; outlives the VM.
+#[derive(Clone)]
+pub struct VmHandle {
+    shared: Arc<Shared>,
+}
+
+impl VmHandle {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// What was decided before the start.
+    pub fn plan(&self) -> &Plan {
+        &self.shared.plan
+    }
+
+    /// What the control loop published last. Never waits for it.
+    pub fn view(&self) -> Arc<VmView> {
+        self.shared.view()
+    }
+
+    /// Where the pages of a vnode lie, asked from the kernel now; `None` unless the VM runs. Takes about a second for
+    /// 40 GiB.
+    pub fn residency(&self, vnode: VnodeId) -> Option<Result<Residency, HostError>> {
+        let ram = {
+            let link = self.shared.link.lock().unwrap_or_else(PoisonError::into_inner);
+            link.as_ref()?.ram.upgrade()?
+        };
+        Some(Residency::measure(&ram, vnode))
+    }
+
+    /// Asks the control loop and waits for its answer, which is a matter of microseconds but for a pause.
+    pub fn ask(&self, request: Request) -> Result<Answer, RequestError> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        {
+            let link = self.shared.link.lock().unwrap_or_else(PoisonError::into_inner);
+            let state = self.view().state;
+            let link = link.as_ref().ok_or(RequestError::State { state, needs: "it must run" })?;
+            link.notifier.send(Event::Request(request, reply));
+        }
+        match answer.recv_timeout(ANSWER) {
+            Ok(answer) => answer,
+            Err(mpsc::RecvTimeoutError::Timeout) => Err(RequestError::NoAnswer),
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                Err(RequestError::State { state: self.view().state, needs: "it must run" })
+            }
+        }
+    }
+
+    /// Starts moving a vnode to other pnodes, as `host` is now; its vCPU threads follow when its memory is there.
+    pub fn move_vnode(
+        &self,
+        vnode: VnodeId,
+        to: &NodeSet,
+        bandwidth: Option<Bytes>,
+        host: &HostTopology,
+    ) -> Result<JobId, RequestError> {
+        let residency = self.residency(vnode).transpose()?.unwrap_or_default();
+        let there = residency.on.iter().filter(|(pnode, _)| to.contains(**pnode));
+        let there = there.fold(Bytes::ZERO, |sum, (_, bytes)| sum.saturating_add(*bytes));
+        let to = replace(&self.plan().topology, &self.view().placement, host, vnode, to, there)?;
+        match self.ask(Request::Move { to: Box::new(to), bandwidth })? {
+            Answer::Started(job) => Ok(job),
+            Answer::Done => Err(RequestError::NoAnswer),
+        }
+    }
+
+    /// All jobs that are remembered, oldest first.
+    pub fn jobs(&self) -> Vec<JobView> {
+        self.shared.jobs.views()
+    }
+
+    /// One job.
+    pub fn job(&self, id: JobId) -> Option<JobView> {
+        self.shared.jobs.view(id)
+    }
+
+    /// Asks a job to end after the chunk it is at; false when it is not running.
+    pub fn cancel(&self, id: JobId) -> bool {
+        self.shared.jobs.cancel(id)
+    }
+}

@@ -1,0 +1,156 @@
+//! A VM's state while it runs: its vCPUs, its memory, where both lie now, and the work under way. Only the control loop
+//! has it, so nothing here needs a lock.
+
+use crate::control::{Event, Notifier};
+use crate::cpu::VcpuThreads;
+use crate::handle::{Answer, RequestError, Shared, VcpuView, VmState, VmView};
+use crate::jobs::{JobId, JobState};
+use crate::memory::{GuestRam, MemoryMove, MoveOutcome};
+use crate::sys::HostError;
+use resources::{Affinity, Bytes, CpuSet, Placement, Plan, VcpuId, VnodePlacement};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// The state.
+pub struct Running {
+    shared: Arc<Shared>,
+    notifier: Notifier,
+    plan: Arc<Plan>,
+    placement: Placement,
+    affinity: BTreeMap<VcpuId, CpuSet>,
+    paused: bool,
+    movers: Vec<JoinHandle<()>>,
+    // Threads first, then the memory that they use.
+    vcpus: VcpuThreads,
+    ram: Arc<GuestRam>,
+}
+
+impl Running {
+    /// vCPUs exist and wait.
+    pub fn new(
+        shared: Arc<Shared>,
+        notifier: Notifier,
+        plan: Arc<Plan>,
+        vcpus: VcpuThreads,
+        ram: Arc<GuestRam>,
+    ) -> Self {
+        let placement = plan.placement.clone();
+        let affinity = placement.vnodes.iter().flat_map(|vnode| vnode.vcpus.clone()).collect();
+        Self { shared, notifier, plan, placement, affinity, paused: false, movers: Vec::new(), vcpus, ram }
+    }
+
+    /// Lets the vCPUs run, and others look and ask.
+    pub fn start(&mut self) {
+        self.shared.connect(self.notifier.clone(), &self.ram);
+        self.publish();
+        self.vcpus.run();
+    }
+
+    /// Stops the vCPUs.
+    pub fn pause(&mut self) -> Result<Answer, RequestError> {
+        if !self.paused {
+            self.vcpus.pause().map_err(RequestError::NotStopped)?;
+            self.paused = true;
+            self.publish();
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Lets them run again.
+    pub fn resume(&mut self) -> Result<Answer, RequestError> {
+        if self.paused {
+            self.paused = false;
+            self.publish();
+            self.vcpus.run();
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Changes where a vCPU may run.
+    pub fn set_affinity(&mut self, vcpu: VcpuId, cpus: CpuSet) -> Result<Answer, RequestError> {
+        self.vcpus.set_affinity(vcpu, &cpus).ok_or(RequestError::NoSuchVcpu(vcpu))??;
+        self.affinity.insert(vcpu, cpus);
+        self.publish();
+        Ok(Answer::Done)
+    }
+
+    /// Starts moving a vnode's memory. Its vCPUs follow when that is done.
+    pub fn start_move(
+        &mut self,
+        to: VnodePlacement,
+        bandwidth: Option<Bytes>,
+    ) -> Result<Answer, RequestError> {
+        let no_such = || resources::replacement::ReplacementError::NoSuchVnode(to.vnode);
+        let vnode = self.plan.topology.vnode(to.vnode).ok_or_else(no_such)?;
+        if let Some(job) = self.shared.jobs.moving(to.vnode) {
+            return Err(RequestError::Busy { vnode: to.vnode, job });
+        }
+        let from = self.placement.vnodes.get(to.vnode.index()).ok_or_else(no_such)?.clone();
+        let job = MemoryMove { vnode: to.vnode, to: to.pnodes.clone(), policy: vnode.policy, bandwidth };
+        let notifier = self.notifier.clone();
+        let ended = move |id, result| notifier.send(Event::JobEnded(id, result));
+        let (id, thread) = self.shared.jobs.start_move(Arc::clone(&self.ram), job, [from, to], ended)?;
+        self.movers.retain(|mover| !mover.is_finished());
+        self.movers.push(thread);
+        Ok(Answer::Started(id))
+    }
+
+    /// A move ended. If every page was looked at the vnode is there, but for pages left behind, and its vCPUs follow;
+    /// otherwise its policy is the new one, its pages are on both sides, and its vCPUs stay.
+    pub fn job_ended(&mut self, id: JobId, result: Result<MoveOutcome, HostError>) {
+        let Some((vnode, to, state)) = self.shared.jobs.end(id, result) else {
+            return;
+        };
+        match state {
+            JobState::Done(_) => {
+                self.follow(&to);
+                if let Some(place) = self.placement.vnodes.get_mut(vnode.index()) {
+                    *place = to;
+                }
+                self.publish();
+            }
+            JobState::Cancelled(_) | JobState::Failed(_) | JobState::Running => {}
+        }
+    }
+
+    fn follow(&mut self, to: &VnodePlacement) {
+        let bound = self.plan.topology.vnode(to.vnode).is_some_and(|vnode| vnode.affinity != Affinity::None);
+        for (vcpu, cpus) in to.vcpus.iter().filter(|_| bound) {
+            match self.set_affinity(*vcpu, cpus.clone()) {
+                Ok(_) => {}
+                Err(error) => tracing::error!(%error, "vCPU does not follow its vnode"),
+            }
+        }
+    }
+
+    /// How it stands.
+    pub fn state(&self) -> VmState {
+        if self.paused { VmState::Paused } else { VmState::Running }
+    }
+
+    fn publish(&self) {
+        let vcpu = |(id, thread)| VcpuView {
+            id,
+            thread,
+            affinity: self.affinity.get(&id).cloned().unwrap_or_default(),
+        };
+        self.shared.publish(VmView {
+            state: self.state(),
+            placement: self.placement.clone(),
+            vcpus: self.vcpus.ids().map(vcpu).collect(),
+        });
+    }
+}
+
+impl Drop for Running {
+    /// Nobody can ask any more; then threads end, and only then memory goes.
+    fn drop(&mut self) {
+        self.shared.disconnect(VmState::Ended);
+        self.shared.jobs.cancel_all();
+        self.vcpus.stop();
+        for mover in self.movers.drain(..) {
+            let _ = mover.join();
+        }
+    }
+}
