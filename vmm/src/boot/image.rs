@@ -47,6 +47,14 @@ pub enum ImageError {
     /// A header ends early or contradicts itself.
     #[error("damaged {0} header")]
     Damaged(&'static str),
+    /// The file is shorter than its header says.
+    #[error("cut short: its header promises {promised} bytes, it has {length}")]
+    CutShort {
+        /// By the header.
+        promised: u64,
+        /// In the file.
+        length: u64,
+    },
     /// A bzImage without the 64-bit entry.
     #[error(
         "a 32-bit or very old bzImage, must have a 64-bit entry point (boot protocol 2.12, XLF_KERNEL_64)"
@@ -105,8 +113,14 @@ fn inspect_bzimage(length: u64, head: &[u8]) -> Result<BzImage, ImageError> {
     }
     let setup_sectors = if head[0x1f1] == 0 { 4 } else { u64::from(head[0x1f1]) };
     let size = length.checked_sub((setup_sectors + 1) * 512).filter(|size| *size > 0);
+    let size = size.ok_or(ImageError::Damaged("bzImage"))?;
+    // In paragraphs of 16 bytes, the last of which need not be whole.
+    let promised = u64::from(u32_at(head, 0x1f4)) * 16;
+    if size + 16 <= promised {
+        return Err(ImageError::CutShort { promised: promised + length - size, length });
+    }
     Ok(BzImage {
-        size: size.ok_or(ImageError::Damaged("bzImage"))?,
+        size,
         preferred_address: u64_at(head, 0x258),
         init_size: u64::from(u32_at(head, 0x260)),
         initramfs_max: u64::from(u32_at(head, 0x22c)),
@@ -229,6 +243,21 @@ mod tests {
         let mut bytes = vec![0; 8192];
         bytes[0x202..0x206].copy_from_slice(b"HdrS");
         assert!(matches!(inspect(bytes), Err(ImageError::No64BitEntry)));
+    }
+
+    #[test]
+    fn a_bzimage_that_was_cut_short_is_refused() {
+        let mut bytes = vec![0; 8192];
+        bytes[0x202..0x206].copy_from_slice(b"HdrS");
+        bytes[0x206..0x208].copy_from_slice(&0x20f_u16.to_le_bytes());
+        bytes[0x211] = 1;
+        bytes[0x236] = 1;
+        bytes[0x1f1] = 3;
+        bytes[0x1f4..0x1f8].copy_from_slice(&((8192 - 2048_u32) / 16).to_le_bytes());
+        assert!(matches!(inspect(bytes.clone()), Ok(KernelImage::BzImage(image)) if image.size == 6144));
+        bytes.truncate(8192 - 16);
+        let error = inspect(bytes).unwrap_err().to_string();
+        assert_eq!(error, "cut short: its header promises 8192 bytes, it has 8176");
     }
 
     proptest! {
