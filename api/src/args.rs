@@ -4,7 +4,9 @@
 mod config;
 mod distance;
 mod help;
+mod hmat;
 mod numa;
+mod pin;
 mod refuse;
 mod vm;
 

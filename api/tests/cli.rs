@@ -111,6 +111,19 @@ fn cases() -> Vec<(&'static str, HostShape, Vec<&'static str>)> {
                 "--numa=id=2,memory=4G,vcpus=4,pnode=0,policy=preferred",
             ],
         ),
+        (
+            "tiers",
+            HostShape::new(2).cpus(1, ""),
+            vec![
+                "--numa=id=0,memory=1G,vcpus=[0-1],pnode=0",
+                "--numa=id=1,memory=1G,vcpus=[],pnode=1,initiator=0",
+                "--attribute=0:0,latency=80ns,bandwidth=20G",
+                "--attribute=0:1,read-latency=200,write-latency=350,read-bandwidth=8G",
+                "--memory-cache=vnode=1,size=512M,level=1,associativity=direct,policy=write-back,line=64",
+                "--memory-cache=vnode=1,size=4G,level=2",
+                "--pin=1=node:0,^0",
+            ],
+        ),
         ("eight", HostShape::new(8).distance(0, 7, 255), vec!["--vnodes=8", "--vcpus=300", "--memory=8G"]),
         ("sixty-four", HostShape::new(64), vec!["--vnodes=64", "--memory=4G"]),
     ]
@@ -195,7 +208,7 @@ fn bad_machines_are_refused_in_one_line() {
     let cases = [
         (
             "--numa id=0,mem=1G",
-            "--numa[0].mem: unknown key, must be one of id, memory, vcpus, pnode, policy, affinity, pages, prefault, latency, bandwidth",
+            "--numa[0].mem: unknown key, must be one of id, memory, vcpus, pnode, policy, affinity, pages, prefault, latency, bandwidth, initiator",
         ),
         (
             "--numa id=0,memory=64M,vcpus=[0-1] --numa id=1,memory=64M,vcpus=[1-2]",

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attributes;
+pub mod cpu_list;
 pub mod cpu_topology;
 pub mod distance;
 pub mod host;
@@ -19,7 +20,8 @@ pub mod test_host;
 pub mod topology;
 pub mod units;
 
-pub use attributes::{AccessAttributes, MemoryAttributes};
+pub use attributes::{AccessAttributes, MemoryAttributes, MemorySideCache, PairAttributes};
+pub use cpu_list::CpuList;
 pub use cpu_topology::CpuTopology;
 pub use distance::{Distance, DistanceMatrix};
 pub use host::{HostError, HostTopology, Pnode};
@@ -29,6 +31,9 @@ pub use pci_map::{PciMap, PciSegment};
 pub use placement::{Placement, PlacementError, Shortfall, VnodePlacement};
 pub use plan::{Plan, PlanError};
 pub use set::{CpuSet, IdSet, NodeSet, VcpuSet};
-pub use spec::{Affinity, MemoryPolicy, OnReset, PageSize, SerialSpec, VmSpec, VnodeSpec};
+pub use spec::{
+    Affinity, AttributeSpec, CacheSpec, MemoryPolicy, OnReset, PageSize, PinSpec, SerialSpec, VmSpec,
+    VnodeSpec,
+};
 pub use topology::{SpecError, VmTopology, Vnode};
 pub use units::Bytes;

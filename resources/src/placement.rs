@@ -15,6 +15,8 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use cpus::Pins;
+
 pub use error::PlacementError;
 
 /// Where every vnode lies and where every vCPU may run.
@@ -147,16 +149,24 @@ impl Placement {
     /// what a vnode takes is gone for those after it. Fails when a strict wish cannot be kept, with the numbers.
     pub fn new(topology: &VmTopology, host: &HostTopology) -> Result<Self, PlacementError> {
         let mut room = Room::new(host);
-        let vnodes = topology.vnodes().iter().map(|vnode| place(vnode, host, &mut room));
+        let pins = cpus::pinned(topology, host)?;
+        // A CPU that one vCPU alone was pinned to is no other vCPU's.
+        pins.values().filter(|cpus| cpus.len() == 1).for_each(|cpu| room.pin(cpu));
+        let vnodes = topology.vnodes().iter().map(|vnode| place(vnode, host, &pins, &mut room));
         Ok(Self { vnodes: vnodes.collect::<Result<_, _>>()? })
     }
 }
 
-fn place(vnode: &Vnode, host: &HostTopology, room: &mut Room) -> Result<VnodePlacement, PlacementError> {
+fn place(
+    vnode: &Vnode,
+    host: &HostTopology,
+    pins: &Pins,
+    room: &mut Room,
+) -> Result<VnodePlacement, PlacementError> {
     let mut shortfalls = Vec::new();
     let (home, why) = match &vnode.asked {
         Some(asked) => (asked.clone(), Reason::Asked),
-        None => choose(vnode, host, room)?,
+        None => choose(vnode, host, pins, room)?,
     };
     check_exists(vnode, &home, host)?;
     let pnodes = memory_pnodes(vnode, &home, host, &mut shortfalls)?;
@@ -168,7 +178,7 @@ fn place(vnode: &Vnode, host: &HostTopology, room: &mut Room) -> Result<VnodePla
         .filter(|pnode| cpu_pnodes.contains(pnode.id))
         .flat_map(|pnode| pnode.cpus.iter())
         .collect();
-    let vcpus = cpus::spread(vnode, &cpu_pnodes, host, room, &mut shortfalls);
+    let vcpus = cpus::spread(vnode, &cpu_pnodes, host, pins, room, &mut shortfalls);
     Ok(VnodePlacement { vnode: vnode.id, pnodes, cpu_pnodes, cpus, vcpus, why, shortfalls })
 }
 
@@ -214,8 +224,19 @@ fn memory_pnodes(
     Ok(NodeSet::one(nearest))
 }
 
-/// The pnode with the most room for a vnode that named none.
-fn choose(vnode: &Vnode, host: &HostTopology, room: &Room) -> Result<(NodeSet, Reason), PlacementError> {
+/// The pnode with the most room for a vnode that named none: among those with CPUs that its vCPUs are pinned to, if
+/// any are.
+fn choose(
+    vnode: &Vnode,
+    host: &HostTopology,
+    pins: &Pins,
+    room: &Room,
+) -> Result<(NodeSet, Reason), PlacementError> {
+    let pinned: Vec<&CpuSet> = vnode.vcpus.iter().filter_map(|vcpu| pins.get(&vcpu)).collect();
+    let for_its_vcpus = |pnode: &Pnode| match pinned.is_empty() {
+        true => !pnode.cpus.is_empty(),
+        false => pinned.iter().any(|cpus| !cpus.intersection(&pnode.cpus).is_empty()),
+    };
     let most = |wanted: &dyn Fn(&Pnode) -> bool, left: &dyn Fn(PnodeId) -> u64| {
         let candidates = host.pnodes().iter().filter(|pnode| wanted(pnode));
         // Of equals max_by_key takes the last: so the lowest id.
@@ -223,15 +244,14 @@ fn choose(vnode: &Vnode, host: &HostTopology, room: &Room) -> Result<(NodeSet, R
     };
     if vnode.memory == Bytes::ZERO {
         let left = |id: PnodeId| room.cpus(id) as u64;
-        let (free, id) =
-            most(&|pnode| !pnode.cpus.is_empty(), &left).ok_or(PlacementError::NoCpus { vnode: vnode.id })?;
+        let (free, id) = most(&for_its_vcpus, &left).ok_or(PlacementError::NoCpus { vnode: vnode.id })?;
         return Ok((
             NodeSet::one(id),
             Reason::MostFreeCpus { free: usize::try_from(free).unwrap_or(usize::MAX) },
         ));
     }
     let usable = |pnode: &Pnode| pnode.has_memory() && pnode.memory_allowed;
-    let with_cpus = |pnode: &Pnode| usable(pnode) && (vnode.vcpus.is_empty() || !pnode.cpus.is_empty());
+    let with_cpus = |pnode: &Pnode| usable(pnode) && (vnode.vcpus.is_empty() || for_its_vcpus(pnode));
     let (need, pool) = match vnode.pages.pool() {
         Some(size) => (vnode.memory.get() / size.get(), Some(size)),
         None => (vnode.memory.get(), None),

@@ -2,6 +2,7 @@
 
 use crate::cpu_topology::CpuTopology;
 use crate::host::HostTopology;
+use crate::ids::PnodeId;
 use crate::memory_map::MemoryMap;
 use crate::pci_map::PciMap;
 use crate::placement::{Placement, PlacementError};
@@ -35,6 +36,14 @@ pub enum PlanError {
     /// The host cannot hold it.
     #[error(transparent)]
     Placement(#[from] PlacementError),
+    /// The host does not have the figures that the guest should be told.
+    #[error(
+        "attributes_from: sysfs has no latency and bandwidth of pnode {pnode}, must have them for attributes=host"
+    )]
+    NoAttributes {
+        /// Where memory of the VM lies.
+        pnode: PnodeId,
+    },
 }
 
 impl PlanError {
@@ -43,6 +52,7 @@ impl PlanError {
         match self {
             Self::Spec(error) => error.code(),
             Self::Placement(error) => error.code(),
+            Self::NoAttributes { .. } => "no_attributes",
         }
     }
 
@@ -51,6 +61,7 @@ impl PlanError {
         match self {
             Self::Spec(_) => true,
             Self::Placement(error) => error.is_input(),
+            Self::NoAttributes { .. } => false,
         }
     }
 }
@@ -60,7 +71,13 @@ impl Plan {
     pub fn new(spec: &VmSpec, host: &HostTopology) -> Result<Self, PlanError> {
         let topology = VmTopology::try_from(spec)?;
         let placement = Placement::new(&topology, host)?;
-        let topology = if topology.mirrors_host() { host.mirrored(topology, &placement) } else { topology };
+        if topology.mirrors_attributes()
+            && let Some(pnode) = host.without_attributes(&topology, &placement)
+        {
+            return Err(PlanError::NoAttributes { pnode });
+        }
+        let mirrors = topology.mirrors_distances() || topology.mirrors_attributes();
+        let topology = if mirrors { host.mirrored(topology, &placement) } else { topology };
         let memory_map = MemoryMap::new(&topology);
         let pci = PciMap::new(&topology, &memory_map);
         let cpus = CpuTopology::new(&topology);

@@ -39,6 +39,17 @@ impl<T: Copy + From<u32> + Into<u32>> IdSet<T> {
         Self { ranges: vec![(id.into(), id.into())], kind: PhantomData }
     }
 
+    /// All from `first` to `last`; none when it runs backwards.
+    pub fn range(first: T, last: T) -> Self {
+        let (first, last) = (first.into(), last.into());
+        Self { ranges: Vec::from_iter((first <= last).then_some((first, last))), kind: PhantomData }
+    }
+
+    /// First and last of each run of neighbours, ascending.
+    pub fn runs(&self) -> impl Iterator<Item = (T, T)> + '_ {
+        self.ranges.iter().map(|(first, last)| (T::from(*first), T::from(*last)))
+    }
+
     /// Puts ranges in order and joins those that touch.
     fn from_ranges(mut ranges: Vec<(u32, u32)>) -> Self {
         ranges.sort_unstable();

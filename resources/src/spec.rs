@@ -37,6 +37,18 @@ pub struct VmSpec {
     /// `host`: vnodes are as far apart, and as fast, as the pnodes they lie on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distances_from: Option<DistancesFrom>,
+    /// HMAT: latency and bandwidth of pairs of vnodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<AttributeSpec>,
+    /// `host`: vnodes are as fast as the pnodes they lie on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attributes_from: Option<AttributesFrom>,
+    /// HMAT: caches in front of the vnodes' memory.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub caches: Vec<CacheSpec>,
+    /// Host CPUs of single vCPUs, whatever the affinity of their vnode.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<PinSpec>,
     /// Where the guest's first serial port goes.
     pub serial: SerialSpec,
     /// What a guest's reset does.
@@ -76,6 +88,9 @@ pub struct VnodeSpec {
     /// HMAT: bytes per second of such accesses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Bytes>,
+    /// HMAT: for a vnode with memory only, the vnode whose vCPUs its memory is attached to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initiator: Option<u32>,
 }
 
 impl VnodeSpec {
@@ -92,6 +107,7 @@ impl VnodeSpec {
             prefault: None,
             latency: None,
             bandwidth: None,
+            initiator: None,
         }
     }
 }
@@ -147,6 +163,12 @@ macro_rules! words {
     };
 }
 
+mod hmat;
+mod pin;
+
+pub use hmat::{AttributeSpec, CacheAssociativity, CacheSpec, CacheWritePolicy};
+pub use pin::PinSpec;
+
 words!(
     /// Where a vnode's memory may lie.
     MemoryPolicy {
@@ -189,6 +211,14 @@ words!(
     /// Distances taken from somewhere else.
     DistancesFrom {
         /// As the host's sysfs has them between the chosen pnodes.
+        Host = "host",
+    } allowed "host"
+);
+
+words!(
+    /// Latency and bandwidth taken from somewhere else.
+    AttributesFrom {
+        /// As the host's sysfs has them for the chosen pnodes.
         Host = "host",
     } allowed "host"
 );

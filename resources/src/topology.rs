@@ -3,17 +3,24 @@
 
 mod error;
 mod figures;
+#[cfg(test)]
+mod hmat_tests;
+mod pins;
 mod share;
 #[cfg(test)]
 mod tests;
 
-use crate::attributes::MemoryAttributes;
+use crate::attributes::{MemoryAttributes, MemorySideCache};
+use crate::cpu_list::CpuList;
 use crate::distance::{Distance, DistanceMatrix, DistanceSpec};
 use crate::ids::{VcpuId, VnodeId};
 use crate::set::{NodeSet, VcpuSet};
-use crate::spec::{Affinity, DistancesFrom, MemoryPolicy, PageSize, Switch, VmSpec, VnodeSpec};
+use crate::spec::{
+    Affinity, AttributesFrom, DistancesFrom, MemoryPolicy, PageSize, Switch, VmSpec, VnodeSpec,
+};
 use crate::units::Bytes;
-use figures::given_attributes;
+use figures::{given_attributes, given_caches, given_initiator};
+use pins::given_pins;
 use serde::Serialize;
 use share::{share_memory, share_vcpus};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,12 +45,18 @@ pub struct VmTopology {
     distances: DistanceMatrix,
     #[serde(skip_serializing_if = "Option::is_none")]
     attributes: Option<MemoryAttributes>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    caches: Vec<MemorySideCache>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pins: BTreeMap<VcpuId, CpuList>,
     #[serde(skip)]
     vcpu_homes: Vec<VnodeId>,
     #[serde(skip)]
     given_distances: Vec<DistanceSpec>,
     #[serde(skip)]
     distances_from: Option<DistancesFrom>,
+    #[serde(skip)]
+    attributes_from: Option<AttributesFrom>,
 }
 
 /// One guest node.
@@ -65,6 +78,9 @@ pub struct Vnode {
     pub pages: PageSize,
     /// Whether all its memory is taken at start.
     pub prefault: bool,
+    /// The vnode whose vCPUs its memory is attached to: itself if it has vCPUs, else the one typed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initiator: Option<VnodeId>,
 }
 
 impl TryFrom<&VmSpec> for VmTopology {
@@ -81,14 +97,22 @@ impl TryFrom<&VmSpec> for VmTopology {
         check_total(&vnodes)?;
         let vcpu_homes = home_of_each_vcpu(&vnodes)?;
         let distances = DistanceMatrix::complete(vnodes.len(), &spec.distances)?;
-        let attributes = given_attributes(&described, &vnodes, &distances)?;
+        for (vnode, asked) in described.iter().zip(given_initiator(&described, &vnodes)?) {
+            vnodes[vnode.id as usize].initiator = asked;
+        }
+        let attributes = given_attributes(spec, &described, &vnodes, &distances)?;
+        let caches = given_caches(&spec.caches, &vnodes)?;
+        let pins = given_pins(&spec.pins, vcpu_homes.len())?;
         let topology = Self {
             vnodes,
             distances,
             attributes,
+            caches,
+            pins,
             vcpu_homes,
             given_distances: spec.distances.clone(),
             distances_from: spec.distances_from,
+            attributes_from: spec.attributes_from,
         };
         topology.check_giga_pages()?;
         Ok(topology)
@@ -131,17 +155,34 @@ impl VmTopology {
         self.attributes.as_ref()
     }
 
-    /// Whether distances and attributes should be those of the host.
-    pub fn mirrors_host(&self) -> bool {
+    /// Caches in front of the vnodes' memory, by vnode and level.
+    pub fn caches(&self) -> &[MemorySideCache] {
+        &self.caches
+    }
+
+    /// The host CPUs of vCPUs that were pinned one by one.
+    pub fn pins(&self) -> &BTreeMap<VcpuId, CpuList> {
+        &self.pins
+    }
+
+    /// Whether the guest has a table of latencies, bandwidths, caches and initiators to be told.
+    pub fn has_hmat(&self) -> bool {
+        let attached = |vnode: &Vnode| vnode.initiator.is_some_and(|initiator| initiator != vnode.id);
+        self.attributes.is_some() || !self.caches.is_empty() || self.vnodes.iter().any(attached)
+    }
+
+    /// Whether distances should be those of the host.
+    pub fn mirrors_distances(&self) -> bool {
         self.distances_from == Some(DistancesFrom::Host)
     }
 
-    /// The same machine with the host's distances and attributes; distances that were typed win over `host`.
-    pub(crate) fn with_host_figures(
-        mut self,
-        host: &DistanceMatrix,
-        attributes: Option<MemoryAttributes>,
-    ) -> Self {
+    /// Whether attributes must be those of the host; with distances they are if it has any.
+    pub fn mirrors_attributes(&self) -> bool {
+        self.attributes_from == Some(AttributesFrom::Host)
+    }
+
+    /// The same machine with the host's distances; those that were typed win.
+    pub(crate) fn with_host_distances(mut self, host: &DistanceMatrix) -> Self {
         let given: BTreeSet<(usize, usize)> = self
             .given_distances
             .iter()
@@ -152,7 +193,15 @@ impl VmTopology {
             let source = if given.contains(&(from, to)) { &self.distances } else { host };
             source.get(from, to).unwrap_or(Distance::REMOTE)
         });
-        self.attributes = self.attributes.or(attributes);
+        self
+    }
+
+    /// The same machine with the host's attributes; those that were typed win.
+    pub(crate) fn with_host_attributes(mut self, host: &MemoryAttributes) -> Self {
+        self.attributes = Some(match &self.attributes {
+            Some(given) => given.or(host),
+            None => host.clone(),
+        });
         self
     }
 
@@ -219,6 +268,7 @@ fn build_vnode(spec: &VnodeSpec, memory: Bytes, vcpus: VcpuSet) -> Result<Vnode,
         pages,
         // Pages of a pool are taken at once: a shortage is then an error now and not a signal later.
         prefault: spec.prefault.map_or(pages.pool().is_some(), |Switch(on)| on),
+        initiator: None,
     })
 }
 

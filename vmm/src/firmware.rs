@@ -1,13 +1,14 @@
 //! The plan as ACPI wants to hear it: vnodes become proximity domains, guest CPUs processors, RAM ranges memory
 //! affinities. Encoding is `acpi`'s work.
 
+mod hmat;
+
 use acpi::{
-    IoApic, IoPort, Localities, MemoryAffinity, MemoryAttachment, MemoryPerformance, Performance,
-    PerformanceKind, PerformanceMatrix, Platform, Power, Processor, ProximityDomain, Serial, TableSet,
+    IoApic, IoPort, Localities, MemoryAffinity, Platform, Power, Processor, ProximityDomain, Serial, TableSet,
 };
 use devices::{COM1_IRQ, COM1_PORTS, IOAPIC_ID, POWER_PORTS, RESET_VALUE};
 use resources::memory_map::{ACPI_TABLES, IO_APIC, LOCAL_APIC, RSDP};
-use resources::{AccessAttributes, Bytes, MemoryAttributes, Plan, VmTopology, VnodeId};
+use resources::{Plan, VnodeId};
 
 /// The Generic Event Device's interrupt: ISA had its SCI there.
 pub const EVENT_GSI: u8 = 9;
@@ -58,7 +59,7 @@ fn platform(plan: &Plan) -> Result<Platform, TablesError> {
         processors: processors.collect(),
         memory: memory.collect(),
         slit: (topology.vnodes().len() > 1).then(|| Localities::new(&rows)).transpose()?,
-        hmat: topology.attributes().map(|attributes| performance(topology, attributes)),
+        hmat: topology.has_hmat().then(|| hmat::performance(topology)),
         local_apic_address: u32::try_from(LOCAL_APIC.0)
             .map_err(|_| TablesError::Range("local APIC address"))?,
         io_apic: IoApic {
@@ -82,53 +83,6 @@ fn platform(plan: &Plan) -> Result<Platform, TablesError> {
 
 fn domain(vnode: VnodeId) -> ProximityDomain {
     ProximityDomain(vnode.0)
-}
-
-fn performance(topology: &VmTopology, attributes: &MemoryAttributes) -> MemoryPerformance {
-    let ids = |keep: fn(&resources::Vnode) -> bool| -> Vec<VnodeId> {
-        topology.vnodes().iter().filter(|vnode| keep(vnode)).map(|vnode| vnode.id).collect()
-    };
-    let initiators = ids(|vnode| !vnode.vcpus.is_empty());
-    let targets = ids(|vnode| vnode.memory > Bytes::ZERO);
-    let matrix = |kind, figure: fn(&AccessAttributes) -> u64| PerformanceMatrix {
-        kind,
-        rows: initiators
-            .iter()
-            .map(|i| {
-                let cell = |t: &VnodeId| match attributes.get(i.index(), t.index()) {
-                    Some(known) => Performance::Value(figure(&known)),
-                    None if topology
-                        .distances()
-                        .get(i.index(), t.index())
-                        .is_some_and(|d| d.get() == 255) =>
-                    {
-                        Performance::Unreachable
-                    }
-                    None => Performance::NotProvided,
-                };
-                targets.iter().map(cell).collect()
-            })
-            .collect(),
-    };
-    let matrices = vec![
-        matrix(PerformanceKind::ReadLatency, |a| u64::from(a.read_latency_ns) * 1000),
-        matrix(PerformanceKind::WriteLatency, |a| u64::from(a.write_latency_ns) * 1000),
-        matrix(PerformanceKind::ReadBandwidth, |a| u64::from(a.read_bandwidth_mib)),
-        matrix(PerformanceKind::WriteBandwidth, |a| u64::from(a.write_bandwidth_mib)),
-    ];
-    MemoryPerformance {
-        attachments: targets
-            .iter()
-            .map(|t| MemoryAttachment {
-                memory: domain(*t),
-                initiator: initiators.contains(t).then(|| domain(*t)),
-            })
-            .collect(),
-        initiators: initiators.iter().map(|i| domain(*i)).collect(),
-        targets: targets.iter().map(|t| domain(*t)).collect(),
-        matrices,
-        caches: Vec::new(),
-    }
 }
 
 #[cfg(test)]

@@ -57,13 +57,23 @@ Vnodes (--numa, once per vnode; all keys but id may be left out):
   latency    nanoseconds the guest is told for its memory (HMAT): 90 or 90ns
   bandwidth  bytes per second the guest is told, given together with latency;
              vCPUs of other vnodes are told figures scaled by distance
+  initiator  of a vnode with memory only: the vnode it is attached to (HMAT)
 
 Without --numa there are --vnodes vnodes of equal size, with --vcpus vCPUs and
 --memory in all.
 
 Distances: 10 to itself, 11 to 254 to another vnode, 255 for no way. F:T=V holds
 for T:F too unless that is given; what nobody gives is 20. `--distances host`
-takes distances and HMAT figures from the pnodes (11 if two vnodes share one).
+takes distances and HMAT figures from the pnodes (11 if two vnodes share one),
+`--attributes host` the figures alone.
+
+HMAT, pair by pair: `--attribute 0:1,latency=90ns,bandwidth=20G`, or read-latency,
+write-latency, read-bandwidth, write-bandwidth. Caches in front of memory:
+`--memory-cache vnode=0,size=1G,level=1,associativity=none|direct|complex,
+policy=none|write-back|write-through,line=64`.
+
+Pins: `--pin 0-1=4-7,^5 --pin 2=node:1` beats affinity; lists of host CPUs may
+have all, node:N, nodes:N-M, and ^ in front of what is taken out again.
 
 --config FILE has the same fields as JSON; flags win, and replace whole lists:
   {\"kernel\": \"vmlinuz\", \"initramfs\": \"initrd.img\",

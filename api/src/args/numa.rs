@@ -6,7 +6,8 @@ use resources::{Bytes, VnodeSpec};
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
-const KEYS: &str = "id, memory, vcpus, pnode, policy, affinity, pages, prefault, latency, bandwidth";
+const KEYS: &str =
+    "id, memory, vcpus, pnode, policy, affinity, pages, prefault, latency, bandwidth, initiator";
 
 /// Why a text does not describe a vnode; reads on after `--numa[1]`.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,7 +25,8 @@ impl Display for NumaError {
     }
 }
 
-fn refuse<T>(key: Option<&str>, why: impl Display) -> Result<T, NumaError> {
+/// An error about a key, or about the text as a whole.
+pub fn refuse<T>(key: Option<&str>, why: impl Display) -> Result<T, NumaError> {
     Err(NumaError { key: key.map(shortened), why: why.to_string() })
 }
 
@@ -47,6 +49,7 @@ pub fn parse(text: &str) -> Result<VnodeSpec, NumaError> {
             "prefault" => put(&mut vnode.prefault, key, value, from_str)?,
             "latency" => put(&mut vnode.latency, key, value, nanoseconds)?,
             "bandwidth" => put(&mut vnode.bandwidth, key, value, from_str::<Bytes>)?,
+            "initiator" => put(&mut vnode.initiator, key, value, count)?,
             _ => return refuse(Some(key), format_args!("unknown key, must be one of {KEYS}")),
         }
     }
@@ -56,7 +59,8 @@ pub fn parse(text: &str) -> Result<VnodeSpec, NumaError> {
     }
 }
 
-fn put<T>(
+/// Reads a value into its field, once.
+pub fn put<T>(
     field: &mut Option<T>,
     key: &str,
     value: &str,
@@ -72,17 +76,19 @@ fn put<T>(
     }
 }
 
-fn from_str<T: FromStr<Err: Display>>(value: &str) -> Result<T, String> {
+/// Reads a value by its own grammar.
+pub fn from_str<T: FromStr<Err: Display>>(value: &str) -> Result<T, String> {
     value.parse().map_err(|error: T::Err| error.to_string())
 }
 
-fn nanoseconds(value: &str) -> Result<u32, String> {
+/// Reads `90` or `90ns`.
+pub fn nanoseconds(value: &str) -> Result<u32, String> {
     count(value.strip_suffix("ns").unwrap_or(value))
         .map_err(|why| format!("{why} (nanoseconds, such as 90ns)"))
 }
 
 /// The parts between commas that are not in brackets.
-fn split(text: &str) -> Result<Vec<&str>, NumaError> {
+pub fn split(text: &str) -> Result<Vec<&str>, NumaError> {
     let mut parts = Vec::new();
     let (mut start, mut inside) = (0, false);
     for (at, character) in text.char_indices() {
@@ -118,7 +124,7 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let text = "id=3,memory=512M,vcpus=[0-1,4],pnode=[0,2],policy=interleave,affinity=hard,pages=2M,prefault=on,\
-                    latency=90ns,bandwidth=20G";
+                    latency=90ns,bandwidth=20G,initiator=1";
         let vnode = VnodeSpec {
             id: 3,
             memory: Some(Bytes::mib(512)),
@@ -130,6 +136,7 @@ mod tests {
             prefault: Some(Switch(true)),
             latency: Some(90),
             bandwidth: Some(Bytes::gib(20)),
+            initiator: Some(1),
         };
         assert_eq!(parse(text), Ok(vnode));
         assert_eq!(parse("id=0"), Ok(VnodeSpec::new(0)));
@@ -139,8 +146,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let refused = |text| format!("--numa[1]{}", parse(text).unwrap_err());
-        let keys =
-            "must be one of id, memory, vcpus, pnode, policy, affinity, pages, prefault, latency, bandwidth";
+        let keys = "must be one of id, memory, vcpus, pnode, policy, affinity, pages, prefault, latency, bandwidth, initiator";
         let cases = [
             ("", "--numa[1]: `` is not key=value".to_owned()),
             ("id", "--numa[1]: `id` is not key=value".to_owned()),

@@ -1,9 +1,9 @@
 //! The flags that describe a VM, and how they win over a configuration file.
 
-use crate::args::{count, distance, numa, on_reset};
+use crate::args::{count, distance, hmat, numa, on_reset, pin};
 use crate::exit::Failure;
 use clap::Args;
-use resources::spec::DistancesFrom;
+use resources::spec::{AttributesFrom, DistancesFrom};
 use resources::{Bytes, OnReset, SerialSpec, VmSpec};
 use std::path::PathBuf;
 
@@ -37,7 +37,8 @@ pub struct VmFlags {
     /// Number of vnodes to make, without describing them [default: 1]
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, help_heading = "Shape")]
     pub vnodes: Option<u32>,
-    /// One vnode: id=N and any of memory, vcpus, pnode, policy, affinity, pages, prefault, latency, bandwidth
+    /// One vnode: id=N and any of memory, vcpus, pnode, policy, affinity, pages, prefault, latency, bandwidth,
+    /// initiator
     #[arg(long, value_name = "id=N,KEY=VALUE,...", help_heading = "Shape")]
     pub numa: Vec<String>,
     /// SLIT distance from vnode F to vnode T, and back unless given too: 11 to 254, 255 is unreachable
@@ -46,6 +47,18 @@ pub struct VmFlags {
     /// Vnodes as far apart, and as fast, as the host nodes they lie on; distances given with --distance stay
     #[arg(long, value_name = "host", help_heading = "Shape")]
     pub distances: Option<DistancesFrom>,
+    /// HMAT latency and bandwidth that vCPUs of vnode I see of memory of vnode T: latency=90ns,bandwidth=20G, or each with read- or write- before it
+    #[arg(long, value_name = "I:T,KEY=VALUE,...", help_heading = "Shape")]
+    pub attribute: Vec<String>,
+    /// Vnodes as fast as the host nodes they lie on; figures given otherwise stay
+    #[arg(long, value_name = "host", help_heading = "Shape")]
+    pub attributes: Option<AttributesFrom>,
+    /// HMAT cache in front of a vnode's memory: vnode=N,size=SIZE,level=1 and any of associativity, policy, line
+    #[arg(long, value_name = "vnode=N,KEY=VALUE,...", help_heading = "Shape")]
+    pub memory_cache: Vec<String>,
+    /// Host CPUs of single vCPUs: 0-1=4-7, 2=node:1,^9; repeatable
+    #[arg(long, value_name = "VCPUS=CPUS", help_heading = "Shape")]
+    pub pin: Vec<String>,
 }
 
 impl VmFlags {
@@ -63,6 +76,7 @@ impl VmFlags {
         put(&mut spec.memory, self.memory.as_ref());
         put(&mut spec.vnodes, self.vnodes.as_ref());
         put(&mut spec.distances_from, self.distances.as_ref());
+        put(&mut spec.attributes_from, self.attributes.as_ref());
         if let Some(serial) = &self.serial {
             spec.serial = serial.clone();
         }
@@ -74,6 +88,15 @@ impl VmFlags {
         }
         if !self.distance.is_empty() {
             spec.distances = list("--distance", &self.distance, distance::parse)?;
+        }
+        if !self.attribute.is_empty() {
+            spec.attributes = list("--attribute", &self.attribute, hmat::attribute)?;
+        }
+        if !self.memory_cache.is_empty() {
+            spec.caches = list("--memory-cache", &self.memory_cache, hmat::cache)?;
+        }
+        if !self.pin.is_empty() {
+            spec.pins = list("--pin", &self.pin, pin::parse)?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use crate::show::table::{Side, Table};
 use crate::show::{matrix, or_dash};
-use resources::{Bytes, HostTopology, Pnode};
+use resources::{Bytes, HostTopology, PairAttributes, Pnode};
 use std::collections::BTreeSet;
 
 /// A table of pnodes and their distances.
@@ -25,8 +25,11 @@ pub fn text(host: &HostTopology) -> String {
             None => "-".to_owned(),
         }));
         if figures {
-            row.push(or_dash(pnode.attributes.as_ref().map(matrix::latency).unwrap_or_default()));
-            row.push(or_dash(pnode.attributes.as_ref().map(matrix::bandwidth).unwrap_or_default()));
+            let figures_of = |show: fn(&PairAttributes) -> String| {
+                pnode.attributes.map(|known| show(&known.into())).unwrap_or_default()
+            };
+            row.push(or_dash(figures_of(matrix::latency)));
+            row.push(or_dash(figures_of(matrix::bandwidth)));
         }
         table.row(row);
     }

@@ -3,7 +3,7 @@
 use crate::show::table::{Side, Table};
 use crate::show::{matrix, or_dash};
 use resources::{
-    AccessAttributes, Affinity, ApicId, Bytes, CpuSet, IdSet, Plan, Shortfall, Vnode, VnodePlacement,
+    Affinity, ApicId, Bytes, CpuSet, IdSet, PairAttributes, Plan, Shortfall, Vnode, VnodePlacement,
 };
 
 /// APIC ids above it need x2APIC mode, and tables and interrupts treat them differently (ACPI 6.5, 5.2.12.12).
@@ -13,6 +13,7 @@ const LAST_XAPIC_ID: ApicId = ApicId(254);
 pub fn text(plan: &Plan) -> String {
     let mut parts = vec![summary(plan), vnodes(plan), addresses(plan), distances(plan)];
     parts.extend(figures(plan));
+    parts.extend(caches(plan));
     parts.extend(shortfalls(plan));
     parts.join("\n")
 }
@@ -58,10 +59,11 @@ fn memory(vnode: &Vnode) -> [String; 3] {
     }
 }
 
-/// One CPU each as `vCPU:CPU`, else the CPUs that all of them share.
+/// The CPUs of each as `vCPU:CPUs` where they differ, else those that all of them share.
 fn cpus(vnode: &Vnode, at: &VnodePlacement) -> String {
     let shared = at.shortfalls.iter().any(|shortfall| matches!(shortfall, Shortfall::SharedCpus { .. }));
-    if vnode.affinity == Affinity::Hard && !shared {
+    let differ = at.vcpus.values().zip(at.vcpus.values().skip(1)).any(|(one, next)| one != next);
+    if differ || (vnode.affinity == Affinity::Hard && !shared) {
         let pairs = at.vcpus.iter().map(|(vcpu, cpus)| format!("{vcpu}:{cpus}"));
         return or_dash(pairs.collect::<Vec<_>>().join(" "));
     }
@@ -96,7 +98,7 @@ fn distances(plan: &Plan) -> String {
 
 fn figures(plan: &Plan) -> Vec<String> {
     let Some(attributes) = plan.topology.attributes() else { return Vec::new() };
-    let one = |title, show: fn(&AccessAttributes) -> String| {
+    let one = |title, show: fn(&PairAttributes) -> String| {
         matrix::text(title, &ids(plan), |initiator, target| {
             or_dash(attributes.get(initiator, target).as_ref().map(show).unwrap_or_default())
         })
@@ -105,6 +107,23 @@ fn figures(plan: &Plan) -> Vec<String> {
         one("latency in ns (vCPUs of row, memory of column)", matrix::latency),
         one("bandwidth in MiB/s (vCPUs of row, memory of column)", matrix::bandwidth),
     ]
+}
+
+fn caches(plan: &Plan) -> Option<String> {
+    let titles = ["VNODE", "CACHE LEVEL", "SIZE", "LINE"].map(|title| (title.to_owned(), Side::Right));
+    let words = ["ASSOCIATIVITY", "WRITE POLICY"].map(|title| (title.to_owned(), Side::Left));
+    let mut table = Table::new(titles.into_iter().chain(words));
+    for cache in plan.topology.caches() {
+        table.row([
+            cache.vnode.to_string(),
+            cache.level.to_string(),
+            cache.size.to_string(),
+            or_dash(if cache.line > 0 { cache.line.to_string() } else { String::new() }),
+            cache.associativity.to_string(),
+            cache.policy.to_string(),
+        ]);
+    }
+    (!plan.topology.caches().is_empty()).then(|| table.text())
 }
 
 fn shortfalls(plan: &Plan) -> Option<String> {

@@ -2,8 +2,8 @@
 
 use resources::placement::{Reason, Shortfall};
 use resources::{
-    Affinity, ApicId, Bytes, CpuSet, DistanceMatrix, Gpa, MemoryAttributes, MemoryPolicy, NodeSet, PageSize,
-    Plan, VcpuId, VnodeId,
+    Affinity, ApicId, Bytes, CpuSet, DistanceMatrix, Gpa, MemoryAttributes, MemoryPolicy, MemorySideCache,
+    NodeSet, PageSize, Plan, VcpuId, VnodeId,
 };
 use serde::Serialize;
 
@@ -23,6 +23,9 @@ pub struct Document<'a> {
     /// HMAT figures that the guest is told, `[initiator][target]`, null where there are none; nanoseconds, MiB/s.
     #[serde(skip_serializing_if = "Option::is_none")]
     attributes: Option<&'a MemoryAttributes>,
+    /// HMAT caches in front of the vnodes' memory, by vnode and level.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    caches: &'a [MemorySideCache],
 }
 
 /// One vnode. Sizes and addresses are in bytes, sets are Linux lists.
@@ -43,6 +46,9 @@ struct Vnode<'a> {
     affinity: Affinity,
     pages: PageSize,
     prefault: bool,
+    /// HMAT: for a vnode with memory only, the vnode that it is attached to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    initiator: Option<VnodeId>,
     why: Why<'a>,
     /// What is not as wished.
     shortfalls: Vec<Missing<'a>>,
@@ -97,6 +103,7 @@ pub fn document(plan: &Plan) -> Document<'_> {
         affinity: vnode.affinity,
         pages: vnode.pages,
         prefault: vnode.prefault,
+        initiator: vnode.initiator.filter(|initiator| *initiator != vnode.id),
         why: Why { reason: &at.why, text: at.why.to_string() },
         shortfalls: at
             .shortfalls
@@ -111,5 +118,6 @@ pub fn document(plan: &Plan) -> Document<'_> {
         vnodes: vnodes.collect(),
         distances: plan.topology.distances(),
         attributes: plan.topology.attributes(),
+        caches: plan.topology.caches(),
     }
 }

@@ -14,17 +14,32 @@ use crate::units::Bytes;
 pub const SAME_PNODE: u64 = 11;
 
 impl HostTopology {
-    /// The same machine, its vnodes as far apart as the pnodes they lie on, and with their latency and bandwidth
-    /// when sysfs has these figures for every pnode that holds memory of it. Of vnodes with several pnodes the
+    /// The same machine with its vnodes as fast as the pnodes they lie on, when sysfs has latency and bandwidth of
+    /// every pnode that holds memory of it; and, if asked for, as far apart. Of vnodes with several pnodes the
     /// nearest pair counts. Figures that were typed stay.
     pub fn mirrored(&self, topology: VmTopology, placement: &Placement) -> VmTopology {
+        let attributes = self.attributes_of(&topology, placement);
+        let topology = match attributes {
+            Some(attributes) => topology.with_host_attributes(&attributes),
+            None => topology,
+        };
+        if !topology.mirrors_distances() {
+            return topology;
+        }
         let count = topology.vnodes().len();
         let distances = DistanceMatrix::from_fn(count, |from, to| {
             let raw = self.between(placement.vnodes.get(from), placement.vnodes.get(to));
             Distance::remote(u64::from(raw.get()).max(SAME_PNODE)).unwrap_or(Distance::REMOTE)
         });
-        let attributes = self.attributes_of(&topology, placement);
-        topology.with_host_figures(&distances, attributes)
+        topology.with_host_distances(&distances)
+    }
+
+    /// The first pnode that holds memory of the VM and of which sysfs has no latency and bandwidth.
+    pub fn without_attributes(&self, topology: &VmTopology, placement: &Placement) -> Option<PnodeId> {
+        let with_memory = topology.vnodes().iter().filter(|vnode| vnode.memory > Bytes::ZERO);
+        let holders = with_memory.filter_map(|vnode| placement.vnodes.get(vnode.id.index()));
+        let mut pnodes = holders.flat_map(|at| at.pnodes.iter());
+        pnodes.find(|id| self.pnode(*id).is_none_or(|pnode| pnode.attributes.is_none()))
     }
 
     /// How far the CPUs of one vnode are from the memory of another.
@@ -35,11 +50,7 @@ impl HostTopology {
     }
 
     fn attributes_of(&self, topology: &VmTopology, placement: &Placement) -> Option<MemoryAttributes> {
-        let with_memory = topology.vnodes().iter().filter(|vnode| vnode.memory > Bytes::ZERO);
-        let mut holders = with_memory.filter_map(|vnode| placement.vnodes.get(vnode.id.index()));
-        if !holders
-            .all(|at| at.pnodes.iter().all(|id| self.pnode(id).is_some_and(|p| p.attributes.is_some())))
-        {
+        if self.without_attributes(topology, placement).is_some() {
             return None;
         }
         let attributes = MemoryAttributes::from_fn(topology.vnodes().len(), |initiator, target| {

@@ -210,7 +210,7 @@ fn mirrored_figures_grow_with_the_distance_from_whoever_is_nearest() {
     let rows: Vec<_> = (0..3).map(|i| (0..3).map(|t| latency(i, t)).collect::<Vec<_>>()).collect();
     // The vCPUs of vnode 2 run on pnode 0, the nearest with CPUs.
     let expected = [[80, 160, 300], [160, 80, 400], [80, 160, 300]];
-    assert_eq!(rows, expected.map(|row| row.map(Some)));
+    assert_eq!(rows, expected.map(|row| row.map(|ns| Some(Some(ns)))));
 }
 
 #[test]

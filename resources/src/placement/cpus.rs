@@ -1,13 +1,28 @@
 //! Which host CPUs a vnode's vCPUs may run on. Where its memory lies is `room`'s business.
 
+use crate::cpu_list::CpuList;
 use crate::host::HostTopology;
 use crate::placement::room::Room;
 use crate::placement::{PlacementError, Shortfall};
 use crate::set::{CpuSet, NodeSet};
 use crate::spec::Affinity;
-use crate::topology::Vnode;
+use crate::topology::{VmTopology, Vnode};
 use crate::{PcpuId, VcpuId};
 use std::collections::BTreeMap;
+
+/// The host CPUs of vCPUs that were pinned one by one.
+pub type Pins = BTreeMap<VcpuId, CpuSet>;
+
+/// Each pinned vCPU's CPUs that this host has; each has one at least.
+pub fn pinned(topology: &VmTopology, host: &HostTopology) -> Result<Pins, PlacementError> {
+    let on = |(vcpu, list): (&VcpuId, &CpuList)| match list.on(host) {
+        cpus if cpus.is_empty() => {
+            Err(PlacementError::NoPinnedCpu { vcpu: *vcpu, cpus: list.to_string(), host: host.cpus() })
+        }
+        cpus => Ok((*vcpu, cpus)),
+    };
+    topology.pins().iter().map(on).collect()
+}
 
 /// The pnodes out of `home` that have CPUs, or else the nearest that has. A vnode without vCPUs has a home as well:
 /// the threads that fill its memory run there.
@@ -30,35 +45,40 @@ pub fn home(
     Ok(NodeSet::one(nearest))
 }
 
-/// The CPUs of each vCPU: hard, one each that no other vCPU of this VM has, as long as there are enough for the
-/// whole vnode; soft, all of the vnode's pnodes; none, all of the host.
+/// The CPUs of each vCPU: those it was pinned to; else, with affinity hard, one each that no other vCPU of this VM has, as long as there are enough for the
+/// whole vnode; with soft, all of the vnode's pnodes; with none, all of the host.
 pub fn spread(
     vnode: &Vnode,
     pnodes: &NodeSet,
     host: &HostTopology,
+    pins: &Pins,
     room: &mut Room,
     shortfalls: &mut Vec<Shortfall>,
 ) -> BTreeMap<VcpuId, CpuSet> {
     let of_each: Vec<&CpuSet> =
         host.pnodes().iter().filter(|pnode| pnodes.contains(pnode.id)).map(|pnode| &pnode.cpus).collect();
     let all: CpuSet = of_each.iter().flat_map(|cpus| cpus.iter()).collect();
-    let everyone = |cpus: &CpuSet| vnode.vcpus.iter().map(|vcpu| (vcpu, cpus.clone())).collect();
+    let unpinned: Vec<VcpuId> = vnode.vcpus.iter().filter(|vcpu| !pins.contains_key(vcpu)).collect();
+    let everyone = |cpus: &CpuSet| unpinned.iter().map(|vcpu| (*vcpu, cpus.clone())).collect();
     room.take_cpus(pnodes, vnode.vcpus.len());
-    match vnode.affinity {
+    let mut spread: BTreeMap<VcpuId, CpuSet> = match vnode.affinity {
         Affinity::None => everyone(&host.cpus()),
         Affinity::Soft => everyone(&all),
         Affinity::Hard => {
             let left = room.unpinned(&all);
-            if left.len() < vnode.vcpus.len() {
-                shortfalls.push(Shortfall::SharedCpus { vcpus: vnode.vcpus.len(), left: left.len() });
-                return everyone(&all);
+            if left.len() < unpinned.len() {
+                shortfalls.push(Shortfall::SharedCpus { vcpus: unpinned.len(), left: left.len() });
+                everyone(&all)
+            } else {
+                let own = in_turn(of_each.iter().map(|cpus| cpus.intersection(&left)));
+                let taken: CpuSet = own.iter().copied().take(unpinned.len()).collect();
+                room.pin(&taken);
+                unpinned.iter().zip(own).map(|(vcpu, cpu)| (*vcpu, CpuSet::one(cpu))).collect()
             }
-            let own = in_turn(of_each.iter().map(|cpus| cpus.intersection(&left)));
-            let pinned: CpuSet = own.iter().copied().take(vnode.vcpus.len()).collect();
-            room.pin(&pinned);
-            vnode.vcpus.iter().zip(own).map(|(vcpu, cpu)| (vcpu, CpuSet::one(cpu))).collect()
         }
-    }
+    };
+    spread.extend(vnode.vcpus.iter().filter_map(|vcpu| Some((vcpu, pins.get(&vcpu)?.clone()))));
+    spread
 }
 
 /// The first of each set, then the second of each, and so on: a vnode on several pnodes has vCPUs on each.

@@ -1,7 +1,7 @@
 //! Why a machine cannot be placed on a host: always with vnode, pnodes and numbers.
 
-use crate::ids::{PnodeId, VnodeId};
-use crate::set::NodeSet;
+use crate::ids::{PnodeId, VcpuId, VnodeId};
+use crate::set::{CpuSet, NodeSet};
 use crate::spec::MemoryPolicy;
 use crate::units::Bytes;
 
@@ -54,6 +54,16 @@ pub enum PlacementError {
         /// Whose.
         vnode: VnodeId,
     },
+    /// A vCPU pinned to CPUs of another host.
+    #[error("pins: vCPU {vcpu} to {cpus}, which this host does not have, must be among {host}")]
+    NoPinnedCpu {
+        /// Whose.
+        vcpu: VcpuId,
+        /// As asked.
+        cpus: String,
+        /// Those there are for this process.
+        host: CpuSet,
+    },
     /// Less memory than asked for.
     #[error(
         "vnodes[{vnode}].memory: {asked} do not fit on pnode {pnodes}, which has {} available for it (policy={policy})",
@@ -102,6 +112,7 @@ impl PlacementError {
             Self::MemoryForbidden { .. } => "pnode_memory_forbidden",
             Self::NoMemoryAnywhere { .. } => "no_memory_anywhere",
             Self::NoCpus { .. } => "no_cpus_anywhere",
+            Self::NoPinnedCpu { .. } => "no_pinned_cpu",
             Self::Memory { .. } => "pnode_memory_short",
             Self::HugePages { .. } => "pnode_huge_pages_short",
         }
@@ -110,7 +121,7 @@ impl PlacementError {
     /// Whether the mistake is in what was asked, whatever the host is doing; else the host has no room now.
     pub fn is_input(&self) -> bool {
         match self {
-            Self::NoSuchPnode { .. } | Self::NoMemory { .. } => true,
+            Self::NoSuchPnode { .. } | Self::NoMemory { .. } | Self::NoPinnedCpu { .. } => true,
             Self::MemoryForbidden { .. }
             | Self::NoMemoryAnywhere { .. }
             | Self::NoCpus { .. }

@@ -50,6 +50,7 @@ fn any_vnode() -> impl Strategy<Value = VnodeSpec> {
             prefault,
             latency: figures.map(|(ns, _)| ns).or(latency.filter(|ns| ns.is_multiple_of(4))),
             bandwidth: figures.map(|(_, bandwidth)| bandwidth),
+            initiator: latency.filter(|n| n % 5 == 0).map(|n| n % 4),
         },
     )
 }

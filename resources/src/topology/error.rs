@@ -128,6 +128,40 @@ pub enum SpecError {
         /// What it must be.
         rule: &'static str,
     },
+    /// A pair of `attributes` that cannot be told.
+    #[error("attributes[{index}]: {what}")]
+    Pair {
+        /// Position in the list.
+        index: usize,
+        /// Value and rule.
+        what: String,
+    },
+    /// A memory-side cache that cannot be told.
+    #[error("caches[{index}]: {what}")]
+    Cache {
+        /// Position in the list.
+        index: usize,
+        /// Value and rule.
+        what: String,
+    },
+    /// An initiator that cannot be one.
+    #[error("vnodes[{vnode}].initiator: {initiator} {rule}")]
+    Initiator {
+        /// The vnode.
+        vnode: VnodeId,
+        /// As typed.
+        initiator: u32,
+        /// Why not.
+        rule: &'static str,
+    },
+    /// A pin of a vCPU that is not there, or is pinned already, or of none.
+    #[error("pins[{index}].vcpus: {what}")]
+    Pin {
+        /// Position in the list.
+        index: usize,
+        /// Value and rule.
+        what: String,
+    },
     /// A bad distance.
     #[error(transparent)]
     Distance(#[from] DistanceError),
@@ -153,6 +187,10 @@ impl SpecError {
             Self::GigaPageStart { .. } => "giga_page_start",
             Self::NoPnode(_) => "no_pnode",
             Self::Attribute { .. } => "attribute",
+            Self::Pair { .. } => "attribute_pair",
+            Self::Cache { .. } => "cache",
+            Self::Initiator { .. } => "initiator",
+            Self::Pin { .. } => "pin",
             Self::Distance(_) => "distance",
         }
     }

@@ -127,8 +127,8 @@ fn attributes_are_local_figures_scaled_by_distance() {
     };
     let topology = VmTopology::try_from(&spec).unwrap();
     let attributes = topology.attributes().unwrap();
-    assert_eq!(attributes.get(0, 0).unwrap().read_latency_ns, 100);
-    assert_eq!(attributes.get(1, 0).unwrap().read_latency_ns, 300);
-    assert_eq!(attributes.get(1, 0).unwrap().read_bandwidth_mib, 3413);
+    assert_eq!(attributes.get(0, 0).unwrap().read_latency_ns, Some(100));
+    assert_eq!(attributes.get(1, 0).unwrap().read_latency_ns, Some(300));
+    assert_eq!(attributes.get(1, 0).unwrap().read_bandwidth_mib, Some(3413));
     assert_eq!(attributes.get(0, 1), None);
 }

@@ -1,0 +1,15 @@
+//! Which host CPUs single vCPUs may run on, as typed. Which CPUs that are on a host is `cpu_list`'s business.
+
+use crate::cpu_list::CpuList;
+use crate::set::VcpuSet;
+use serde::{Deserialize, Serialize};
+
+/// Some vCPUs and the host CPUs that each of them may run on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PinSpec {
+    /// The vCPUs.
+    pub vcpus: VcpuSet,
+    /// Their host CPUs.
+    pub cpus: CpuList,
+}
