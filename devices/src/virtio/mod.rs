@@ -2,12 +2,17 @@
 //! Which thread that is, and on which host node it runs, is `vmm`'s decision.
 
 mod device;
+mod kernel_datapath;
+pub mod net;
 mod queue_chain;
 mod queue_worker;
+#[cfg(test)]
+mod test_driver;
 
 pub use device::{
     Activation, ActivationError, ActiveQueue, GuestMemoryHandle, Interest, Source, VirtioDevice,
     VirtioInterrupt, Worker,
 };
+pub use kernel_datapath::{KernelDatapath, KernelQueue};
 pub use queue_chain::{Buffer, Chain, MAX_CHAIN_BUFFERS, QueueFault};
 pub use queue_worker::{MAX_CHAINS_PER_ROUND, WorkerQueue};

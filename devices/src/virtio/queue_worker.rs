@@ -3,11 +3,11 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_INDIRECT_DESC, VRING_AVAIL_F_NO_INTERRUPT};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, GuestMemoryError};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::device::{Activation, ActiveQueue, GuestMemoryHandle, Interest, Source, VirtioInterrupt};
@@ -16,6 +16,13 @@ use super::queue_chain::{Buffer, Chain, QueueFault, Table};
 /// Most chains taken in one round, so that a driver that never stops adding cannot keep a worker from its other
 /// sources, or from stopping.
 pub const MAX_CHAINS_PER_ROUND: u16 = 1024;
+
+/// The first entry of an available ring, behind flags and index (virtio 1.3, 2.7.6).
+const AVAIL_RING_OFFSET: u64 = 4;
+const AVAIL_ENTRY_BYTES: u64 = 2;
+/// The first entry of a used ring, behind flags and index (virtio 1.3, 2.7.8).
+const USED_RING_OFFSET: u64 = 4;
+const USED_ENTRY_BYTES: u64 = 8;
 
 /// Buffers' room kept for later chains.
 const MAX_SPARE: usize = 64;
@@ -48,6 +55,8 @@ pub struct WorkerQueue<M> {
     quiet: bool,
     /// Chains were used since the last signal.
     unsignalled: bool,
+    /// The used index at the last signal, given or not.
+    signalled: u16,
     budget: u16,
     spare: Vec<Vec<Buffer>>,
 }
@@ -64,6 +73,7 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
     #[must_use]
     pub fn new(active: ActiveQueue, memory: &M, interrupt: &Arc<dyn VirtioInterrupt>, features: u64) -> Self {
         let ActiveQueue { index, queue, kick } = active;
+        let signalled = queue.next_used();
         Self {
             index,
             queue,
@@ -74,6 +84,7 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
             broken: false,
             quiet: false,
             unsignalled: false,
+            signalled,
             budget: MAX_CHAINS_PER_ROUND,
             spare: Vec::new(),
         }
@@ -111,9 +122,22 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
 
     /// Begins a round: takes the notification and allows another [`MAX_CHAINS_PER_ROUND`] chains.
     pub fn begin(&mut self) {
+        self.begin_with(MAX_CHAINS_PER_ROUND);
+    }
+
+    /// As [`begin`](Self::begin), with another number of chains.
+    pub fn begin_with(&mut self, chains: u16) {
         // Fails if nobody kicked, which is as well.
         let _ = self.kick.read();
-        self.budget = MAX_CHAINS_PER_ROUND;
+        self.budget = chains;
+    }
+
+    /// How many chains there are to take; 0 if the driver's index makes no sense.
+    #[must_use]
+    pub fn available(&self) -> u16 {
+        let index = self.queue.avail_idx(&*self.memory.memory(), Ordering::Acquire);
+        let count = index.map_or(0, |index| index.0.wrapping_sub(self.queue.next_avail()));
+        if count > self.queue.size() { 0 } else { count }
     }
 
     /// The next chain. `None` if there is none, after asking the driver to notify; or if the round has had its
@@ -154,6 +178,27 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
                 self.fail(QueueFault::Used { head, size: self.queue.size() });
             }
             Err(_) => self.fail(QueueFault::RingOutside),
+        }
+    }
+
+    /// Gives several chains back, of whose writable bytes as many as told were written, so that the driver sees all
+    /// of them at once or none: as it must be for a frame in several buffers (virtio 1.3, 5.1.6.4.1).
+    pub fn used_together(&mut self, chains: impl ExactSizeIterator<Item = (Chain, u32)>) {
+        let memory = self.memory.memory();
+        let (mut left, mut slot) = (chains.len(), self.queue.next_used());
+        for (chain, written) in chains {
+            left -= 1;
+            if left == 0 {
+                self.queue.set_next_used(slot);
+                self.used(chain, written);
+                break;
+            }
+            let head = chain.head();
+            self.recycle(chain);
+            if let Err(fault) = put_used(&*memory, &self.queue, slot, head, written) {
+                return self.fail(fault);
+            }
+            slot = slot.wrapping_add(1);
         }
     }
 
@@ -212,17 +257,24 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
         }
     }
 
-    fn driver_wants_signal(&mut self) -> Result<bool, virtio_queue::Error> {
+    /// Reckoned from our own index and not by the `virtio-queue` crate, which does not know of chains used together.
+    fn driver_wants_signal(&mut self) -> Result<bool, GuestMemoryError> {
         let memory = self.memory.memory();
-        // Has the fence that must lie between the used index and the flags.
-        let wanted = self.queue.needs_notification(&*memory)?;
+        let new = self.queue.next_used();
+        let old = std::mem::replace(&mut self.signalled, new);
+        // Between the used index and what the driver wants (virtio 1.3, 2.7.10.1): the driver does it the other way
+        // round, so at least one of both sees the other's news.
+        fence(Ordering::SeqCst);
+        let ring = GuestAddress(self.queue.avail_ring());
+        let load = |offset: u64| -> Result<u16, GuestMemoryError> {
+            let address = ring.checked_add(offset).ok_or(GuestMemoryError::GuestAddressOverflow)?;
+            memory.load(address, Ordering::Relaxed).map(u16::from_le)
+        };
         if self.queue.event_idx_enabled() {
-            return Ok(wanted);
+            let event = load(AVAIL_RING_OFFSET + u64::from(self.queue.size()) * AVAIL_ENTRY_BYTES)?;
+            return Ok(new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old));
         }
-        let flags: u16 = memory
-            .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
-            .map_err(virtio_queue::Error::GuestMemory)?;
-        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+        Ok(u32::from(load(0)?) & VRING_AVAIL_F_NO_INTERRUPT == 0)
     }
 
     fn fail(&mut self, fault: QueueFault) {
@@ -235,4 +287,22 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
             self.spare.push(chain.into_buffers());
         }
     }
+}
+
+/// Writes an entry of the used ring, without the driver being told (virtio 1.3, 2.7.8).
+fn put_used(
+    memory: &impl GuestMemory,
+    queue: &Queue,
+    slot: u16,
+    head: u16,
+    written: u32,
+) -> Result<(), QueueFault> {
+    let size = queue.size();
+    if head >= size {
+        return Err(QueueFault::Used { head, size });
+    }
+    let offset = USED_RING_OFFSET + u64::from(slot % size) * USED_ENTRY_BYTES;
+    let address = GuestAddress(queue.used_ring()).checked_add(offset).ok_or(QueueFault::RingOutside)?;
+    let entry = u64::from(written) << 32 | u64::from(head);
+    memory.write_obj(entry.to_le(), address).map_err(|_| QueueFault::RingOutside)
 }

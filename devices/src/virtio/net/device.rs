@@ -1,0 +1,184 @@
+//! A network device as its transport sees it (virtio 1.3, 5.1). Frames are its worker's business.
+
+use std::sync::Arc;
+
+use virtio_queue::QueueT;
+
+use super::config::{MAX_QUEUE_PAIRS, NetConfig, read_space, space};
+use super::counters::NetHandle;
+use super::features::{Offloads, bits, of_offloads, to_offloads};
+use super::pair::{Common, Pair};
+use super::tap::Tap;
+use super::worker::NetWorker;
+use crate::virtio::{
+    Activation, ActivationError, ActiveQueue, GuestMemoryHandle, KernelDatapath, VirtioDevice, Worker,
+    WorkerQueue,
+};
+
+const NAME: &str = "net";
+const DEVICE_ID: u16 = 1;
+/// Network controller, Ethernet.
+const PCI_CLASS: u32 = 0x02_00_00;
+/// As QEMU has it. A segment of 64 KiB in buffers of 1,536 bytes takes 43, and Linux fills up at half.
+const QUEUE_SIZE: u16 = 256;
+const CONTROL_QUEUE_SIZE: u16 = 64;
+
+/// What stands behind a pair of queues.
+pub struct NetQueues<M, T> {
+    /// A queue of the host interface.
+    pub tap: Arc<T>,
+    /// Serves the pair, if it can: it must be given the same queue of the interface.
+    pub kernel: Option<Box<dyn KernelDatapath<M>>>,
+}
+
+/// A network device.
+pub struct Net<M, T> {
+    config: NetConfig,
+    /// At rest; with the worker while that runs.
+    queues: Vec<NetQueues<M, T>>,
+    /// As many, always here.
+    taps: Vec<Arc<T>>,
+    handle: Arc<NetHandle>,
+}
+
+impl<M: GuestMemoryHandle, T: Tap> Net<M, T> {
+    /// A device with a pair of queues for each of `queues`; at least one, more than [`MAX_QUEUE_PAIRS`] are left out.
+    /// `None` without any.
+    #[must_use]
+    pub fn new(config: NetConfig, mut queues: Vec<NetQueues<M, T>>) -> Option<Self> {
+        queues.truncate(usize::from(MAX_QUEUE_PAIRS));
+        let taps: Vec<_> = queues.iter().map(|queue| Arc::clone(&queue.tap)).collect();
+        (!taps.is_empty()).then(|| Self { config, queues, taps, handle: NetHandle::new() })
+    }
+
+    /// What it counts, and its link.
+    #[must_use]
+    pub fn handle(&self) -> Arc<NetHandle> {
+        Arc::clone(&self.handle)
+    }
+
+    fn pairs(&self) -> u16 {
+        u16::try_from(self.taps.len()).unwrap_or(MAX_QUEUE_PAIRS)
+    }
+
+    fn supported(&self) -> Offloads {
+        self.taps.first().map_or(Offloads::NONE, |tap| tap.supported())
+    }
+
+    /// Tells the interface what its driver takes, and that it serves the first queue.
+    fn prepare(&self, offloads: Offloads) -> Result<(), ActivationError> {
+        let host = |call| move |source| ActivationError::Host { device: NAME, call, source };
+        for (number, tap) in self.taps.iter().enumerate() {
+            tap.set_enabled(number == 0).map_err(host("enable a queue of the interface"))?;
+        }
+        let Some(first) = self.taps.first() else { return Ok(()) };
+        first.set_offloads(offloads).map_err(host("set the interface's offloads"))
+    }
+}
+
+/// Finds queue `index` among those that the driver enabled.
+fn take(queues: &mut Vec<ActiveQueue>, index: u16, features: u64) -> Result<ActiveQueue, ActivationError> {
+    let position = queues.iter().position(|queue| queue.index == index);
+    let mut queue = position
+        .map(|position| queues.swap_remove(position))
+        .ok_or(ActivationError::QueueMissing { device: NAME, index })?;
+    queue.queue.set_event_idx(features & bits::RING_EVENT_IDX != 0);
+    Ok(queue)
+}
+
+impl<M: GuestMemoryHandle, T: Tap> VirtioDevice<M> for Net<M, T> {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn device_id(&self) -> u16 {
+        DEVICE_ID
+    }
+
+    fn pci_class(&self) -> u32 {
+        PCI_CLASS
+    }
+
+    fn features(&self) -> u64 {
+        let mut features = of_offloads(self.supported())
+            | bits::MAC
+            | bits::STATUS
+            | bits::MRG_RXBUF
+            | bits::CTRL_VQ
+            | bits::RING_INDIRECT_DESC
+            | bits::RING_EVENT_IDX;
+        if self.supported().has(Offloads::CHECKSUM) {
+            features |= bits::CTRL_GUEST_OFFLOADS;
+        }
+        if self.config.mtu.is_some() {
+            features |= bits::MTU;
+        }
+        if self.pairs() > 1 {
+            features |= bits::MQ;
+        }
+        features
+    }
+
+    fn queue_sizes(&self) -> Vec<u16> {
+        let mut sizes = vec![QUEUE_SIZE; self.taps.len() * 2];
+        sizes.push(CONTROL_QUEUE_SIZE);
+        sizes
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        read_space(&space(&self.config, self.handle.is_link_up(), self.pairs()), offset, data);
+    }
+
+    /// All of it is the device's (virtio 1.3, 5.1.4).
+    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
+
+    fn config_generation(&self) -> u32 {
+        self.handle.generation()
+    }
+
+    fn activate(&mut self, activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
+        let Activation { memory, features, mut queues, interrupt } = activation;
+        let usable = if features & bits::MQ != 0 { self.pairs() } else { 1 };
+        // The control queue comes after all pairs that the driver knows of (virtio 1.3, 5.1.2).
+        let control = match features & bits::CTRL_VQ {
+            0 => None,
+            _ => take(&mut queues, usable * 2, features).ok(),
+        };
+        let mut rings = Vec::with_capacity(usable.into());
+        for pair in 0..usable {
+            let both = take(&mut queues, pair * 2, features)
+                .and_then(|receive| Ok((receive, take(&mut queues, pair * 2 + 1, features)?)));
+            match both {
+                Ok(both) => rings.push(both),
+                // A driver may leave pairs out that it does not use.
+                Err(_) if pair > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.prepare(to_offloads(features))?;
+        let common = Common { memory, features, interrupt, handle: Arc::clone(&self.handle) };
+        let control =
+            control.map(|queue| WorkerQueue::new(queue, &common.memory, &common.interrupt, features));
+        self.handle.attach(Some(Arc::clone(&common.interrupt)));
+        let unused = self.queues.split_off(rings.len().min(self.queues.len()));
+        let used = std::mem::replace(&mut self.queues, unused);
+        let pairs = used.into_iter().zip(rings).map(|(queues, (rx, tx))| Pair::new(queues, rx, tx)).collect();
+        Ok(Box::new(NetWorker::new(common, pairs, control)))
+    }
+
+    fn reset(&mut self, worker: Option<Box<dyn Worker>>) {
+        self.handle.attach(None);
+        let worker = worker.and_then(|worker| worker.into_any().downcast::<NetWorker<M, T>>().ok());
+        let mut back = worker.map(|worker| worker.into_queues()).unwrap_or_default();
+        back.append(&mut self.queues);
+        // Of pairs that did not come back, only the interface's queue is left.
+        for tap in &self.taps {
+            let found = back.iter().position(|queues| Arc::ptr_eq(&queues.tap, tap));
+            let queues = found.map(|position| back.swap_remove(position));
+            self.queues.push(queues.unwrap_or(NetQueues { tap: Arc::clone(tap), kernel: None }));
+        }
+        if let Err(error) = self.prepare(Offloads::NONE) {
+            tracing::warn!(%error, "reset");
+        }
+    }
+}

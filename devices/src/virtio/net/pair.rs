@@ -1,0 +1,182 @@
+//! A pair of queues and the interface's queue that belongs to them: served by the kernel where it can, else here.
+//! Which pairs are in use is the worker's business.
+
+use std::io;
+use std::sync::Arc;
+
+use virtio_queue::QueueT;
+
+use super::counters::NetHandle;
+use super::device::NetQueues;
+use super::features::bits;
+use super::receive::Receive;
+use super::tap::Tap;
+use super::transmit::Transmit;
+use crate::virtio::{
+    ActiveQueue, GuestMemoryHandle, Interest, KernelQueue, Source, VirtioInterrupt, WorkerQueue,
+};
+
+/// What the queues of a device have in common while its driver runs it.
+pub(super) struct Common<M> {
+    pub memory: M,
+    pub features: u64,
+    pub interrupt: Arc<dyn VirtioInterrupt>,
+    pub handle: Arc<NetHandle>,
+}
+
+/// Sources of one pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PairSource {
+    ReceiveKick,
+    TransmitKick,
+    Tap,
+}
+
+impl PairSource {
+    pub const COUNT: u32 = 3;
+
+    pub fn number(self) -> u32 {
+        match self {
+            Self::ReceiveKick => 0,
+            Self::TransmitKick => 1,
+            Self::Tap => 2,
+        }
+    }
+
+    pub fn of(number: u32) -> Option<Self> {
+        [Self::ReceiveKick, Self::TransmitKick, Self::Tap].into_iter().find(|s| s.number() == number)
+    }
+}
+
+/// A pair of queues. It starts at rest, in nobody's hands.
+pub(super) struct Pair<M, T> {
+    pub queues: NetQueues<M, T>,
+    path: Path<M>,
+}
+
+enum Path<M> {
+    Rest(ActiveQueue, ActiveQueue),
+    Kernel(ActiveQueue, ActiveQueue),
+    Own(Box<(Receive<M>, Transmit<M>)>),
+    /// Between two others.
+    Moving,
+}
+
+impl<M: GuestMemoryHandle, T: Tap> Pair<M, T> {
+    pub fn new(queues: NetQueues<M, T>, receive: ActiveQueue, transmit: ActiveQueue) -> Self {
+        Self { queues, path: Path::Rest(receive, transmit) }
+    }
+
+    /// Begins to serve the queues, or goes on.
+    pub fn start(&mut self, common: &Common<M>) {
+        self.path = match std::mem::replace(&mut self.path, Path::Moving) {
+            Path::Rest(receive, transmit) => self.start_from_rest(receive, transmit, common),
+            path => path,
+        };
+        if let Path::Own(own) = &mut self.path {
+            let (receive, transmit) = &mut **own;
+            transmit.serve(&*self.queues.tap, &common.handle);
+            receive.serve(&*self.queues.tap, &common.handle);
+        }
+    }
+
+    fn start_from_rest(
+        &mut self,
+        receive: ActiveQueue,
+        transmit: ActiveQueue,
+        common: &Common<M>,
+    ) -> Path<M> {
+        if let Some(kernel) = &mut self.queues.kernel {
+            let queues =
+                kernel_queue(&receive, common).and_then(|r| Ok([r, kernel_queue(&transmit, common)?]));
+            match queues.and_then(|queues| kernel.start(&common.memory, common.features, &queues)) {
+                Ok(()) => return Path::Kernel(receive, transmit),
+                Err(error) => {
+                    tracing::warn!(%error, "net: the kernel does not serve the queues, doing it here");
+                    self.queues.kernel = None;
+                }
+            }
+        }
+        let take = |queue| WorkerQueue::new(queue, &common.memory, &common.interrupt, common.features);
+        let mergeable = common.features & bits::MRG_RXBUF != 0;
+        Path::Own(Box::new((Receive::new(take(receive), mergeable), Transmit::new(take(transmit)))))
+    }
+
+    /// Stops: nothing touches guest memory until the next start.
+    pub fn stop(&mut self) {
+        self.path = match std::mem::replace(&mut self.path, Path::Moving) {
+            Path::Kernel(mut receive, mut transmit) => {
+                match self.queues.kernel.as_mut().map(|kernel| kernel.stop()) {
+                    Some(Ok(next)) => {
+                        for (queue, next) in [&mut receive, &mut transmit].into_iter().zip(next) {
+                            // The kernel has used all that it took.
+                            queue.queue.set_next_avail(next);
+                            queue.queue.set_next_used(next);
+                        }
+                    }
+                    Some(Err(error)) => tracing::error!(%error, "net: queues not taken back from the kernel"),
+                    None => {}
+                }
+                Path::Rest(receive, transmit)
+            }
+            path => path,
+        };
+    }
+
+    pub fn is_in_kernel(&self) -> bool {
+        matches!(self.path, Path::Kernel(..))
+    }
+
+    /// What to wait for, with tokens from `base` on.
+    pub fn sources(&self, base: u32, sources: &mut Vec<Source>) {
+        let Path::Own(own) = &self.path else { return };
+        let (receive, transmit) = &**own;
+        sources.push(receive.queue.source(base + PairSource::ReceiveKick.number()));
+        if let Some(interest) = self.tap_interest() {
+            let token = base + PairSource::Tap.number();
+            sources.push(Source { fd: self.queues.tap.fd(), token, interest });
+        }
+        if !transmit.blocked {
+            sources.push(transmit.queue.source(base + PairSource::TransmitKick.number()));
+        }
+    }
+
+    fn tap_interest(&self) -> Option<Interest> {
+        let Path::Own(own) = &self.path else { return None };
+        match (own.0.wants_frames(), own.1.blocked) {
+            (true, false) => Some(Interest::Readable),
+            (false, true) => Some(Interest::Writable),
+            (true, true) => Some(Interest::Both),
+            (false, false) => None,
+        }
+    }
+
+    /// Serves a source; true when what to wait for has changed.
+    pub fn ready(&mut self, source: PairSource, handle: &NetHandle) -> bool {
+        let before = self.tap_interest();
+        let Path::Own(own) = &mut self.path else { return false };
+        let (receive, transmit) = &mut **own;
+        let tap = &*self.queues.tap;
+        match source {
+            PairSource::ReceiveKick => receive.kicked(tap, handle),
+            PairSource::TransmitKick if transmit.blocked => {}
+            PairSource::TransmitKick => transmit.serve(tap, handle),
+            PairSource::Tap => {
+                if transmit.blocked {
+                    transmit.serve(tap, handle);
+                }
+                if receive.wants_frames() {
+                    receive.serve(tap, handle);
+                }
+            }
+        }
+        before != self.tap_interest()
+    }
+}
+
+fn kernel_queue<'a, M>(active: &'a ActiveQueue, common: &Common<M>) -> io::Result<KernelQueue<'a>> {
+    let call = common.interrupt.queue_call(active.index);
+    let call =
+        call.ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "no eventfd interrupts the driver"))?;
+    Ok(KernelQueue { queue: &active.queue, kick: &active.kick, call })
+}

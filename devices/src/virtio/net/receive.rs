@@ -1,0 +1,278 @@
+//! Frames from the interface into the driver's buffers (virtio 1.3, 5.1.6.3 and 5.1.6.4). When to come back is the
+//! worker's business.
+//!
+//! How long a frame is, is known only once it is read. So the interface is given the buffers that recent frames
+//! would have needed, and behind them memory of our own that takes the rest of a larger one. Then, and only then,
+//! the frame is copied, and waits until the driver has room for it.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::time::Instant;
+
+use vm_memory::{GuestMemory, Permissions};
+
+use super::counters::{Counts, NetHandle};
+use super::slices::{GuestSlice, add_slices, read_front, write_at};
+use super::tap::{HEADER_BYTES, MAX_FRAME_BYTES, MAX_SLICES, Tap};
+use crate::LogLimit;
+use crate::virtio::{Chain, GuestMemoryHandle, WorkerQueue};
+
+/// Most frames of one round, so that the other direction gets its turn.
+const FRAMES_PER_ROUND: usize = 64;
+/// Reads that fail one after the other until the interface is taken for gone, and left alone until the next reset.
+const MAX_FAILURES: u32 = 16;
+/// Where the number of buffers lies in the header.
+const NUM_BUFFERS_OFFSET: usize = 10;
+/// A frame's worth is forgotten over about this many smaller ones.
+const FORGET: usize = 16;
+
+/// The receive queue of a pair.
+pub(super) struct Receive<M> {
+    pub queue: WorkerQueue<M>,
+    /// The driver has no room: come back when it kicks.
+    pub starved: bool,
+    mergeable: bool,
+    rest: Vec<u8>,
+    /// A frame that waits for room; empty if none does.
+    held: Vec<u8>,
+    /// What recent frames needed, in bytes.
+    recent: usize,
+    /// Most chains that the driver had ready at once.
+    most: u16,
+    failures: u32,
+    log: LogLimit,
+}
+
+enum Step {
+    /// On with the next frame.
+    Next,
+    /// The interface has none.
+    Idle,
+    /// The driver has no room.
+    Starved,
+}
+
+impl<M: GuestMemoryHandle> Receive<M> {
+    pub fn new(queue: WorkerQueue<M>, mergeable: bool) -> Self {
+        Self {
+            queue,
+            starved: false,
+            mergeable,
+            rest: vec![0; MAX_FRAME_BYTES],
+            held: Vec::new(),
+            recent: HEADER_BYTES,
+            most: 0,
+            failures: 0,
+            log: LogLimit::per_second(1),
+        }
+    }
+
+    /// Whether frames can be taken now.
+    pub fn wants_frames(&self) -> bool {
+        !self.starved && self.failures < MAX_FAILURES
+    }
+
+    /// The driver kicked: it has buffers again, perhaps.
+    pub fn kicked<T: Tap>(&mut self, tap: &T, handle: &NetHandle) {
+        if self.starved {
+            self.serve(tap, handle);
+        } else {
+            self.queue.begin();
+        }
+    }
+
+    /// Takes what there is, until the driver has no room.
+    pub fn serve<T: Tap>(&mut self, tap: &T, handle: &NetHandle) {
+        self.starved = false;
+        self.queue.begin();
+        self.most = self.most.max(self.queue.available());
+        let guard = self.queue.memory();
+        let mut window = Window::new(&*guard);
+        for _ in 0..FRAMES_PER_ROUND {
+            let step = if self.held.is_empty() {
+                self.take(&mut window, tap, handle)
+            } else {
+                self.place(&mut window, &handle.counts)
+            };
+            match step {
+                Step::Next => {}
+                Step::Idle => break,
+                Step::Starved => {
+                    handle.counts.receive_starved.add(1);
+                    self.starved = true;
+                    break;
+                }
+            }
+        }
+        window.put_back(&mut self.queue);
+        self.queue.signal();
+    }
+
+    /// Takes a frame from the interface.
+    fn take<T: Tap, G: GuestMemory>(
+        &mut self,
+        window: &mut Window<'_, G>,
+        tap: &T,
+        handle: &NetHandle,
+    ) -> Step {
+        let counts = &handle.counts;
+        let wanted = if self.mergeable { self.recent } else { 1 };
+        window.fill(&mut self.queue, wanted, counts);
+        if window.chains.is_empty() {
+            return Step::Starved;
+        }
+        // Without merging a frame has one chain, whatever lies behind it.
+        let slices = if self.mergeable { &*window.slices } else { window.first() };
+        let room: usize = slices.iter().map(|slice| slice.len()).sum();
+        let bytes = match tap.receive(slices, &mut self.rest) {
+            Ok(bytes) => bytes,
+            Err(error) => return self.failed(&error, counts),
+        };
+        self.failures = 0;
+        if bytes < HEADER_BYTES {
+            counts.receive_errors.add(1);
+            return Step::Next;
+        }
+        let over = bytes.saturating_sub(room);
+        if !handle.is_link_up() || (over > 0 && !self.mergeable) || over > self.rest.len() {
+            counts.received_dropped.add(1);
+            return Step::Next;
+        }
+        if over == 0 {
+            self.finish(window, bytes, counts);
+            return Step::Next;
+        }
+        counts.received_copied.add(1);
+        read_front(&window.slices, room, &mut self.held);
+        self.held.extend_from_slice(self.rest.get(..over).unwrap_or_default());
+        Step::Next
+    }
+
+    /// Gives the frame that waits to the driver.
+    fn place<G: GuestMemory>(&mut self, window: &mut Window<'_, G>, counts: &Counts) -> Step {
+        window.fill(&mut self.queue, self.held.len(), counts);
+        if window.bytes < self.held.len() {
+            // A driver that has half of its buffers ready adds no more by itself: Linux does so when fewer are left.
+            if window.chains.len().saturating_mul(2) < usize::from(self.most) {
+                return Step::Starved;
+            }
+            self.held.clear();
+            counts.received_dropped.add(1);
+            return Step::Next;
+        }
+        write_at(&window.slices, 0, &self.held);
+        let bytes = std::mem::take(&mut self.held).len();
+        self.finish(window, bytes, counts);
+        Step::Next
+    }
+
+    /// The frame of `bytes` lies in the first chains: they are the driver's now.
+    fn finish<G: GuestMemory>(&mut self, window: &mut Window<'_, G>, bytes: usize, counts: &Counts) {
+        let buffers = window.chains_for(bytes);
+        write_at(
+            &window.slices,
+            NUM_BUFFERS_OFFSET,
+            &u16::try_from(buffers).unwrap_or(u16::MAX).to_le_bytes(),
+        );
+        self.queue.used_together(window.take(buffers, bytes).into_iter());
+        self.recent = bytes.max(self.recent - self.recent / FORGET);
+        counts.received_frames.add(1);
+        counts.received_bytes.add((bytes - HEADER_BYTES) as u64);
+    }
+
+    fn failed(&mut self, error: &std::io::Error, counts: &Counts) -> Step {
+        match error.kind() {
+            ErrorKind::WouldBlock => return Step::Idle,
+            ErrorKind::Interrupted => return Step::Next,
+            _ => {}
+        }
+        counts.receive_errors.add(1);
+        self.failures += 1;
+        if let Some(suppressed) = self.log.admit(Instant::now()) {
+            let gone = self.failures >= MAX_FAILURES;
+            tracing::warn!(%error, gone, suppressed, "net: no frame from the interface");
+        }
+        Step::Idle
+    }
+}
+
+/// Chains that were taken from the queue ahead of the frames for them.
+struct Window<'m, G: GuestMemory> {
+    memory: &'m G,
+    chains: VecDeque<Entry>,
+    slices: Vec<GuestSlice<'m, G>>,
+    bytes: usize,
+}
+
+struct Entry {
+    chain: Chain,
+    slices: usize,
+    bytes: usize,
+}
+
+impl<'m, G: GuestMemory> Window<'m, G> {
+    fn new(memory: &'m G) -> Self {
+        Self { memory, chains: VecDeque::new(), slices: Vec::new(), bytes: 0 }
+    }
+
+    /// Takes chains until they have room for `wanted` bytes, or the driver has no more, or too many pieces.
+    fn fill<M: GuestMemoryHandle>(&mut self, queue: &mut WorkerQueue<M>, wanted: usize, counts: &Counts) {
+        while self.bytes < wanted {
+            let Some(chain) = queue.pop() else { return };
+            let bytes = usize::try_from(chain.writable_bytes()).unwrap_or(0);
+            let before = self.slices.len();
+            let limit = MAX_SLICES - before;
+            let writable = chain.writable();
+            if bytes > 0 && add_slices(self.memory, writable, Permissions::Write, limit, &mut self.slices) {
+                self.chains.push_back(Entry { chain, slices: self.slices.len() - before, bytes });
+                self.bytes += bytes;
+            } else if before > 0 {
+                // Too many pieces together, or bad: see when its turn comes.
+                queue.put_back(chain);
+                return;
+            } else {
+                counts.malformed.add(1);
+                queue.used(chain, 0);
+            }
+        }
+    }
+
+    /// The pieces of the first chain.
+    fn first(&self) -> &[GuestSlice<'m, G>] {
+        let count = self.chains.front().map_or(0, |entry| entry.slices);
+        self.slices.get(..count).unwrap_or_default()
+    }
+
+    /// How many chains `bytes` take.
+    fn chains_for(&self, bytes: usize) -> usize {
+        let mut room = 0;
+        let full = self.chains.iter().take_while(|entry| {
+            room += entry.bytes;
+            room < bytes
+        });
+        (full.count() + 1).min(self.chains.len())
+    }
+
+    /// Takes the first `count` chains out, with the share of `bytes` that each has.
+    fn take(&mut self, count: usize, bytes: usize) -> Vec<(Chain, u32)> {
+        let mut left = bytes;
+        let mut slices = 0;
+        let mut taken = Vec::with_capacity(count);
+        for entry in self.chains.drain(..count.min(self.chains.len())) {
+            let part = left.min(entry.bytes);
+            left -= part;
+            slices += entry.slices;
+            self.bytes -= entry.bytes;
+            taken.push((entry.chain, u32::try_from(part).unwrap_or(u32::MAX)));
+        }
+        self.slices.drain(..slices.min(self.slices.len()));
+        taken
+    }
+
+    /// Gives all chains back to the queue as if they had never been taken.
+    fn put_back<M: GuestMemoryHandle>(self, queue: &mut WorkerQueue<M>) {
+        for entry in self.chains.into_iter().rev() {
+            queue.put_back(entry.chain);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The buffers of a chain as slices of guest memory. Chains themselves are `queue_chain`'s.
+
+use vm_memory::bitmap::BS;
+use vm_memory::{Bytes, GuestMemory, Permissions, VolatileSlice};
+
+use crate::virtio::Buffer;
+
+/// A piece of guest memory.
+pub(in crate::virtio) type GuestSlice<'m, G> = VolatileSlice<'m, BS<'m, <G as GuestMemory>::Bitmap>>;
+
+/// Adds the memory of `buffers` to `slices`, at most `limit` of them; false, and nothing added, if it is more or lies
+/// outside of guest memory.
+pub(in crate::virtio) fn add_slices<'m, G: GuestMemory>(
+    memory: &'m G,
+    buffers: &[Buffer],
+    access: Permissions,
+    limit: usize,
+    slices: &mut Vec<GuestSlice<'m, G>>,
+) -> bool {
+    let before = slices.len();
+    let complete = buffers.iter().all(|buffer| {
+        let Ok(length) = usize::try_from(buffer.length) else { return false };
+        let Ok(parts) = memory.get_slices(buffer.address, length, access) else { return false };
+        for part in parts {
+            match part {
+                Ok(part) if slices.len() - before < limit => slices.push(part),
+                Ok(_) | Err(_) => return false,
+            }
+        }
+        true
+    });
+    if !complete {
+        slices.truncate(before);
+    }
+    complete
+}
+
+/// Writes `data` over the bytes from `offset` on; what lies past the end is lost.
+pub(super) fn write_at<B: vm_memory::bitmap::BitmapSlice>(
+    slices: &[VolatileSlice<'_, B>],
+    mut offset: usize,
+    mut data: &[u8],
+) {
+    for slice in slices {
+        if data.is_empty() {
+            return;
+        }
+        if offset >= slice.len() {
+            offset -= slice.len();
+            continue;
+        }
+        let written = slice.write(data, offset).unwrap_or(0);
+        data = data.get(written..).unwrap_or_default();
+        offset = 0;
+    }
+}
+
+/// Adds the first `count` bytes to `data`.
+pub(super) fn read_front<B: vm_memory::bitmap::BitmapSlice>(
+    slices: &[VolatileSlice<'_, B>],
+    count: usize,
+    data: &mut Vec<u8>,
+) {
+    let mut left = count;
+    for slice in slices {
+        let part = left.min(slice.len());
+        let start = data.len();
+        data.resize(start + part, 0);
+        if let Some(into) = data.get_mut(start..) {
+            // Cannot fail, the length is the slice's or less.
+            let _ = slice.read(into, 0);
+        }
+        left -= part;
+    }
+}

@@ -1,0 +1,9 @@
+//! The network device as drivers use it, with an interface that misbehaves.
+
+mod bench;
+mod control;
+mod hostile;
+mod receive;
+mod transmit;
+
+pub(super) use bench::{Bench, FakeTap, Reply, frame};

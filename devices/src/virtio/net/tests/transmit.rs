@@ -1,0 +1,127 @@
+//! Frames from the driver.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::bench::{EAGAIN, EIO};
+use super::{Bench, Reply, frame};
+use crate::virtio::Interest;
+use crate::virtio::net::MAX_FRAME_BYTES;
+use crate::virtio::test_driver::{BORDER, BUFFERS};
+
+const TX: usize = 1;
+
+impl Bench {
+    /// Sends a frame that lies at `address`, in buffers of these sizes and one for the rest.
+    fn send(&mut self, address: u64, frame: &[u8], parts: &[usize]) -> bool {
+        self.write(address, frame);
+        let (mut buffers, mut at, mut left) = (vec![], address, frame.len());
+        for part in parts.iter().map(|part| (*part).min(frame.len())).chain([usize::MAX]) {
+            let part = part.min(left);
+            buffers.push((at, u32::try_from(part).unwrap(), false));
+            at += part as u64;
+            left -= part;
+        }
+        self.queues[TX].add(&buffers).is_some()
+    }
+}
+
+#[test]
+fn a_frame_in_pieces_goes_out_as_one_and_its_buffers_come_back() {
+    let mut bench = Bench::new(0);
+    let sent = frame(1, 1500);
+    // Across the border of two regions.
+    assert!(bench.send(BORDER - 100, &sent, &[12, 0, 7]));
+    bench.run();
+    assert_eq!(bench.tap(|tap| tap.sent.clone()), [sent]);
+    assert!(bench.queues[TX].used().is_some_and(|(_, written)| written == 0));
+    assert_eq!(bench.interrupt.take(), [1]);
+    let counters = bench.handle.counters();
+    assert_eq!((counters.sent_frames, counters.sent_bytes), (1, 1500));
+}
+
+#[test]
+fn an_interface_that_takes_no_more_is_waited_for_and_nothing_is_lost_or_repeated() {
+    let mut bench = Bench::new(0);
+    bench.tap(|tap| tap.send_script.extend([Reply::Work, Reply::Fail(EAGAIN)]));
+    let frames: Vec<_> = (0..3).map(|i| frame(i, 100)).collect();
+    for (i, frame) in frames.iter().enumerate() {
+        assert!(bench.send(BUFFERS + 0x1000 * i as u64, frame, &[12]));
+    }
+    bench.worker().ready(1);
+    assert_eq!(bench.tap(|tap| (tap.sent.len(), tap.sends)), (1, 2));
+    // The driver's kicks do not make it spin; room in the interface does make it go on.
+    assert_eq!(bench.watches_tap(), Some(Interest::Writable));
+    bench.worker().ready(1);
+    assert_eq!(bench.tap(|tap| tap.sends), 2);
+    bench.worker().ready(2);
+    assert_eq!(bench.tap(|tap| tap.sent.clone()), frames);
+    assert_eq!(bench.handle.counters().send_blocked, 1);
+}
+
+#[test]
+fn a_frame_that_the_host_refuses_is_dropped_and_counted() {
+    let mut bench = Bench::new(0);
+    bench.tap(|tap| tap.send_script.extend([Reply::Fail(EIO), Reply::Short]));
+    for i in 0..3 {
+        assert!(bench.send(BUFFERS + 0x1000 * i, &frame(0, 60), &[]));
+    }
+    bench.run();
+    let counters = bench.handle.counters();
+    assert_eq!((counters.sent_frames, counters.sent_dropped), (1, 2));
+    assert_eq!(std::iter::from_fn(|| bench.queues[TX].used()).count(), 3);
+}
+
+#[test]
+fn what_is_no_frame_is_given_back_unsent() {
+    let mut bench = Bench::new(0);
+    let large = u32::try_from(MAX_FRAME_BYTES + 1).unwrap();
+    for buffer in [(BUFFERS, 12, false), (BUFFERS, 0, false), (BUFFERS, large, false), (BUFFERS, 100, true)] {
+        assert!(bench.queues[TX].add(&[buffer]).is_some());
+    }
+    bench.run();
+    assert_eq!(bench.tap(|tap| tap.sends), 0);
+    assert_eq!(bench.handle.counters().malformed, 4);
+    assert_eq!(std::iter::from_fn(|| bench.queues[TX].used()).count(), 4);
+}
+
+#[test]
+fn frames_are_dropped_while_the_cable_is_out() {
+    let mut bench = Bench::new(0);
+    bench.handle.set_link(false);
+    assert!(bench.send(BUFFERS, &frame(0, 60), &[]));
+    bench.run();
+    bench.handle.set_link(true);
+    assert!(bench.send(BUFFERS, &frame(0, 60), &[]));
+    bench.run();
+    let counters = bench.handle.counters();
+    assert_eq!((counters.sent_frames, counters.sent_dropped), (1, 1));
+}
+
+proptest! {
+    #[test]
+    fn every_frame_goes_out_once_and_in_order_whatever_the_pieces(
+        frames in vec((1_usize..3000, vec(0_usize..400, 0..5)), 1..40),
+        script in vec(prop_oneof![3 => Just(Reply::Work), 1 => Just(Reply::Fail(EAGAIN))], 0..40),
+        event_idx in any::<bool>(),
+    ) {
+        let features = if event_idx { 1 << 29 } else { 0 };
+        let mut bench = Bench::new(features);
+        bench.tap(|tap| tap.send_script = script.into());
+        let mut want = Vec::new();
+        for (i, (bytes, parts)) in frames.iter().enumerate() {
+            let frame = frame(i, *bytes);
+            let address = BUFFERS + 0x1000 * i as u64;
+            while !bench.send(address, &frame, parts) {
+                bench.run();
+                while bench.queues[TX].used().is_some() {}
+            }
+            want.push(frame);
+        }
+        for _ in 0..20 {
+            bench.run();
+        }
+        while bench.queues[TX].used().is_some() {}
+        prop_assert_eq!(bench.tap(|tap| tap.sent.clone()), want);
+    }
+}

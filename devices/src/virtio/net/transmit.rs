@@ -1,0 +1,99 @@
+//! Frames from the driver to the interface (virtio 1.3, 5.1.6.2). When to come back is the worker's business.
+
+use std::io::ErrorKind;
+use std::time::Instant;
+
+use vm_memory::Permissions;
+
+use super::counters::NetHandle;
+use super::slices::add_slices;
+use super::tap::{HEADER_BYTES, MAX_FRAME_BYTES, MAX_SLICES, Tap};
+use crate::LogLimit;
+use crate::virtio::{Chain, GuestMemoryHandle, WorkerQueue};
+
+/// Most frames of one round, so that the other direction gets its turn.
+const FRAMES_PER_ROUND: u16 = 128;
+
+/// The transmit queue of a pair.
+pub(super) struct Transmit<M> {
+    pub queue: WorkerQueue<M>,
+    /// The interface takes nothing for now.
+    pub blocked: bool,
+    log: LogLimit,
+}
+
+enum Sent {
+    Yes,
+    Dropped,
+    Malformed,
+    Later,
+}
+
+impl<M: GuestMemoryHandle> Transmit<M> {
+    pub fn new(queue: WorkerQueue<M>) -> Self {
+        Self { queue, blocked: false, log: LogLimit::per_second(1) }
+    }
+
+    /// Sends what there is, until the interface takes no more.
+    pub fn serve<T: Tap>(&mut self, tap: &T, handle: &NetHandle) {
+        let counts = &handle.counts;
+        self.blocked = false;
+        self.queue.begin_with(FRAMES_PER_ROUND);
+        let guard = self.queue.memory();
+        let memory: &M::M = &guard;
+        let mut slices = Vec::new();
+        while let Some(chain) = self.queue.pop() {
+            slices.clear();
+            let sent = if !is_frame(&chain)
+                || !add_slices(memory, chain.readable(), Permissions::Read, MAX_SLICES, &mut slices)
+            {
+                Sent::Malformed
+            } else if handle.is_link_up() {
+                send(tap, &slices, chain.readable_bytes(), &mut self.log)
+            } else {
+                Sent::Dropped
+            };
+            match sent {
+                Sent::Yes => {
+                    counts.sent_frames.add(1);
+                    counts.sent_bytes.add(chain.readable_bytes().saturating_sub(HEADER_BYTES as u64));
+                }
+                Sent::Dropped => counts.sent_dropped.add(1),
+                Sent::Malformed => counts.malformed.add(1),
+                Sent::Later => {
+                    counts.send_blocked.add(1);
+                    self.blocked = true;
+                    self.queue.put_back(chain);
+                    break;
+                }
+            }
+            self.queue.used(chain, 0);
+        }
+        self.queue.signal();
+    }
+}
+
+fn is_frame(chain: &Chain) -> bool {
+    let bytes = chain.readable_bytes();
+    bytes > HEADER_BYTES as u64 && bytes <= MAX_FRAME_BYTES as u64
+}
+
+fn send<T: Tap, B: vm_memory::bitmap::BitmapSlice>(
+    tap: &T,
+    slices: &[vm_memory::VolatileSlice<'_, B>],
+    bytes: u64,
+    log: &mut LogLimit,
+) -> Sent {
+    match tap.send(slices) {
+        Ok(taken) if taken as u64 == bytes => Sent::Yes,
+        Ok(_) => Sent::Dropped,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Sent::Later,
+        Err(error) => {
+            // The interface is down, or the header makes no sense: as a wire would, it takes the frame nowhere.
+            if let Some(suppressed) = log.admit(Instant::now()) {
+                tracing::warn!(%error, suppressed, "net: frame not sent");
+            }
+            Sent::Dropped
+        }
+    }
+}

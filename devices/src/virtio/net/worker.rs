@@ -1,0 +1,156 @@
+//! The running half of a network device: its pairs of queues and its control queue, in one thread.
+//! Where that thread runs is `vmm`'s decision.
+
+use std::any::Any;
+use std::time::Instant;
+
+use super::control::{COMMAND_BYTES, Command, ERROR, OK, parse};
+use super::device::NetQueues;
+use super::features::to_offloads;
+use super::pair::{Common, Pair, PairSource};
+use super::tap::Tap;
+use crate::LogLimit;
+use crate::virtio::{Chain, GuestMemoryHandle, Source, Worker, WorkerQueue};
+
+const CONTROL_TOKEN: u32 = u32::MAX;
+/// Most commands of one round: each may cost a system call or more.
+const COMMANDS_PER_ROUND: u16 = 8;
+
+/// The worker of a network device.
+pub(super) struct NetWorker<M, T> {
+    common: Common<M>,
+    pairs: Vec<Pair<M, T>>,
+    control: Option<WorkerQueue<M>>,
+    /// Pairs in use, from the first on.
+    in_use: usize,
+    log: LogLimit,
+}
+
+impl<M: GuestMemoryHandle, T: Tap> NetWorker<M, T> {
+    pub fn new(common: Common<M>, pairs: Vec<Pair<M, T>>, control: Option<WorkerQueue<M>>) -> Self {
+        Self { common, pairs, control, in_use: 1, log: LogLimit::per_second(1) }
+    }
+
+    /// The interface's queues back.
+    pub fn into_queues(self) -> Vec<NetQueues<M, T>> {
+        self.pairs.into_iter().map(|pair| pair.queues).collect()
+    }
+
+    fn start_pairs(&mut self) {
+        for pair in self.pairs.iter_mut().take(self.in_use) {
+            pair.start(&self.common);
+        }
+        self.tell_datapath();
+    }
+
+    fn tell_datapath(&self) {
+        let kernel = self.pairs.iter().take(self.in_use).filter(|pair| pair.is_in_kernel()).count();
+        let count = |n| u32::try_from(n).unwrap_or(u32::MAX);
+        self.common.handle.set_pairs(count(kernel), count(self.in_use - kernel));
+    }
+
+    fn serve_control(&mut self) -> bool {
+        let Some(mut control) = self.control.take() else { return false };
+        let mut changed = false;
+        control.begin_with(COMMANDS_PER_ROUND);
+        while let Some(chain) = control.pop() {
+            self.common.handle.counts.commands.add(1);
+            let (answer, change) = self.command(&control, &chain);
+            changed |= change;
+            let written = chain.write(&*control.memory(), 0, &[answer]);
+            control.used(chain, u32::try_from(written).unwrap_or(0));
+        }
+        control.signal();
+        self.control = Some(control);
+        changed
+    }
+
+    /// Does a command; its answer, and whether what to wait for has changed.
+    fn command(&mut self, control: &WorkerQueue<M>, chain: &Chain) -> (u8, bool) {
+        let mut bytes = [0; COMMAND_BYTES];
+        let length = chain.read(&*control.memory(), 0, &mut bytes);
+        let command = bytes.get(..length).unwrap_or_default();
+        let pairs = u16::try_from(self.pairs.len()).unwrap_or(u16::MAX);
+        match parse(command, self.common.features, pairs) {
+            Some(Command::QueuePairs(wanted)) => (self.use_pairs(usize::from(wanted)), true),
+            Some(Command::Offloads(features)) => {
+                let Some(first) = self.pairs.first() else { return (ERROR, false) };
+                match first.queues.tap.set_offloads(to_offloads(features)) {
+                    Ok(()) => (OK, false),
+                    Err(error) => (self.refused("set offloads", &error), false),
+                }
+            }
+            None => {
+                self.common.handle.counts.malformed.add(1);
+                (ERROR, false)
+            }
+        }
+    }
+
+    fn use_pairs(&mut self, wanted: usize) -> u8 {
+        let (less, more) = (wanted.min(self.in_use), wanted.max(self.in_use));
+        let enable = wanted > self.in_use;
+        for number in less..more {
+            let Some(pair) = self.pairs.get_mut(number) else { continue };
+            if !enable {
+                pair.stop();
+            }
+            if let Err(error) = pair.queues.tap.set_enabled(enable) {
+                let answer = self.refused("switch a queue", &error);
+                self.in_use = if enable { number } else { number + 1 };
+                self.start_pairs();
+                return answer;
+            }
+        }
+        self.in_use = wanted;
+        self.start_pairs();
+        OK
+    }
+
+    fn refused(&mut self, what: &'static str, error: &std::io::Error) -> u8 {
+        if let Some(suppressed) = self.log.admit(Instant::now()) {
+            tracing::warn!(%error, what, suppressed, "net: the host refused a command");
+        }
+        ERROR
+    }
+}
+
+impl<M: GuestMemoryHandle, T: Tap> Worker for NetWorker<M, T> {
+    fn sources(&self) -> Vec<Source> {
+        let mut sources = Vec::new();
+        for (pair, base) in self.pairs.iter().take(self.in_use).zip((0..).step_by(PairSource::COUNT as usize))
+        {
+            pair.sources(base, &mut sources);
+        }
+        sources.extend(self.control.as_ref().map(|control| control.source(CONTROL_TOKEN)));
+        sources
+    }
+
+    fn start(&mut self) {
+        self.start_pairs();
+        self.serve_control();
+    }
+
+    fn ready(&mut self, token: u32) -> bool {
+        if token == CONTROL_TOKEN {
+            return self.serve_control();
+        }
+        let Ok(number) = usize::try_from(token / PairSource::COUNT) else { return false };
+        let pair = self.pairs.get_mut(number).filter(|_| number < self.in_use);
+        match (pair, PairSource::of(token % PairSource::COUNT)) {
+            (Some(pair), Some(source)) => pair.ready(source, &self.common.handle),
+            _ => false,
+        }
+    }
+
+    fn stop(&mut self) {
+        for pair in &mut self.pairs {
+            pair.stop();
+        }
+        self.common.handle.set_pairs(0, 0);
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}

@@ -1,0 +1,205 @@
+//! The driver's side of split virtqueues in memory of a test (virtio 1.3, 2.7), right or wrong as the test wants.
+//! What the buffers mean is left to the test.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryMmap};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::{Activation, ActiveQueue, QueueFault, VirtioInterrupt};
+use crate::interrupt::InterruptError;
+
+pub(crate) type TestMemory = Arc<GuestMemoryMmap>;
+
+/// Where buffers may lie: below are rings.
+pub(crate) const BUFFERS: u64 = 0x10_0000;
+/// All memory.
+pub(crate) const MEMORY_BYTES: u64 = 0x80_0000;
+const QUEUE_BYTES: u64 = 0x4000;
+
+/// Two regions, so that buffers may lie across their border.
+pub(crate) const BORDER: u64 = 0x40_0000;
+
+pub(crate) fn memory() -> TestMemory {
+    let first = (GuestAddress(0), usize::try_from(BORDER).unwrap());
+    let second = (GuestAddress(BORDER), usize::try_from(MEMORY_BYTES - BORDER).unwrap());
+    Arc::new(GuestMemoryMmap::from_ranges(&[first, second]).unwrap())
+}
+
+/// What the device said to its driver.
+#[derive(Default)]
+pub(crate) struct TestInterrupt {
+    queues: Mutex<Vec<u16>>,
+    pub config: AtomicU64,
+    pub faults: Mutex<Vec<(u16, QueueFault)>>,
+    pub has_calls: AtomicBool,
+}
+
+impl TestInterrupt {
+    /// The interrupts since the last time this was asked.
+    pub fn take(&self) -> Vec<u16> {
+        std::mem::take(&mut *self.queues.lock().unwrap())
+    }
+}
+
+impl VirtioInterrupt for TestInterrupt {
+    fn queue_used(&self, index: u16) -> Result<(), InterruptError> {
+        self.queues.lock().unwrap().push(index);
+        Ok(())
+    }
+
+    fn config_changed(&self) -> Result<(), InterruptError> {
+        self.config.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn queue_call(&self, _: u16) -> Option<EventFd> {
+        self.has_calls.load(Ordering::Relaxed).then(|| EventFd::new(EFD_NONBLOCK).unwrap())
+    }
+
+    fn driver_fault(&self, index: u16, fault: QueueFault) {
+        self.faults.lock().unwrap().push((index, fault));
+    }
+}
+
+/// A buffer: where, how long, and whether the device may write it.
+pub(crate) type TestBuffer = (u64, u32, bool);
+
+/// One queue.
+pub(crate) struct TestQueue {
+    memory: TestMemory,
+    index: u16,
+    pub size: u16,
+    kick: EventFd,
+    free: Vec<u16>,
+    available: u16,
+    used: u16,
+}
+
+impl TestQueue {
+    pub fn new(memory: &TestMemory, index: u16, size: u16) -> Self {
+        Self {
+            memory: Arc::clone(memory),
+            index,
+            size,
+            kick: EventFd::new(EFD_NONBLOCK).unwrap(),
+            free: (0..size).rev().collect(),
+            available: 0,
+            used: 0,
+        }
+    }
+
+    pub fn descriptors(&self) -> u64 {
+        u64::from(self.index) * QUEUE_BYTES
+    }
+
+    pub fn available_ring(&self) -> u64 {
+        self.descriptors() + 0x1000
+    }
+
+    pub fn used_ring(&self) -> u64 {
+        self.descriptors() + 0x2000
+    }
+
+    /// As the transport hands it to the device.
+    pub fn active(&self) -> ActiveQueue {
+        let mut queue = Queue::new(self.size).unwrap();
+        queue.try_set_desc_table_address(GuestAddress(self.descriptors())).unwrap();
+        queue.try_set_avail_ring_address(GuestAddress(self.available_ring())).unwrap();
+        queue.try_set_used_ring_address(GuestAddress(self.used_ring())).unwrap();
+        queue.set_ready(true);
+        assert!(queue.is_valid(&*self.memory));
+        ActiveQueue { index: self.index, queue, kick: self.kick.try_clone().unwrap() }
+    }
+
+    pub fn descriptor(&self, number: u16, address: u64, length: u32, flags: u16, next: u16) {
+        let at = GuestAddress(self.descriptors() + u64::from(number) * 16);
+        self.memory.write_obj(address, at).unwrap();
+        self.memory.write_obj(length, at.unchecked_add(8)).unwrap();
+        self.memory.write_obj(flags, at.unchecked_add(12)).unwrap();
+        self.memory.write_obj(next, at.unchecked_add(14)).unwrap();
+    }
+
+    /// Makes a chain available; `None` if the queue has no room for it.
+    pub fn add(&mut self, buffers: &[TestBuffer]) -> Option<u16> {
+        if self.free.len() < buffers.len() {
+            return None;
+        }
+        let numbers = self.free.split_off(self.free.len() - buffers.len());
+        for (i, (buffer, number)) in buffers.iter().zip(&numbers).enumerate() {
+            let next = numbers.get(i + 1).copied();
+            let flags = u16::from(next.is_some()) | u16::from(buffer.2) << 1;
+            self.descriptor(*number, buffer.0, buffer.1, flags, next.unwrap_or(0));
+        }
+        self.make_available(numbers[0]);
+        Some(numbers[0])
+    }
+
+    /// Makes available what begins at `head`, whatever that is.
+    pub fn make_available(&mut self, head: u16) {
+        let slot = u64::from(self.available % self.size) * 2;
+        self.memory.write_obj(head, GuestAddress(self.available_ring() + 4 + slot)).unwrap();
+        self.available = self.available.wrapping_add(1);
+        self.memory
+            .store(self.available, GuestAddress(self.available_ring() + 2), Ordering::Release)
+            .unwrap();
+    }
+
+    /// The next chain that the device used: its head and the bytes written. Its descriptors are free again.
+    pub fn used(&mut self) -> Option<(u16, u32)> {
+        let index: u16 = self.memory.load(GuestAddress(self.used_ring() + 2), Ordering::Acquire).unwrap();
+        if index == self.used {
+            return None;
+        }
+        let at = GuestAddress(self.used_ring() + 4 + u64::from(self.used % self.size) * 8);
+        let head: u32 = self.memory.read_obj(at).unwrap();
+        let written: u32 = self.memory.read_obj(at.unchecked_add(4)).unwrap();
+        self.used = self.used.wrapping_add(1);
+        let head = u16::try_from(head).unwrap();
+        self.reclaim(head);
+        Some((head, written))
+    }
+
+    fn reclaim(&mut self, head: u16) {
+        let mut number = head;
+        for _ in 0..self.size {
+            assert!(!self.free.contains(&number), "descriptor {number} used twice");
+            self.free.push(number);
+            let at = self.descriptors() + u64::from(number) * 16;
+            let flags: u16 = self.memory.read_obj(GuestAddress(at + 12)).unwrap();
+            if flags & 1 == 0 {
+                return;
+            }
+            number = self.memory.read_obj(GuestAddress(at + 14)).unwrap();
+        }
+    }
+
+    /// Whether the device wants to be notified of what has been made available (without event indexes).
+    pub fn wants_kick(&self) -> bool {
+        let flags: u16 = self.memory.read_obj(GuestAddress(self.used_ring())).unwrap();
+        flags & 1 == 0
+    }
+
+    /// From which used entry on the driver wants to be interrupted.
+    pub fn set_used_event(&self, event: u16) {
+        let at = self.available_ring() + 4 + u64::from(self.size) * 2;
+        self.memory.write_obj(event, GuestAddress(at)).unwrap();
+    }
+}
+
+/// An activation with these queues.
+pub(crate) fn activation(
+    memory: &TestMemory,
+    features: u64,
+    queues: &[&TestQueue],
+    interrupt: &Arc<TestInterrupt>,
+) -> Activation<TestMemory> {
+    Activation {
+        memory: Arc::clone(memory),
+        features,
+        queues: queues.iter().map(|queue| queue.active()).collect(),
+        interrupt: Arc::clone(interrupt) as Arc<dyn VirtioInterrupt>,
+    }
+}
