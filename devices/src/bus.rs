@@ -20,8 +20,28 @@ pub trait BusDevice: Send {
     fn write(&mut self, offset: u64, data: &[u8]);
 }
 
-/// A device as the bus keeps it: its owner holds a clone of the same `Arc<Mutex<_>>`.
-pub type SharedDevice = Arc<Mutex<dyn BusDevice>>;
+/// A device that several vCPU threads may access at once; it locks what it must by itself. Otherwise as [`BusDevice`].
+pub trait ConcurrentBusDevice: Send + Sync {
+    /// Fills `data` with what is read `offset` bytes into the device's range, little-endian.
+    fn read(&self, offset: u64, data: &mut [u8]);
+
+    /// Takes what the guest writes `offset` bytes into the device's range, little-endian.
+    fn write(&self, offset: u64, data: &[u8]);
+}
+
+/// One lock around a whole device.
+impl<T: BusDevice> ConcurrentBusDevice for Mutex<T> {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        self.lock().unwrap_or_else(PoisonError::into_inner).read(offset, data);
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        self.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data);
+    }
+}
+
+/// A device as the bus keeps it: mostly an `Arc<Mutex<_>>` of which its owner holds a clone.
+pub type SharedDevice = Arc<dyn ConcurrentBusDevice>;
 
 /// An address of a bus: `u16` for ports, `u64` for memory.
 pub trait Address: Copy + Ord + Into<u64> {}
@@ -160,8 +180,8 @@ pub struct UnclaimedAccesses {
     pub writes: u64,
 }
 
-/// A complete bus. Lookup takes O(log n) in the number of devices and no lock; the device's own lock is held for
-/// the length of the access.
+/// A complete bus. Lookup takes O(log n) in the number of devices and no lock; a [`BusDevice`]'s own lock is held
+/// for the length of the access.
 ///
 /// An access belongs to a device only if all its bytes lie in the device's range and it is 1, 2, 4 or 8 bytes
 /// long. All others are unclaimed: a read gives all-ones, a write is ignored, both are counted. In particular a
@@ -181,7 +201,7 @@ impl<A: Address> Bus<A> {
             self.unclaimed_reads.fetch_add(1, Ordering::Relaxed);
             return false;
         };
-        device.lock().unwrap_or_else(PoisonError::into_inner).read(offset, data);
+        device.read(offset, data);
         true
     }
 
@@ -191,7 +211,7 @@ impl<A: Address> Bus<A> {
             self.unclaimed_writes.fetch_add(1, Ordering::Relaxed);
             return false;
         };
-        device.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data);
+        device.write(offset, data);
         true
     }
 

@@ -24,8 +24,8 @@ pub mod virtio;
 mod testing;
 
 pub use bus::{
-    Address, Bus, BusBuilder, BusDevice, BusError, MmioBus, MmioBusBuilder, PioBus, PioBusBuilder,
-    SharedDevice, UnclaimedAccesses,
+    Address, Bus, BusBuilder, BusDevice, BusError, ConcurrentBusDevice, MmioBus, MmioBusBuilder, PioBus,
+    PioBusBuilder, SharedDevice, UnclaimedAccesses,
 };
 pub use i8042::{I8042, I8042_COMMAND_PORTS};
 pub use interrupt::{InterruptError, InterruptLine, MsiMessage, MsiRouter};

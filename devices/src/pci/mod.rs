@@ -1,6 +1,19 @@
 //! PCI Express functions behind a host bridge of their own per segment, with MSI-X as their only interrupts.
 //! Where segments and their windows lie is `resources`' arithmetic; announcing them is `acpi`'s work.
 
+mod bar;
+mod config;
+mod decode;
+mod function;
 mod host;
+mod host_bridge;
+mod msix;
+mod segment;
 
+pub use bar::{Bar, BarError};
+pub use config::{CONFIG_BYTES, CapabilityError, Command, ConfigSpace, Identity};
+pub use function::PciFunction;
 pub use host::{IoEvents, MsixVectors, WorkerHandle, WorkerSpawner};
+pub use host_bridge::HostBridge;
+pub use msix::{MSIX_CAPABILITY, MSIX_VECTORS_MAX, Msix};
+pub use segment::{ECAM_BYTES, PciSegment, PciSegmentBuilder, SLOTS, SegmentError};

@@ -4,6 +4,7 @@
 mod device;
 mod kernel_datapath;
 pub mod net;
+mod pci;
 mod queue_chain;
 mod queue_worker;
 #[cfg(test)]
@@ -14,5 +15,6 @@ pub use device::{
     VirtioInterrupt, Worker,
 };
 pub use kernel_datapath::{KernelDatapath, KernelQueue};
+pub use pci::{VirtioCounters, VirtioMeter, VirtioPci, VirtioPciError, VirtioPciHost};
 pub use queue_chain::{Buffer, Chain, MAX_CHAIN_BUFFERS, QueueFault};
 pub use queue_worker::{MAX_CHAINS_PER_ROUND, WorkerQueue};

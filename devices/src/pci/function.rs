@@ -1,0 +1,47 @@
+//! What a PCI function is to its segment. What it does when its registers are read and written is its own.
+
+use super::config::ConfigSpace;
+use crate::bus::fill_ones;
+
+/// A function of a segment. Called by vCPU threads, one at a time; nothing else of its segment waits meanwhile.
+///
+/// Accesses are 1, 2, 4 or 8 bytes long and lie wholly in the configuration space or the BAR.
+pub trait PciFunction: Send {
+    /// Its configuration space.
+    fn config(&self) -> &ConfigSpace;
+
+    /// Its configuration space, for the segment to place BARs.
+    fn config_mut(&mut self) -> &mut ConfigSpace;
+
+    /// The guest reads the configuration space.
+    fn config_read(&mut self, offset: u16, data: &mut [u8]) {
+        self.config().read(offset, data);
+    }
+
+    /// The guest writes the configuration space.
+    fn config_write(&mut self, offset: u16, data: &[u8]) {
+        self.config_mut().write(offset, data);
+    }
+
+    /// From now on BAR `bar` answers at `address`, or nowhere: it is switched off, out of the window, or something
+    /// else already answers there.
+    fn bar_decoded(&mut self, bar: u8, address: Option<u64>) {
+        let _ = (bar, address);
+    }
+
+    /// The guest reads `offset` bytes into BAR `bar`.
+    fn bar_read(&mut self, bar: u8, offset: u64, data: &mut [u8]) {
+        let _ = (bar, offset);
+        fill_ones(data);
+    }
+
+    /// The guest writes `offset` bytes into BAR `bar`.
+    fn bar_write(&mut self, bar: u8, offset: u64, data: &[u8]) {
+        let _ = (bar, offset, data);
+    }
+
+    /// Back to the state in which the guest found it; nothing of it runs or touches memory afterwards.
+    fn reset(&mut self) {
+        self.config_mut().reset();
+    }
+}

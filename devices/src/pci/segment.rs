@@ -1,0 +1,342 @@
+//! A PCI segment with one bus: its configuration space (PCI Express Base Specification 6.0, 7.2.2) and the window in
+//! which its functions' BARs answer. Where both lie is `resources`' arithmetic, what a function does is its own.
+//!
+//! Every function has a lock of its own, so vCPUs that talk to two functions do not wait for each other. A change of
+//! decoding takes the segment's lock first, then that of one function at a time.
+
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use thiserror::Error;
+
+use super::config::{CONFIG_BYTES, touches_decoding};
+use super::decode::{self, Decoded, Wish};
+use super::function::PciFunction;
+use super::host_bridge::HostBridge;
+use crate::bus::{ConcurrentBusDevice, SharedDevice, fill_ones};
+
+/// Bytes of a segment's configuration space: one bus of 32 devices of 8 functions.
+pub const ECAM_BYTES: u64 = 1 << 20;
+/// Devices of a bus; the first is the host bridge.
+pub const SLOTS: u8 = 32;
+
+const SLOT_COUNT: usize = SLOTS as usize;
+/// Bits 19:15 of an ECAM offset are the device, 14:12 the function, 11:0 the register.
+const FUNCTION_SHIFT: u32 = 12;
+const FUNCTIONS_PER_SLOT: u64 = 8;
+
+/// Why a segment cannot be as asked.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SegmentError {
+    /// The slot does not exist or has a function already.
+    #[error("segment {segment}: slot {slot} is taken, must be a free one of 1 to 31")]
+    SlotTaken {
+        /// The segment.
+        segment: u16,
+        /// The slot asked for.
+        slot: u8,
+    },
+    /// All slots are taken.
+    #[error("segment {segment}: all slots are taken, at most 31 devices fit")]
+    Full {
+        /// The segment.
+        segment: u16,
+    },
+    /// The window has no room for a BAR.
+    #[error(
+        "segment {segment}: slot {slot}: no room for a bar of {size:#x} bytes in {first:#x} to {last:#x}"
+    )]
+    WindowFull {
+        /// The segment.
+        segment: u16,
+        /// The function's slot.
+        slot: u8,
+        /// Bytes of the BAR.
+        size: u64,
+        /// First address of the window.
+        first: u64,
+        /// Last address of the window.
+        last: u64,
+    },
+}
+
+impl SegmentError {
+    /// A name for the error that does not change between versions.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::SlotTaken { .. } => "pci_slot_taken",
+            Self::Full { .. } => "pci_segment_full",
+            Self::WindowFull { .. } => "pci_window_full",
+        }
+    }
+}
+
+type Function = Mutex<Box<dyn PciFunction>>;
+
+/// Collects the functions of a segment and gives their BARs addresses, as firmware does.
+pub struct PciSegmentBuilder {
+    number: u16,
+    window: RangeInclusive<u64>,
+    functions: [Option<Box<dyn PciFunction>>; SLOT_COUNT],
+    /// First address of the window that no BAR has; `None` when the window reaches the end of all addresses.
+    free: Option<u64>,
+}
+
+impl PciSegmentBuilder {
+    /// Segment `number`, whose BARs answer in `window` (guest-physical addresses). It has a host bridge in slot 0.
+    #[must_use]
+    pub fn new(number: u16, window: RangeInclusive<u64>) -> Self {
+        let mut functions = [const { None }; SLOT_COUNT];
+        functions[0] = Some(Box::new(HostBridge::new()) as Box<dyn PciFunction>);
+        let free = Some(*window.start());
+        Self { number, window, functions, free }
+    }
+
+    /// Puts `function` in `slot`, or in the first free one, and says which that is.
+    ///
+    /// # Errors
+    /// [`SegmentError`] if there is no such slot or no room; the segment is then unchanged.
+    pub fn add(&mut self, slot: Option<u8>, mut function: Box<dyn PciFunction>) -> Result<u8, SegmentError> {
+        let slot = self.choose(slot)?;
+        let mut free = self.free;
+        for bar in function.config().bars().to_vec() {
+            let full = SegmentError::WindowFull {
+                segment: self.number,
+                slot,
+                size: bar.size,
+                first: *self.window.start(),
+                last: *self.window.end(),
+            };
+            let address = free.and_then(|free| free.checked_next_multiple_of(bar.size));
+            let last = address.and_then(|address| address.checked_add(bar.size - 1));
+            let (Some(address), Some(last)) = (address, last) else { return Err(full) };
+            if last > *self.window.end() {
+                return Err(full);
+            }
+            function.config_mut().place_bar(bar.index, address);
+            free = last.checked_add(1);
+        }
+        self.free = free;
+        self.functions[usize::from(slot)] = Some(function);
+        Ok(slot)
+    }
+
+    fn choose(&self, slot: Option<u8>) -> Result<u8, SegmentError> {
+        let free = |slot: u8| self.functions.get(usize::from(slot)).is_some_and(Option::is_none);
+        match slot {
+            Some(slot) if free(slot) => Ok(slot),
+            Some(slot) => Err(SegmentError::SlotTaken { segment: self.number, slot }),
+            None => (0..SLOTS).find(|slot| free(*slot)).ok_or(SegmentError::Full { segment: self.number }),
+        }
+    }
+
+    /// The segment; its functions can be used from here on.
+    #[must_use]
+    pub fn build(self) -> Arc<PciSegment> {
+        let Self { number, window, functions, free: _ } = self;
+        let mut wishes = Vec::new();
+        for (slot, function) in (0..SLOTS).zip(&functions) {
+            let Some(function) = function else { continue };
+            wishes.extend(function.config().bars().iter().map(|bar| Wish {
+                slot,
+                bar: bar.index,
+                size: bar.size,
+                address: None,
+                granted: None,
+            }));
+        }
+        let segment = PciSegment {
+            number,
+            window,
+            functions: functions.map(|function| function.map(Mutex::new)),
+            wishes: Mutex::new(wishes),
+            decoded: RwLock::new(Vec::new()),
+        };
+        segment.decode_all(&mut lock(&segment.wishes));
+        Arc::new(segment)
+    }
+}
+
+/// A segment. Shared by all vCPU threads.
+pub struct PciSegment {
+    number: u16,
+    window: RangeInclusive<u64>,
+    functions: [Option<Function>; SLOT_COUNT],
+    wishes: Mutex<Vec<Wish>>,
+    decoded: RwLock<Vec<Decoded>>,
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl PciSegment {
+    /// Its number.
+    #[must_use]
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// Where its BARs may answer.
+    #[must_use]
+    pub fn window(&self) -> RangeInclusive<u64> {
+        self.window.clone()
+    }
+
+    /// What answers in the [`ECAM_BYTES`] of configuration space.
+    #[must_use]
+    pub fn ecam(self: &Arc<Self>) -> SharedDevice {
+        Arc::new(Ecam(Arc::clone(self)))
+    }
+
+    /// What answers in the [window](Self::window).
+    #[must_use]
+    pub fn bar_window(self: &Arc<Self>) -> SharedDevice {
+        Arc::new(BarWindow(Arc::clone(self)))
+    }
+
+    /// Resets all functions: their workers are stopped, nothing of them touches guest memory any more, and their BARs
+    /// are where they were in the beginning. Also what to do before guest memory goes away. No vCPU may run meanwhile,
+    /// otherwise a guest could start a device again.
+    pub fn reset(&self) {
+        let mut wishes = lock(&self.wishes);
+        for function in self.functions.iter().flatten() {
+            lock(function).reset();
+        }
+        self.decode_all(&mut wishes);
+    }
+
+    fn function(&self, offset: u64) -> Option<(u8, u16, &Function)> {
+        let register = u16::try_from(offset % (1 << FUNCTION_SHIFT)).ok()?;
+        let number = offset >> FUNCTION_SHIFT;
+        if !number.is_multiple_of(FUNCTIONS_PER_SLOT) {
+            return None;
+        }
+        let slot = u8::try_from(number / FUNCTIONS_PER_SLOT).ok()?;
+        let function = self.functions.get(usize::from(slot))?.as_ref()?;
+        Some((slot, register, function))
+    }
+
+    fn config_read(&self, offset: u64, data: &mut [u8]) {
+        match self.function(offset) {
+            Some((_, register, function)) if fits(register, data.len()) => {
+                lock(function).config_read(register, data);
+            }
+            _ => fill_ones(data),
+        }
+    }
+
+    fn config_write(&self, offset: u64, data: &[u8]) {
+        let Some((slot, register, function)) = self.function(offset) else { return };
+        if !fits(register, data.len()) {
+            return;
+        }
+        if !touches_decoding(register, data.len()) {
+            lock(function).config_write(register, data);
+            return;
+        }
+        let mut wishes = lock(&self.wishes);
+        {
+            let mut function = lock(function);
+            function.config_write(register, data);
+            note(&mut wishes, slot, &**function);
+        }
+        self.decode(&mut wishes);
+    }
+
+    fn decode_all(&self, wishes: &mut [Wish]) {
+        for (slot, function) in (0..SLOTS).zip(&self.functions) {
+            if let Some(function) = function {
+                note(wishes, slot, &**lock(function));
+            }
+        }
+        self.decode(wishes);
+    }
+
+    /// Brings what answers in line with what the registers ask for. A function hears that a BAR is gone before any
+    /// hears that one is there, so no address has two.
+    fn decode(&self, wishes: &mut [Wish]) {
+        let granted = decode::grant(&self.window, wishes);
+        let changed: Vec<_> = wishes
+            .iter_mut()
+            .zip(granted)
+            .filter(|(wish, granted)| wish.granted != *granted)
+            .map(|(wish, granted)| {
+                let before = std::mem::replace(&mut wish.granted, granted);
+                (*wish, before)
+            })
+            .collect();
+        if changed.is_empty() {
+            return;
+        }
+        let list = decode::decoded(wishes);
+        for (wish, before) in &changed {
+            if before.is_some() {
+                self.tell(wish, None);
+            }
+        }
+        *self.decoded.write().unwrap_or_else(PoisonError::into_inner) = list;
+        for (wish, _) in &changed {
+            if wish.granted.is_some() {
+                self.tell(wish, wish.granted);
+            }
+        }
+    }
+
+    fn tell(&self, wish: &Wish, address: Option<u64>) {
+        if let Some(Some(function)) = self.functions.get(usize::from(wish.slot)) {
+            lock(function).bar_decoded(wish.bar, address);
+        }
+    }
+
+    /// The function, BAR and offset that a BAR access hits.
+    fn target(&self, offset: u64, length: usize) -> Option<(&Function, u8, u64)> {
+        let address = self.window.start().checked_add(offset)?;
+        let decoded = {
+            let list = self.decoded.read().unwrap_or_else(PoisonError::into_inner);
+            decode::find(&list, address, u64::try_from(length).ok()?)?
+        };
+        let function = self.functions.get(usize::from(decoded.slot))?.as_ref()?;
+        Some((function, decoded.bar, address - decoded.first))
+    }
+}
+
+fn fits(register: u16, length: usize) -> bool {
+    usize::from(register) + length <= CONFIG_BYTES
+}
+
+fn note(wishes: &mut [Wish], slot: u8, function: &dyn PciFunction) {
+    for wish in wishes.iter_mut().filter(|wish| wish.slot == slot) {
+        wish.address = function.config().bar_address(wish.bar);
+    }
+}
+
+struct Ecam(Arc<PciSegment>);
+
+impl ConcurrentBusDevice for Ecam {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        self.0.config_read(offset, data);
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        self.0.config_write(offset, data);
+    }
+}
+
+struct BarWindow(Arc<PciSegment>);
+
+impl ConcurrentBusDevice for BarWindow {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        match self.0.target(offset, data.len()) {
+            Some((function, bar, offset)) => lock(function).bar_read(bar, offset, data),
+            None => fill_ones(data),
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        if let Some((function, bar, offset)) = self.0.target(offset, data.len()) {
+            lock(function).bar_write(bar, offset, data);
+        }
+    }
+}
