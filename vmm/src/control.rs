@@ -4,89 +4,20 @@
 use crate::Exit;
 use crate::console::{Input, RawTerminal};
 use crate::cpu::{StopCause, VcpuError};
-use crate::handle::{Answer, Reply, Request, RequestError};
-use crate::jobs::JobId;
-use crate::memory::MoveOutcome;
+use crate::handle::{Answer, Request, RequestError};
+use crate::inbox::{Event, Inbox};
 use crate::running::Running;
 use crate::sys::{HostError, block_signals};
-use devices::{Power, PowerRequest, PowerSink, Serial, SerialHost};
+use devices::{Power, PowerRequest, Serial};
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError, mpsc};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 /// How soon waiting serial output is written, and a busy serial port asked again.
 const SERIAL_SOON_MS: i32 = 5;
-
-/// What the loop hears from other threads.
-#[derive(Debug)]
-pub enum Event {
-    /// The guest wants power off or reset.
-    Power(PowerRequest),
-    /// A vCPU stopped by itself.
-    Vcpu(StopCause),
-    /// Somebody asks for something.
-    Request(Request, Reply),
-    /// A job ended.
-    JobEnded(JobId, Result<MoveOutcome, HostError>),
-}
-
-/// How other threads tell the loop something.
-#[derive(Clone)]
-pub struct Notifier {
-    sender: mpsc::Sender<Event>,
-    wake: Arc<EventFd>,
-    serial_output: Arc<AtomicBool>,
-}
-
-impl Notifier {
-    /// Tells the loop; after its end nobody listens.
-    pub fn send(&self, event: Event) {
-        let _ = self.sender.send(event);
-        self.wake();
-    }
-
-    fn wake(&self) {
-        // Cannot block: the counter would have to be at 2^64 - 2.
-        let _ = self.wake.write(1);
-    }
-}
-
-impl PowerSink for Notifier {
-    fn request(&self, request: PowerRequest) {
-        self.send(Event::Power(request));
-    }
-}
-
-impl SerialHost for Notifier {
-    fn input_room(&self) {
-        self.wake();
-    }
-
-    fn output_waiting(&self) {
-        self.serial_output.store(true, Ordering::Release);
-        self.wake();
-    }
-}
-
-/// The receiving end, before the machine exists.
-pub struct Inbox {
-    events: mpsc::Receiver<Event>,
-    notifier: Notifier,
-}
-
-impl Inbox {
-    /// A new inbox and what to tell it with.
-    pub fn new() -> Result<(Self, Notifier), HostError> {
-        let (sender, events) = mpsc::channel();
-        let wake = Arc::new(EventFd::new(EFD_NONBLOCK).map_err(|e| HostError::new("eventfd", e))?);
-        let notifier = Notifier { sender, wake, serial_output: Arc::default() };
-        Ok((Self { events, notifier: notifier.clone() }, notifier))
-    }
-}
 
 /// What the loop works with.
 pub struct Control {
@@ -237,7 +168,7 @@ impl Control {
     /// Hands input over and writes waiting output; true when it has to look again soon. A vCPU that waits for a slow
     /// reader of the output holds the port, and the loop must not wait for it.
     fn serve_serial(&mut self) -> bool {
-        let flag = &self.inbox.notifier.serial_output;
+        let flag = self.inbox.serial_output();
         let waiting = self.stdin.as_ref().is_some_and(Input::has_waiting);
         let output = flag.load(Ordering::Acquire);
         if !output && !waiting {
@@ -270,7 +201,7 @@ impl Control {
             // A regular file is always readable and cannot be watched: read what fits, whenever there is room.
             None => {
                 self.stdin_polls = false;
-                self.inbox.notifier.input_room();
+                self.inbox.look_again();
             }
         }
     }
@@ -291,7 +222,7 @@ fn watch_stdin(ops: &mut EventOps, watch: bool) -> Option<bool> {
 
 impl MutEventSubscriber for Control {
     fn init(&mut self, ops: &mut EventOps) {
-        let wake = Events::with_data(&*self.inbox.notifier.wake, WAKE, EventSet::IN);
+        let wake = Events::with_data(self.inbox.wake(), WAKE, EventSet::IN);
         let signal = Events::with_data_raw(self.signals.as_raw_fd(), SIGNAL, EventSet::IN);
         for events in [wake, signal] {
             if let Err(error) = ops.add(events) {
@@ -304,8 +235,8 @@ impl MutEventSubscriber for Control {
     fn process(&mut self, events: Events, _: &mut EventOps) {
         match events.data() {
             WAKE => {
-                let _ = self.inbox.notifier.wake.read();
-                while let Ok(event) = self.inbox.events.try_recv() {
+                let _ = self.inbox.wake().read();
+                while let Some(event) = self.inbox.next() {
                     self.hear(event);
                 }
                 if !self.stdin_polls {

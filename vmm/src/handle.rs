@@ -1,7 +1,7 @@
 //! How other threads look at a running VM and ask it for things. The control loop decides; nothing here changes a VM
 //! by itself.
 
-use crate::control::{Event, Notifier};
+use crate::inbox::{Event, Notifier};
 use crate::jobs::{JobId, JobView, Jobs};
 use crate::memory::{GuestRam, Residency};
 use crate::sys::HostError;

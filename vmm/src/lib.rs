@@ -9,6 +9,7 @@ mod control;
 mod cpu;
 mod firmware;
 mod handle;
+mod inbox;
 mod interrupts;
 mod jobs;
 mod kvm;

@@ -2,10 +2,11 @@
 
 use crate::boot::Boot;
 use crate::console::Output;
-use crate::control::{Control, Event, Inbox, Notifier, take_over_signals};
+use crate::control::{Control, take_over_signals};
 use crate::cpu::{VcpuSetup, VcpuThreads};
 use crate::firmware::EVENT_GSI;
 use crate::handle::Shared;
+use crate::inbox::{Event, Inbox, Notifier};
 use crate::interrupts::Routes;
 use crate::kvm::KvmHost;
 use crate::memory::{GuestRam, Progress, prefault};

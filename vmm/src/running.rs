@@ -1,9 +1,9 @@
 //! A VM's state while it runs: its vCPUs, its memory, where both lie now, and the work under way. Only the control loop
 //! has it, so nothing here needs a lock.
 
-use crate::control::{Event, Notifier};
 use crate::cpu::VcpuThreads;
 use crate::handle::{Answer, RequestError, Shared, VcpuView, VmState, VmView};
+use crate::inbox::{Event, Notifier};
 use crate::jobs::{JobId, JobState};
 use crate::memory::{GuestRam, MemoryMove, MoveOutcome};
 use crate::sys::HostError;
