@@ -7,6 +7,7 @@ mod boot;
 mod console;
 mod control;
 mod cpu;
+mod disk;
 mod firmware;
 mod handle;
 mod inbox;
@@ -24,6 +25,7 @@ mod sys;
 pub mod test_kernel;
 
 pub use boot::{BootError, Payload};
+pub use disk::{DiskError, DiskOptions, RawDisk};
 pub use firmware::{TablesError, tables};
 pub use handle::{Answer, Request, RequestError, VcpuView, VmHandle, VmState, VmView};
 pub use jobs::{JobId, JobState, JobView};

@@ -9,10 +9,16 @@ mod errno;
 mod mapping;
 mod memslot;
 mod pio;
+mod pvec;
+mod pvec_device;
 mod thread;
+mod uring;
 
 pub use errno::HostError;
 pub use mapping::{Advice, Backing, Mapping, Mode, NodeMask, PageStatus};
 pub use memslot::{internal_suberror, set_memslot};
 pub use pio::{Pio, pio_exit};
+pub use pvec::{IoVec, MAX_PARTS};
+pub use pvec_device::{BlockFigure, block_figure, direct_alignment, discard_blocks};
 pub use thread::{block_signals, kick, prepare_kick};
+pub use uring::{Landed, Ring, RingOperation};

@@ -1,0 +1,298 @@
+//! The block device at rest: its features, its configuration, what it shares with its worker, and the hand by which
+//! the host resizes it. What requests mean is `request`'s.
+
+use std::fmt;
+use std::io;
+use std::num::NonZeroU16;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use thiserror::Error;
+use virtio_bindings::bindings::virtio_blk as bits;
+
+use super::SECTOR_BYTES;
+use super::config::{self, WRITEBACK_OFFSET, bit};
+use super::counters::{BlkFigures, Counters};
+use super::engine::{Disk, DiskBackend, DiskShape};
+use super::request::Rules;
+use super::worker::BlkWorker;
+use crate::log_limit::LogLimit;
+use crate::virtio::{
+    Activation, ActivationError, GuestMemoryHandle, VirtioDevice, VirtioInterrupt, Worker, WorkerQueue,
+};
+
+/// Entries of each queue.
+pub const QUEUE_SIZE: u16 = 256;
+
+/// Most queues of a device: one thread serves them all.
+pub const MAX_QUEUES: u16 = 16;
+
+/// Lines per second about requests that fail, and as many at once.
+const LOG_LINES_PER_SECOND: u32 = 1;
+
+const DEVICE_ID: u16 = 2;
+/// Mass storage, SCSI, as other monitors say.
+const PCI_CLASS: u32 = 0x01_00_00;
+
+/// What the driver gets for `VIRTIO_BLK_T_GET_ID`: up to 20 ASCII characters, the rest zeroes (virtio 1.3, 5.2.6).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Serial([u8; Self::BYTES]);
+
+impl Serial {
+    /// Its length.
+    pub const BYTES: usize = 20;
+
+    /// A serial number.
+    ///
+    /// # Errors
+    /// [`BlkError::Serial`] if it is too long, or has characters that are not printable ASCII.
+    pub fn new(text: &str) -> Result<Self, BlkError> {
+        let mut bytes = [0; Self::BYTES];
+        let printable = text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+        match bytes.get_mut(..text.len()) {
+            Some(start) if printable => start.copy_from_slice(text.as_bytes()),
+            _ => return Err(BlkError::Serial(text.to_owned())),
+        }
+        Ok(Self(bytes))
+    }
+
+    /// As the driver gets it.
+    #[must_use]
+    pub fn bytes(self) -> [u8; Self::BYTES] {
+        self.0
+    }
+}
+
+/// What a block device is made with, besides its disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlkOptions {
+    /// Queues; more than [`MAX_QUEUES`] are refused.
+    pub queues: NonZeroU16,
+    /// The serial number.
+    pub serial: Serial,
+}
+
+impl Default for BlkOptions {
+    fn default() -> Self {
+        Self { queues: NonZeroU16::MIN, serial: Serial::default() }
+    }
+}
+
+/// Why there is no block device, or no new size.
+#[derive(Debug, Error)]
+pub enum BlkError {
+    /// The serial number cannot be told to the guest.
+    #[error("serial number {0:?}: must be at most 20 printable ascii characters")]
+    Serial(String),
+    /// Too many queues.
+    #[error("{0} queues: must be 1 to {MAX_QUEUES}")]
+    Queues(u16),
+    /// The host would not tell the disk's length.
+    #[error("length of {name}: {source}")]
+    Length {
+        /// The disk.
+        name: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The driver could not be told of the new size.
+    #[error("tell the guest the new size of {name}: {source}")]
+    Interrupt {
+        /// The disk.
+        name: String,
+        /// Why not.
+        source: crate::interrupt::InterruptError,
+    },
+}
+
+/// What device, worker and control share.
+pub(super) struct Shared {
+    pub name: String,
+    pub counters: Counters,
+    pub log: Mutex<LogLimit>,
+    shape: DiskShape,
+    serial: Serial,
+    sectors: AtomicU64,
+    generation: AtomicU32,
+    /// Writes may be complete before they are durable.
+    writeback: AtomicBool,
+    /// There while the device is active.
+    interrupt: Mutex<Option<Arc<dyn VirtioInterrupt>>>,
+}
+
+impl Shared {
+    pub fn rules(&self, features: u64) -> Rules {
+        Rules {
+            sectors: self.sectors.load(Ordering::Acquire),
+            read_only: self.shape.read_only,
+            features,
+            durable: !self.writeback.load(Ordering::Acquire),
+            serial: self.serial,
+        }
+    }
+
+    fn interrupt(&self) -> MutexGuard<'_, Option<Arc<dyn VirtioInterrupt>>> {
+        self.interrupt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A block device.
+pub struct Blk<M> {
+    backend: Arc<dyn DiskBackend<M>>,
+    shared: Arc<Shared>,
+    queues: u16,
+    /// What the driver last wrote to `writeback`.
+    chosen: Option<bool>,
+}
+
+/// The host's hand on a block device, wherever the device is.
+#[derive(Clone)]
+pub struct BlkControl {
+    disk: Arc<dyn Disk>,
+    shared: Arc<Shared>,
+}
+
+impl<M: GuestMemoryHandle> Blk<M> {
+    /// A device for a disk.
+    ///
+    /// # Errors
+    /// [`BlkError::Queues`], [`BlkError::Length`].
+    pub fn new(backend: Arc<dyn DiskBackend<M>>, options: BlkOptions) -> Result<Self, BlkError> {
+        let queues = options.queues.get();
+        if queues > MAX_QUEUES {
+            return Err(BlkError::Queues(queues));
+        }
+        let name = backend.name();
+        let length = backend.length().map_err(|source| BlkError::Length { name: name.clone(), source })?;
+        let shared = Shared {
+            name,
+            counters: Counters::default(),
+            log: Mutex::new(LogLimit::per_second(LOG_LINES_PER_SECOND)),
+            shape: backend.shape(),
+            serial: options.serial,
+            sectors: AtomicU64::new(length / SECTOR_BYTES),
+            generation: AtomicU32::new(0),
+            writeback: AtomicBool::new(true),
+            interrupt: Mutex::new(None),
+        };
+        Ok(Self { backend, shared: Arc::new(shared), queues, chosen: None })
+    }
+
+    /// A hand on the device that works while a transport has it.
+    #[must_use]
+    pub fn control(&self) -> BlkControl {
+        BlkControl { disk: Arc::clone(&self.backend) as Arc<dyn Disk>, shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl BlkControl {
+    /// Reads the disk's length again and tells the driver if it has changed (virtio 1.3, 5.2.4 and 2.5). Gives the
+    /// length that the guest sees: whole sectors, in bytes. Not to be called with the device's transport locked.
+    ///
+    /// # Errors
+    /// [`BlkError::Length`]: nothing has changed. [`BlkError::Interrupt`]: the size has, but the driver was not told.
+    pub fn resize(&self) -> Result<u64, BlkError> {
+        let name = || self.shared.name.clone();
+        let length = self.disk.length().map_err(|source| BlkError::Length { name: name(), source })?;
+        let sectors = length / SECTOR_BYTES;
+        if self.shared.sectors.swap(sectors, Ordering::AcqRel) != sectors {
+            self.shared.generation.fetch_add(1, Ordering::AcqRel);
+            let interrupt = self.shared.interrupt().clone();
+            if let Some(interrupt) = interrupt {
+                interrupt.config_changed().map_err(|source| BlkError::Interrupt { name: name(), source })?;
+            }
+        }
+        Ok(sectors * SECTOR_BYTES)
+    }
+
+    /// What the device has counted.
+    #[must_use]
+    pub fn figures(&self) -> BlkFigures {
+        self.shared.counters.figures()
+    }
+
+    /// The disk's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+}
+
+impl fmt::Debug for BlkControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlkControl").field("name", &self.shared.name).finish_non_exhaustive()
+    }
+}
+
+impl<M: GuestMemoryHandle> VirtioDevice<M> for Blk<M> {
+    fn name(&self) -> &'static str {
+        "blk"
+    }
+
+    fn device_id(&self) -> u16 {
+        DEVICE_ID
+    }
+
+    fn pci_class(&self) -> u32 {
+        PCI_CLASS
+    }
+
+    fn features(&self) -> u64 {
+        config::features(&self.shared.shape, self.queues)
+    }
+
+    fn queue_sizes(&self) -> Vec<u16> {
+        vec![QUEUE_SIZE; usize::from(self.queues)]
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let rules = self.shared.rules(0);
+        let config = config::bytes(&self.shared.shape, rules.sectors, self.queues, !rules.durable);
+        let rest = usize::try_from(offset).ok().and_then(|start| config.get(start..)).unwrap_or_default();
+        let count = rest.len().min(data.len());
+        let (inside, outside) = data.split_at_mut(count);
+        inside.copy_from_slice(&rest[..count]);
+        outside.fill(0);
+    }
+
+    /// Only `writeback` may be written, and only where that was offered (virtio 1.3, 5.2.5).
+    fn write_config(&mut self, offset: u64, data: &[u8]) {
+        let value = WRITEBACK_OFFSET.checked_sub(offset).and_then(|at| usize::try_from(at).ok());
+        let writeback = match value.and_then(|at| data.get(at)) {
+            Some(0) => false,
+            Some(1) => true,
+            Some(_) | None => return,
+        };
+        if VirtioDevice::<M>::features(self) & bit(bits::VIRTIO_BLK_F_CONFIG_WCE) != 0 {
+            self.chosen = Some(writeback);
+            self.shared.writeback.store(writeback, Ordering::Release);
+        }
+    }
+
+    fn config_generation(&self) -> u32 {
+        self.shared.generation.load(Ordering::Acquire)
+    }
+
+    fn activate(&mut self, activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
+        if activation.queues.is_empty() {
+            return Err(ActivationError::QueueMissing { device: "blk", index: 0 });
+        }
+        let (features, memory) = (activation.features, activation.memory.clone());
+        // 5.2.5.2: without VIRTIO_BLK_F_FLUSH a driver cannot ask for durability, so every write has it.
+        let can_flush = features & bit(bits::VIRTIO_BLK_F_FLUSH) != 0;
+        let can_choose = features & bit(bits::VIRTIO_BLK_F_CONFIG_WCE) != 0;
+        let writeback = self.chosen.filter(|_| can_choose).unwrap_or(can_flush);
+        self.shared.writeback.store(writeback, Ordering::Release);
+        *self.shared.interrupt() = Some(Arc::clone(&activation.interrupt));
+        let queues = WorkerQueue::all(activation);
+        let (backend, shared) = (Arc::clone(&self.backend), Arc::clone(&self.shared));
+        Ok(Box::new(BlkWorker::new(backend, shared, memory, features, queues)))
+    }
+
+    fn reset(&mut self, worker: Option<Box<dyn Worker>>) {
+        drop(worker);
+        self.chosen = None;
+        self.shared.writeback.store(true, Ordering::Release);
+        *self.shared.interrupt() = None;
+    }
+}

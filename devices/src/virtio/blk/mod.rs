@@ -1,0 +1,24 @@
+//! The block device (virtio 1.3, 5.2): what a driver may ask of a disk, and what it is told of it.
+//!
+//! Files, rings of system calls and locks are the host's, behind [`Disk`] and [`DiskEngine`]; registers and interrupts
+//! are the transport's; which thread runs the worker is `vmm`'s decision.
+
+mod config;
+mod counters;
+mod device;
+mod engine;
+mod request;
+mod segments;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{MAX_RANGE_SECTORS, MAX_RANGES};
+pub use counters::BlkFigures;
+pub use device::{Blk, BlkControl, BlkError, BlkOptions, MAX_QUEUES, QUEUE_SIZE, Serial};
+pub use engine::{Completion, Disk, DiskBackend, DiskEngine, DiskShape, Extent, Operation};
+pub use segments::Segments;
+
+/// Bytes of a sector, whatever the disk's block size (virtio 1.3, 5.2.4: "in 512-byte sectors").
+pub const SECTOR_BYTES: u64 = 512;

@@ -1,0 +1,1 @@
+//! Tests of the block device as a whole, with a driver and a disk of their own.

@@ -1,0 +1,99 @@
+//! Why a disk cannot be used, in words for the one who named it. What to do then is the caller's decision.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a disk cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// The path does not open.
+    #[error("open disk {}: {source}{}", path.display(), hint(*.read_only, source))]
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// It was to be read only.
+        read_only: bool,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is a directory, a terminal, a socket.
+    #[error("disk {}: must be a regular file or a block device", path.display())]
+    Kind {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Somebody has it.
+    #[error("disk {}: another process holds it{}", path.display(), if *.read_only { " for writing" } else { "; a disk that is written has one user, readonly=on shares it" })]
+    Locked {
+        /// The path.
+        path: PathBuf,
+        /// It was to be read only.
+        read_only: bool,
+    },
+    /// It cannot be locked at all.
+    #[error("lock disk {}: {source}", path.display())]
+    Lock {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is an image of another format.
+    #[error("disk {}: is a {format} image and must be raw; convert it: qemu-img convert -O raw {} disk.raw", path.display(), path.display())]
+    Format {
+        /// The path.
+        path: PathBuf,
+        /// The format.
+        format: &'static str,
+    },
+    /// It holds no sector.
+    #[error("disk {}: {length} bytes long, must be at least 512", path.display())]
+    Short {
+        /// The path.
+        path: PathBuf,
+        /// Its length in bytes.
+        length: u64,
+    },
+    /// It cannot be read around the page cache.
+    #[error("disk {}: its file system has no direct i/o, use direct=off", path.display())]
+    NotDirect {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The host would not read it.
+    #[error("read disk {}: {source}", path.display())]
+    Read {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl DiskError {
+    /// A name for the error that does not change between versions.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Open { .. } => "disk_open",
+            Self::Kind { .. } => "disk_kind",
+            Self::Locked { .. } => "disk_locked",
+            Self::Lock { .. } => "disk_lock",
+            Self::Format { .. } => "disk_format",
+            Self::Short { .. } => "disk_short",
+            Self::NotDirect { .. } => "disk_not_direct",
+            Self::Read { .. } => "disk_read",
+        }
+    }
+}
+
+/// What may help where opening fails.
+fn hint(read_only: bool, source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if !read_only => {
+            "; readonly=on needs no permission to write"
+        }
+        io::ErrorKind::ResourceBusy => "; it is mounted, or part of another device",
+        _ => "",
+    }
+}

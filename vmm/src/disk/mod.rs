@@ -1,0 +1,16 @@
+//! Raw files and block devices as disks: opened, locked, and read and written for a guest through io_uring, or by plain
+//! system calls where the kernel forbids that. What a guest may ask of a disk is `devices`' model.
+
+mod engine;
+mod error;
+mod format;
+mod lock;
+mod open;
+mod shape;
+mod transfer;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::DiskError;
+pub use open::{DiskOptions, RawDisk};

@@ -1,0 +1,1 @@
+//! Disks on files of the host, by ring and by plain calls.

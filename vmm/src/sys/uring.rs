@@ -1,0 +1,256 @@
+//! A ring of system calls on one file (io_uring): owns what the kernel may touch until the kernel has given it back.
+//! What is asked of the file is `disk`'s decision.
+
+use super::pvec::IoVec;
+use io_uring::types::{Fixed, FsyncFlags};
+use io_uring::{IoUring, Probe, opcode, squeue};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+/// What a ring does to its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RingOperation {
+    /// Fills memory from this offset on.
+    Read(u64),
+    /// Writes memory at `offset`; `durable` as in [`IoVec::write`].
+    Write {
+        /// Where to.
+        offset: u64,
+        /// It is complete when it survives a power failure.
+        durable: bool,
+    },
+    /// Makes what was written durable (`fdatasync`).
+    Sync,
+    /// Changes what a range is made of (`fallocate`).
+    Allocate {
+        /// `FALLOC_FL_*`.
+        mode: i32,
+        /// Its first byte.
+        offset: u64,
+        /// Its length.
+        length: u64,
+    },
+}
+
+/// What came back.
+pub struct Landed {
+    /// What it was pushed with.
+    pub slot: u16,
+    /// What the system call would have given.
+    pub result: io::Result<usize>,
+    /// Its memory.
+    pub memory: Option<IoVec>,
+}
+
+/// The memory of an operation in the ring.
+struct Flight(Option<IoVec>);
+
+/// A ring, its file, and the memory of what is in flight.
+pub struct Ring {
+    ring: IoUring,
+    _file: Arc<File>,
+    flights: Vec<Option<Flight>>,
+    /// Pushed, not yet seen by the kernel; oldest first.
+    queued: VecDeque<u16>,
+    /// With the kernel.
+    in_kernel: usize,
+}
+
+impl Ring {
+    /// A ring for up to `depth` operations at a time.
+    pub fn new(file: &Arc<File>, depth: u16) -> io::Result<Self> {
+        let entries = u32::from(depth.max(1)).next_power_of_two();
+        // Without interrupts between processors where the kernel knows how (Linux 5.19): this thread comes by anyway.
+        let ring =
+            IoUring::builder().dontfork().setup_coop_taskrun().build(entries).or_else(|error| match error
+                .raw_os_error()
+            {
+                Some(libc::EINVAL) => IoUring::builder().dontfork().build(entries),
+                _ => Err(error),
+            })?;
+        let mut probe = Probe::new();
+        ring.submitter().register_probe(&mut probe)?;
+        let needed = [
+            opcode::Readv::CODE,
+            opcode::Writev::CODE,
+            opcode::Read::CODE,
+            opcode::Write::CODE,
+            opcode::Fsync::CODE,
+            opcode::Fallocate::CODE,
+        ];
+        if !needed.iter().all(|code| probe.is_supported(*code)) || !ring.params().is_feature_nodrop() {
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        }
+        ring.submitter().register_files(&[file.as_raw_fd()])?;
+        let flights = (0..depth).map(|_| None).collect();
+        let (file, queued) = (Arc::clone(file), VecDeque::new());
+        Ok(Self { ring, _file: file, flights, queued, in_kernel: 0 })
+    }
+
+    /// Becomes readable when something has landed.
+    pub fn fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+
+    /// Runs the kernel's helper threads for this thread's rings on the CPUs where this thread may run (Linux 5.14).
+    pub fn follow_thread(&self) {
+        let size = std::mem::size_of::<libc::cpu_set_t>();
+        let mut cpus = std::mem::MaybeUninit::<libc::cpu_set_t>::zeroed();
+        // SAFETY: the kernel writes at most `size` bytes to the set, which outlives the call.
+        if unsafe { libc::sched_getaffinity(0, size, cpus.as_mut_ptr()) } != 0 {
+            return;
+        }
+        // SAFETY: a set of bits, of which the zeroes that it began with were valid already.
+        let cpus = unsafe { cpus.assume_init() };
+        // Where the helpers run changes how fast they are, not what they do.
+        let _ = self.ring.submitter().register_iowq_aff(&cpus);
+    }
+
+    /// Puts an operation in the ring; [`submit`](Self::submit) begins it. Gives the memory back if the slot is taken, or
+    /// the memory is not what the operation needs.
+    pub fn push(
+        &mut self,
+        slot: u16,
+        operation: RingOperation,
+        memory: Option<IoVec>,
+    ) -> Result<(), Option<IoVec>> {
+        if !matches!(self.flights.get(usize::from(slot)), Some(None)) {
+            return Err(memory);
+        }
+        let Some(entry) = entry(operation, memory.as_ref()) else { return Err(memory) };
+        let entry = entry.user_data(u64::from(slot));
+        // SAFETY: the file is registered with the ring and kept by it. The memory, if any, is what the entry points to
+        // (its addresses do not change when the `IoVec` moves) and stays in `flights`, untouched, until the kernel
+        // reports that it has ended; `drop` waits for that.
+        let pushed = unsafe { self.ring.submission().push(&entry) };
+        if pushed.is_err() {
+            return Err(memory);
+        }
+        self.flights[usize::from(slot)] = Some(Flight(memory));
+        self.queued.push_back(slot);
+        Ok(())
+    }
+
+    /// Begins what was pushed. An error leaves the rest pushed, to be begun by the next call.
+    pub fn submit(&mut self) -> io::Result<()> {
+        while !self.queued.is_empty() {
+            self.enter(0)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until something has landed, if anything is with the kernel.
+    pub fn wait(&mut self) -> io::Result<()> {
+        if self.in_kernel == 0 || !self.ring.completion().is_empty() {
+            return Ok(());
+        }
+        self.enter(1)
+    }
+
+    /// Operations that the kernel has.
+    pub fn in_kernel(&self) -> usize {
+        self.in_kernel
+    }
+
+    /// What has landed, one at a time.
+    pub fn pop(&mut self) -> Option<Landed> {
+        loop {
+            let entry = self.ring.completion().next()?;
+            let Ok(slot) = u16::try_from(entry.user_data()) else { continue };
+            let Some(flight) = self.flights.get_mut(usize::from(slot)).and_then(Option::take) else {
+                continue;
+            };
+            self.in_kernel = self.in_kernel.saturating_sub(1);
+            let result = usize::try_from(entry.result())
+                .map_err(|_| io::Error::from_raw_os_error(entry.result().saturating_neg()));
+            return Some(Landed { slot, result, memory: flight.0 });
+        }
+    }
+
+    /// Takes back what the kernel has not seen, and closes the ring. Only when nothing is with the kernel, else nothing
+    /// is given back.
+    pub fn take_queued(mut self) -> Vec<(u16, Option<IoVec>)> {
+        let mut taken = Vec::new();
+        // Waiting for the kernel would show it the entries whose memory is taken back here.
+        if self.in_kernel > 0 {
+            return taken;
+        }
+        for slot in std::mem::take(&mut self.queued) {
+            if let Some(flight) = self.flights.get_mut(usize::from(slot)).and_then(Option::take) {
+                taken.push((slot, flight.0));
+            }
+        }
+        taken
+    }
+
+    fn enter(&mut self, want: usize) -> io::Result<()> {
+        match self.ring.submit_and_wait(want) {
+            Ok(0) if want == 0 && !self.queued.is_empty() => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
+            Ok(taken) => {
+                self.in_kernel += self.queued.drain(..taken.min(self.queued.len())).len();
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for Ring {
+    /// Closing a ring does not wait for its operations: they would use memory that is gone.
+    fn drop(&mut self) {
+        while self.in_kernel > 0 {
+            while self.pop().is_some() {}
+            if self.wait().is_err() {
+                break;
+            }
+        }
+        if self.in_kernel > 0 {
+            tracing::error!(operations = self.in_kernel, "io_uring does not give memory back; kept for ever");
+            std::mem::forget(std::mem::take(&mut self.flights));
+        }
+    }
+}
+
+/// The ring's entry; `None` if the memory is missing or may not be filled.
+fn entry(operation: RingOperation, memory: Option<&IoVec>) -> Option<squeue::Entry> {
+    /// The only registered file.
+    const FILE: Fixed = Fixed(0);
+    let parts = memory.map(IoVec::parts).unwrap_or_default();
+    let count = u32::try_from(parts.len()).ok()?;
+    // A single piece spares the kernel the copy of the list.
+    let single = match parts {
+        [part] => u32::try_from(part.iov_len).ok().map(|length| (part.iov_base.cast::<u8>(), length)),
+        _ => None,
+    };
+    Some(match operation {
+        RingOperation::Read(offset) => {
+            if !memory?.is_writable() {
+                return None;
+            }
+            match single {
+                Some((start, length)) => opcode::Read::new(FILE, start, length).offset(offset).build(),
+                None => opcode::Readv::new(FILE, parts.as_ptr(), count).offset(offset).build(),
+            }
+        }
+        RingOperation::Write { offset, durable } => {
+            memory?;
+            let flags = if durable { libc::RWF_DSYNC } else { 0 };
+            match single {
+                Some((start, length)) => {
+                    opcode::Write::new(FILE, start, length).offset(offset).rw_flags(flags).build()
+                }
+                None => {
+                    opcode::Writev::new(FILE, parts.as_ptr(), count).offset(offset).rw_flags(flags).build()
+                }
+            }
+        }
+        RingOperation::Sync => opcode::Fsync::new(FILE).flags(FsyncFlags::DATASYNC).build(),
+        RingOperation::Allocate { mode, offset, length } => {
+            opcode::Fallocate::new(FILE, length).offset(offset).mode(mode).build()
+        }
+    })
+}
