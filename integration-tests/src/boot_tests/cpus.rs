@@ -16,6 +16,7 @@ pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "cpus_affinity_soft_and_none", needs: TWO, run: soft_and_none },
     BootTest { name: "cpus_more_vcpus_than_the_node_has", needs: TWO, run: more_than_there_are },
     BootTest { name: "cpus_sixteen_on_four_vnodes", needs: TWO, run: sixteen },
+    BootTest { name: "cpus_sixty_four_on_eight_vnodes", needs: Needs { mib: 800, ..TWO }, run: sixty_four },
     BootTest { name: "cpus_apic_ids_above_255", needs: Needs { mib: 800, ..TWO }, run: wide_apic_ids },
 ];
 
@@ -65,6 +66,19 @@ fn sixteen(ctx: &Ctx) -> Result<()> {
     let mut vm = ctx.boot(&Start::of(&spec))?;
     check::guest_view(&spec, &vm.report()?)?;
     check::bound(&vm, &spec)?;
+    vm.power_off()
+}
+
+fn sixty_four(ctx: &Ctx) -> Result<()> {
+    let vnode = |index: u32| {
+        let vcpus: Vec<u32> = (index * 8..index * 8 + 8).collect();
+        Vnode::on(ctx.pnode(index as usize % 2), 224 - u64::from(index) * 8, &vcpus)
+    };
+    let spec = GuestSpec::new((0..8).map(vnode).collect());
+    let mut vm = ctx.boot(&Start::of(&spec))?;
+    check::guest_view(&spec, &vm.report()?)?;
+    check::bound(&vm, &spec)?;
+    check::threads(&vm, &spec, |pnode| ctx.cpus_of(pnode))?;
     vm.power_off()
 }
 

@@ -1,6 +1,8 @@
 //! Bad input: one line that names field, value and rule, status 2 or 3, and never a panic.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::{Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
@@ -16,6 +18,8 @@ pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "input_bad_flags_end_with_2_and_name_the_rule", needs: ANY, run: bad_flags },
     BootTest { name: "input_bad_files_are_refused_in_one_line", needs: ANY, run: bad_files },
     BootTest { name: "input_a_pnode_that_is_not_there", needs: ANY, run: no_such_pnode },
+    BootTest { name: "input_no_permission_on_kvm", needs: Needs { root: true, ..ANY }, run: no_permission },
+    BootTest { name: "input_a_config_file_says_the_same_as_flags", needs: ANY, run: config_file },
     BootTest { name: "input_many_vcpus_and_vnodes_are_planned", needs: ANY, run: many },
 ];
 
@@ -153,6 +157,53 @@ fn bad_files(ctx: &Ctx) -> Result<()> {
 fn no_such_pnode(ctx: &Ctx) -> Result<()> {
     let text = refusal(ctx, &["plan", "--numa", "id=0,memory=128M,vcpus=[0],pnode=1000"], &[2, 3])?;
     ensure!(text.contains("1000"), "the refusal does not name the node: {text}");
+    Ok(())
+}
+
+/// The user `nobody`.
+const NOBODY: u32 = 65534;
+
+fn no_permission(ctx: &Ctx) -> Result<()> {
+    let mut command = Start::default().command(ctx.payload);
+    let output =
+        command.uid(NOBODY).gid(NOBODY).stdin(Stdio::null()).output().context("starting numavisor")?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.code() == Some(3), "ended with {}, not with 3: {text}", output.status);
+    ensure!(
+        text.contains("/dev/kvm") && text.trim_end().lines().count() == 1,
+        "no line about /dev/kvm: {text}"
+    );
+    Ok(())
+}
+
+fn config_file(ctx: &Ctx) -> Result<()> {
+    let file = tempfile::NamedTempFile::new()?;
+    let pnode = ctx.pnode(0);
+    let config = serde_json::json!({
+        "numa": [
+            { "id": 0, "memory": "128M", "vcpus": "0", "pnode": pnode.to_string() },
+            { "id": 1, "memory": "64M", "vcpus": "1", "pnode": pnode.to_string(), "policy": "preferred" },
+        ],
+        "distances": [{ "from": 0, "to": 1, "value": 31 }],
+    });
+    fs::write(file.path(), config.to_string())?;
+    let path = file.path().to_string_lossy().into_owned();
+    let (zero, one) = (
+        format!("id=0,memory=128M,vcpus=[0],pnode={pnode}"),
+        format!("id=1,memory=64M,vcpus=[1],pnode={pnode},policy=preferred"),
+    );
+    let by_file = ctx.numavisor(&["plan", "--json", "--config", &path])?;
+    let by_flags =
+        ctx.numavisor(&["plan", "--json", "--numa", &zero, "--numa", &one, "--distance", "0:1=31"])?;
+    for output in [&by_file, &by_flags] {
+        ensure!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    // Free memory may differ from one moment to the next; the guest may not.
+    let guest = |output: &Output| -> Result<serde_json::Value> {
+        let mut plan: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        Ok(plan.get_mut("distances").map(serde_json::Value::take).unwrap_or(plan))
+    };
+    ensure!(guest(&by_file)? == guest(&by_flags)?, "the file and the flags give different plans");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Stock kernels in every form that can be booted.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{BootTest, Ctx};
 use crate::runner::check;
@@ -24,6 +24,7 @@ pub(super) const TESTS: &[BootTest] = &[
         run: |ctx| two_vnodes(ctx, GuestKernel::Newer),
     },
     BootTest { name: "kernel_newer_with_a_memory_only_vnode", needs: TWO, run: newer_memory_only },
+    BootTest { name: "kernel_newer_reads_hmat", needs: TWO, run: newer_hmat },
     BootTest { name: "kernel_command_line_arrives", needs: Needs { nodes: 1, ..TWO }, run: command_line },
 ];
 
@@ -43,6 +44,26 @@ fn newer_memory_only(ctx: &Ctx) -> Result<()> {
     let mut vm = ctx.boot(&Start::of(&spec).kernel(GuestKernel::Newer))?;
     check::guest_view(&spec, &vm.report()?)?;
     check::bound(&vm, &spec)?;
+    vm.power_off()
+}
+
+fn newer_hmat(ctx: &Ctx) -> Result<()> {
+    let spec = GuestSpec::new(vec![
+        Vnode::on(ctx.pnode(0), 256, &[0]).with("latency=80,bandwidth=40G"),
+        Vnode::on(ctx.pnode(1), 224, &[1]).with("latency=80,bandwidth=40G"),
+    ]);
+    let mut vm = ctx.boot(&Start::of(&spec).kernel(GuestKernel::Newer))?;
+    let report = vm.report()?;
+    check::guest_view(&spec, &report)?;
+    for node in &report.nodes {
+        let access =
+            node.access.first().with_context(|| format!("node {} has no access class", node.node))?;
+        ensure!(
+            (access.read_latency, access.read_bandwidth) == (80, 40 << 10),
+            "node {}: {access:?}",
+            node.node
+        );
+    }
     vm.power_off()
 }
 

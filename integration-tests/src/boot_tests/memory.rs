@@ -115,7 +115,10 @@ fn full_node(ctx: &Ctx) -> Result<()> {
         Vnode::on(second, there.next_multiple_of(2) + 64, &[1]),
     ]);
     let refusal = ctx.refused(&Start::of(&spec), 3)?;
-    ensure!(refusal.contains("free"), "the refusal does not say what is free: {refusal}");
+    ensure!(
+        refusal.contains("available") && refusal.contains(&format!("pnode {second}")),
+        "the refusal does not say what is available where: {refusal}"
+    );
     Ok(())
 }
 

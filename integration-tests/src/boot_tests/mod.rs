@@ -8,6 +8,7 @@ mod kernels;
 mod life;
 mod memory;
 mod policies;
+mod terminal;
 mod topology;
 mod views;
 
@@ -40,6 +41,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static BootTest> {
         memory::TESTS,
         policies::TESTS,
         life::TESTS,
+        terminal::TESTS,
         inputs::TESTS,
     ]
     .into_iter()

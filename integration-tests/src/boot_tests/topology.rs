@@ -20,6 +20,7 @@ pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "topology_memory_only_vnode", needs: TWO, run: memory_only_vnode },
     BootTest { name: "topology_cpu_only_vnode", needs: TWO, run: cpu_only_vnode },
     BootTest { name: "topology_asymmetric_distances", needs: TWO, run: asymmetric_distances },
+    BootTest { name: "topology_extreme_distances", needs: TWO, run: extreme_distances },
     BootTest { name: "topology_distances_of_the_host", needs: TWO, run: distances_of_the_host },
     BootTest { name: "topology_hmat_reaches_sysfs", needs: TWO, run: hmat_reaches_sysfs },
     BootTest { name: "topology_many_vnodes_on_one_pnode", needs: ANY, run: many_vnodes_on_one_pnode },
@@ -94,6 +95,17 @@ fn cpu_only_vnode(ctx: &Ctx) -> Result<()> {
 fn asymmetric_distances(ctx: &Ctx) -> Result<()> {
     let spec = GuestSpec::new(vec![Vnode::on(ctx.pnode(0), 256, &[0]), Vnode::on(ctx.pnode(1), 224, &[1])])
         .distances(&[(0, 1, 21), (1, 0, 31)]);
+    ctx.boots_bound(&spec, GuestKernel::Stock)
+}
+
+/// 254 is the last distance, 255 means unreachable; what is not given is mirrored or 20.
+fn extreme_distances(ctx: &Ctx) -> Result<()> {
+    let spec = GuestSpec::new(vec![
+        Vnode::on(ctx.pnode(0), 192, &[0]),
+        Vnode::on(ctx.pnode(1), 160, &[1]),
+        Vnode::on(ctx.pnode(1), 128, &[2]),
+    ])
+    .distances(&[(0, 1, 255), (1, 0, 254), (0, 2, 11)]);
     ctx.boots_bound(&spec, GuestKernel::Stock)
 }
 

@@ -85,7 +85,10 @@ pub(crate) fn run(
                 if let Some(Event::Exit { code: exit }) = Event::parse(&line) {
                     code = Some(exit);
                 }
-                hear(&line);
+                // After the end of the job only the kernel speaks.
+                if code.is_none() {
+                    hear(&line);
+                }
             }
             Err(RecvTimeoutError::Timeout) => bail!(
                 "lab host '{}' was not done after {} s and was stopped; its console is in {}",

@@ -1,0 +1,88 @@
+//! numavisor on a terminal: raw mode, the escape that quits, and the terminal as it was afterwards.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::pty::openpty;
+use nix::sys::termios::{LocalFlags, tcgetattr};
+
+use super::{BootTest, Ctx};
+use crate::guest::READY;
+use crate::runner::host::Needs;
+use crate::runner::vm::{PATIENCE, Start, note};
+use crate::sys;
+
+const ONE: Needs =
+    Needs { nodes: 1, mib: 600, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: false };
+
+pub(super) const TESTS: &[BootTest] =
+    &[BootTest { name: "terminal_is_raw_and_the_escape_quits", needs: ONE, run: escape }];
+
+/// Ctrl-A x.
+const ESCAPE: &[u8] = b"\x01x";
+
+fn escape(ctx: &Ctx) -> Result<()> {
+    let terminal = openpty(None, None)?;
+    let before = tcgetattr(&terminal.slave)?;
+    let mut command = Start::default().command(ctx.payload);
+    command.stdin(terminal.slave.try_clone()?).stdout(terminal.slave.try_clone()?).stderr(Stdio::null());
+    let mut child = Killed(sys::die_with_parent(&mut command).spawn().context("starting numavisor")?);
+    let mut keys = File::from(terminal.master.try_clone()?);
+    let shown = read_all(terminal.master);
+    let mut text = String::new();
+    let deadline = Instant::now() + PATIENCE;
+    while !text.contains(READY) {
+        let more = shown.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        let more = more.with_context(|| format!("the guest's init did not come: {text}"))?;
+        more.lines().for_each(|line| note(&ctx.transcript, line));
+        text.push_str(&more);
+    }
+    let during = tcgetattr(&terminal.slave)?;
+    let cooked = LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG;
+    ensure!(!during.local_flags.intersects(cooked), "the terminal is not raw: {:?}", during.local_flags);
+    // Ctrl-C is the guest's, and a doubled Ctrl-A is a Ctrl-A.
+    keys.write_all(b"\x03\x01\x01\n")?;
+    thread::sleep(Duration::from_millis(500));
+    ensure!(child.0.try_wait()?.is_none(), "Ctrl-C or a doubled Ctrl-A ended numavisor");
+    keys.write_all(ESCAPE)?;
+    let status = loop {
+        if let Some(status) = child.0.try_wait()? {
+            break status;
+        }
+        ensure!(Instant::now() < deadline, "Ctrl-A x did not end numavisor");
+        thread::sleep(Duration::from_millis(20));
+    };
+    ensure!(status.code() == Some(0), "Ctrl-A x ended numavisor with {status}, not with 0");
+    let after = tcgetattr(&terminal.slave)?;
+    ensure!(after == before, "the terminal is not as it was: {after:?}, it was {before:?}");
+    Ok(())
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn read_all(master: OwnedFd) -> Receiver<String> {
+    let (sender, shown) = mpsc::channel();
+    thread::spawn(move || {
+        let mut master = File::from(master);
+        let mut bytes = [0; 1024];
+        while let Ok(count) = master.read(&mut bytes) {
+            if count == 0 || sender.send(String::from_utf8_lossy(&bytes[..count]).into_owned()).is_err() {
+                return;
+            }
+        }
+    });
+    shown
+}
