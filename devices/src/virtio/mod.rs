@@ -8,6 +8,7 @@ pub mod net;
 mod pci;
 mod queue_chain;
 mod queue_worker;
+mod rng;
 #[cfg(test)]
 mod test_driver;
 
@@ -19,3 +20,4 @@ pub use kernel_datapath::{KernelDatapath, KernelQueue};
 pub use pci::{VirtioCounters, VirtioMeter, VirtioPci, VirtioPciError, VirtioPciHost};
 pub use queue_chain::{Buffer, Chain, MAX_CHAIN_BUFFERS, QueueFault};
 pub use queue_worker::{MAX_CHAINS_PER_ROUND, WorkerQueue};
+pub use rng::{EntropySource, RNG_REQUEST_BYTES_MAX, Rng, RngCounters, RngMeter};

@@ -184,6 +184,9 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
     /// Gives several chains back, of whose writable bytes as many as told were written, so that the driver sees all
     /// of them at once or none: as it must be for a frame in several buffers (virtio 1.3, 5.1.6.4.1).
     pub fn used_together(&mut self, chains: impl ExactSizeIterator<Item = (Chain, u32)>) {
+        if self.broken {
+            return;
+        }
         let memory = self.memory.memory();
         let (mut left, mut slot) = (chains.len(), self.queue.next_used());
         for (chain, written) in chains {
