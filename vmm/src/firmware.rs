@@ -4,11 +4,12 @@
 mod hmat;
 
 use acpi::{
-    IoApic, IoPort, Localities, MemoryAffinity, Platform, Power, Processor, ProximityDomain, Serial, TableSet,
+    IoApic, IoPort, Localities, MemoryAffinity, MmioWindow, PciHostBridge, Platform, Power, Processor,
+    ProximityDomain, Serial, TableSet,
 };
 use devices::{COM1_IRQ, COM1_PORTS, IOAPIC_ID, POWER_PORTS, RESET_VALUE};
 use resources::memory_map::{ACPI_TABLES, IO_APIC, LOCAL_APIC, RSDP};
-use resources::{Plan, VnodeId};
+use resources::{PciSegment, Plan, VnodeId};
 
 /// The Generic Event Device's interrupt: ISA had its SCI there.
 pub const EVENT_GSI: u8 = 9;
@@ -77,7 +78,22 @@ fn platform(plan: &Plan) -> Result<Platform, TablesError> {
             event_gsi: u32::from(EVENT_GSI),
         },
         keyboard_controller: false,
-        pci: Vec::new(),
+        pci: plan.pci.segments().iter().map(host_bridge).collect::<Result<_, _>>()?,
+    })
+}
+
+/// Linux takes a PCI device's node from its host bridge and from nowhere else, so every vnode has one.
+fn host_bridge(segment: &PciSegment) -> Result<PciHostBridge, TablesError> {
+    let low = |n: u64| u32::try_from(n).map_err(|_| TablesError::Range("32-bit PCI window"));
+    let PciSegment { vnode, ecam, mmio32, mmio64 } = *segment;
+    Ok(PciHostBridge {
+        segment: u16::try_from(vnode.0).map_err(|_| TablesError::Range("PCI segment"))?,
+        bus_first: 0,
+        bus_last: 0,
+        ecam_base: ecam.start.0,
+        domain: domain(vnode),
+        mmio32: Some(MmioWindow { base: low(mmio32.start.0)?, length: low(mmio32.size.get())? }),
+        mmio64: Some(MmioWindow { base: mmio64.start.0, length: mmio64.size.get() }),
     })
 }
 

@@ -5,7 +5,7 @@ use crate::sys::{HostError, set_memslot};
 use devices::IOAPIC_PINS;
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_enable_cap};
 use kvm_ioctls::{Cap, Kvm, VmFd};
-use resources::Plan;
+use resources::{Gpa, Plan};
 use std::path::Path;
 
 /// `KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK` (`linux/kvm.h`).
@@ -41,6 +41,14 @@ pub enum KvmError {
     /// A capability is missing.
     #[error("/dev/kvm has no {0}, which Linux 4.14 and later have")]
     Missing(&'static str),
+    /// More addresses than the CPU can name.
+    #[error("memory: the VM needs guest addresses up to {end}, this host's CPUs have {bits} bits for them")]
+    TooManyAddresses {
+        /// First address after all.
+        end: Gpa,
+        /// As CPUID says.
+        bits: u32,
+    },
     /// More RAM ranges than memory slots.
     #[error("vnodes: {asked} memory ranges, this host's KVM takes at most {most}")]
     TooManyRanges {
@@ -94,7 +102,25 @@ impl KvmHost {
         if asked > most {
             return Err(KvmError::TooManyRanges { asked, most });
         }
-        Ok(Self { kvm })
+        let this = Self { kvm };
+        this.check_addresses(plan)?;
+        Ok(this)
+    }
+
+    /// Whether the guest's CPUs can name every address it has (Intel SDM volume 2, CPUID leaf 80000008H).
+    fn check_addresses(&self, plan: &Plan) -> Result<(), KvmError> {
+        const SIZES: u32 = 0x8000_0008;
+        let supported = self
+            .kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(HostError::kvm("KVM_GET_SUPPORTED_CPUID"))?;
+        let leaf = supported.as_slice().iter().find(|entry| entry.function == SIZES);
+        let bits = leaf.map_or(36, |entry| entry.eax & 0xff);
+        let end = plan.pci.end();
+        match 1_u64.checked_shl(bits) {
+            Some(limit) if end.0 > limit => Err(KvmError::TooManyAddresses { end, bits }),
+            _ => Ok(()),
+        }
     }
 
     /// CPUID that this KVM can offer.

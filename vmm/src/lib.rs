@@ -98,6 +98,9 @@ pub enum Error {
     /// Two devices at one address: a mistake of ours.
     #[error(transparent)]
     Bus(#[from] devices::BusError),
+    /// Putting a device on its segment.
+    #[error(transparent)]
+    Pci(#[from] pci::PciError),
     /// The host refused something else.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -111,6 +114,7 @@ impl Error {
             Self::Kvm(error) => match error {
                 KvmError::TooManyVcpus { .. }
                 | KvmError::ApicIdTooHigh { .. }
+                | KvmError::TooManyAddresses { .. }
                 | KvmError::TooManyRanges { .. } => true,
                 KvmError::Host(_) | KvmError::Missing(_) => false,
             },
@@ -119,6 +123,7 @@ impl Error {
             | Self::Run(_)
             | Self::Vcpu(_)
             | Self::Bus(_)
+            | Self::Pci(_)
             | Self::Host(_) => false,
         }
     }

@@ -10,6 +10,7 @@ use crate::inbox::{Event, Inbox, Notifier};
 use crate::interrupts::Routes;
 use crate::kvm::KvmHost;
 use crate::memory::{GuestRam, Progress, prefault};
+use crate::pci::{Segments, SegmentsBuilder};
 use crate::running::Running;
 use crate::{Error, Exit};
 use devices::{
@@ -45,8 +46,10 @@ impl Machine {
         let entry = boot.load(plan, &ram, tables)?;
         let vm = Arc::new(kvm.create_vm(&ram)?);
         let (inbox, notifier) = Inbox::new()?;
-        let devices = Devices::new(&Arc::new(Routes::new(Arc::clone(&vm))), &notifier, output)?;
-        let (pio, mmio) = devices.buses()?;
+        let routes = Arc::new(Routes::new(Arc::clone(&vm)));
+        let segments = SegmentsBuilder::new(plan, &vm, &routes, &ram).build();
+        let devices = Devices::new(&routes, &notifier, output)?;
+        let (pio, mmio) = devices.buses(&segments)?;
         let setup = Arc::new(VcpuSetup {
             vm,
             cpuid: kvm.cpuid()?,
@@ -58,7 +61,7 @@ impl Machine {
         let teller = notifier.clone();
         let stopped = move |cause| teller.send(Event::Vcpu(cause));
         let vcpus = VcpuThreads::start(&setup, plan, &ram, entry, stopped)?;
-        let running = Running::new(Arc::clone(shared), notifier, Arc::clone(plan), vcpus, ram);
+        let running = Running::new(Arc::clone(shared), notifier, Arc::clone(plan), vcpus, segments, ram);
         let stdio = matches!(serial, SerialSpec::Stdio);
         let control = Control::new(inbox, devices.serial, devices.power, running, stdio)?;
         Ok(Self { control, stopping })
@@ -88,13 +91,14 @@ impl Devices {
         })
     }
 
-    fn buses(&self) -> Result<(devices::PioBus, devices::MmioBus), Error> {
+    fn buses(&self, segments: &Segments) -> Result<(devices::PioBus, devices::MmioBus), Error> {
         let mut pio = PioBusBuilder::new();
         pio.register("serial", COM1_PORTS, as_device(&self.serial))?;
         pio.register("power", POWER_PORTS.range(), as_device(&self.power))?;
         pio.register("i8042", I8042_COMMAND_PORTS, as_device(&self.keyboard))?;
         let mut mmio = MmioBusBuilder::new();
         mmio.register("ioapic", IOAPIC_ADDRESSES, as_device(&self.ioapic))?;
+        segments.register(&mut mmio)?;
         Ok((pio.build(), mmio.build()))
     }
 }

@@ -6,6 +6,7 @@ use crate::handle::{Answer, RequestError, Shared, VcpuView, VmState, VmView};
 use crate::inbox::{Event, Notifier};
 use crate::jobs::{JobId, JobState};
 use crate::memory::{GuestRam, MemoryMove, MoveOutcome};
+use crate::pci::Segments;
 use crate::sys::HostError;
 use resources::{Affinity, Bytes, CpuSet, Placement, Plan, VcpuId, VnodePlacement};
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ pub struct Running {
     movers: Vec<JoinHandle<()>>,
     // Threads first, then the memory that they use.
     vcpus: VcpuThreads,
+    segments: Segments,
     ram: Arc<GuestRam>,
 }
 
@@ -33,11 +35,23 @@ impl Running {
         notifier: Notifier,
         plan: Arc<Plan>,
         vcpus: VcpuThreads,
+        segments: Segments,
         ram: Arc<GuestRam>,
     ) -> Self {
         let placement = plan.placement.clone();
         let affinity = placement.vnodes.iter().flat_map(|vnode| vnode.vcpus.clone()).collect();
-        Self { shared, notifier, plan, placement, affinity, paused: false, movers: Vec::new(), vcpus, ram }
+        Self {
+            shared,
+            notifier,
+            plan,
+            placement,
+            affinity,
+            paused: false,
+            movers: Vec::new(),
+            vcpus,
+            segments,
+            ram,
+        }
     }
 
     /// Lets the vCPUs run, and others look and ask.
@@ -115,6 +129,7 @@ impl Running {
     }
 
     fn follow(&mut self, to: &VnodePlacement) {
+        self.segments.follow(to.vnode, &to.cpus);
         let bound = self.plan.topology.vnode(to.vnode).is_some_and(|vnode| vnode.affinity != Affinity::None);
         for (vcpu, cpus) in to.vcpus.iter().filter(|_| bound) {
             match self.set_affinity(*vcpu, cpus.clone()) {
@@ -149,6 +164,7 @@ impl Drop for Running {
         self.shared.disconnect(VmState::Ended);
         self.shared.jobs.cancel_all();
         self.vcpus.stop();
+        self.segments.reset();
         for mover in self.movers.drain(..) {
             let _ = mover.join();
         }

@@ -1,12 +1,15 @@
 //! Threads for device workers: pinned to the CPUs of a vnode's pnodes, waiting for what the worker waits for.
 
-use crate::memory::pin_this_thread;
+use crate::memory::{kernel_cpus, pin_this_thread};
+use crate::sys::HostError;
 use devices::pci::{WorkerHandle, WorkerSpawner};
 use devices::virtio::{Interest, Source, Worker};
+use nix::sched::sched_setaffinity;
+use nix::unistd::{Pid, gettid};
 use resources::CpuSet;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -16,16 +19,57 @@ const STOP: u64 = u64::MAX;
 /// Ready sources taken at once.
 const BATCH: usize = 16;
 
-/// Starts workers on the CPUs of one vnode.
+/// Starts workers on the CPUs of one vnode, and moves them when the vnode moves.
 pub struct NodeSpawner {
+    node: Arc<Mutex<Node>>,
+}
+
+#[derive(Default)]
+struct Node {
     cpus: CpuSet,
+    threads: Vec<Pid>,
 }
 
 impl NodeSpawner {
     /// Workers run on `cpus`.
     pub fn new(cpus: CpuSet) -> Self {
-        Self { cpus }
+        Self { node: Arc::new(Mutex::new(Node { cpus, threads: Vec::new() })) }
     }
+
+    /// Has all workers, and those that come, run on `cpus`.
+    pub fn follow(&self, cpus: &CpuSet) {
+        let mut node = lock(&self.node);
+        node.cpus = cpus.clone();
+        for thread in &node.threads {
+            let moved = kernel_cpus(cpus).and_then(|set| {
+                sched_setaffinity(*thread, &set).map_err(|e| HostError::new("sched_setaffinity", e))
+            });
+            if let Err(error) = moved {
+                tracing::warn!(%error, "device thread does not follow its vnode");
+            }
+        }
+    }
+}
+
+impl Node {
+    /// Counts this thread in, and has it run where the others do.
+    fn join(node: &Mutex<Self>, name: &str) {
+        let mut node = lock(node);
+        node.threads.push(gettid());
+        if let Err(error) = pin_this_thread(&node.cpus) {
+            // Where it runs changes how fast it is, not what it does.
+            tracing::warn!(worker = name, %error, "device thread not pinned");
+        }
+    }
+
+    fn leave(node: &Mutex<Self>) {
+        let this = gettid();
+        lock(node).threads.retain(|thread| *thread != this);
+    }
+}
+
+fn lock(node: &Mutex<Node>) -> MutexGuard<'_, Node> {
+    node.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Running {
@@ -36,17 +80,15 @@ struct Running {
 impl WorkerSpawner for NodeSpawner {
     fn spawn(&self, name: &str, mut worker: Box<dyn Worker>) -> io::Result<Box<dyn WorkerHandle>> {
         let stop = Arc::new(EventFd::new(EFD_NONBLOCK)?);
-        let (cpus, stopped, label) = (self.cpus.clone(), Arc::clone(&stop), name.to_owned());
+        let (node, stopped, label) = (Arc::clone(&self.node), Arc::clone(&stop), name.to_owned());
         let body = move || {
-            if let Err(error) = pin_this_thread(&cpus) {
-                // Where it runs changes how fast it is, not what it does.
-                tracing::warn!(worker = label, %error, "device thread not pinned");
-            }
+            Node::join(&node, &label);
             worker.start();
             if let Err(error) = serve(worker.as_mut(), &stopped) {
                 tracing::error!(worker = label, %error, "device thread stopped working");
             }
             worker.stop();
+            Node::leave(&node);
             worker
         };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body)?;

@@ -1,0 +1,146 @@
+//! The PCI segments of a machine: one per vnode, with the functions that sit there.
+
+use super::{Doorbells, NodeSpawner, Vectors};
+use crate::interrupts::Routes;
+use crate::memory::GuestRam;
+use crate::sys::HostError;
+use devices::pci::{PciSegment, PciSegmentBuilder, SegmentError, WorkerSpawner};
+use devices::virtio::{VirtioDevice, VirtioMeter, VirtioPci, VirtioPciError, VirtioPciHost};
+use devices::{BusError, MmioBusBuilder};
+use kvm_ioctls::VmFd;
+use resources::pci_map::Window;
+use resources::{CpuSet, Plan, VnodeId};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use super::GuestMemory;
+
+/// Why a device cannot be put on its segment.
+#[derive(Debug, thiserror::Error)]
+pub enum PciError {
+    /// No slot or no room.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// Not as a function.
+    #[error(transparent)]
+    Function(#[from] VirtioPciError),
+    /// No such vnode.
+    #[error("device {name}: vnode {vnode} does not exist")]
+    NoSuchVnode {
+        /// The device.
+        name: String,
+        /// As asked.
+        vnode: VnodeId,
+    },
+    /// The host refused.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// Segments that take functions.
+pub struct SegmentsBuilder {
+    routes: Arc<Routes>,
+    doorbells: Arc<Doorbells>,
+    memory: GuestMemory,
+    segments: Vec<PciSegmentBuilder>,
+    windows: Vec<[Window; 2]>,
+    spawners: Vec<Arc<NodeSpawner>>,
+    meters: Vec<(VnodeId, Arc<VirtioMeter>)>,
+}
+
+/// The segments of a machine.
+pub struct Segments {
+    segments: Vec<Arc<PciSegment>>,
+    windows: Vec<[Window; 2]>,
+    spawners: Vec<Arc<NodeSpawner>>,
+    meters: Vec<(VnodeId, Arc<VirtioMeter>)>,
+}
+
+impl SegmentsBuilder {
+    /// An empty segment for every vnode.
+    pub fn new(plan: &Plan, vm: &Arc<VmFd>, routes: &Arc<Routes>, ram: &GuestRam) -> Self {
+        let mut this = Self {
+            routes: Arc::clone(routes),
+            doorbells: Arc::new(Doorbells::new(Arc::clone(vm))),
+            memory: Arc::new(ram.memory().clone()),
+            segments: Vec::new(),
+            windows: Vec::new(),
+            spawners: Vec::new(),
+            meters: Vec::new(),
+        };
+        for segment in plan.pci.segments() {
+            let number = u16::try_from(segment.vnode.0).unwrap_or(u16::MAX);
+            let cpus =
+                plan.placement.vnodes.get(segment.vnode.index()).map(|placement| placement.cpus.clone());
+            this.segments.push(PciSegmentBuilder::new(number, range(segment.mmio64)));
+            this.windows.push([segment.ecam, segment.mmio64]);
+            this.spawners.push(Arc::new(NodeSpawner::new(cpus.unwrap_or_default())));
+        }
+        this
+    }
+
+    /// Puts a virtio device on a vnode's segment. `name` is for logs, counters and its thread.
+    pub fn add(
+        &mut self,
+        vnode: VnodeId,
+        name: &str,
+        device: Box<dyn VirtioDevice<GuestMemory>>,
+    ) -> Result<(), PciError> {
+        let no_such = || PciError::NoSuchVnode { name: name.to_owned(), vnode };
+        let segment = self.segments.get_mut(vnode.index()).ok_or_else(no_such)?;
+        let spawner = self.spawners.get(vnode.index()).ok_or_else(no_such)?;
+        let vectors = Vectors::new(&self.routes, VirtioPci::vectors(&*device))?;
+        let host = VirtioPciHost {
+            vectors: Arc::new(vectors),
+            io_events: Arc::clone(&self.doorbells) as _,
+            spawner: Arc::clone(spawner) as Arc<dyn WorkerSpawner>,
+        };
+        let function = VirtioPci::new(name, device, Arc::clone(&self.memory), host)?;
+        self.meters.push((vnode, function.meter()));
+        segment.add(None, Box::new(function))?;
+        Ok(())
+    }
+
+    /// Nothing can be added any more.
+    pub fn build(self) -> Segments {
+        let Self { segments, windows, spawners, meters, .. } = self;
+        Segments {
+            segments: segments.into_iter().map(PciSegmentBuilder::build).collect(),
+            windows,
+            spawners,
+            meters,
+        }
+    }
+}
+
+impl Segments {
+    /// Has the bus reach their configuration spaces and BARs.
+    pub fn register(&self, mmio: &mut MmioBusBuilder) -> Result<(), BusError> {
+        for (segment, [ecam, bars]) in self.segments.iter().zip(&self.windows) {
+            mmio.register("pci configuration", range(*ecam), segment.ecam())?;
+            mmio.register("pci bars", range(*bars), segment.bar_window())?;
+        }
+        Ok(())
+    }
+
+    /// Stops every device: nothing of them touches guest memory afterwards. No vCPU may run any more.
+    pub fn reset(&self) {
+        self.segments.iter().for_each(|segment| segment.reset());
+    }
+
+    /// Has the threads of a vnode's devices, and those that come, run on `cpus`.
+    pub fn follow(&self, vnode: VnodeId, cpus: &CpuSet) {
+        if let Some(spawner) = self.spawners.get(vnode.index()) {
+            spawner.follow(cpus);
+        }
+    }
+
+    /// What each device counts.
+    pub fn meters(&self) -> &[(VnodeId, Arc<VirtioMeter>)] {
+        &self.meters
+    }
+}
+
+fn range(window: Window) -> RangeInclusive<u64> {
+    window.start.0..=window.end().0 - 1
+}
