@@ -2,6 +2,7 @@
 //! of their grammars; what it means is `resources`' business.
 
 mod config;
+mod device;
 mod distance;
 mod help;
 mod hmat;

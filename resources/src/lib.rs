@@ -5,6 +5,7 @@
 pub mod attributes;
 pub mod cpu_list;
 pub mod cpu_topology;
+pub mod devices;
 pub mod distance;
 pub mod host;
 pub mod ids;
@@ -23,6 +24,7 @@ pub mod units;
 pub use attributes::{AccessAttributes, MemoryAttributes, MemorySideCache, PairAttributes};
 pub use cpu_list::CpuList;
 pub use cpu_topology::CpuTopology;
+pub use devices::{DeviceError, VmDevices};
 pub use distance::{Distance, DistanceMatrix};
 pub use host::{HostError, HostTopology, Pnode};
 pub use ids::{ApicId, PcpuId, PnodeId, VcpuId, VnodeId};

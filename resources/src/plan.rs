@@ -1,6 +1,7 @@
 //! Everything decided about a VM before anything is touched.
 
 use crate::cpu_topology::CpuTopology;
+use crate::devices::{DeviceError, VmDevices};
 use crate::host::HostTopology;
 use crate::ids::PnodeId;
 use crate::memory_map::MemoryMap;
@@ -22,6 +23,8 @@ pub struct Plan {
     /// Where each vnode's PCI segment lies.
     #[serde(skip)]
     pub pci: PciMap,
+    /// The devices.
+    pub devices: VmDevices,
     /// The APIC id of each vCPU.
     #[serde(skip)]
     pub cpus: CpuTopology,
@@ -33,6 +36,9 @@ pub enum PlanError {
     /// What was typed is not a machine.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// What was typed is not a device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The host cannot hold it.
     #[error(transparent)]
     Placement(#[from] PlacementError),
@@ -51,6 +57,7 @@ impl PlanError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Spec(error) => error.code(),
+            Self::Device(_) => "device",
             Self::Placement(error) => error.code(),
             Self::NoAttributes { .. } => "no_attributes",
         }
@@ -59,7 +66,7 @@ impl PlanError {
     /// Whether the mistake is in what was asked; else the host has no room now.
     pub fn is_input(&self) -> bool {
         match self {
-            Self::Spec(_) => true,
+            Self::Spec(_) | Self::Device(_) => true,
             Self::Placement(error) => error.is_input(),
             Self::NoAttributes { .. } => false,
         }
@@ -70,6 +77,7 @@ impl Plan {
     /// Validates `spec`, places it on `host` and lays out its addresses.
     pub fn new(spec: &VmSpec, host: &HostTopology) -> Result<Self, PlanError> {
         let topology = VmTopology::try_from(spec)?;
+        let devices = VmDevices::new(spec, topology.vnodes().len())?;
         let placement = Placement::new(&topology, host)?;
         if topology.mirrors_attributes()
             && let Some(pnode) = host.without_attributes(&topology, &placement)
@@ -81,7 +89,7 @@ impl Plan {
         let memory_map = MemoryMap::new(&topology);
         let pci = PciMap::new(&topology, &memory_map);
         let cpus = CpuTopology::new(&topology);
-        Ok(Self { topology, placement, memory_map, pci, cpus })
+        Ok(Self { topology, placement, memory_map, pci, devices, cpus })
     }
 }
 

@@ -49,6 +49,18 @@ pub struct VmSpec {
     /// Host CPUs of single vCPUs, whatever the affinity of their vnode.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pins: Vec<PinSpec>,
+    /// Disks, in the order in which the guest finds those of one vnode.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<DiskSpec>,
+    /// Network interfaces.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nets: Vec<NetSpec>,
+    /// A socket device between guest and host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<VsockSpec>,
+    /// Whether there is an entropy device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rng: Option<Switch>,
     /// Where the guest's first serial port goes.
     pub serial: SerialSpec,
     /// What a guest's reset does.
@@ -163,9 +175,11 @@ macro_rules! words {
     };
 }
 
+pub mod device;
 mod hmat;
 mod pin;
 
+pub use device::{DiskSpec, NetSpec, VsockSpec};
 pub use hmat::{AttributeSpec, CacheAssociativity, CacheSpec, CacheWritePolicy};
 pub use pin::PinSpec;
 

@@ -1,9 +1,9 @@
 //! The flags that describe a VM, and how they win over a configuration file.
 
-use crate::args::{count, distance, hmat, numa, on_reset, pin};
+use crate::args::{count, device, distance, hmat, numa, on_reset, pin};
 use crate::exit::Failure;
 use clap::Args;
-use resources::spec::{AttributesFrom, DistancesFrom};
+use resources::spec::{AttributesFrom, DistancesFrom, Switch};
 use resources::{Bytes, OnReset, SerialSpec, VmSpec};
 use std::path::PathBuf;
 
@@ -56,6 +56,18 @@ pub struct VmFlags {
     /// HMAT cache in front of a vnode's memory: vnode=N,size=SIZE,level=1 and any of associativity, policy, line
     #[arg(long, value_name = "vnode=N,KEY=VALUE,...", help_heading = "Shape")]
     pub memory_cache: Vec<String>,
+    /// Disk, raw file or block device: path=PATH and any of vnode, readonly, direct, queues, serial; repeatable
+    #[arg(long, value_name = "path=PATH,KEY=VALUE,...", help_heading = "Devices")]
+    pub disk: Vec<String>,
+    /// Network interface: tap=NAME or fd=N and any of mac, mtu, queues, vnode, vhost; repeatable
+    #[arg(long, value_name = "tap=NAME,KEY=VALUE,...", help_heading = "Devices")]
+    pub net: Vec<String>,
+    /// Sockets between guest and host: cid=N,socket=PATH and maybe vnode
+    #[arg(long, value_name = "cid=N,socket=PATH", help_heading = "Devices")]
+    pub vsock: Option<String>,
+    /// Entropy device
+    #[arg(long, help_heading = "Devices")]
+    pub rng: bool,
     /// Host CPUs of single vCPUs: 0-1=4-7, 2=node:1,^9; repeatable
     #[arg(long, value_name = "VCPUS=CPUS", help_heading = "Shape")]
     pub pin: Vec<String>,
@@ -97,6 +109,19 @@ impl VmFlags {
         }
         if !self.pin.is_empty() {
             spec.pins = list("--pin", &self.pin, pin::parse)?;
+        }
+        if !self.disk.is_empty() {
+            spec.disks = list("--disk", &self.disk, device::disk)?;
+        }
+        if !self.net.is_empty() {
+            spec.nets = list("--net", &self.net, device::net)?;
+        }
+        if let Some(vsock) = &self.vsock {
+            let vsock = device::vsock(vsock);
+            spec.vsock = Some(vsock.map_err(|error| Failure::input(format_args!("--vsock{error}")))?);
+        }
+        if self.rng {
+            spec.rng = Some(Switch(true));
         }
         Ok(())
     }

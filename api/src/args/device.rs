@@ -1,0 +1,114 @@
+//! The grammars of `--disk`, `--net` and `--vsock`: `key=value` separated by commas. What the values mean is decided by
+//! `resources`.
+
+use crate::args::count;
+use crate::args::numa::{NumaError, from_str, put, refuse, split};
+use crate::args::shortened;
+use resources::spec::{DiskSpec, NetSpec, VsockSpec};
+use std::path::PathBuf;
+
+const DISK_KEYS: &str = "path, vnode, readonly, direct, queues, serial";
+const NET_KEYS: &str = "tap, fd, mac, mtu, queues, vnode, vhost";
+const VSOCK_KEYS: &str = "cid, socket, vnode";
+
+/// Calls `take` with each key and value.
+fn each(
+    text: &str,
+    keys: &str,
+    mut take: impl FnMut(&str, &str) -> Option<Result<(), NumaError>>,
+) -> Result<(), NumaError> {
+    for part in split(text)? {
+        let Some((key, value)) = part.split_once('=') else {
+            return refuse(None, format_args!("`{}` is not key=value", shortened(part)));
+        };
+        match take(key, value) {
+            Some(result) => result?,
+            None => return refuse(Some(key), format_args!("unknown key, must be one of {keys}")),
+        }
+    }
+    Ok(())
+}
+
+/// Reads one `--disk`.
+pub fn disk(text: &str) -> Result<DiskSpec, NumaError> {
+    let (mut disk, mut path) = (DiskSpec::default(), None::<PathBuf>);
+    each(text, DISK_KEYS, |key, value| {
+        Some(match key {
+            "path" => put(&mut path, key, value, from_str),
+            "vnode" => put(&mut disk.vnode, key, value, count),
+            "readonly" => put(&mut disk.readonly, key, value, from_str),
+            "direct" => put(&mut disk.direct, key, value, from_str),
+            "queues" => put(&mut disk.queues, key, value, from_str),
+            "serial" => put(&mut disk.serial, key, value, from_str),
+            _ => return None,
+        })
+    })?;
+    match path.filter(|path| !path.as_os_str().is_empty()) {
+        Some(path) => Ok(DiskSpec { path, ..disk }),
+        None => refuse(Some("path"), "missing, every disk needs one"),
+    }
+}
+
+/// Reads one `--net`.
+pub fn net(text: &str) -> Result<NetSpec, NumaError> {
+    let mut net = NetSpec::default();
+    each(text, NET_KEYS, |key, value| {
+        Some(match key {
+            "tap" => put(&mut net.tap, key, value, from_str),
+            "fd" => put(&mut net.fd, key, value, from_str),
+            "mac" => put(&mut net.mac, key, value, from_str),
+            "mtu" => put(&mut net.mtu, key, value, from_str),
+            "queues" => put(&mut net.queues, key, value, from_str),
+            "vnode" => put(&mut net.vnode, key, value, count),
+            "vhost" => put(&mut net.vhost, key, value, from_str),
+            _ => return None,
+        })
+    })?;
+    Ok(net)
+}
+
+/// Reads `--vsock`.
+pub fn vsock(text: &str) -> Result<VsockSpec, NumaError> {
+    let (mut cid, mut socket, mut vnode) = (None, None::<PathBuf>, None);
+    each(text, VSOCK_KEYS, |key, value| {
+        Some(match key {
+            "cid" => put(&mut cid, key, value, from_str),
+            "socket" => put(&mut socket, key, value, from_str),
+            "vnode" => put(&mut vnode, key, value, count),
+            _ => return None,
+        })
+    })?;
+    match (cid, socket) {
+        (Some(cid), Some(socket)) => Ok(VsockSpec { cid, socket, vnode }),
+        (None, _) => refuse(Some("cid"), "missing, the guest needs one"),
+        (_, None) => refuse(Some("socket"), "missing, the guest needs one"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{disk, net, vsock};
+    use resources::spec::{DiskSpec, Switch};
+
+    #[test]
+    fn a_disk_is_read() {
+        let expected = DiskSpec {
+            path: "/a=b".into(),
+            vnode: Some(1),
+            readonly: Some(Switch(true)),
+            ..DiskSpec::default()
+        };
+        assert_eq!(disk("path=/a=b,vnode=1,readonly=on"), Ok(expected));
+        assert_eq!(disk("vnode=1").unwrap_err().to_string(), ".path: missing, every disk needs one");
+        let unknown = ".size: unknown key, must be one of path, vnode, readonly, direct, queues, serial";
+        assert_eq!(disk("path=a,size=1").unwrap_err().to_string(), unknown);
+    }
+
+    #[test]
+    fn an_interface_and_a_socket_are_read() {
+        assert_eq!(net("tap=tap0,mtu=9000").unwrap().mtu, Some(9000));
+        assert!(net("tap=a,tap=b").unwrap_err().to_string().starts_with(".tap: given twice"));
+        assert_eq!(vsock("cid=3,socket=s").unwrap().cid, 3);
+        assert_eq!(vsock("cid=3").unwrap_err().to_string(), ".socket: missing, the guest needs one");
+    }
+}

@@ -1,0 +1,68 @@
+//! Devices as typed. What they mean is `devices`' business.
+
+use crate::spec::Switch;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// A disk as typed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskSpec {
+    /// A raw file or a block device.
+    pub path: PathBuf,
+    /// The vnode it sits on; 0 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vnode: Option<u32>,
+    /// Whether the guest may only read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readonly: Option<Switch>,
+    /// Whether the host's page cache is passed by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct: Option<Switch>,
+    /// How many queues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u16>,
+    /// The serial number that the guest sees, at most 20 printable characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+}
+
+/// A network interface as typed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetSpec {
+    /// The host's tap interface, made when it is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tap: Option<String>,
+    /// An open tap instead: this process's descriptor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fd: Option<i32>,
+    /// The guest's address, such as 52:54:00:12:34:56.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// The MTU that the guest is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    /// How many queue pairs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u16>,
+    /// The vnode it sits on; 0 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vnode: Option<u32>,
+    /// Whether the host kernel may serve the queues; on when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vhost: Option<Switch>,
+}
+
+/// A socket device as typed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VsockSpec {
+    /// The guest's context id.
+    pub cid: u64,
+    /// The unix socket that stands for the guest on the host.
+    pub socket: PathBuf,
+    /// The vnode it sits on; 0 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vnode: Option<u32>,
+}
