@@ -3,6 +3,7 @@
 //! What a VM is and where it lies is decided in `resources`, tables are encoded in `acpi`, devices modelled in
 //! `devices`; the words people type are `api`'s.
 
+mod attach;
 mod boot;
 mod console;
 mod control;
@@ -98,6 +99,9 @@ pub enum Error {
     /// Two devices at one address: a mistake of ours.
     #[error(transparent)]
     Bus(#[from] devices::BusError),
+    /// Opening a device.
+    #[error(transparent)]
+    Attach(#[from] attach::AttachError),
     /// Putting a device on its segment.
     #[error(transparent)]
     Pci(#[from] pci::PciError),
@@ -111,6 +115,13 @@ impl Error {
     pub fn is_input(&self) -> bool {
         match self {
             Self::Boot(_) | Self::Tables(_) | Self::Serial { .. } => true,
+            Self::Attach(error) => error.is_input(),
+            Self::Pci(error) => match error {
+                pci::PciError::Segment(_)
+                | pci::PciError::Function(_)
+                | pci::PciError::NoSuchVnode { .. } => true,
+                pci::PciError::Host(_) => false,
+            },
             Self::Kvm(error) => match error {
                 KvmError::TooManyVcpus { .. }
                 | KvmError::ApicIdTooHigh { .. }
@@ -123,7 +134,6 @@ impl Error {
             | Self::Run(_)
             | Self::Vcpu(_)
             | Self::Bus(_)
-            | Self::Pci(_)
             | Self::Host(_) => false,
         }
     }

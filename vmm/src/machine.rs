@@ -1,5 +1,6 @@
 //! A machine, built step by step from a plan and run until it ends. Each step needs the one before.
 
+use crate::attach::{self, Attached};
 use crate::boot::Boot;
 use crate::console::Output;
 use crate::control::{Control, take_over_signals};
@@ -41,13 +42,18 @@ impl Machine {
         let stopping = Arc::new(AtomicBool::new(false));
         let output = Output::open(serial, Arc::clone(&stopping))
             .map_err(|source| Error::Serial { serial: serial.clone(), source })?;
+        let (attached, controls) = attach::open(&plan.devices)?;
         let ram = Arc::new(GuestRam::new(plan)?);
         prefault(plan, &ram, progress)?;
         let entry = boot.load(plan, &ram, tables)?;
         let vm = Arc::new(kvm.create_vm(&ram)?);
         let (inbox, notifier) = Inbox::new()?;
         let routes = Arc::new(Routes::new(Arc::clone(&vm)));
-        let segments = SegmentsBuilder::new(plan, &vm, &routes, &ram).build();
+        let mut segments = SegmentsBuilder::new(plan, &vm, &routes, &ram);
+        for Attached { vnode, name, device } in attached {
+            segments.add(vnode, &name, device)?;
+        }
+        let segments = segments.build();
         let devices = Devices::new(&routes, &notifier, output)?;
         let (pio, mmio) = devices.buses(&segments)?;
         let setup = Arc::new(VcpuSetup {
@@ -61,7 +67,8 @@ impl Machine {
         let teller = notifier.clone();
         let stopped = move |cause| teller.send(Event::Vcpu(cause));
         let vcpus = VcpuThreads::start(&setup, plan, &ram, entry, stopped)?;
-        let running = Running::new(Arc::clone(shared), notifier, Arc::clone(plan), vcpus, segments, ram);
+        let running =
+            Running::new(Arc::clone(shared), notifier, Arc::clone(plan), vcpus, segments, controls, ram);
         let stdio = matches!(serial, SerialSpec::Stdio);
         let control = Control::new(inbox, devices.serial, devices.power, running, stdio)?;
         Ok(Self { control, stopping })

@@ -1,6 +1,7 @@
 //! A VM's state while it runs: its vCPUs, its memory, where both lie now, and the work under way. Only the control loop
 //! has it, so nothing here needs a lock.
 
+use crate::attach::Controls;
 use crate::cpu::VcpuThreads;
 use crate::handle::{Answer, RequestError, Shared, VcpuView, VmState, VmView};
 use crate::inbox::{Event, Notifier};
@@ -25,6 +26,7 @@ pub struct Running {
     // Threads first, then the memory that they use.
     vcpus: VcpuThreads,
     segments: Segments,
+    controls: Controls,
     ram: Arc<GuestRam>,
 }
 
@@ -36,6 +38,7 @@ impl Running {
         plan: Arc<Plan>,
         vcpus: VcpuThreads,
         segments: Segments,
+        controls: Controls,
         ram: Arc<GuestRam>,
     ) -> Self {
         let placement = plan.placement.clone();
@@ -50,6 +53,7 @@ impl Running {
             movers: Vec::new(),
             vcpus,
             segments,
+            controls,
             ram,
         }
     }

@@ -1,0 +1,101 @@
+//! The devices of a plan, opened on the host and ready to be put on their segments. Nothing of the VM exists yet, so
+//! whatever is refused here costs nothing.
+
+use crate::disk::{DiskError, DiskOptions, RawDisk};
+use crate::pci::GuestMemory;
+use crate::sys::HostError;
+use devices::virtio::blk::{Blk, BlkControl, BlkError, BlkOptions, Serial};
+use devices::virtio::{Rng, RngMeter, VirtioDevice};
+use resources::VnodeId;
+use resources::devices::{Disk, VmDevices};
+use std::fs::File;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+/// Where entropy comes from: never blocks once the host has booted.
+const ENTROPY: &str = "/dev/urandom";
+
+/// A device that is ready.
+pub struct Attached {
+    /// Where it sits.
+    pub vnode: VnodeId,
+    /// Its name in logs and counters, and that of its thread: at most 15 bytes (`comm` in proc(5)).
+    pub name: String,
+    /// The device.
+    pub device: Box<dyn VirtioDevice<GuestMemory>>,
+}
+
+/// What stays with the control loop of the devices that the guest has.
+#[derive(Default)]
+pub struct Controls {
+    /// By number.
+    pub disks: Vec<BlkControl>,
+    /// The entropy device's counters.
+    pub rng: Option<Arc<RngMeter>>,
+}
+
+/// Why a device is not ready.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// A disk cannot be opened.
+    #[error("disks[{index}]: {source}")]
+    Disk {
+        /// Which.
+        index: usize,
+        /// Why.
+        source: DiskError,
+    },
+    /// A disk cannot be a device.
+    #[error("disks[{index}]: {source}")]
+    Blk {
+        /// Which.
+        index: usize,
+        /// Why.
+        source: BlkError,
+    },
+    /// The host refused.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+impl AttachError {
+    /// Whether what was typed is to blame, and not the host.
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::Disk { .. } | Self::Blk { .. } => true,
+            Self::Host(_) => false,
+        }
+    }
+}
+
+/// Opens every device of a VM, in the order in which the guest shall find those of one vnode.
+pub fn open(all: &VmDevices) -> Result<(Vec<Attached>, Controls), AttachError> {
+    let (mut attached, mut controls) = (Vec::new(), Controls::default());
+    for (index, disk) in all.disks.iter().enumerate() {
+        let device = open_disk(index, disk)?;
+        controls.disks.push(device.control());
+        attached.push(Attached { vnode: disk.vnode, name: format!("blk{index}"), device: Box::new(device) });
+    }
+    if let Some(vnode) = all.rng {
+        let source = File::open(ENTROPY).map_err(|e| HostError::new("open", e).of(ENTROPY))?;
+        let device = Rng::new(Box::new(source), None);
+        controls.rng = Some(device.meter());
+        attached.push(Attached { vnode, name: "rng".into(), device: Box::new(device) });
+    }
+    Ok((attached, controls))
+}
+
+fn open_disk(index: usize, disk: &Disk) -> Result<Blk<GuestMemory>, AttachError> {
+    let options =
+        DiskOptions { read_only: disk.read_only, direct: disk.direct, ..DiskOptions::new(&disk.path) };
+    let raw = RawDisk::open(&options).map_err(|source| AttachError::Disk { index, source })?;
+    if let Some(reason) = raw.no_ring() {
+        tracing::warn!(disk = index, reason, "no io_uring, plain system calls instead");
+    }
+    let blk = |source| AttachError::Blk { index, source };
+    let options = BlkOptions {
+        queues: NonZeroU16::new(disk.queues).unwrap_or(NonZeroU16::MIN),
+        serial: Serial::new(&disk.serial).map_err(blk)?,
+    };
+    Blk::new(Arc::new(raw), options).map_err(blk)
+}
