@@ -19,6 +19,7 @@ mod kvm;
 mod kvm_tests;
 mod machine;
 mod memory;
+pub mod net;
 mod pci;
 mod running;
 mod sys;

@@ -9,8 +9,8 @@ mod pci;
 mod queue_chain;
 mod queue_worker;
 mod rng;
-#[cfg(test)]
-mod test_driver;
+#[cfg(any(test, feature = "test-driver"))]
+pub mod test_driver;
 
 pub use device::{
     Activation, ActivationError, ActiveQueue, GuestMemoryHandle, Interest, Source, VirtioDevice,

@@ -1,5 +1,6 @@
 //! The driver's side of split virtqueues in memory of a test (virtio 1.3, 2.7), right or wrong as the test wants.
-//! What the buffers mean is left to the test.
+//! What the buffers mean is left to the test. Its mistakes are panics.
+#![expect(clippy::unwrap_used, reason = "a test's own mistakes end the test")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,18 +12,20 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::{Activation, ActiveQueue, QueueFault, VirtioInterrupt};
 use crate::interrupt::InterruptError;
 
-pub(crate) type TestMemory = Arc<GuestMemoryMmap>;
+/// Guest memory of a test.
+pub type TestMemory = Arc<GuestMemoryMmap>;
 
 /// Where buffers may lie: below are rings.
-pub(crate) const BUFFERS: u64 = 0x10_0000;
+pub const BUFFERS: u64 = 0x10_0000;
 /// All memory.
-pub(crate) const MEMORY_BYTES: u64 = 0x80_0000;
+pub const MEMORY_BYTES: u64 = 0x80_0000;
 const QUEUE_BYTES: u64 = 0x4000;
 
 /// Two regions, so that buffers may lie across their border.
-pub(crate) const BORDER: u64 = 0x40_0000;
+pub const BORDER: u64 = 0x40_0000;
 
-pub(crate) fn memory() -> TestMemory {
+/// New memory.
+pub fn memory() -> TestMemory {
     let first = (GuestAddress(0), usize::try_from(BORDER).unwrap());
     let second = (GuestAddress(BORDER), usize::try_from(MEMORY_BYTES - BORDER).unwrap());
     Arc::new(GuestMemoryMmap::from_ranges(&[first, second]).unwrap())
@@ -30,10 +33,13 @@ pub(crate) fn memory() -> TestMemory {
 
 /// What the device said to its driver.
 #[derive(Default)]
-pub(crate) struct TestInterrupt {
+pub struct TestInterrupt {
     queues: Mutex<Vec<u16>>,
+    /// How often the configuration changed.
     pub config: AtomicU64,
+    /// What the driver is accused of.
     pub faults: Mutex<Vec<(u16, QueueFault)>>,
+    /// Whether there are eventfds for a datapath in the kernel.
     pub has_calls: AtomicBool,
 }
 
@@ -65,12 +71,13 @@ impl VirtioInterrupt for TestInterrupt {
 }
 
 /// A buffer: where, how long, and whether the device may write it.
-pub(crate) type TestBuffer = (u64, u32, bool);
+pub type TestBuffer = (u64, u32, bool);
 
 /// One queue.
-pub(crate) struct TestQueue {
+pub struct TestQueue {
     memory: TestMemory,
     index: u16,
+    /// Its entries.
     pub size: u16,
     kick: EventFd,
     free: Vec<u16>,
@@ -79,6 +86,7 @@ pub(crate) struct TestQueue {
 }
 
 impl TestQueue {
+    /// A queue whose rings lie where its number says.
     pub fn new(memory: &TestMemory, index: u16, size: u16) -> Self {
         Self {
             memory: Arc::clone(memory),
@@ -91,14 +99,17 @@ impl TestQueue {
         }
     }
 
+    /// Address of its descriptor table.
     pub fn descriptors(&self) -> u64 {
         u64::from(self.index) * QUEUE_BYTES
     }
 
+    /// Address of its available ring.
     pub fn available_ring(&self) -> u64 {
         self.descriptors() + 0x1000
     }
 
+    /// Address of its used ring.
     pub fn used_ring(&self) -> u64 {
         self.descriptors() + 0x2000
     }
@@ -114,6 +125,7 @@ impl TestQueue {
         ActiveQueue { index: self.index, queue, kick: self.kick.try_clone().unwrap() }
     }
 
+    /// Writes a descriptor.
     pub fn descriptor(&self, number: u16, address: u64, length: u32, flags: u16, next: u16) {
         let at = GuestAddress(self.descriptors() + u64::from(number) * 16);
         self.memory.write_obj(address, at).unwrap();
@@ -176,6 +188,16 @@ impl TestQueue {
         }
     }
 
+    /// Notifies the device.
+    pub fn kick(&self) {
+        self.kick.write(1).unwrap();
+    }
+
+    /// Where the first buffer of a chain lies.
+    pub fn address_of(&self, head: u16) -> u64 {
+        self.memory.read_obj(GuestAddress(self.descriptors() + u64::from(head) * 16)).unwrap()
+    }
+
     /// Whether the device wants to be notified of what has been made available (without event indexes).
     pub fn wants_kick(&self) -> bool {
         let flags: u16 = self.memory.read_obj(GuestAddress(self.used_ring())).unwrap();
@@ -190,7 +212,7 @@ impl TestQueue {
 }
 
 /// An activation with these queues.
-pub(crate) fn activation(
+pub fn activation(
     memory: &TestMemory,
     features: u64,
     queues: &[&TestQueue],

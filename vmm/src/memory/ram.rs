@@ -85,6 +85,10 @@ impl GuestMemoryRegion for RamRegion {
         let offset = usize::try_from(offset.0).map_err(|_| GuestMemoryError::InvalidBackendAddress)?;
         self.mapping.slice(offset, count).ok_or(GuestMemoryError::InvalidBackendAddress)
     }
+
+    fn get_host_address(&self, offset: MemoryRegionAddress) -> Result<*mut u8, GuestMemoryError> {
+        self.get_slice(offset, 1).map(|slice| slice.ptr_guard_mut().as_ptr())
+    }
 }
 
 impl GuestMemoryRegionBytes for RamRegion {}

@@ -11,6 +11,7 @@ mod memslot;
 mod pio;
 mod pvec;
 mod pvec_device;
+mod tap;
 mod thread;
 mod uring;
 
@@ -20,5 +21,6 @@ pub use memslot::{internal_suberror, set_memslot};
 pub use pio::{Pio, pio_exit};
 pub use pvec::{IoVec, MAX_PARTS};
 pub use pvec_device::{BlockFigure, block_figure, direct_alignment, discard_blocks};
+pub use tap::{Link, TapQueue};
 pub use thread::{block_signals, kick, prepare_kick};
 pub use uring::{Landed, Ring, RingOperation};

@@ -1,0 +1,73 @@
+//! Why there is no network device, or no socket device. Text for people, one line each.
+
+use crate::sys::HostError;
+use std::path::PathBuf;
+
+/// Why a device's host side cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// The host refused.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// No interface can be called that.
+    #[error("net.tap: {0:?} is no interface name, must be 1 to 15 bytes without spaces and slashes")]
+    Name(String),
+    /// Too few or too many.
+    #[error("net.queues: {0} is out of range, must be 1 to {max}", max = devices::virtio::net::MAX_QUEUE_PAIRS)]
+    Queues(u16),
+    /// An inherited descriptor is one queue.
+    #[error("net.queues: {queues} queues need as many descriptors, there are {descriptors}")]
+    Descriptors {
+        /// Asked for.
+        queues: u16,
+        /// Given.
+        descriptors: usize,
+    },
+    /// Descriptors of several interfaces, or not all of a multi-queue one.
+    #[error("net.fd: descriptor {descriptor} is of interface {other}, the first is of {name}")]
+    OtherInterface {
+        /// The descriptor.
+        descriptor: i32,
+        /// Its interface.
+        other: String,
+        /// The interface of the first.
+        name: String,
+    },
+    /// Below what a device can have.
+    #[error("net.mtu: {0} is too small, must be at least {min}", min = devices::virtio::net::MIN_MTU)]
+    Mtu(u16),
+    /// A context id that is not a guest's.
+    #[error("vsock.cid: {0} is out of range, must be 3 to 4294967294")]
+    Cid(u64),
+    /// A path that no unix socket can have.
+    #[error("vsock.socket: {path}: too long, at most {max} bytes", path = path.display())]
+    SocketPath {
+        /// The path.
+        path: PathBuf,
+        /// How long it may be, so that ports fit behind it.
+        max: usize,
+    },
+    /// Something that is no socket of ours lies there.
+    #[error("vsock.socket: {path}: exists and is not a socket", path = .0.display())]
+    NotASocket(PathBuf),
+    /// Another process listens.
+    #[error("vsock.socket: {path}: another process listens there", path = .0.display())]
+    SocketInUse(PathBuf),
+}
+
+impl NetError {
+    /// Whether what was typed is to blame, and not the host.
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::Host(_) | Self::SocketInUse(_) => false,
+            Self::Name(_)
+            | Self::Queues(_)
+            | Self::Descriptors { .. }
+            | Self::OtherInterface { .. }
+            | Self::Mtu(_)
+            | Self::Cid(_)
+            | Self::SocketPath { .. }
+            | Self::NotASocket(_) => true,
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The host side of network devices and sockets: taps, unix sockets, vhost.
+//! How the devices themselves behave is modelled in `devices`.
+
+mod error;
+mod interface;
+#[cfg(test)]
+mod interface_tests;
+mod vhost;
+
+pub use error::NetError;
+pub use interface::{Interface, InterfaceOptions, TapSource, Vhost};
