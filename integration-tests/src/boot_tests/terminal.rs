@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,7 +30,10 @@ const ESCAPE: &[u8] = b"\x01x";
 fn escape(ctx: &Ctx) -> Result<()> {
     let terminal = openpty(None, None)?;
     let before = tcgetattr(&terminal.slave)?;
-    let mut command = Start::default().command(ctx.payload);
+    // `setsid -c` puts numavisor in the terminal's foreground: only there may it change the terminal.
+    let numavisor = Start::default().command(ctx.payload);
+    let mut command = Command::new("setsid");
+    command.arg("-c").arg(numavisor.get_program()).args(numavisor.get_args());
     command.stdin(terminal.slave.try_clone()?).stdout(terminal.slave.try_clone()?).stderr(Stdio::null());
     let mut child = Killed(sys::die_with_parent(&mut command).spawn().context("starting numavisor")?);
     let mut keys = File::from(terminal.master.try_clone()?);
