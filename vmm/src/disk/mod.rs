@@ -10,7 +10,13 @@ mod shape;
 mod transfer;
 
 #[cfg(test)]
-mod tests;
+mod device_tests;
+#[cfg(test)]
+mod engine_tests;
+#[cfg(test)]
+mod open_tests;
+#[cfg(test)]
+mod transfer_tests;
 
 pub use error::DiskError;
 pub use open::{DiskOptions, RawDisk};

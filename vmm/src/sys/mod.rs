@@ -19,7 +19,7 @@ pub use errno::HostError;
 pub use mapping::{Advice, Backing, Mapping, Mode, NodeMask, PageStatus};
 pub use memslot::{internal_suberror, set_memslot};
 pub use pio::{Pio, pio_exit};
-pub use pvec::{IoVec, MAX_PARTS};
+pub use pvec::IoVec;
 pub use pvec_device::{BlockFigure, block_figure, direct_alignment, discard_blocks};
 pub use tap::{Link, TapQueue};
 pub use thread::{block_signals, kick, prepare_kick};

@@ -2,7 +2,7 @@
 //! What is asked of the file is `disk`'s decision.
 
 use super::pvec::IoVec;
-use io_uring::types::{Fixed, FsyncFlags};
+use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{IoUring, Probe, opcode, squeue};
 use std::collections::VecDeque;
 use std::fs::File;
@@ -51,12 +51,17 @@ struct Flight(Option<IoVec>);
 /// A ring, its file, and the memory of what is in flight.
 pub struct Ring {
     ring: IoUring,
-    _file: Arc<File>,
+    /// Not registered with the ring: the kernel closes rings a while after their process has ended, and a registered file
+    /// would stay locked until then.
+    file: Arc<File>,
     flights: Vec<Option<Flight>>,
     /// Pushed, not yet seen by the kernel; oldest first.
     queued: VecDeque<u16>,
     /// With the kernel.
     in_kernel: usize,
+    /// The kernel takes nothing.
+    #[cfg(test)]
+    pub refusing: bool,
 }
 
 impl Ring {
@@ -84,10 +89,17 @@ impl Ring {
         if !needed.iter().all(|code| probe.is_supported(*code)) || !ring.params().is_feature_nodrop() {
             return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         }
-        ring.submitter().register_files(&[file.as_raw_fd()])?;
         let flights = (0..depth).map(|_| None).collect();
         let (file, queued) = (Arc::clone(file), VecDeque::new());
-        Ok(Self { ring, _file: file, flights, queued, in_kernel: 0 })
+        Ok(Self {
+            ring,
+            file,
+            flights,
+            queued,
+            in_kernel: 0,
+            #[cfg(test)]
+            refusing: false,
+        })
     }
 
     /// Becomes readable when something has landed.
@@ -120,9 +132,11 @@ impl Ring {
         if !matches!(self.flights.get(usize::from(slot)), Some(None)) {
             return Err(memory);
         }
-        let Some(entry) = entry(operation, memory.as_ref()) else { return Err(memory) };
+        let Some(entry) = entry(Fd(self.file.as_raw_fd()), operation, memory.as_ref()) else {
+            return Err(memory);
+        };
         let entry = entry.user_data(u64::from(slot));
-        // SAFETY: the file is registered with the ring and kept by it. The memory, if any, is what the entry points to
+        // SAFETY: the file stays open as long as this ring. The memory, if any, is what the entry points to
         // (its addresses do not change when the `IoVec` moves) and stays in `flights`, untouched, until the kernel
         // reports that it has ended; `drop` waits for that.
         let pushed = unsafe { self.ring.submission().push(&entry) };
@@ -137,6 +151,10 @@ impl Ring {
     /// Begins what was pushed. An error leaves the rest pushed, to be begun by the next call.
     pub fn submit(&mut self) -> io::Result<()> {
         while !self.queued.is_empty() {
+            #[cfg(test)]
+            if self.refusing {
+                return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+            }
             self.enter(0)?;
         }
         Ok(())
@@ -216,9 +234,7 @@ impl Drop for Ring {
 }
 
 /// The ring's entry; `None` if the memory is missing or may not be filled.
-fn entry(operation: RingOperation, memory: Option<&IoVec>) -> Option<squeue::Entry> {
-    /// The only registered file.
-    const FILE: Fixed = Fixed(0);
+fn entry(file: Fd, operation: RingOperation, memory: Option<&IoVec>) -> Option<squeue::Entry> {
     let parts = memory.map(IoVec::parts).unwrap_or_default();
     let count = u32::try_from(parts.len()).ok()?;
     // A single piece spares the kernel the copy of the list.
@@ -232,8 +248,8 @@ fn entry(operation: RingOperation, memory: Option<&IoVec>) -> Option<squeue::Ent
                 return None;
             }
             match single {
-                Some((start, length)) => opcode::Read::new(FILE, start, length).offset(offset).build(),
-                None => opcode::Readv::new(FILE, parts.as_ptr(), count).offset(offset).build(),
+                Some((start, length)) => opcode::Read::new(file, start, length).offset(offset).build(),
+                None => opcode::Readv::new(file, parts.as_ptr(), count).offset(offset).build(),
             }
         }
         RingOperation::Write { offset, durable } => {
@@ -241,16 +257,93 @@ fn entry(operation: RingOperation, memory: Option<&IoVec>) -> Option<squeue::Ent
             let flags = if durable { libc::RWF_DSYNC } else { 0 };
             match single {
                 Some((start, length)) => {
-                    opcode::Write::new(FILE, start, length).offset(offset).rw_flags(flags).build()
+                    opcode::Write::new(file, start, length).offset(offset).rw_flags(flags).build()
                 }
                 None => {
-                    opcode::Writev::new(FILE, parts.as_ptr(), count).offset(offset).rw_flags(flags).build()
+                    opcode::Writev::new(file, parts.as_ptr(), count).offset(offset).rw_flags(flags).build()
                 }
             }
         }
-        RingOperation::Sync => opcode::Fsync::new(FILE).flags(FsyncFlags::DATASYNC).build(),
+        RingOperation::Sync => opcode::Fsync::new(file).flags(FsyncFlags::DATASYNC).build(),
         RingOperation::Allocate { mode, offset, length } => {
-            opcode::Fallocate::new(FILE, length).offset(offset).mode(mode).build()
+            opcode::Fallocate::new(file, length).offset(offset).mode(mode).build()
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Landed, Ring, RingOperation};
+    use crate::sys::IoVec;
+    use std::fs::File;
+    use std::io::{self, Write};
+    use std::os::fd::OwnedFd;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    /// A ring on the reading end of a pipe: its reads last until somebody writes.
+    fn ring_on_pipe(depth: u16) -> Option<(Ring, io::PipeWriter)> {
+        let (reader, writer) = io::pipe().unwrap();
+        let file = Arc::new(File::from(OwnedFd::from(reader)));
+        match Ring::new(&file, depth) {
+            Ok(ring) => Some((ring, writer)),
+            Err(error) => {
+                eprintln!("skipped: no io_uring here: {error}");
+                None
+            }
+        }
+    }
+
+    fn landed(ring: &mut Ring) -> Landed {
+        ring.submit().unwrap();
+        ring.wait().unwrap();
+        ring.pop().unwrap()
+    }
+
+    #[test]
+    fn memory_comes_back_with_what_was_read() {
+        let Some((mut ring, mut writer)) = ring_on_pipe(4) else { return };
+        assert!(ring.push(3, RingOperation::Read(0), Some(IoVec::bounce(16))).is_ok());
+        writer.write_all(b"ring").unwrap();
+        let mut landed = landed(&mut ring);
+        assert_eq!((landed.slot, landed.result.unwrap(), ring.in_kernel()), (3, 4, 0));
+        assert_eq!(&landed.memory.as_mut().unwrap().bounce_bytes()[..4], b"ring");
+        assert!(ring.pop().is_none());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_given_back_at_once() {
+        let Some((mut ring, _writer)) = ring_on_pipe(4) else { return };
+        assert!(ring.push(4, RingOperation::Sync, None).is_err(), "no such slot");
+        assert!(ring.push(0, RingOperation::Read(0), None).is_err(), "no memory");
+        assert!(matches!(ring.push(0, RingOperation::Read(0), Some(IoVec::zeroes(512))), Err(Some(_))));
+        assert!(ring.push(0, RingOperation::Read(0), Some(IoVec::bounce(16))).is_ok());
+        assert!(ring.push(0, RingOperation::Read(0), Some(IoVec::bounce(16))).is_err(), "slot taken");
+        assert_eq!(ring.take_queued().len(), 1);
+    }
+
+    #[test]
+    fn errors_of_the_kernel_are_results() {
+        let Some((mut ring, _writer)) = ring_on_pipe(4) else { return };
+        assert!(ring.push(1, RingOperation::Sync, None).is_ok());
+        assert_eq!(landed(&mut ring).result.unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    }
+
+    #[test]
+    fn a_ring_is_not_gone_before_the_kernel_has_given_everything_back() {
+        let Some((mut ring, mut writer)) = ring_on_pipe(4) else { return };
+        assert!(ring.push(0, RingOperation::Read(0), Some(IoVec::bounce(16))).is_ok());
+        ring.submit().unwrap();
+        assert!(ring.push(1, RingOperation::Read(0), Some(IoVec::bounce(16))).is_ok());
+        let (gone, is_gone) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            drop(ring);
+            gone.send(()).unwrap();
+        });
+        assert!(is_gone.recv_timeout(Duration::from_millis(50)).is_err());
+        drop(writer.write_all(b"now"));
+        drop(writer);
+        is_gone.recv_timeout(Duration::from_secs(10)).unwrap();
+        thread.join().unwrap();
+    }
 }

@@ -1,1 +1,7 @@
 //! Tests of the block device as a whole, with a driver and a disk of their own.
+
+mod bench;
+mod device;
+mod disk;
+mod model;
+mod requests;

@@ -1,0 +1,113 @@
+//! Which disks open, which do not and why, and who may have one.
+
+use super::{DiskError, DiskOptions, RawDisk};
+use devices::virtio::blk::Disk;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tempfile::TempDir;
+use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+fn disk_in(directory: &TempDir, content: &[u8]) -> PathBuf {
+    let path = directory.path().join("disk.raw");
+    let mut file = std::fs::File::create(&path).unwrap();
+    file.write_all(content).unwrap();
+    path
+}
+
+fn options(path: &Path, read_only: bool) -> DiskOptions {
+    DiskOptions { read_only, ..DiskOptions::new(path) }
+}
+
+fn refusal(options: &DiskOptions) -> (&'static str, String) {
+    let error = RawDisk::open(options).unwrap_err();
+    let path = options.path.display().to_string();
+    assert!(error.to_string().contains(&path), "{error}");
+    (error.code(), error.to_string().replace(&path, "P"))
+}
+
+#[test]
+fn a_disk_that_is_written_has_one_user_and_one_that_is_read_has_many() {
+    let directory = TempDir::new().unwrap();
+    let path = disk_in(&directory, &[0; 4096]);
+    let held = "disk P: another process holds it";
+    let writer = RawDisk::open(&options(&path, false)).unwrap();
+    let shared = format!("{held}; a disk that is written has one user, readonly=on shares it");
+    assert_eq!(refusal(&options(&path, false)), ("disk_locked", shared.clone()));
+    assert_eq!(refusal(&options(&path, true)), ("disk_locked", format!("{held} for writing")));
+    drop(writer);
+    let readers =
+        [RawDisk::open(&options(&path, true)).unwrap(), RawDisk::open(&options(&path, true)).unwrap()];
+    assert_eq!(refusal(&options(&path, false)), ("disk_locked", shared));
+    drop(readers);
+    RawDisk::open(&options(&path, false)).unwrap();
+}
+
+#[test]
+fn a_disk_stays_locked_as_long_as_an_engine_works_on_it() {
+    use devices::virtio::blk::DiskBackend;
+    let directory = TempDir::new().unwrap();
+    let path = disk_in(&directory, &[0; 4096]);
+    for io_uring in [true, false] {
+        let disk = RawDisk::open(&DiskOptions { io_uring, ..DiskOptions::new(&path) }).unwrap();
+        let memory: Arc<GuestMemoryMmap> =
+            Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 4096)]).unwrap());
+        let engine = disk.engine(&memory, 4);
+        drop(disk);
+        assert!(matches!(RawDisk::open(&DiskOptions::new(&path)), Err(DiskError::Locked { .. })));
+        drop(engine);
+        RawDisk::open(&DiskOptions::new(&path)).unwrap();
+    }
+}
+
+#[test]
+fn images_of_other_formats_are_refused_with_the_way_to_convert_them() {
+    let directory = TempDir::new().unwrap();
+    let mut image = b"QFI\xFB\0\0\0\x03".to_vec();
+    image.resize(4096, 0);
+    let path = disk_in(&directory, &image);
+    let convert = "disk P: is a qcow2 image and must be raw; convert it: qemu-img convert -O raw P disk.raw";
+    assert_eq!(refusal(&options(&path, true)), ("disk_format", convert.into()));
+    assert_eq!(refusal(&options(&path, false)), ("disk_format", convert.into()));
+}
+
+#[test]
+fn what_is_no_disk_is_refused() {
+    let directory = TempDir::new().unwrap();
+    let kind = "disk P: must be a regular file or a block device";
+    assert_eq!(refusal(&options(directory.path(), true)), ("disk_kind", kind.into()));
+    assert_eq!(refusal(&options(Path::new("/dev/null"), false)), ("disk_kind", kind.into()));
+    let fifo = directory.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_eq!(refusal(&options(&fifo, true)), ("disk_kind", kind.into()));
+    let missing = directory.path().join("missing");
+    assert_eq!(refusal(&options(&missing, true)).0, "disk_open");
+    let path = disk_in(&directory, &[0; 511]);
+    assert_eq!(
+        refusal(&options(&path, true)),
+        ("disk_short", "disk P: 511 bytes long, must be at least 512".into())
+    );
+}
+
+#[test]
+fn a_new_length_is_seen() {
+    let directory = TempDir::new().unwrap();
+    let path = disk_in(&directory, &[0; 4096]);
+    let disk = RawDisk::open(&options(&path, false)).unwrap();
+    assert_eq!((disk.length().unwrap(), disk.name()), (4096, path.display().to_string()));
+    for length in [1 << 40, 512, 0] {
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length).unwrap();
+        assert_eq!(disk.length().unwrap(), length);
+    }
+}
+
+#[test]
+fn the_engine_is_the_one_that_was_asked_for_or_there_is_a_reason() {
+    let directory = TempDir::new().unwrap();
+    let path = disk_in(&directory, &[0; 4096]);
+    let plain = RawDisk::open(&DiskOptions { io_uring: false, ..DiskOptions::new(&path) }).unwrap();
+    assert_eq!((plain.engine_name(), plain.no_ring()), ("plain", None));
+    drop(plain);
+    let disk = RawDisk::open(&DiskOptions::new(&path)).unwrap();
+    assert_eq!(disk.engine_name() == "io_uring", disk.no_ring().is_none());
+}

@@ -1,1 +1,0 @@
-//! Disks on files of the host, by ring and by plain calls.
