@@ -239,3 +239,7 @@ pub(super) fn touches_decoding(offset: u16, length: usize) -> bool {
     let touches = |from: usize, to: usize| first < to && from < end;
     touches(register::COMMAND, register::STATUS) || touches(register::BAR0, register::BARS_END)
 }
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

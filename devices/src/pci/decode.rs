@@ -73,3 +73,7 @@ pub(super) fn find(list: &[Decoded], address: u64, length: u64) -> Option<Decode
     let index = list.partition_point(|decoded| decoded.last < address);
     list.get(index).copied().filter(|decoded| decoded.first <= address && last <= decoded.last)
 }
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

@@ -9,6 +9,8 @@ mod host;
 mod host_bridge;
 mod msix;
 mod segment;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use bar::{Bar, BarError};
 pub use config::{CONFIG_BYTES, CapabilityError, Command, ConfigSpace, Identity};

@@ -286,3 +286,7 @@ impl Msix {
 fn lock(vector: &Mutex<Vector>) -> MutexGuard<'_, Vector> {
     vector.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "msix_tests.rs"]
+mod tests;

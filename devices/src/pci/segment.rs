@@ -340,3 +340,7 @@ impl ConcurrentBusDevice for BarWindow {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "segment_tests.rs"]
+mod tests;

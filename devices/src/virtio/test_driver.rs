@@ -127,7 +127,11 @@ impl TestQueue {
 
     /// Writes a descriptor.
     pub fn descriptor(&self, number: u16, address: u64, length: u32, flags: u16, next: u16) {
-        let at = GuestAddress(self.descriptors() + u64::from(number) * 16);
+        self.write_descriptor(self.descriptors() + u64::from(number) * 16, address, length, flags, next);
+    }
+
+    fn write_descriptor(&self, at: u64, address: u64, length: u32, flags: u16, next: u16) {
+        let at = GuestAddress(at);
         self.memory.write_obj(address, at).unwrap();
         self.memory.write_obj(length, at.unchecked_add(8)).unwrap();
         self.memory.write_obj(flags, at.unchecked_add(12)).unwrap();
@@ -147,6 +151,22 @@ impl TestQueue {
         }
         self.make_available(numbers[0]);
         Some(numbers[0])
+    }
+
+    /// Makes a chain available whose descriptors are in a table at `table`; `None` if the queue has no room for it.
+    pub fn add_indirect(&mut self, table: u64, buffers: &[TestBuffer]) -> Option<u16> {
+        let head = self.free.pop()?;
+        for (i, buffer) in (0_u16..).zip(buffers) {
+            let more = usize::from(i) + 1 < buffers.len();
+            let flags = u16::from(more) | u16::from(buffer.2) << 1;
+            self.write_descriptor(table + u64::from(i) * 16, buffer.0, buffer.1, flags, i + 1);
+        }
+        let length = u32::try_from(buffers.len() * 16).unwrap();
+        // The table's own write flag means nothing.
+        let flags = 4 | u16::from(head % 2 == 0) << 1;
+        self.descriptor(head, table, length, flags, 0);
+        self.make_available(head);
+        Some(head)
     }
 
     /// Makes available what begins at `head`, whatever that is.
@@ -172,6 +192,12 @@ impl TestQueue {
         let head = u16::try_from(head).unwrap();
         self.reclaim(head);
         Some((head, written))
+    }
+
+    /// The device used nothing that the driver has not taken.
+    pub fn is_idle(&self) -> bool {
+        let index: u16 = self.memory.load(GuestAddress(self.used_ring() + 2), Ordering::Acquire).unwrap();
+        index == self.used
     }
 
     fn reclaim(&mut self, head: u16) {
@@ -202,6 +228,17 @@ impl TestQueue {
     pub fn wants_kick(&self) -> bool {
         let flags: u16 = self.memory.read_obj(GuestAddress(self.used_ring())).unwrap();
         flags & 1 == 0
+    }
+
+    /// Whether the driver wants to be interrupted (without event indexes).
+    pub fn set_wants_interrupt(&self, wants: bool) {
+        self.memory.write_obj(u16::from(!wants), GuestAddress(self.available_ring())).unwrap();
+    }
+
+    /// Clears the rings, as a driver does before it sets a queue up.
+    pub fn clear(&self) {
+        let zeros = vec![0; usize::try_from(QUEUE_BYTES).unwrap()];
+        self.memory.write_slice(&zeros, GuestAddress(self.descriptors())).unwrap();
     }
 
     /// From which used entry on the driver wants to be interrupted.

@@ -12,3 +12,6 @@ mod runner;
 
 pub use counters::{VirtioCounters, VirtioMeter};
 pub use function::{VirtioPci, VirtioPciError, VirtioPciHost};
+
+#[cfg(test)]
+mod tests;

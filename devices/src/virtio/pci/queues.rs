@@ -23,6 +23,9 @@ pub(super) enum SetupError {
     /// A part lies where it may not.
     #[error("queue {index}: {part} of {bytes} bytes at {address:#x} must lie in memory, aligned to {align}")]
     Part { index: u16, part: &'static str, address: u64, bytes: u64, align: u64 },
+    /// The driver gave it no place.
+    #[error("queue {index}: the available ring has no address")]
+    Unset { index: u16 },
     /// The size is not one a queue can have.
     #[error("queue {index}: {size} entries cannot be")]
     Size { index: u16, size: u16 },
@@ -61,8 +64,7 @@ impl QueueSetup {
         let entries = u64::from(self.size);
         let part = |part, address, bytes, align, access| {
             let aligned = address % align == 0;
-            // The ring library takes an available ring at 0 for one that is not set.
-            if aligned && address != 0 && in_memory(memory, GuestAddress(address), bytes, access) {
+            if aligned && in_memory(memory, GuestAddress(address), bytes, access) {
                 return Ok(GuestAddress(address));
             }
             Err(SetupError::Part { index, part, address, bytes, align })
@@ -88,6 +90,10 @@ impl QueueSetup {
             USED_ALIGN,
             Permissions::Write,
         )?;
+        // The ring library takes an available ring at 0 for one that is not set.
+        if self.available == 0 {
+            return Err(SetupError::Unset { index });
+        }
         self.queue(descriptors, available, used, event_idx)
             .map_err(|_| SetupError::Size { index, size: self.size })
     }

@@ -1,0 +1,184 @@
+//! Hosts of PCI functions that write down what is asked of them, and a worker's thread that runs when told to.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::{IoEvents, MsixVectors, WorkerHandle, WorkerSpawner};
+use crate::interrupt::{InterruptError, MsiMessage};
+use crate::virtio::Worker;
+
+fn refused() -> io::Error {
+    io::ErrorKind::ResourceBusy.into()
+}
+
+/// Vectors as the host has them.
+#[derive(Default)]
+pub(crate) struct TestVectors {
+    routes: Mutex<BTreeMap<u16, Option<MsiMessage>>>,
+    sent: Mutex<Vec<(u16, MsiMessage)>>,
+    failing: AtomicBool,
+}
+
+impl TestVectors {
+    /// What was sent since the last time this was asked.
+    pub fn take(&self) -> Vec<(u16, MsiMessage)> {
+        std::mem::take(&mut *self.sent.lock().unwrap())
+    }
+
+    pub fn route(&self, vector: u16) -> Option<MsiMessage> {
+        self.routes.lock().unwrap().get(&vector).copied().flatten()
+    }
+
+    pub fn fail(&self, failing: bool) {
+        self.failing.store(failing, Ordering::Relaxed);
+    }
+
+    fn check(&self, address: u64) -> Result<(), InterruptError> {
+        match self.failing.load(Ordering::Relaxed) {
+            true => Err(InterruptError::Message { address, source: refused() }),
+            false => Ok(()),
+        }
+    }
+}
+
+impl MsixVectors for TestVectors {
+    fn set(&self, vector: u16, message: Option<MsiMessage>) -> Result<(), InterruptError> {
+        self.check(0)?;
+        let before = self.routes.lock().unwrap().insert(vector, message).flatten();
+        assert_ne!(before, message, "vector {vector} was set to what it is");
+        Ok(())
+    }
+
+    fn trigger(&self, vector: u16) -> Result<(), InterruptError> {
+        self.check(1)?;
+        let message = self.route(vector).expect("a vector without a message was triggered");
+        self.sent.lock().unwrap().push((vector, message));
+        Ok(())
+    }
+
+    fn eventfd(&self, _: u16) -> Option<EventFd> {
+        Some(EventFd::new(EFD_NONBLOCK).unwrap())
+    }
+}
+
+/// Addresses that signal eventfds.
+#[derive(Default)]
+pub(crate) struct TestIoEvents {
+    events: Mutex<BTreeMap<u64, EventFd>>,
+    failing: AtomicBool,
+}
+
+impl TestIoEvents {
+    pub fn addresses(&self) -> Vec<u64> {
+        self.events.lock().unwrap().keys().copied().collect()
+    }
+
+    pub fn fail(&self, failing: bool) {
+        self.failing.store(failing, Ordering::Relaxed);
+    }
+
+    /// A write of the guest. Says whether it hit an eventfd.
+    pub fn write(&self, address: u64) -> bool {
+        self.events.lock().unwrap().get(&address).map(|event| event.write(1).unwrap()).is_some()
+    }
+}
+
+impl IoEvents for TestIoEvents {
+    fn register(&self, address: u64, event: &EventFd) -> io::Result<()> {
+        if self.failing.load(Ordering::Relaxed) {
+            return Err(refused());
+        }
+        let before = self.events.lock().unwrap().insert(address, event.try_clone().unwrap());
+        assert!(before.is_none(), "{address:#x} is registered twice");
+        Ok(())
+    }
+
+    fn unregister(&self, address: u64, _: &EventFd) -> io::Result<()> {
+        let before = self.events.lock().unwrap().remove(&address);
+        assert!(before.is_some(), "{address:#x} was not registered");
+        Ok(())
+    }
+}
+
+type Slot = Arc<Mutex<Option<Box<dyn Worker>>>>;
+
+/// Runs workers when told to, in the caller's thread.
+#[derive(Default)]
+pub(crate) struct TestSpawner {
+    workers: Mutex<Vec<Slot>>,
+    pub started: AtomicU64,
+    pub stopped: Arc<AtomicU64>,
+    failing: AtomicBool,
+    /// Workers do not come back when stopped.
+    pub dying: Arc<AtomicBool>,
+}
+
+struct TestHandle {
+    slot: Slot,
+    stopped: Arc<AtomicU64>,
+    dying: Arc<AtomicBool>,
+}
+
+impl TestSpawner {
+    pub fn fail(&self, failing: bool) {
+        self.failing.store(failing, Ordering::Relaxed);
+    }
+
+    /// Workers that have a thread.
+    pub fn running(&self) -> usize {
+        self.slots().iter().filter(|slot| slot.lock().unwrap().is_some()).count()
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Vec<Slot>> {
+        self.workers.lock().unwrap()
+    }
+
+    /// Serves all sources that are ready now, once.
+    pub fn pump(&self) {
+        let slots = self.slots().clone();
+        for slot in slots {
+            let mut worker = slot.lock().unwrap();
+            let Some(worker) = &mut *worker else { continue };
+            for source in worker.sources() {
+                if is_readable(source.fd) {
+                    worker.ready(source.token);
+                }
+            }
+        }
+    }
+}
+
+pub(crate) fn is_readable(fd: RawFd) -> bool {
+    let epoll = Epoll::new().unwrap();
+    epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, 0)).unwrap();
+    epoll.wait(0, &mut [EpollEvent::default()]).unwrap() > 0
+}
+
+impl WorkerSpawner for TestSpawner {
+    fn spawn(&self, _: &str, mut worker: Box<dyn Worker>) -> io::Result<Box<dyn WorkerHandle>> {
+        if self.failing.load(Ordering::Relaxed) {
+            return Err(refused());
+        }
+        self.started.fetch_add(1, Ordering::Relaxed);
+        worker.start();
+        let slot = Arc::new(Mutex::new(Some(worker)));
+        self.slots().push(Arc::clone(&slot));
+        let (stopped, dying) = (Arc::clone(&self.stopped), Arc::clone(&self.dying));
+        Ok(Box::new(TestHandle { slot, stopped, dying }))
+    }
+}
+
+impl WorkerHandle for TestHandle {
+    fn stop(self: Box<Self>) -> Option<Box<dyn Worker>> {
+        self.stopped.fetch_add(1, Ordering::Relaxed);
+        let mut worker = self.slot.lock().unwrap().take()?;
+        worker.stop();
+        (!self.dying.load(Ordering::Relaxed)).then_some(worker)
+    }
+}

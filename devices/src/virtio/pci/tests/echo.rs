@@ -1,0 +1,129 @@
+//! A device that answers with what it was told, every bit turned.
+
+use std::any::Any;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::interrupt::MsiMessage;
+use crate::virtio::{
+    Activation, ActivationError, GuestMemoryHandle, Source, VirtioDevice, VirtioInterrupt, Worker,
+    WorkerQueue,
+};
+
+pub(super) const QUEUES: u16 = 2;
+pub(super) const QUEUE_SIZE: u16 = 16;
+/// Bit 5 is the device's own, bit 36 (of the transport's) must not get through.
+pub(super) const FEATURES: u64 = 1 << 5 | 1 << 36;
+
+/// What the device did, and what it is to do, for the test to see and say.
+#[derive(Default)]
+pub(super) struct EchoState {
+    pub generation: AtomicU32,
+    pub config: Mutex<[u8; 8]>,
+    /// The configuration interrupt, each time it went elsewhere.
+    pub messages: Mutex<Vec<Option<MsiMessage>>>,
+    pub active: AtomicBool,
+    pub refuse: AtomicBool,
+    pub interrupt: Mutex<Option<Arc<dyn VirtioInterrupt>>>,
+}
+
+pub(super) struct Echo(pub Arc<EchoState>);
+
+impl<M: GuestMemoryHandle> VirtioDevice<M> for Echo {
+    fn name(&self) -> &'static str {
+        "echo"
+    }
+
+    fn device_id(&self) -> u16 {
+        42
+    }
+
+    fn pci_class(&self) -> u32 {
+        0xFF_00_00
+    }
+
+    fn features(&self) -> u64 {
+        FEATURES
+    }
+
+    fn queue_sizes(&self) -> Vec<u16> {
+        vec![QUEUE_SIZE; usize::from(QUEUES)]
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0);
+        let config = self.0.config.lock().unwrap();
+        let offset = usize::try_from(offset).unwrap();
+        for (byte, value) in data.iter_mut().zip(config.iter().skip(offset)) {
+            *byte = *value;
+        }
+    }
+
+    fn write_config(&mut self, offset: u64, data: &[u8]) {
+        let mut config = self.0.config.lock().unwrap();
+        let offset = usize::try_from(offset).unwrap();
+        for (value, byte) in config.iter_mut().skip(offset).zip(data) {
+            *value = *byte;
+        }
+    }
+
+    fn config_generation(&self) -> u32 {
+        self.0.generation.load(Ordering::Relaxed)
+    }
+
+    fn activate(&mut self, activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
+        if self.0.refuse.load(Ordering::Relaxed) {
+            return Err(ActivationError::QueueMissing { device: "echo", index: 0 });
+        }
+        assert!(!self.0.active.swap(true, Ordering::Relaxed), "activated twice");
+        *self.0.interrupt.lock().unwrap() = Some(Arc::clone(&activation.interrupt));
+        Ok(Box::new(EchoWorker { queues: WorkerQueue::all(activation) }))
+    }
+
+    fn config_message_changed(&mut self, message: Option<MsiMessage>) {
+        self.0.messages.lock().unwrap().push(message);
+    }
+
+    fn reset(&mut self, _: Option<Box<dyn Worker>>) {
+        self.0.active.store(false, Ordering::Relaxed);
+    }
+}
+
+struct EchoWorker<M> {
+    queues: Vec<WorkerQueue<M>>,
+}
+
+impl<M: GuestMemoryHandle> EchoWorker<M> {
+    fn serve(&mut self, position: usize) {
+        let queue = &mut self.queues[position];
+        queue.begin();
+        while let Some(chain) = queue.pop() {
+            let memory = queue.memory();
+            let mut data = vec![0; usize::try_from(chain.readable_bytes()).unwrap()];
+            assert_eq!(chain.read(&*memory, 0, &mut data), data.len());
+            data.iter_mut().for_each(|byte| *byte = !*byte);
+            let written = chain.write(&*memory, 0, &data);
+            queue.used(chain, u32::try_from(written).unwrap());
+        }
+        queue.signal();
+    }
+}
+
+impl<M: GuestMemoryHandle> Worker for EchoWorker<M> {
+    fn sources(&self) -> Vec<Source> {
+        (0..).zip(&self.queues).map(|(token, queue)| queue.source(token)).collect()
+    }
+
+    fn start(&mut self) {
+        (0..self.queues.len()).for_each(|position| self.serve(position));
+    }
+
+    fn ready(&mut self, token: u32) -> bool {
+        self.serve(usize::try_from(token).unwrap());
+        false
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
