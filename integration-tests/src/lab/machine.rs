@@ -32,8 +32,10 @@ pub(crate) struct Images {
 /// How a host is run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    /// The emulator is killed after this.
+    /// The emulator is killed after this ...
     pub(crate) limit: Duration,
+    /// ... or when the host has said nothing for so long.
+    pub(crate) silence: Duration,
     /// One CPU whose clock counts instructions: slow and repeatable.
     pub(crate) counted: bool,
 }
@@ -79,7 +81,8 @@ pub(crate) fn run(
     let deadline = Instant::now() + pace.limit;
     let mut code = None;
     loop {
-        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match lines.recv_timeout(left.min(pace.silence)) {
             Ok(line) => {
                 writeln!(log, "{line}")?;
                 if let Some(Event::Exit { code: exit }) = Event::parse(&line) {
@@ -90,12 +93,16 @@ pub(crate) fn run(
                     hear(&line);
                 }
             }
-            Err(RecvTimeoutError::Timeout) => bail!(
-                "lab host '{}' was not done after {} s and was stopped; its console is in {}",
-                shape.name,
-                pace.limit.as_secs(),
-                log_path.display()
-            ),
+            Err(RecvTimeoutError::Timeout) => {
+                // Another try must not write over what this one said.
+                let kept = log_path.with_extension("crash.log");
+                fs::rename(&log_path, &kept)?;
+                let why = match left > pace.silence {
+                    true => format!("said nothing for {} s", pace.silence.as_secs()),
+                    false => format!("was not done after {} s", pace.limit.as_secs()),
+                };
+                bail!("lab host '{}' {why} and was stopped; its console is in {}", shape.name, kept.display())
+            }
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
@@ -112,6 +119,25 @@ pub(crate) fn run(
         shape.name,
         kept.display()
     )
+}
+
+impl Pace {
+    /// For jobs that say something at least every few minutes.
+    pub(crate) const fn wall(limit_seconds: u64) -> Self {
+        Self { limit: Duration::from_secs(limit_seconds), silence: Duration::from_secs(180), counted: false }
+    }
+
+    /// The same without minding silence: a command of the user's may be quiet.
+    pub(crate) const fn patient(limit_seconds: u64) -> Self {
+        let limit = Duration::from_secs(limit_seconds);
+        Self { limit, silence: limit, counted: false }
+    }
+
+    /// With a clock that counts instructions.
+    pub(crate) const fn counted(limit_seconds: u64) -> Self {
+        let limit = Duration::from_secs(limit_seconds);
+        Self { limit, silence: limit, counted: true }
+    }
 }
 
 /// Kills the emulator when it goes out of sight.

@@ -19,8 +19,8 @@ use crate::guest::report::GuestReport;
 use crate::guest::{DONE, ERROR, READY, REPORT};
 use crate::sys;
 
-/// How long a guest may take for one step. An emulated one needs up to a minute for the longest.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
+/// How long a guest may take for one step. An emulated one needs up to 20 s for the longest.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What numavisor itself says is led by this in a transcript.
 pub(crate) const ERRORS: &str = "numavisor: ";

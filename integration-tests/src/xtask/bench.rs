@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -41,8 +41,8 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
         "binary_bytes": fs::metadata(&release)?.len(),
     });
     if !options.no_lab {
-        let (shape, limit) = if options.counted { (&COUNTED, 3600) } else { (&SHAPES[0], 1800) };
-        let pace = Pace { limit: Duration::from_secs(limit), counted: options.counted };
+        let (shape, pace) =
+            if options.counted { (&COUNTED, Pace::counted(3600)) } else { (&SHAPES[0], Pace::wall(1800)) };
         let job = Job::Bench { rounds: options.rounds };
         machine::run(&artifacts.images()?, shape, &job, pace, |line| match Event::parse(line) {
             Some(Event::Bench(more)) => figures["lab"] = more,

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -39,9 +38,8 @@ pub(crate) fn shape(name: Option<&str>, nodes: Option<usize>) -> Result<&'static
 pub(crate) fn lab(shape: &HostShape, job: &Job, limit: u64, rival: bool) -> Result<ExitCode> {
     let artifacts = Artifacts::make()?;
     let images = if rival { artifacts.with_rival()? } else { artifacts }.images()?;
-    let pace = Pace { limit: Duration::from_secs(limit), counted: false };
     let mut ready = false;
-    let code = machine::run(&images, shape, job, pace, |line| match Event::parse(line) {
+    let code = machine::run(&images, shape, job, Pace::patient(limit), |line| match Event::parse(line) {
         Some(Event::Ready) => ready = true,
         Some(_) => {}
         None if ready => println!("{line}"),
@@ -66,8 +64,7 @@ pub(crate) fn demo() -> Result<ExitCode> {
         }
         Some(reason) => {
             println!("the guest runs inside the emulated lab, since this machine cannot: {reason}");
-            let pace = Pace { limit: Duration::from_secs(300), counted: false };
-            machine::run(&artifacts.images()?, &SHAPES[0], &Job::Demo, pace, show)?
+            machine::run(&artifacts.images()?, &SHAPES[0], &Job::Demo, Pace::wall(300), show)?
         }
     };
     Ok(exit_code(code))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::io::{BufRead, BufReader};
 use std::process::{ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
@@ -34,7 +34,7 @@ pub(super) struct Options {
 }
 
 /// A lab host with all its tests is stopped after this.
-const HOST_LIMIT: Duration = Duration::from_secs(15 * 60);
+const HOST_LIMIT_SECONDS: u64 = 15 * 60;
 
 #[derive(Debug, Default)]
 struct Tally {
@@ -187,8 +187,8 @@ fn in_lab(images: &Images, shape: &HostShape, listener: &mut Listener) {
     let mut tried: Option<&str> = None;
     while !listener.waiting.is_empty() {
         let job = Job::Tests(listener.waiting.iter().map(|&name| name.to_owned()).collect());
-        let pace = Pace { limit: HOST_LIMIT, counted: false };
-        let ended = machine::run(images, shape, &job, pace, |line| listener.hear(line));
+        let ended =
+            machine::run(images, shape, &job, Pace::wall(HOST_LIMIT_SECONDS), |line| listener.hear(line));
         let Some(&current) = listener.waiting.first() else { return };
         let reason =
             ended.map_or_else(|error| format!("{error:#}"), |code| format!("the runner ended with {code}"));
