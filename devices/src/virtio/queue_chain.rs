@@ -307,3 +307,7 @@ fn parts(
         (part > 0).then_some((address, part))
     })
 }
+
+#[cfg(test)]
+#[path = "queue_chain_tests.rs"]
+mod tests;

@@ -309,3 +309,7 @@ fn put_used(
     let entry = u64::from(written) << 32 | u64::from(head);
     memory.write_obj(entry.to_le(), address).map_err(|_| QueueFault::RingOutside)
 }
+
+#[cfg(test)]
+#[path = "queue_worker_tests.rs"]
+mod tests;
