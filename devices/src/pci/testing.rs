@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
@@ -112,8 +112,6 @@ type Slot = Arc<Mutex<Option<Box<dyn Worker>>>>;
 #[derive(Default)]
 pub(crate) struct TestSpawner {
     workers: Mutex<Vec<Slot>>,
-    pub started: AtomicU64,
-    pub stopped: Arc<AtomicU64>,
     failing: AtomicBool,
     /// Workers do not come back when stopped.
     pub dying: Arc<AtomicBool>,
@@ -121,7 +119,6 @@ pub(crate) struct TestSpawner {
 
 struct TestHandle {
     slot: Slot,
-    stopped: Arc<AtomicU64>,
     dying: Arc<AtomicBool>,
 }
 
@@ -165,18 +162,15 @@ impl WorkerSpawner for TestSpawner {
         if self.failing.load(Ordering::Relaxed) {
             return Err(refused());
         }
-        self.started.fetch_add(1, Ordering::Relaxed);
         worker.start();
         let slot = Arc::new(Mutex::new(Some(worker)));
         self.slots().push(Arc::clone(&slot));
-        let (stopped, dying) = (Arc::clone(&self.stopped), Arc::clone(&self.dying));
-        Ok(Box::new(TestHandle { slot, stopped, dying }))
+        Ok(Box::new(TestHandle { slot, dying: Arc::clone(&self.dying) }))
     }
 }
 
 impl WorkerHandle for TestHandle {
     fn stop(self: Box<Self>) -> Option<Box<dyn Worker>> {
-        self.stopped.fetch_add(1, Ordering::Relaxed);
         let mut worker = self.slot.lock().unwrap().take()?;
         worker.stop();
         (!self.dying.load(Ordering::Relaxed)).then_some(worker)

@@ -9,7 +9,7 @@ use super::echo::{Echo, EchoState, QUEUE_SIZE, QUEUES};
 use crate::bus::SharedDevice;
 use crate::interrupt::MsiMessage;
 use crate::pci::testing::{TestIoEvents, TestSpawner, TestVectors};
-use crate::pci::{PciSegment, PciSegmentBuilder};
+use crate::pci::{PciSegment, PciSegmentBuilder, WorkerSpawner};
 use crate::virtio::test_driver::{TestMemory, TestQueue, memory};
 
 pub(super) const WINDOW: u64 = 0x80_0000_0000;
@@ -65,14 +65,22 @@ pub(super) struct Machine {
 }
 
 impl Machine {
+    /// Workers run when the test says so.
     pub fn new() -> Self {
+        let spawner = Arc::<TestSpawner>::default();
+        let mut machine = Self::with_spawner(Arc::clone(&spawner) as _);
+        machine.spawner = spawner;
+        machine
+    }
+
+    pub fn with_spawner(workers: Arc<dyn WorkerSpawner>) -> Self {
         let (vectors, events) = (Arc::<TestVectors>::default(), Arc::<TestIoEvents>::default());
         let (spawner, state) = (Arc::<TestSpawner>::default(), Arc::<EchoState>::default());
         let memory = memory();
         let host = VirtioPciHost {
             vectors: Arc::clone(&vectors) as _,
             io_events: Arc::clone(&events) as _,
-            spawner: Arc::clone(&spawner) as _,
+            spawner: workers,
         };
         let device = Box::new(Echo(Arc::clone(&state)));
         assert_eq!(VirtioPci::<TestMemory>::vectors(&*device), QUEUES + 1);

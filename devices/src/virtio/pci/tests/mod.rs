@@ -7,3 +7,4 @@ mod lifecycle;
 mod model;
 mod negotiation;
 mod notifications;
+mod threads;
