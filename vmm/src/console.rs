@@ -44,7 +44,9 @@ impl Write for Output {
             let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
             match poll(&mut fds, PollTimeout::from(WRITE_POLL_MS)) {
                 // What a reader takes at once is still written when the VM stops; a slow one is not waited for.
-                Ok(0) if self.stopping.load(Ordering::Relaxed) => return Err(io::ErrorKind::BrokenPipe.into()),
+                Ok(0) if self.stopping.load(Ordering::Relaxed) => {
+                    return Err(io::ErrorKind::BrokenPipe.into());
+                }
                 Ok(0) | Err(nix::Error::EINTR) => {}
                 Ok(_) => match file.write(&bytes[..bytes.len().min(WRITE_MAX)]) {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -4,6 +4,7 @@ mod image;
 mod layout;
 mod linux;
 mod pvh;
+mod ranges;
 mod registers;
 
 pub use image::{ImageError, KernelImage};
@@ -130,9 +131,10 @@ impl Boot {
                 .map_err(|e| changed("initramfs", self.payload.initramfs.as_ref(), e))?;
         }
         rewind(&mut self.kernel).map_err(|e| changed("kernel", Some(&self.payload.kernel), e))?;
+        let ranges = ranges::address_ranges(&plan.memory_map, &plan.pci);
         match self.image {
-            KernelImage::BzImage(_) => linux::load(memory, &mut self.kernel, &self.layout, &plan.memory_map),
-            KernelImage::Elf(_) => pvh::load(memory, &mut self.kernel, &self.layout, &plan.memory_map),
+            KernelImage::BzImage(_) => linux::load(memory, &mut self.kernel, &self.layout, &ranges),
+            KernelImage::Elf(_) => pvh::load(memory, &mut self.kernel, &self.layout, &ranges),
         }
         .map_err(|error| match error {
             linux::LoadError::Memory(error) => error.into(),

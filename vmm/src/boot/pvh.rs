@@ -2,12 +2,12 @@
 
 use super::Entry;
 use super::layout::{BootLayout, START_INFO};
-use super::linux::{LoadError, address_ranges};
+use super::linux::LoadError;
+use super::ranges::AddressRange;
 use crate::memory::RamRegion;
 use linux_loader::loader::elf::PvhBootCapability;
 use linux_loader::loader::start_info::{hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info};
 use linux_loader::loader::{Elf, KernelLoader};
-use resources::MemoryMap;
 use resources::memory_map::RSDP;
 use std::fs::File;
 use vm_memory::{Address, Bytes, GuestRegionCollection};
@@ -24,7 +24,7 @@ pub fn load(
     memory: &GuestRegionCollection<RamRegion>,
     kernel: &mut File,
     layout: &BootLayout,
-    map: &MemoryMap,
+    ranges: &[AddressRange],
 ) -> Result<Entry, LoadError> {
     let loaded = Elf::load(memory, None, kernel, None).map_err(|e| LoadError::Kernel(e.to_string()))?;
     let PvhBootCapability::PvhEntryPresent(entry) = loaded.pvh_boot_cap else {
@@ -44,8 +44,7 @@ pub fn load(
         info.modlist_paddr = MODULES;
         info.nr_modules = 1;
     }
-    let ranges = address_ranges(map);
-    for (index, (start, size, kind)) in (0..).zip(&ranges) {
+    for (index, AddressRange { start, size, kind }) in (0..).zip(ranges) {
         let entry = hvm_memmap_table_entry { addr: start.0, size: *size, type_: *kind as u32, reserved: 0 };
         let at = MEMORY_MAP + index * size_of::<hvm_memmap_table_entry>() as u64;
         memory.write_obj(entry, vm_memory::GuestAddress(at))?;

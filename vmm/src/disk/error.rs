@@ -93,7 +93,9 @@ fn hint(read_only: bool, source: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if !read_only => {
             "; readonly=on needs no permission to write"
         }
-        io::ErrorKind::ResourceBusy => "; it is mounted, part of another device, or another process writes it",
+        io::ErrorKind::ResourceBusy => {
+            "; it is mounted, part of another device, or another process writes it"
+        }
         _ => "",
     }
 }
