@@ -11,7 +11,9 @@ mod pin;
 mod refuse;
 mod vm;
 
+use crate::commands::import;
 use crate::exit::Failure;
+use crate::formats::Format;
 use crate::log::Verbosity;
 use crate::look::SYSFS;
 use clap::{Args, Parser, Subcommand};
@@ -46,6 +48,12 @@ pub enum Command {
     /// Print the nodes, CPUs, memory, huge pages and distances of this host
     #[command(after_long_help = help::HOST)]
     Host(HostArgs),
+    /// Print the configuration of a VM that libvirt, xl or QEMU describes
+    #[command(after_long_help = help::IMPORT)]
+    Import(ImportArgs),
+    /// Print a VM as libvirt, xl or QEMU describes it
+    #[command(after_long_help = help::VM)]
+    Export(ExportArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the manual page
@@ -86,6 +94,33 @@ pub struct HostArgs {
     pub sysfs: PathBuf,
 }
 
+/// `import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// Whose description it is: libvirt (a domain in XML), xl (xl.cfg) or qemu (a command line)
+    #[arg(long, value_name = "FORMAT")]
+    pub from: Format,
+    /// The description; - is standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Write the configuration to a file
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// `export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Whose description to write: libvirt, xl or qemu
+    #[arg(long, value_name = "FORMAT")]
+    pub to: Format,
+    #[command(flatten)]
+    pub vm: VmFlags,
+    /// Write the description to a file
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
 /// `completions`.
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
@@ -114,11 +149,18 @@ fn on_reset(word: &str) -> Result<OnReset, String> {
 }
 
 impl VmFlags {
-    /// What the flags and the file of `--config` say together.
+    /// What the flags say together with the file of `--config`, or with that of another program.
     pub fn spec(&self) -> Result<resources::VmSpec, Failure> {
-        let mut spec = match &self.config {
-            Some(path) => config::read(path)?,
-            None => resources::VmSpec::default(),
+        let others = [
+            (Format::Libvirt, "--from-libvirt", &self.from_libvirt),
+            (Format::Xl, "--from-xl", &self.from_xl),
+            (Format::Qemu, "--from-qemu", &self.from_qemu),
+        ];
+        let other = others.into_iter().find_map(|(format, flag, path)| Some((format, flag, path.as_ref()?)));
+        let mut spec = match (&self.config, other) {
+            (Some(path), _) => config::read(path)?,
+            (None, Some((format, flag, path))) => import::read(format, flag, path)?,
+            (None, None) => resources::VmSpec::default(),
         };
         self.put_into(&mut spec)?;
         Ok(spec)

@@ -1,6 +1,8 @@
 //! One module per command.
 
+pub mod export;
 pub mod generate;
 pub mod host;
+pub mod import;
 pub mod plan;
 pub mod run;

@@ -8,8 +8,13 @@ use std::process::ExitCode;
 
 /// The text of a file of at most `most` bytes.
 pub fn read(path: &Path, most: u64) -> io::Result<String> {
+    read_from(File::open(path)?, most)
+}
+
+/// The text of at most `most` bytes that is left to read.
+pub fn read_from(from: impl Read, most: u64) -> io::Result<String> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    from.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
         return Err(io::Error::new(ErrorKind::InvalidData, format!("must not be larger than {most} bytes")));
     }
@@ -23,5 +28,14 @@ pub fn print(text: &str) -> Result<ExitCode, Failure> {
         Ok(()) => Ok(Status::Done.into()),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Status::Done.into()),
         Err(error) => Err(Failure::new(Status::Internal, format_args!("standard output: {error}"))),
+    }
+}
+
+/// Writes a text to a file, or to standard output where there is none.
+pub fn put(path: Option<&Path>, text: &str) -> Result<ExitCode, Failure> {
+    let Some(path) = path else { return print(text) };
+    match std::fs::write(path, text) {
+        Ok(()) => Ok(Status::Done.into()),
+        Err(error) => Err(Failure::input(format_args!("--out: {}: {error}", path.display()))),
     }
 }

@@ -6,6 +6,7 @@ mod args;
 mod commands;
 mod exit;
 mod files;
+mod formats;
 mod log;
 mod look;
 mod progress;
@@ -28,6 +29,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Run(args) => commands::run::run(args),
         Command::Plan(args) => commands::plan::run(&args),
         Command::Host(args) => commands::host::run(&args),
+        Command::Import(args) => commands::import::run(&args),
+        Command::Export(args) => commands::export::run(&args),
         Command::Completions(args) => commands::generate::completions(&args),
         Command::Man => commands::generate::man(),
     }

@@ -94,6 +94,21 @@ Examples:
 
 Exit statuses: see numavisor --help.";
 
+/// The end of `import --help`.
+pub const IMPORT: &str = "\
+What the description has and a configuration has not is left out with one
+warning each; what would be a broken guest is refused with its line. At most
+1 MiB is read. docs/formats.md lists what is understood.
+
+`run`, `plan` and `export` read descriptions as well: --from-libvirt, --from-xl
+and --from-qemu, with other flags winning over them as over --config.
+
+Examples:
+  virsh dumpxml guest | numavisor import --from libvirt - --out guest.json
+  numavisor plan --from-xl guest.cfg
+  numavisor import --from qemu /proc/1234/cmdline
+  numavisor export --to libvirt --from-xl guest.cfg";
+
 /// The end of `host --help`.
 pub const HOST: &str = "\
 Online nodes, and their CPUs that are online and that this process may use (its

@@ -30,7 +30,13 @@ fn line(error: &Error) -> String {
             let allowed = text(error, ContextKind::ValidValue).unwrap_or_default();
             format!("{flag}: `{value}` is not one of {allowed}")
         }
-        ErrorKind::ArgumentConflict => format!("{flag}: given twice, must be given once"),
+        ErrorKind::ArgumentConflict => match text(error, ContextKind::PriorArg) {
+            Some(other) if !other.starts_with(flag) => {
+                let other = other.split([' ', '<']).next().unwrap_or_default();
+                format!("{flag}: given beside {other}, must be one of them")
+            }
+            _ => format!("{flag}: given twice, must be given once"),
+        },
         ErrorKind::UnknownArgument => match text(error, ContextKind::SuggestedArg) {
             Some(near) => {
                 format!("{argument}: unknown argument, {near} is the nearest; see numavisor --help")
@@ -40,11 +46,11 @@ fn line(error: &Error) -> String {
         ErrorKind::InvalidSubcommand => {
             let word = text(error, ContextKind::InvalidSubcommand).unwrap_or_default();
             format!(
-                "{word}: unknown command, must be one of run, plan, host, completions, man; see numavisor --help"
+                "{word}: unknown command, must be one of run, plan, host, import, export, completions, man; see numavisor --help"
             )
         }
         ErrorKind::MissingSubcommand => {
-            "a command is missing, must be one of run, plan, host, completions, man; see numavisor --help"
+            "a command is missing, must be one of run, plan, host, import, export, completions, man; see numavisor --help"
                 .to_owned()
         }
         ErrorKind::MissingRequiredArgument => {
@@ -94,7 +100,8 @@ mod tests {
 
     #[test]
     fn each_mistake_is_one_line() {
-        let commands = "must be one of run, plan, host, completions, man; see numavisor --help";
+        let commands =
+            "must be one of run, plan, host, import, export, completions, man; see numavisor --help";
         let cases = [
             ("plan --vcpus x", "--vcpus: `x` is not a whole number".to_owned()),
             ("plan --vcpus -1", "--vcpus: `-1` is not a whole number".to_owned()),
@@ -106,6 +113,12 @@ mod tests {
             ("plan --memory", "--memory: has no value, must have one".to_owned()),
             ("plan --memory 1G --memory 2G", "--memory: given twice, must be given once".to_owned()),
             ("plan --memroy 1G", "--memroy: unknown argument, --memory is the nearest; see numavisor --help".to_owned()),
+            (
+                "plan --config a --from-xl b",
+                "--config: given beside --from-xl, must be one of them".to_owned(),
+            ),
+            ("import --from vmx a", "--from: `vmx` is not one of libvirt, xl, qemu".to_owned()),
+            ("export", "--to <FORMAT>: missing, must be given; see numavisor --help".to_owned()),
             ("plan extra", "extra: unknown argument; see numavisor --help".to_owned()),
             ("frobnicate", format!("frobnicate: unknown command, {commands}")),
             ("--log info", format!("a command is missing, {commands}")),

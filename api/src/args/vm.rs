@@ -28,6 +28,15 @@ pub struct VmFlags {
     /// Read the VM from a JSON file; flags given beside it win over its fields
     #[arg(long, value_name = "FILE", help_heading = "Guest")]
     pub config: Option<PathBuf>,
+    /// Read the VM from a libvirt domain (XML) instead; what is left out is warned of
+    #[arg(long, value_name = "FILE", help_heading = "Guest", conflicts_with = "config")]
+    pub from_libvirt: Option<PathBuf>,
+    /// Read the VM from an xl configuration instead; what is left out is warned of
+    #[arg(long, value_name = "FILE", help_heading = "Guest", conflicts_with_all = ["config", "from_libvirt"])]
+    pub from_xl: Option<PathBuf>,
+    /// Read the VM from a QEMU command line in a file instead; what is left out is warned of
+    #[arg(long, value_name = "FILE", help_heading = "Guest", conflicts_with_all = ["config", "from_libvirt", "from_xl"])]
+    pub from_qemu: Option<PathBuf>,
     /// vCPUs of the whole VM; those that no vnode names are shared out evenly [default: those named, or one per vnode]
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, help_heading = "Shape")]
     pub vcpus: Option<u32>,

@@ -12,6 +12,9 @@ use resources::{Bytes, Distance, PairAttributes, VmTopology, VnodeId};
 /// A figure of a pair in the unit of its matrix.
 type Figure = fn(&PairAttributes) -> Option<u64>;
 
+/// What a matrix has in it.
+type Kind = (PerformanceKind, Figure);
+
 /// HMAT: rows are vnodes with vCPUs, columns vnodes with memory. Linux does not tell apart an access matrix and two
 /// equal ones for reads and writes, so there is one where all pairs have the same for both.
 pub fn performance(topology: &VmTopology) -> MemoryPerformance {
@@ -22,7 +25,7 @@ pub fn performance(topology: &VmTopology) -> MemoryPerformance {
     let targets = ids(|vnode| vnode.memory > Bytes::ZERO);
     let mut matrices = Vec::new();
     for (access, read, write) in KINDS {
-        let figures = |(_, figure): (PerformanceKind, Figure)| rows(topology, &initiators, &targets, figure);
+        let figures = |(_, figure): Kind| rows(topology, &initiators, &targets, figure);
         let (reads, writes) = (figures(read), figures(write));
         let mut push = |kind, rows: Vec<Vec<Performance>>| {
             if rows.iter().flatten().any(|cell| matches!(cell, Performance::Value(_))) {
@@ -52,7 +55,7 @@ pub fn performance(topology: &VmTopology) -> MemoryPerformance {
 }
 
 /// Latencies in picoseconds and bandwidths in MB/s: the kind for any access, then reads, then writes.
-const KINDS: [(PerformanceKind, (PerformanceKind, Figure), (PerformanceKind, Figure)); 2] = [
+const KINDS: [(PerformanceKind, Kind, Kind); 2] = [
     (
         PerformanceKind::AccessLatency,
         (PerformanceKind::ReadLatency, |a| Some(u64::from(a.read_latency_ns?) * 1000)),

@@ -1,0 +1,167 @@
+//! The domain: memory, vCPUs, what is booted, and everything that has no word here.
+
+use crate::formats::Refusal;
+use crate::formats::libvirt::numa::{Cells, cells};
+use crate::formats::libvirt::tune::{backing, numatune, pinning};
+use crate::formats::libvirt::xml::{Element, parse};
+use crate::formats::list::shown;
+use crate::formats::notes::{LineIndex, Notes};
+use resources::topology::MAX_VCPUS;
+use resources::{Bytes, OnReset, SerialSpec, VcpuId, VcpuSet, VmSpec, VnodeSpec};
+
+/// Reads a domain.
+pub fn read(text: &str, notes: &mut Notes) -> Result<VmSpec, Refusal> {
+    let document = parse(text)?;
+    let lines = LineIndex::new(text);
+    let domain = Element::root(&document, &lines);
+    if domain.name() != "domain" {
+        return Err(Refusal::at(domain.line(), format_args!("`{}` is not a domain", shown(domain.name()))));
+    }
+    let vcpus = vcpus(domain, notes)?;
+    let mut spec = VmSpec { on_reset: OnReset::Reboot, ..VmSpec::default() };
+    let mut cells = match domain.child("cpu") {
+        Some(cpu) => self::cpu(cpu, vcpus, notes)?,
+        None => None,
+    };
+    let memory = memory(domain, cells.as_ref(), notes)?;
+    spec.numa = match &mut cells {
+        Some(cells) => std::mem::take(&mut cells.vnodes),
+        None => {
+            vec![VnodeSpec { memory, vcpus: Some((0..vcpus).map(VcpuId).collect()), ..VnodeSpec::new(0) }]
+        }
+    };
+    if let Some(cells) = cells {
+        (spec.distances, spec.attributes, spec.caches) = (cells.distances, cells.attributes, cells.caches);
+    }
+    for child in domain.children() {
+        match child.name() {
+            "name" | "uuid" | "genid" | "title" | "description" | "metadata" => {}
+            "memory" | "currentMemory" | "vcpu" | "cpu" => {}
+            "memoryBacking" => backing(child, &mut spec, notes)?,
+            "numatune" => numatune(child, &mut spec, notes)?,
+            "cputune" => {}
+            "os" => os(child, &mut spec, notes)?,
+            "on_reboot" => on_reboot(child, &mut spec, notes),
+            "devices" => devices(child, &mut spec, notes),
+            _ => child.left_out(notes),
+        }
+    }
+    spec.pins = pinning(domain, vcpus, notes)?;
+    Ok(spec)
+}
+
+/// How many vCPUs the domain can have: all of them start.
+fn vcpus(domain: Element<'_>, notes: &mut Notes) -> Result<u32, Refusal> {
+    let Some(vcpu) = domain.child("vcpu") else { return Ok(1) };
+    let within = |count: u32| (1..=MAX_VCPUS).contains(&count);
+    let count: u32 = crate::formats::list::number(vcpu.text()).map_err(|why| vcpu.refuse(why))?;
+    if !within(count) {
+        return Err(vcpu.refuse(format_args!("{count} vCPUs, must be 1 to {MAX_VCPUS}")));
+    }
+    if vcpu.attribute("current").is_some() {
+        let current: u32 = vcpu.number("current")?;
+        if current > count {
+            return Err(
+                vcpu.refuse_attribute("current", format_args!("{current} are more than all, {count}"))
+            );
+        }
+        if current < count {
+            vcpu.note("/@current is left out: the guest starts with all vCPUs", notes);
+        }
+    }
+    Ok(count)
+}
+
+/// The VM's memory, which is that of its cells where there are any.
+fn memory(domain: Element<'_>, cells: Option<&Cells>, notes: &mut Notes) -> Result<Option<Bytes>, Refusal> {
+    let of = |name: &str| domain.child(name).map(|element| Ok((element, element.text_size()?))).transpose();
+    let (memory, current) = (of("memory")?, of("currentMemory")?);
+    let sum = cells.map(Cells::memory);
+    if let (Some((element, memory)), Some(sum)) = (memory, sum)
+        && memory != sum
+    {
+        element.note(&format!(" is left out: the cells have {sum}, not {memory}"), notes);
+    }
+    let total = sum.or(memory.map(|(_, memory)| memory));
+    if let (Some((element, current)), Some(total)) = (current, total)
+        && current < total
+    {
+        element.note(&format!(" is left out: the guest starts with all {total}"), notes);
+    }
+    Ok(total)
+}
+
+fn cpu(cpu: Element<'_>, vcpus: u32, notes: &mut Notes) -> Result<Option<Cells>, Refusal> {
+    if let Some(mode) = cpu.attribute("mode").filter(|mode| !["host-passthrough", "maximum"].contains(mode)) {
+        cpu.note(&format!("/@mode {} is left out: the guest has the host's CPU", shown(mode)), notes);
+    }
+    cpu.children().filter(|child| child.name() != "numa").for_each(|child| child.left_out(notes));
+    let Some(numa) = cpu.child("numa") else { return Ok(None) };
+    let mut cells = cells(numa, notes)?;
+    let Some(cells) = &mut cells else { return Ok(None) };
+    let all: VcpuSet = (0..vcpus).map(VcpuId).collect();
+    let named = cells.vnodes.iter().filter_map(|v| v.vcpus.as_ref()).fold(VcpuSet::new(), |a, b| a.union(b));
+    if let Some(beyond) = named.difference(&all).first() {
+        let what = format!("vCPU {beyond} does not exist, vCPUs are 0 to {}", vcpus - 1);
+        return Err(numa.refuse(what));
+    }
+    let homeless = all.difference(&named);
+    if !homeless.is_empty() {
+        numa.note(&format!(" does not name the vCPUs {homeless}: they are on cell 0"), notes);
+        if let Some(first) = cells.vnodes.iter_mut().find(|vnode| vnode.id == 0) {
+            first.vcpus = Some(first.vcpus.take().unwrap_or_default().union(&homeless));
+        }
+    }
+    Ok(Some(std::mem::take(cells)))
+}
+
+fn os(os: Element<'_>, spec: &mut VmSpec, notes: &mut Notes) -> Result<(), Refusal> {
+    for child in os.children() {
+        match child.name() {
+            "type" => {
+                if let Some(arch) = child.attribute("arch").filter(|arch| *arch != "x86_64") {
+                    let what = format!("`{}` is not x86_64", shown(arch));
+                    return Err(child.refuse_attribute("arch", what));
+                }
+                if child.text() != "hvm" {
+                    child.left_out(notes);
+                }
+            }
+            "kernel" => spec.kernel = Some(child.text().into()),
+            "initrd" => spec.initramfs = Some(child.text().into()),
+            "cmdline" => spec.cmdline = Some(child.text().to_owned()),
+            _ => child.left_out(notes),
+        }
+    }
+    Ok(())
+}
+
+fn on_reboot(element: Element<'_>, spec: &mut VmSpec, notes: &mut Notes) {
+    spec.on_reset = match element.text() {
+        "restart" => OnReset::Reboot,
+        "destroy" => OnReset::Exit,
+        _ => {
+            element.note(" is left out: the VM ends", notes);
+            OnReset::Exit
+        }
+    };
+}
+
+/// The first serial port; a console is usually the same again.
+fn devices(devices: Element<'_>, spec: &mut VmSpec, notes: &mut Notes) {
+    let mut first = true;
+    for child in devices.children() {
+        match (child.name(), child.attribute("type"), child.child("source").and_then(|s| s.attribute("path")))
+        {
+            ("emulator" | "console", ..) => {}
+            ("serial", Some("stdio"), _) if first => spec.serial = SerialSpec::Stdio,
+            ("serial", Some("null"), _) if first => spec.serial = SerialSpec::None,
+            ("serial", Some("file"), Some(path)) if first => spec.serial = SerialSpec::File(path.into()),
+            ("serial", ..) if first => {
+                child.note(" is left out: the serial port is on standard input and output", notes);
+            }
+            _ => child.left_out(notes),
+        }
+        first &= child.name() != "serial";
+    }
+}

@@ -1,0 +1,285 @@
+//! Domains as libvirt's documentation describes them, and each refusal.
+
+use super::{read, write};
+use crate::formats::{Format, notes::Notes};
+use resources::distance::DistanceSpec;
+use resources::spec::Switch;
+use resources::{Bytes, MemoryPolicy, OnReset, PageSize, SerialSpec, VmSpec, VmTopology};
+
+fn domain(inner: &str) -> (VmSpec, Vec<String>) {
+    crate::formats::read(Format::Libvirt, &format!("<domain>\n{inner}\n</domain>")).unwrap()
+}
+
+fn refused(inner: &str) -> String {
+    crate::formats::read(Format::Libvirt, &format!("<domain>\n{inner}\n</domain>")).unwrap_err().to_string()
+}
+
+/// Two cells with two vCPUs each, and more inside the first and behind the second.
+fn cells(inside: &str, after: &str) -> String {
+    format!(
+        "<vcpu>4</vcpu>\n<cpu><numa>\n<cell id='0' cpus='0-1' memory='1' unit='GiB'>{inside}</cell>\n\
+         <cell id='1' cpus='2-3' memory='1048576'/>\n{after}</numa></cpu>"
+    )
+}
+
+#[test]
+fn cells_have_ids_units_lists_and_maybe_no_cpus() {
+    let (spec, warnings) = domain(
+        "<vcpu>5</vcpu><cpu><numa><cell id='2' cpus='0-4,^1-2' memory='524288'/>
+         <cell id='0' cpus='1,2' memory='1' unit='G'/><cell id='1' memory='2048' unit='MiB'/></numa></cpu>",
+    );
+    let shape: Vec<_> = VmTopology::try_from(&spec)
+        .unwrap()
+        .vnodes()
+        .iter()
+        .map(|v| (v.memory, v.vcpus.to_string()))
+        .collect();
+    let expected = [(Bytes::gib(1), "1-2"), (Bytes::gib(2), ""), (Bytes::mib(512), "0,3-4")];
+    assert_eq!(shape, expected.map(|(memory, list)| (memory, list.to_owned())));
+    assert_eq!(warnings, Vec::<String>::new());
+    let (spec, _) = domain("<cpu><numa><cell memory='2048' cpus='0'/><cell memory='4096'/></numa></cpu>");
+    assert_eq!(spec.numa.iter().map(|v| v.id).collect::<Vec<_>>(), [0, 1]);
+}
+
+#[test]
+fn distances_are_kept_as_given_and_completed_by_the_rule() {
+    let (spec, _) =
+        domain(&cells("<distances><sibling id='0' value='10'/><sibling id='1' value='21'/></distances>", ""));
+    assert_eq!(spec.distances[1], DistanceSpec { from: 0, to: 1, value: 21 });
+    let topology = VmTopology::try_from(&spec).unwrap();
+    assert_eq!(topology.distances().get(1, 0).unwrap().get(), 21);
+}
+
+#[test]
+fn interconnects_and_caches_are_hmat() {
+    let cache = "<cache level='1' associativity='full' policy='writethrough'><size value='10' unit='KiB'/><line value='8' unit='B'/></cache>";
+    let after = "<interconnects><latency initiator='0' target='0' type='access' value='5'/>
+        <latency initiator='0' target='1' type='read' value='7'/><latency initiator='0' target='1' type='write' value='9'/>
+        <latency initiator='0' target='1' cache='1' type='access' value='3'/>
+        <bandwidth initiator='0' target='0' type='access' value='204800' unit='KiB'/></interconnects>";
+    let (spec, warnings) = domain(&cells(cache, after));
+    let json = serde_json::to_string(&(&spec.attributes, &spec.caches)).unwrap();
+    let expected = r#"[[{"initiator":0,"target":0,"latency":5,"bandwidth":209715200},{"initiator":0,"target":1,"read_latency":7,"write_latency":9}],[{"vnode":0,"size":10240,"level":1,"associativity":"complex","policy":"write-through","line":8}]]"#;
+    assert_eq!(json, expected);
+    let line = "line 8: interconnects/latency/@cache is left out: figures are those of memory itself";
+    assert_eq!(warnings, [line]);
+}
+
+#[test]
+fn memory_lies_where_numatune_says_and_vcpus_run_where_cputune_says() {
+    let tune = "<numatune><memory mode='interleave' nodeset='1-4,^3'/><memnode cellid='1' mode='preferred' nodeset='2'/></numatune>
+        <cputune><vcpupin vcpu='0' cpuset='1-4,^2'/><vcpupin vcpu='2' cpuset='0,1'/><emulatorpin cpuset='1-3'/></cputune>";
+    let text = cells("", "").replace("<vcpu>", "<vcpu cpuset='0-7,^6' current='2'>");
+    let (spec, warnings) = domain(&format!("{text}{tune}"));
+    let place = |id: usize| (spec.numa[id].pnode.clone().unwrap().to_string(), spec.numa[id].policy.unwrap());
+    assert_eq!(place(0), ("1-2,4".into(), MemoryPolicy::Interleave));
+    assert_eq!(place(1), ("2".into(), MemoryPolicy::Preferred));
+    let pins: Vec<_> = spec.pins.iter().map(|pin| (pin.vcpus.to_string(), pin.cpus.to_string())).collect();
+    let expected = [("0", "1,3-4"), ("1,3", "0-5,7"), ("2", "0-1")];
+    assert_eq!(pins, expected.map(|(v, c)| (v.to_owned(), c.to_owned())));
+    let expected = [
+        "line 2: vcpu/@current is left out: the guest starts with all vCPUs",
+        "line 7: cputune/emulatorpin is left out",
+    ];
+    assert_eq!(warnings, expected);
+    let (spec, warnings) = domain(
+        "<numatune><memory mode='restrictive' nodeset='1'/></numatune><vcpu placement='auto'>2</vcpu>",
+    );
+    assert_eq!(spec.numa[0].policy, Some(MemoryPolicy::Bind));
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    let (spec, _) = domain("<numatune><memory mode='strict' placement='auto'/></numatune>");
+    assert_eq!(spec.numa[0].pnode, None);
+}
+
+#[test]
+fn pages_are_given_to_all_or_to_some() {
+    let backing = |inner: &str| {
+        let (spec, warnings) = domain(&format!("{}<memoryBacking>{inner}</memoryBacking>", cells("", "")));
+        (spec.numa.iter().map(|v| (v.pages, v.prefault)).collect::<Vec<_>>(), warnings)
+    };
+    let (two, one) = (Some(PageSize::Huge2M), Some(PageSize::Huge1G));
+    let (pages, warnings) = backing("<hugepages/><locked/><nosharepages/><source type='memfd'/>");
+    assert_eq!(pages, [(two, None), (two, None)]);
+    let expected = [
+        "line 6: memoryBacking/hugepages without a size are taken as 2M",
+        "line 6: memoryBacking/locked is left out",
+        "line 6: memoryBacking/source is left out",
+    ];
+    assert_eq!(warnings, expected);
+    let (pages, _) = backing(
+        "<hugepages><page size='1' unit='G' nodeset='0,^1'/><page size='2048'/></hugepages><allocation mode='immediate'/>",
+    );
+    assert_eq!(pages, [(one, Some(Switch(true))), (two, Some(Switch(true)))]);
+}
+
+#[test]
+fn what_is_booted_and_where_the_serial_port_goes() {
+    let (spec, warnings) = domain(
+        "<memory unit='MiB'>512</memory><currentMemory unit='MiB'>256</currentMemory><os><type arch='x86_64' machine='pc'>hvm</type>
+         <kernel>/k</kernel><initrd> /i </initrd><cmdline>a &amp; b</cmdline><boot dev='hd'/></os>
+         <on_reboot>destroy</on_reboot>
+         <devices><disk/><disk/><serial type='file'><source path='/log'/></serial><serial type='pty'/></devices>",
+    );
+    assert_eq!(spec.numa[0].memory, Some(Bytes::mib(512)));
+    assert_eq!((spec.kernel.unwrap(), spec.initramfs.unwrap()), ("/k".into(), "/i".into()));
+    assert_eq!((spec.cmdline.as_deref(), spec.on_reset), (Some("a & b"), OnReset::Exit));
+    assert_eq!(spec.serial, SerialSpec::File("/log".into()));
+    let expected = [
+        "line 2: currentMemory is left out: the guest starts with all 512M",
+        "line 3: os/boot is left out",
+        "line 5: devices/disk is left out",
+        "line 5: devices/serial is left out",
+    ];
+    assert_eq!(warnings, expected);
+    let (spec, warnings) = domain("<name>x</name><features/><memory>1048576</memory>");
+    assert_eq!((spec.on_reset, spec.serial), (OnReset::Reboot, SerialSpec::Stdio));
+    assert_eq!(warnings, ["line 2: features is left out"]);
+}
+
+#[test]
+fn cells_count_where_the_sums_differ() {
+    let (spec, warnings) =
+        domain(&format!("<memory unit='GiB'>3</memory>{}", cells("", "").replace("<vcpu>4", "<vcpu>6")));
+    assert_eq!(VmTopology::try_from(&spec).unwrap().memory(), Bytes::gib(2));
+    assert_eq!(spec.numa[0].vcpus.clone().unwrap().to_string(), "0-1,4-5");
+    let expected = [
+        "line 2: memory is left out: the cells have 2G, not 3G",
+        "line 3: cpu/numa does not name the vCPUs 4-5: they are on cell 0",
+    ];
+    assert_eq!(warnings, expected);
+}
+
+#[test]
+fn what_would_be_a_broken_guest_is_refused_with_line_and_rule() {
+    let distance = |from: &str| cells(&format!("<distances>\n<sibling {from}/></distances>"), "");
+    let latency = |what: &str| cells("", &format!("<interconnects>\n{what}</interconnects>"));
+    let tune = |what: &str| format!("{}\n{what}", cells("", ""));
+    let cases = [
+        (
+            distance("id='0' value='11'"),
+            "line 5: distances/sibling/@value: 11 for vnode 0 to itself, must be 10",
+        ),
+        (
+            distance("id='1' value='10'"),
+            "line 5: distances/sibling/@value: 10 is not remote (0:1), must be 11 to 255",
+        ),
+        (
+            distance("id='1' value='256'"),
+            "line 5: distances/sibling/@value: 256 is not a distance, must be 10 to 255",
+        ),
+        (
+            distance("id='1' value='9'"),
+            "line 5: distances/sibling/@value: 9 is not a distance, must be 10 to 255",
+        ),
+        (
+            distance("id='2' value='20'"),
+            "line 5: distances/sibling/@id: cell 2 does not exist, cells are 0 to 1",
+        ),
+        (distance("id='1'"), "line 5: distances/sibling/@value: missing, must be given"),
+        (
+            "<cpu><numa><cell id='0' memory='2048'/><cell id='0' memory='2048'/></numa></cpu>".into(),
+            "line 2: numa/cell/@id: 0 is given twice, ids must differ",
+        ),
+        (
+            "<cpu><numa><cell id='0'/></numa></cpu>".into(),
+            "line 2: numa/cell/@memory: missing, must be given",
+        ),
+        (
+            "<cpu><numa><cell memory='1' unit='pages'/></numa></cpu>".into(),
+            "line 2: numa/cell/@memory: unit `pages` is not one of b, KB, KiB, MB, MiB, GB, GiB, TB, TiB",
+        ),
+        (
+            "<cpu><numa><cell memory='99999999999' unit='TiB'/></numa></cpu>".into(),
+            "line 2: numa/cell/@memory: 99999999999 does not fit in 64 bits",
+        ),
+        (
+            "<cpu><numa><cell memory='2048' cpus='0,x'/></numa></cpu>".into(),
+            "line 2: numa/cell/@cpus: `0,x` is not a list; write numbers and ranges such as 0-3,8,^2",
+        ),
+        (
+            "<vcpu>2</vcpu><cpu><numa><cell memory='2048' cpus='0-2'/></numa></cpu>".into(),
+            "line 2: cpu/numa: vCPU 2 does not exist, vCPUs are 0 to 1",
+        ),
+        (
+            cells("", "").replace("2-3", "1-3"),
+            "vnodes[1].vcpus: vCPU 1 is on vnode 0 already, a vCPU lies on exactly one vnode",
+        ),
+        ("<vcpu>0</vcpu>".into(), "line 2: vcpu: 0 vCPUs, must be 1 to 4096"),
+        ("<vcpu current='3'>2</vcpu>".into(), "line 2: vcpu/@current: 3 are more than all, 2"),
+        ("<memory>x</memory>".into(), "line 2: memory: `x` is not a whole number"),
+        (
+            "<memory unit='MiB'>513</memory>".into(),
+            "vnodes[0].memory: 513M is not a multiple of 2M (pages=thp)",
+        ),
+        ("<os><type arch='aarch64'>hvm</type></os>".into(), "line 2: os/type/@arch: `aarch64` is not x86_64"),
+        (
+            tune("<numatune><memnode cellid='7' mode='strict' nodeset='0'/></numatune>"),
+            "line 7: numatune/memnode/@cellid: cell 7 does not exist",
+        ),
+        (
+            tune("<numatune><memory mode='near' nodeset='0'/></numatune>"),
+            "line 7: numatune/memory/@mode: `near` is not one of strict, preferred, interleave, restrictive",
+        ),
+        (
+            tune("<cputune><vcpupin vcpu='4' cpuset='0'/></cputune>"),
+            "line 7: cputune/vcpupin/@vcpu: vCPU 4 does not exist, vCPUs are 0 to 3",
+        ),
+        (
+            tune("<cputune><vcpupin vcpu='0' cpuset='0'/><vcpupin vcpu='0' cpuset='1'/></cputune>"),
+            "line 7: cputune/vcpupin/@vcpu: vCPU 0 is pinned already, must be pinned once",
+        ),
+        (
+            tune("<cputune><vcpupin vcpu='0'/></cputune>"),
+            "line 7: cputune/vcpupin/@cpuset: names no CPU, must name at least one",
+        ),
+        (
+            tune("<memoryBacking><hugepages><page size='16' unit='M'/></hugepages></memoryBacking>"),
+            "line 7: hugepages/page/@size: 16M is not one of 4K, 2M, 1G",
+        ),
+        (
+            latency("<latency initiator='0' target='0' type='fast' value='1'/>"),
+            "line 7: interconnects/latency/@type: `fast` is not one of access, read, write",
+        ),
+        (
+            latency("<latency initiator='0' target='9' type='read' value='1'/>"),
+            "line 7: interconnects/latency/@target: cell 9 does not exist, cells are 0 to 1",
+        ),
+        (
+            latency(&"<latency initiator='0' target='1' type='read' value='1'/>".repeat(2)),
+            "line 7: interconnects/latency/@type: read of 0:1 is given twice, must be given once",
+        ),
+        (cells("<cache level='1'><size value='1'/></cache>", ""), "line 4: cell/cache: line is missing"),
+        (
+            cells(
+                "<cache level='1' associativity='none' policy='lazy'><size value='1'/><line value='1'/></cache>",
+                "",
+            ),
+            "line 4: cell/cache/@policy: `lazy` is not one of none, writeback, writethrough",
+        ),
+        (
+            cells("<cache level='1' associativity='8'><size value='1'/><line value='1'/></cache>", ""),
+            "line 4: cell/cache/@associativity: `8` is not one of none, direct, full",
+        ),
+        (
+            cells("<cache level='1'><size value='1'/><line value='65536'/></cache>", ""),
+            "line 4: cache/line/@value: 64K is more than 65535 bytes",
+        ),
+        (
+            cells("<cache level='2'><size value='1'/><line value='1'/></cache>", ""),
+            "caches[0]: level 2 of vnode 0 has no level 1 before it, levels must have no hole",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(refused(&text), expected, "{text}");
+    }
+    let whole = |text| read(text, &mut Notes::default()).unwrap_err().to_string();
+    assert_eq!(whole("\n<network/>"), "line 2: `network` is not a domain");
+    assert!(whole("<domain>\n</network>").starts_with("line 2: not XML: "));
+}
+
+#[test]
+fn texts_are_written_as_xml_has_them() {
+    let spec = VmSpec { cmdline: Some("a<b> & 'c'".into()), ..VmSpec::default() };
+    let text = write(&spec, &VmTopology::try_from(&spec).unwrap());
+    assert!(text.contains("<cmdline>a&lt;b&gt; &amp; &apos;c&apos;</cmdline>"), "{text}");
+}

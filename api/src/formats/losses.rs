@@ -1,0 +1,59 @@
+//! What a spec says and another format has no word for. What the words are is each format's own module.
+
+use crate::formats::Format;
+use crate::formats::notes::Notes;
+use resources::{Affinity, MemoryPolicy, PageSize, VmSpec, VmTopology, Vnode};
+
+/// Notes each loss once, with the first vnode it is true of.
+pub fn note(format: Format, spec: &VmSpec, topology: &VmTopology, notes: &mut Notes) {
+    let (libvirt, xl, qemu) = (format == Format::Libvirt, format == Format::Xl, format == Format::Qemu);
+    if spec.distances_from.is_some() {
+        notes.of("distances_from is left out: the host decides these distances, and is not asked here");
+    }
+    if spec.attributes_from.is_some() {
+        notes.of("attributes_from is left out: the host decides these figures, and is not asked here");
+    }
+    let mut first = |holds: &dyn Fn(&Vnode) -> bool, what: &str| {
+        if let Some(vnode) = topology.vnodes().iter().find(|vnode| holds(vnode)) {
+            notes.of(format!("vnodes[{}].{what}", vnode.id));
+        }
+    };
+    let affinity = |vnode: &Vnode| vnode.affinity != Affinity::Soft && !vnode.vcpus.is_empty();
+    first(&affinity, "affinity is left out: pins say on which CPUs vCPUs run");
+    let unbound = |vnode: &Vnode| vnode.asked.is_none() && vnode.policy != MemoryPolicy::Bind;
+    first(&unbound, "policy is left out: it needs a pnode");
+    let cpu_only = |vnode: &Vnode| vnode.asked.is_some() && vnode.memory.get() == 0;
+    if qemu {
+        first(&cpu_only, "pnode is left out: it would belong to a memory backend");
+        first(&|vnode| vnode.pages == PageSize::Small, "pages is left out: there is no word for 4K");
+    }
+    if xl {
+        let policy = |vnode: &Vnode| vnode.asked.is_some() && vnode.policy != MemoryPolicy::Bind;
+        first(&policy, "policy is left out: memory lies on its pnode");
+        let several = |vnode: &Vnode| vnode.asked.as_ref().is_some_and(|asked| asked.len() > 1);
+        first(&several, "pnode: only the first is written");
+        first(&|vnode| vnode.pages != PageSize::Thp, "pages is left out: there is no word for it");
+        let prefault = |vnode: &Vnode| vnode.prefault != vnode.pages.pool().is_some();
+        first(&prefault, "prefault is left out: there is no word for it");
+    }
+    let attached = |vnode: &Vnode| vnode.initiator.is_some_and(|initiator| initiator != vnode.id);
+    if libvirt || xl {
+        first(&attached, "initiator is left out: there is no word for it");
+    }
+    if libvirt && crate::formats::libvirt::allocation(topology).is_none() {
+        notes.of("prefault is left out: it is the same for all vnodes");
+    }
+    if xl && topology.attributes().is_some() {
+        notes.of("attributes are left out: there is no word for HMAT");
+    }
+    if xl && !topology.caches().is_empty() {
+        notes.of("caches are left out: there is no word for HMAT");
+    }
+    let host_wide = topology.pins().values().any(|list| list.cpus().is_none());
+    if libvirt && host_wide {
+        notes.of("pins with all or nodes are left out: lists have numbers only");
+    }
+    if qemu && !topology.pins().is_empty() {
+        notes.of("pins are left out: there is no word for them");
+    }
+}

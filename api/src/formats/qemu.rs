@@ -1,0 +1,16 @@
+//! QEMU's command line: `words` cuts it up, `options` reads what stands after an option, `read` knows the options, `numa`
+//! those of `-numa`, `backend` memory backends, `smp` the CPUs. Devices other than the serial port are left out.
+
+mod backend;
+mod hmat;
+mod numa;
+mod options;
+mod read;
+mod smp;
+#[cfg(test)]
+mod tests;
+mod words;
+mod write;
+
+pub use read::read;
+pub use write::write;
