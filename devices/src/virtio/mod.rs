@@ -3,6 +3,7 @@
 
 pub mod blk;
 mod device;
+mod guest_slices;
 mod kernel_datapath;
 pub mod net;
 mod pci;
@@ -11,6 +12,7 @@ mod queue_worker;
 mod rng;
 #[cfg(any(test, feature = "test-driver"))]
 pub mod test_driver;
+pub mod vsock;
 
 pub use device::{
     Activation, ActivationError, ActiveQueue, GuestMemoryHandle, Interest, Source, VirtioDevice,

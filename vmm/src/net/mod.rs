@@ -5,7 +5,11 @@ mod error;
 mod interface;
 #[cfg(test)]
 mod interface_tests;
+mod sockets;
+#[cfg(test)]
+mod sockets_tests;
 mod vhost;
 
 pub use error::NetError;
 pub use interface::{Interface, InterfaceOptions, TapSource, Vhost};
+pub use sockets::{SocketDevice, SocketHost, Sockets, UnixSocket};

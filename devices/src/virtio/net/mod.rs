@@ -12,7 +12,6 @@ mod device;
 mod features;
 mod pair;
 mod receive;
-mod slices;
 mod tap;
 #[cfg(test)]
 mod tests;
@@ -20,6 +19,7 @@ mod transmit;
 mod worker;
 
 pub use config::{MAX_QUEUE_PAIRS, MIN_MTU, MacAddress, MacError, NetConfig};
+pub(in crate::virtio) use counters::Counter;
 pub use counters::{Datapath, NetCounters, NetHandle};
 pub use device::{Net, NetQueues};
 pub use features::{Offloads, bits};

@@ -12,9 +12,9 @@ use std::time::Instant;
 use vm_memory::{GuestMemory, Permissions};
 
 use super::counters::{Counts, NetHandle};
-use super::slices::{GuestSlice, add_slices, read_front, write_at};
 use super::tap::{HEADER_BYTES, MAX_FRAME_BYTES, MAX_SLICES, Tap};
 use crate::LogLimit;
+use crate::virtio::guest_slices::{GuestSlice, add_slices, read_front, write_at};
 use crate::virtio::{Chain, GuestMemoryHandle, WorkerQueue};
 
 /// Most frames of one round, so that the other direction gets its turn.

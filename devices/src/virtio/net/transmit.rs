@@ -6,9 +6,9 @@ use std::time::Instant;
 use vm_memory::Permissions;
 
 use super::counters::NetHandle;
-use super::slices::add_slices;
 use super::tap::{HEADER_BYTES, MAX_FRAME_BYTES, MAX_SLICES, Tap};
 use crate::LogLimit;
+use crate::virtio::guest_slices::add_slices;
 use crate::virtio::{Chain, GuestMemoryHandle, WorkerQueue};
 
 /// Most frames of one round, so that the other direction gets its turn.

@@ -6,11 +6,11 @@ use vm_memory::{Bytes, GuestMemory, Permissions, VolatileSlice};
 use crate::virtio::Buffer;
 
 /// A piece of guest memory.
-pub(in crate::virtio) type GuestSlice<'m, G> = VolatileSlice<'m, BS<'m, <G as GuestMemory>::Bitmap>>;
+pub(super) type GuestSlice<'m, G> = VolatileSlice<'m, BS<'m, <G as GuestMemory>::Bitmap>>;
 
 /// Adds the memory of `buffers` to `slices`, at most `limit` of them; false, and nothing added, if it is more or lies
 /// outside of guest memory.
-pub(in crate::virtio) fn add_slices<'m, G: GuestMemory>(
+pub(super) fn add_slices<'m, G: GuestMemory>(
     memory: &'m G,
     buffers: &[Buffer],
     access: Permissions,

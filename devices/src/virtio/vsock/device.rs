@@ -1,0 +1,130 @@
+//! A socket device as its transport sees it (virtio 1.3, 5.10). Packets are its worker's business.
+
+use std::sync::Arc;
+
+use virtio_queue::QueueT;
+
+use super::counters::VsockHandle;
+use super::host::HostSockets;
+use super::worker::VsockWorker;
+use crate::virtio::net::bits;
+use crate::virtio::{
+    Activation, ActivationError, ActiveQueue, GuestMemoryHandle, VirtioDevice, Worker, WorkerQueue,
+};
+
+pub(super) const NAME: &str = "vsock";
+pub(super) const DEVICE_ID: u16 = 19;
+/// Communication controller, other.
+pub(super) const PCI_CLASS: u32 = 0x07_80_00;
+/// As Linux's host has it; receive, transmit, event.
+pub(super) const QUEUE_SIZES: [u16; 3] = [128, 128, 16];
+/// What the rings can do.
+pub(super) const FEATURES: u64 = bits::RING_INDIRECT_DESC | bits::RING_EVENT_IDX;
+
+/// A context id that a guest can have: 0 to 2 mean something else, so does the last (virtio 1.3, 5.10.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GuestCid(u32);
+
+impl GuestCid {
+    /// `None` if no guest can have it.
+    #[must_use]
+    pub fn new(cid: u64) -> Option<Self> {
+        u32::try_from(cid).ok().filter(|cid| (3..u32::MAX).contains(cid)).map(Self)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0
+    }
+
+    /// The configuration space (virtio 1.3, 5.10.4): the upper half is reserved.
+    pub(super) fn read_config(self, offset: u64, data: &mut [u8]) {
+        let space = u64::from(self.0).to_le_bytes();
+        for (i, byte) in (0_usize..).zip(data) {
+            let at = usize::try_from(offset).ok().and_then(|offset| offset.checked_add(i));
+            *byte = at.and_then(|at| space.get(at)).copied().unwrap_or(0);
+        }
+    }
+}
+
+/// Takes queue `index` out of those that the driver enabled.
+pub(super) fn take(
+    queues: &mut Vec<ActiveQueue>,
+    index: u16,
+    features: u64,
+) -> Result<ActiveQueue, ActivationError> {
+    let position = queues.iter().position(|queue| queue.index == index);
+    let mut queue = position
+        .map(|position| queues.swap_remove(position))
+        .ok_or(ActivationError::QueueMissing { device: NAME, index })?;
+    queue.queue.set_event_idx(features & bits::RING_EVENT_IDX != 0);
+    Ok(queue)
+}
+
+/// A socket device that serves its connections itself.
+pub struct Vsock<H> {
+    cid: GuestCid,
+    sockets: Arc<H>,
+    handle: Arc<VsockHandle>,
+}
+
+impl<H: HostSockets> Vsock<H> {
+    /// A device of a guest with this context id, whose connections end in `sockets`.
+    #[must_use]
+    pub fn new(cid: GuestCid, sockets: Arc<H>) -> Self {
+        Self { cid, sockets, handle: VsockHandle::new() }
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn handle(&self) -> Arc<VsockHandle> {
+        Arc::clone(&self.handle)
+    }
+}
+
+impl<M: GuestMemoryHandle, H: HostSockets> VirtioDevice<M> for Vsock<H> {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn device_id(&self) -> u16 {
+        DEVICE_ID
+    }
+
+    fn pci_class(&self) -> u32 {
+        PCI_CLASS
+    }
+
+    fn features(&self) -> u64 {
+        FEATURES
+    }
+
+    fn queue_sizes(&self) -> Vec<u16> {
+        QUEUE_SIZES.to_vec()
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        self.cid.read_config(offset, data);
+    }
+
+    /// All of it is the device's.
+    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
+
+    fn activate(&mut self, activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
+        let Activation { memory, features, mut queues, interrupt } = activation;
+        // Of the event queue nothing is needed: it tells of guests that were moved to another host.
+        let mut worker_queue = |index| -> Result<WorkerQueue<M>, ActivationError> {
+            Ok(WorkerQueue::new(take(&mut queues, index, features)?, &memory, &interrupt, features))
+        };
+        let (receive, transmit) = (worker_queue(0)?, worker_queue(1)?);
+        let cid = u64::from(self.cid.get());
+        Ok(Box::new(VsockWorker::new(receive, transmit, Arc::clone(&self.sockets), cid, self.handle())))
+    }
+
+    /// With the worker, its streams are closed.
+    fn reset(&mut self, worker: Option<Box<dyn Worker>>) {
+        drop(worker);
+        self.handle.set_connections(0);
+    }
+}

@@ -1,0 +1,149 @@
+//! What the guest sends: packets to connections, to those that it wants, and to none.
+//! The rules of a single connection are `connection`'s.
+
+use vm_memory::bitmap::BitmapSlice;
+use vm_memory::{GuestMemory, Permissions, VolatileSlice};
+
+use super::connection::{Connection, State};
+use super::host::HostSockets;
+use super::packet::{HEADER_BYTES, HOST_CID, Header, MAX_DATA_BYTES, Operation, STREAM};
+use super::worker::{MAX_SLICES, PACKETS_PER_ROUND, VsockWorker};
+use crate::virtio::GuestMemoryHandle;
+use crate::virtio::guest_slices::{GuestSlice, add_slices};
+
+/// A packet of the guest's, its data still in place.
+struct Packet<'a, 'm, G: GuestMemory> {
+    header: Header,
+    data: &'a [GuestSlice<'m, G>],
+}
+
+impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
+    pub(super) fn serve_transmit(&mut self) {
+        let guard = self.transmit.memory();
+        let memory: &M::M = &guard;
+        let mut slices = Vec::new();
+        self.transmit.begin_with(PACKETS_PER_ROUND);
+        while let Some(chain) = self.transmit.pop() {
+            slices.clear();
+            let mut bytes = [0; HEADER_BYTES];
+            let complete = chain.read(memory, 0, &mut bytes) == HEADER_BYTES;
+            let header = Header::from_bytes(&bytes);
+            let end = (HEADER_BYTES as u64).saturating_add(header.length.into());
+            let has_data = header.operation == Some(Operation::Data) && header.length > 0;
+            let good = complete
+                && header.source_cid == self.guest_cid
+                && header.length <= MAX_DATA_BYTES
+                && end <= chain.readable_bytes()
+                && (!has_data
+                    || add_slices(memory, chain.readable(), Permissions::Read, MAX_SLICES, &mut slices));
+            if good {
+                cut(&mut slices, HEADER_BYTES, header.length as usize);
+                self.hear(&Packet::<M::M> { header, data: &slices });
+            } else {
+                self.handle.counts.malformed.add(1);
+            }
+            self.transmit.used(chain, 0);
+        }
+        self.transmit.signal();
+    }
+
+    /// A packet of the guest's (virtio 1.3, 5.10.6.4 and 5.10.6.6).
+    fn hear(&mut self, packet: &Packet<'_, '_, M::M>) {
+        let header = &packet.header;
+        let ports = header.ports();
+        let known = (header.kind == STREAM && header.destination_cid == HOST_CID)
+            .then_some(header.operation)
+            .flatten();
+        match (self.table.find(ports), known) {
+            (Some(token), Some(operation)) => self.hear_connection(token, operation, packet),
+            (None, Some(Operation::Reset)) => {}
+            (None, Some(Operation::Request)) => self.connect(header),
+            (None, Some(_)) => self.owe_reset(ports),
+            (_, None) if header.operation == Some(Operation::Reset) => {}
+            (_, None) => {
+                self.handle.counts.malformed.add(1);
+                if header.destination_cid == HOST_CID {
+                    self.owe_reset(ports);
+                }
+            }
+        }
+    }
+
+    /// The guest wants a connection.
+    fn connect(&mut self, header: &Header) {
+        let room = !self.table.is_full() || self.make_room();
+        let stream = room.then(|| self.sockets.connect(header.destination_port)).and_then(Result::ok);
+        let Some(stream) = stream else {
+            self.handle.counts.refused.add(1);
+            return self.owe_reset(header.ports());
+        };
+        self.handle.counts.guest_connects.add(1);
+        let mut connection = Connection::new(stream, header.ports(), State::Open);
+        connection.hear_credit(header);
+        connection.owed.response = true;
+        let token = self.table.add(connection);
+        self.settle(token);
+    }
+
+    fn hear_connection(&mut self, token: u32, operation: Operation, packet: &Packet<'_, '_, M::M>) {
+        let Some(connection) = self.table.get(token) else { return };
+        connection.hear_credit(&packet.header);
+        match (operation, &connection.state) {
+            (Operation::Reset, state) => {
+                if *state == State::Requested {
+                    self.handle.counts.refused.add(1);
+                }
+                self.remove(token);
+            }
+            (Operation::Response, State::Requested) => {
+                self.handle.counts.host_connects.add(1);
+                if connection.accepted().is_err() {
+                    return self.break_off(token);
+                }
+            }
+            (Operation::Data, _) => return self.take_data(token, packet),
+            (Operation::Shutdown, State::Open | State::HostGone) => {
+                connection.guest_ended(packet.header.flags);
+                if connection.is_over() {
+                    return self.reset(token);
+                }
+            }
+            (Operation::CreditRequest, State::Open) => connection.owed.credit_update = true,
+            (Operation::CreditUpdate | Operation::CreditRequest, _) => {}
+            (Operation::Request | Operation::Response | Operation::Shutdown, _) => {
+                return self.break_off(token);
+            }
+        }
+        self.settle(token);
+    }
+
+    fn take_data(&mut self, token: u32, packet: &Packet<'_, '_, M::M>) {
+        let Some(connection) = self.table.get(token) else { return };
+        let length = packet.header.length;
+        if !connection.guest_may_send() || !connection.our_room.receive(length) {
+            return self.break_off(token);
+        }
+        self.handle.counts.to_host_bytes.add(length.into());
+        if connection.write(packet.data).is_err() {
+            return self.break_off(token);
+        }
+        self.settle(token);
+    }
+}
+
+/// Leaves of `slices` what lies from `start` on, `length` bytes.
+fn cut<B: BitmapSlice>(slices: &mut Vec<VolatileSlice<'_, B>>, mut start: usize, mut length: usize) {
+    slices.retain_mut(|slice| {
+        let skip = start.min(slice.len());
+        start -= skip;
+        let keep = (slice.len() - skip).min(length);
+        length -= keep;
+        match slice.subslice(skip, keep) {
+            Ok(part) if keep > 0 => {
+                *slice = part;
+                true
+            }
+            _ => false,
+        }
+    });
+}

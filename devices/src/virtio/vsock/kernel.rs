@@ -1,0 +1,143 @@
+//! A socket device whose connections the kernel serves (vhost-vsock): host processes use `AF_VSOCK`.
+//! Which kernel interface that is, is left to `vmm`.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use virtio_queue::QueueT;
+
+use super::device::{DEVICE_ID, FEATURES, GuestCid, NAME, PCI_CLASS, QUEUE_SIZES, take};
+use crate::virtio::{
+    Activation, ActivationError, ActiveQueue, GuestMemoryHandle, KernelDatapath, KernelQueue, Source,
+    VirtioDevice, VirtioInterrupt, Worker,
+};
+
+/// A socket device in the kernel.
+pub struct KernelVsock<M> {
+    cid: GuestCid,
+    /// `None` while the worker has it, and after a worker died with it.
+    kernel: Option<Box<dyn KernelDatapath<M>>>,
+    running: Arc<AtomicBool>,
+}
+
+impl<M: GuestMemoryHandle> KernelVsock<M> {
+    /// A device of a guest with this context id, which `kernel` knows too.
+    #[must_use]
+    pub fn new(cid: GuestCid, kernel: Box<dyn KernelDatapath<M>>) -> Self {
+        Self { cid, kernel: Some(kernel), running: Arc::default() }
+    }
+
+    /// Whether the kernel serves it now.
+    #[must_use]
+    pub fn running(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.running)
+    }
+}
+
+struct KernelWorker<M> {
+    kernel: Box<dyn KernelDatapath<M>>,
+    memory: M,
+    features: u64,
+    interrupt: Arc<dyn VirtioInterrupt>,
+    queues: Vec<ActiveQueue>,
+    running: Arc<AtomicBool>,
+}
+
+impl<M: GuestMemoryHandle> KernelWorker<M> {
+    fn hand_over(&mut self) -> std::io::Result<()> {
+        let mut queues = Vec::with_capacity(self.queues.len());
+        for ActiveQueue { index, queue, kick } in &self.queues {
+            let call = self.interrupt.queue_call(*index);
+            let call = call.ok_or_else(|| std::io::Error::other("no eventfd interrupts the driver"))?;
+            queues.push(KernelQueue { queue, kick, call });
+        }
+        self.kernel.start(&self.memory, self.features, &queues)
+    }
+}
+
+impl<M: GuestMemoryHandle> Worker for KernelWorker<M> {
+    fn sources(&self) -> Vec<Source> {
+        Vec::new()
+    }
+
+    fn start(&mut self) {
+        match self.hand_over() {
+            Ok(()) => self.running.store(true, Ordering::Relaxed),
+            Err(error) => {
+                tracing::error!(%error, "vsock: the kernel does not serve the queues, the device is dead")
+            }
+        }
+    }
+
+    fn ready(&mut self, _token: u32) -> bool {
+        false
+    }
+
+    fn stop(&mut self) {
+        if !self.running.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        match self.kernel.stop() {
+            Ok(next) => {
+                for (queue, next) in self.queues.iter_mut().zip(next) {
+                    queue.queue.set_next_avail(next);
+                }
+            }
+            Err(error) => tracing::error!(%error, "vsock: queues not taken back from the kernel"),
+        }
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+impl<M: GuestMemoryHandle> VirtioDevice<M> for KernelVsock<M> {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn device_id(&self) -> u16 {
+        DEVICE_ID
+    }
+
+    fn pci_class(&self) -> u32 {
+        PCI_CLASS
+    }
+
+    fn features(&self) -> u64 {
+        FEATURES
+    }
+
+    fn queue_sizes(&self) -> Vec<u16> {
+        QUEUE_SIZES.to_vec()
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        self.cid.read_config(offset, data);
+    }
+
+    /// All of it is the device's.
+    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
+
+    fn activate(&mut self, activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
+        let Activation { memory, features, mut queues, interrupt } = activation;
+        let queues = vec![take(&mut queues, 0, features)?, take(&mut queues, 1, features)?];
+        let gone = || ActivationError::Host {
+            device: NAME,
+            call: "vhost",
+            source: std::io::Error::other("its worker died"),
+        };
+        let kernel = self.kernel.take().ok_or_else(gone)?;
+        let running = Arc::clone(&self.running);
+        Ok(Box::new(KernelWorker { kernel, memory, features, interrupt, queues, running }))
+    }
+
+    fn reset(&mut self, worker: Option<Box<dyn Worker>>) {
+        let worker = worker.and_then(|worker| worker.into_any().downcast::<KernelWorker<M>>().ok());
+        if let Some(worker) = worker {
+            self.kernel = Some(worker.kernel);
+        }
+    }
+}

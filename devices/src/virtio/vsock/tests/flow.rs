@@ -1,0 +1,188 @@
+//! Data under credit, both ways.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::super::packet::{Header, Operation, Ports};
+use super::{Bench, Packet};
+use crate::virtio::Interest;
+use crate::virtio::vsock::BUFFER_BYTES;
+
+const PORTS: Ports = Ports { host: 7, guest: 5000 };
+
+fn content(from: usize, length: usize) -> Vec<u8> {
+    (from..from + length).map(|i| u8::try_from(i % 253).unwrap()).collect()
+}
+
+#[test]
+fn the_host_sends_no_more_than_the_guest_has_room_for_and_asks_once() {
+    let mut bench = Bench::new(0);
+    let small = |operation, forwarded| Header { buffer: 100, forwarded, ..Bench::header(PORTS, operation) };
+    assert!(bench.send(small(Operation::Request, 0), &[]));
+    bench.exchange();
+    let (_, mut host) = bench.sockets.connected().unwrap();
+    host.write(&content(0, 250));
+    let packets = bench.exchange();
+    let operations: Vec<_> = packets.iter().map(Packet::operation).collect();
+    assert_eq!(operations, [Operation::Data, Operation::CreditRequest]);
+    assert_eq!(packets[0].data, content(0, 100));
+    // No credit: the stream is not watched, so nothing spins.
+    assert_eq!(bench.watched(), []);
+    assert_eq!(bench.exchange(), []);
+    assert!(bench.send(small(Operation::CreditUpdate, 100), &[]));
+    let packets = bench.exchange();
+    assert_eq!(packets[0].data, content(100, 100));
+    assert!(bench.send(small(Operation::CreditUpdate, 200), &[]));
+    assert_eq!(bench.exchange()[0].data, content(200, 50));
+    assert_eq!(bench.watched(), [Interest::Readable]);
+}
+
+#[test]
+fn data_for_a_host_process_that_does_not_read_waits_within_bounds() {
+    let mut bench = Bench::new(0);
+    let mut host = bench.connect(PORTS);
+    // Until the socket and our buffer are full the guest has credit.
+    let mut sent = 0;
+    let (mut buffer, mut forwarded) = (BUFFER_BYTES, 0);
+    loop {
+        let room = usize::try_from(buffer - (u32::try_from(sent).unwrap() - forwarded)).unwrap();
+        if room == 0 {
+            break;
+        }
+        let data = content(sent, room.min(10_000));
+        sent += data.len();
+        for packet in bench.say(PORTS, Operation::Data, &data) {
+            assert_eq!(packet.operation(), Operation::CreditUpdate);
+            (buffer, forwarded) = (packet.header.buffer, packet.header.forwarded);
+        }
+        assert!(sent < 10_000_000);
+    }
+    assert_eq!(bench.watched(), [Interest::Both]);
+    // It reads: all arrives in order, and the guest hears of the room.
+    let mut got = Vec::new();
+    let mut updates = 0;
+    while got.len() < sent {
+        got.extend(host.read().0);
+        updates += bench.exchange().len();
+    }
+    assert!(got == content(0, sent));
+    assert!(updates > 0);
+    assert_eq!(bench.handle.counters().broken, 0);
+    assert_eq!(bench.watched(), [Interest::Readable]);
+}
+
+#[test]
+fn what_the_guest_wrote_before_it_closed_still_arrives() {
+    let mut bench = Bench::new(0);
+    let mut host = bench.connect(PORTS);
+    // Fill the socket so that the last bytes wait here.
+    let mut sent = 0;
+    while bench.watched() != [Interest::Both] {
+        let data = content(sent, 10_000);
+        sent += data.len();
+        bench.say(PORTS, Operation::Data, &data);
+    }
+    let header = Header { flags: 3, ..Bench::header(PORTS, Operation::Shutdown) };
+    assert!(bench.send(header, &[]));
+    assert_eq!(bench.exchange(), []);
+    let mut got = Vec::new();
+    let mut answers = Vec::new();
+    for _ in 0..1000 {
+        let (data, end) = host.read();
+        got.extend(data);
+        if end {
+            break;
+        }
+        answers.extend(bench.exchange());
+    }
+    assert!(got == content(0, sent));
+    assert_eq!(answers.last().map(Packet::operation), Some(Operation::Reset));
+}
+
+#[test]
+fn while_the_guest_has_no_buffers_streams_are_not_watched_and_answers_come_first_later() {
+    let mut bench = Bench::new(0);
+    assert!(bench.send(Bench::header(PORTS, Operation::Request), &[]));
+    bench.run();
+    let (_, mut host) = bench.sockets.connected().unwrap();
+    host.write(b"data");
+    bench.run();
+    assert_eq!((bench.watched(), bench.packets()), (vec![], vec![]));
+    bench.post(8, 4096);
+    // The stream's event may come before the queue's.
+    bench.worker().ready(16);
+    let operations: Vec<_> = bench.packets().iter().map(Packet::operation).collect();
+    assert_eq!(operations, [Operation::Response, Operation::Data]);
+}
+
+#[test]
+fn a_stream_without_credit_is_not_watched_after_a_time_without_buffers() {
+    let mut bench = Bench::new(0);
+    let header = Header { buffer: 10, ..Bench::header(PORTS, Operation::Request) };
+    assert!(bench.send(header, &[]));
+    bench.run();
+    let (_, mut host) = bench.sockets.connected().unwrap();
+    host.write(&[1; 100]);
+    bench.run();
+    bench.post(8, 4096);
+    assert!(bench.worker().ready(0));
+    assert_eq!(bench.watched(), [Interest::Readable]);
+    assert!(bench.worker().ready(16), "no longer watched");
+    assert_eq!(bench.watched(), []);
+}
+
+proptest! {
+    #[test]
+    fn all_bytes_arrive_in_order_both_ways(
+        writes in vec((0_usize..20_000, any::<bool>()), 1..40),
+        room in 300_u32..100_000,
+        posts in vec(0_usize..12, 8),
+        length in 300_u32..4096,
+        event_idx in any::<bool>(),
+    ) {
+        let mut bench = Bench::new(if event_idx { 1 << 29 } else { 0 });
+        let request = Header { buffer: room, ..Bench::header(PORTS, Operation::Request) };
+        prop_assert!(bench.send(request, &[]));
+        bench.post(4, length);
+        bench.run();
+        let (_, mut host) = bench.sockets.connected().unwrap();
+        let (mut to_host, mut to_guest) = (0, 0);
+        let (mut at_host, mut at_guest) = (Vec::new(), Vec::new());
+        let (mut buffer, mut forwarded) = (BUFFER_BYTES, 0);
+        let mut posts = posts.into_iter().cycle();
+        let mut writes = writes.into_iter();
+        for turn in 0..30_000 {
+            let write = writes.next();
+            match write {
+                Some((bytes, true)) => {
+                    let may = (buffer - (u32::try_from(to_host).unwrap() - forwarded)) as usize;
+                    let data = content(to_host, bytes.min(may));
+                    let length = u32::try_from(data.len()).unwrap();
+                    let told = u32::try_from(at_guest.len()).unwrap();
+                    let header = Header { length, buffer: room, forwarded: told, ..Bench::header(PORTS, Operation::Data) };
+                    if bench.send(header, &data) {
+                        to_host += data.len();
+                    }
+                }
+                Some((bytes, false)) => to_guest += host.write(&content(to_guest, bytes)),
+                None if at_host.len() == to_host && at_guest.len() == to_guest => break,
+                None => {}
+            }
+            bench.post(posts.next().unwrap() + usize::from(write.is_none()), length);
+            bench.run();
+            for packet in bench.packets() {
+                prop_assert!(!matches!(packet.operation(), Operation::Reset | Operation::Shutdown));
+                (buffer, forwarded) = (packet.header.buffer, packet.header.forwarded);
+                at_guest.extend(packet.data);
+            }
+            if turn % 3 == 0 {
+                at_host.extend(host.read().0);
+                let told = u32::try_from(at_guest.len()).unwrap();
+                bench.send(Header { buffer: room, forwarded: told, ..Bench::header(PORTS, Operation::CreditUpdate) }, &[]);
+            }
+        }
+        prop_assert!(at_host == content(0, to_host));
+        prop_assert!(at_guest == content(0, to_guest));
+        prop_assert_eq!(bench.handle.counters().broken, 0);
+    }
+}

@@ -1,0 +1,225 @@
+//! The running half of a socket device: what is owed to the guest, what is waited for, which source is whose.
+//! Packets from the guest are `from_guest`'s, streams of host processes `from_host`'s.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::connection::{Connection, Owed, State};
+use super::counters::VsockHandle;
+use super::host::{HostSockets, HostStream};
+use super::packet::{HEADER_BYTES, Header, Operation, Ports};
+use super::table::{MAX_CONNECTIONS, Table};
+use crate::LogLimit;
+use crate::virtio::{Chain, GuestMemoryHandle, Interest, MAX_CHAIN_BUFFERS, Source, Worker, WorkerQueue};
+
+const RECEIVE_TOKEN: u32 = 0;
+const TRANSMIT_TOKEN: u32 = 1;
+const LISTENER_TOKEN: u32 = 2;
+
+/// Most packets of one round, so that the other direction and other connections get their turn.
+pub(super) const PACKETS_PER_ROUND: u16 = 64;
+/// Most resets that wait for buffers of the guest's; a guest that keeps the rules needs one a connection.
+const MAX_RESETS: usize = 2 * MAX_CONNECTIONS;
+
+/// Most pieces of guest memory that a packet may lie in: buffers of a chain, some across the border of regions.
+pub(super) const MAX_SLICES: usize = 2 * MAX_CHAIN_BUFFERS;
+
+/// The worker of a socket device.
+pub(super) struct VsockWorker<M, H: HostSockets> {
+    /// To the guest.
+    pub(super) receive: WorkerQueue<M>,
+    /// From the guest.
+    pub(super) transmit: WorkerQueue<M>,
+    pub(super) sockets: Arc<H>,
+    pub(super) table: Table<H::Stream>,
+    pub(super) resets: VecDeque<Ports>,
+    pub(super) guest_cid: u64,
+    /// The guest has no buffers for us.
+    pub(super) starved: bool,
+    /// The host lets nobody in for now.
+    pub(super) listening: bool,
+    /// Something happened after which it may again.
+    pub(super) relieved: bool,
+    /// What to wait for has changed.
+    pub(super) changed: bool,
+    pub(super) log: LogLimit,
+    pub(super) handle: Arc<VsockHandle>,
+}
+
+impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
+    pub fn new(
+        receive: WorkerQueue<M>,
+        transmit: WorkerQueue<M>,
+        sockets: Arc<H>,
+        guest_cid: u64,
+        handle: Arc<VsockHandle>,
+    ) -> Self {
+        Self {
+            receive,
+            transmit,
+            sockets,
+            table: Table::new(),
+            resets: VecDeque::new(),
+            guest_cid,
+            starved: false,
+            listening: true,
+            relieved: false,
+            changed: false,
+            log: LogLimit::per_second(1),
+            handle,
+        }
+    }
+
+    /// Before each source is served: buffers may have come. What is owed goes before anything new.
+    fn begin(&mut self) {
+        self.receive.begin();
+        if self.starved && self.receive.available() > 0 {
+            self.set_starved(false);
+        }
+        self.say_what_is_owed();
+    }
+
+    /// After each source was served: says what is owed, and whether what to wait for has changed.
+    fn end(&mut self) -> bool {
+        self.say_what_is_owed();
+        self.receive.signal();
+        self.handle.set_connections(self.table.len());
+        if std::mem::take(&mut self.relieved) && !self.listening && !self.table.is_full() {
+            self.listening = true;
+            self.changed = true;
+        }
+        std::mem::take(&mut self.changed)
+    }
+
+    fn set_starved(&mut self, starved: bool) {
+        if std::mem::replace(&mut self.starved, starved) != starved {
+            self.changed = true;
+            for connection in self.table.iter_mut() {
+                connection.watched = connection.interest(!starved);
+            }
+        }
+    }
+
+    /// Brings what is watched, and what is owed, of a connection up to date.
+    pub(super) fn settle(&mut self, token: u32) {
+        let room = !self.starved;
+        let Some(connection) = self.table.get(token) else { return };
+        if connection.our_room.is_worth_telling() && connection.state == State::Open {
+            connection.owed.credit_update = true;
+        }
+        let interest = connection.interest(room);
+        if std::mem::replace(&mut connection.watched, interest) != interest {
+            self.changed = true;
+        }
+        self.table.line_up(token);
+    }
+
+    pub(super) fn remove(&mut self, token: u32) -> Option<Connection<H::Stream>> {
+        let removed = self.table.remove(token);
+        self.changed |= removed.is_some();
+        self.relieved |= removed.is_some();
+        removed
+    }
+
+    /// Ends a connection, and tells the guest if it knows of it.
+    pub(super) fn reset(&mut self, token: u32) {
+        if let Some(connection) = self.remove(token)
+            && !matches!(connection.state, State::Greeting(_))
+        {
+            self.owe_reset(connection.ports);
+        }
+    }
+
+    pub(super) fn break_off(&mut self, token: u32) {
+        self.handle.counts.broken.add(1);
+        self.reset(token);
+    }
+
+    pub(super) fn owe_reset(&mut self, ports: Ports) {
+        if self.resets.len() < MAX_RESETS {
+            self.resets.push_back(ports);
+        } else {
+            self.handle.counts.lost_resets.add(1);
+        }
+    }
+
+    /// A buffer of the guest's that has room for a header and `data` bytes more.
+    pub(super) fn buffer(&mut self, data: u64) -> Option<Chain> {
+        loop {
+            let Some(chain) = self.receive.pop() else {
+                self.set_starved(true);
+                return None;
+            };
+            if chain.writable_bytes() >= HEADER_BYTES as u64 + data {
+                return Some(chain);
+            }
+            self.handle.counts.malformed.add(1);
+            self.receive.used(chain, 0);
+        }
+    }
+
+    pub(super) fn say(&mut self, chain: Chain, header: &Header) {
+        chain.write(&*self.receive.memory(), 0, &header.to_bytes());
+        let bytes = u32::try_from(HEADER_BYTES).unwrap_or(0).saturating_add(header.length);
+        self.receive.used(chain, bytes);
+    }
+
+    fn say_what_is_owed(&mut self) {
+        while let Some(ports) = self.resets.front().copied() {
+            let Some(chain) = self.buffer(0) else { return };
+            self.resets.pop_front();
+            self.say(chain, &Header::to_guest(ports, self.guest_cid, Operation::Reset));
+        }
+        while let Some(token) = self.table.next_in_line() {
+            let cid = self.guest_cid;
+            while self.table.get(token).is_some_and(|connection| connection.owed != Owed::default()) {
+                let Some(chain) = self.buffer(0) else { return self.table.line_up(token) };
+                match self.table.get(token).and_then(|connection| connection.next_owed(cid)) {
+                    Some(header) => self.say(chain, &header),
+                    None => self.receive.put_back(chain),
+                }
+            }
+            self.settle(token);
+        }
+    }
+}
+
+impl<M: GuestMemoryHandle, H: HostSockets> Worker for VsockWorker<M, H> {
+    fn sources(&self) -> Vec<Source> {
+        let mut sources = vec![self.receive.source(RECEIVE_TOKEN), self.transmit.source(TRANSMIT_TOKEN)];
+        if self.listening {
+            let fd = self.sockets.listener();
+            sources.push(Source { fd, token: LISTENER_TOKEN, interest: Interest::Readable });
+        }
+        sources.extend(self.table.iter().filter_map(|(token, connection)| {
+            let interest = connection.interest(!self.starved)?;
+            Some(Source { fd: connection.stream.fd(), token, interest })
+        }));
+        sources
+    }
+
+    fn start(&mut self) {
+        self.begin();
+        self.serve_transmit();
+        self.end();
+    }
+
+    fn ready(&mut self, token: u32) -> bool {
+        self.begin();
+        match token {
+            RECEIVE_TOKEN => {}
+            TRANSMIT_TOKEN => {
+                self.relieved = true;
+                self.serve_transmit();
+            }
+            LISTENER_TOKEN => self.accept(),
+            token => self.serve_stream(token),
+        }
+        self.end()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}

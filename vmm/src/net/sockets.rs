@@ -1,0 +1,198 @@
+//! Unix sockets behind a socket device: one where host processes connect, `SOCKET_PORT` for what the guest connects
+//! to. What goes over them is the device's business.
+
+use super::NetError;
+use super::vhost::VhostVsock;
+use crate::sys::HostError;
+use devices::virtio::GuestMemoryHandle;
+use devices::virtio::vsock::{GuestCid, HostSockets, HostStream, KernelVsock, Vsock};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+use nix::sys::stat::{Mode, fchmod};
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use vm_memory::bitmap::BitmapSlice;
+use vm_memory::{GuestMemoryBackend, ReadVolatile, VolatileMemoryError, VolatileSlice, WriteVolatile};
+
+/// `sun_path` less the NUL, and less `_4294967295`.
+const MAX_PATH_BYTES: usize = 107 - 11;
+
+/// A connection to a host process.
+pub struct UnixSocket(UnixStream);
+
+fn io_error(error: VolatileMemoryError) -> io::Error {
+    match error {
+        VolatileMemoryError::IOError(error) => error,
+        error => io::Error::other(error),
+    }
+}
+
+impl HostStream for UnixSocket {
+    fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    fn receive<B: BitmapSlice>(&mut self, into: &mut VolatileSlice<'_, B>) -> io::Result<usize> {
+        self.0.read_volatile(into).map_err(io_error)
+    }
+
+    fn send<B: BitmapSlice>(&mut self, from: &VolatileSlice<'_, B>) -> io::Result<usize> {
+        self.0.write_volatile(from).map_err(io_error)
+    }
+
+    fn shutdown(&mut self, how: Shutdown) {
+        // Fails only if the other end is gone, and then there is nothing to end.
+        let _ = self.0.shutdown(how);
+    }
+
+    fn is_hung_up(&self) -> bool {
+        let mut polled = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        let told = poll(&mut polled, PollTimeout::ZERO).is_ok_and(|n| n > 0);
+        told && polled.iter().any(|fd| fd.revents().is_some_and(|r| r.contains(PollFlags::POLLHUP)))
+    }
+}
+
+/// The sockets of one device. The listening one goes with it.
+#[derive(Debug)]
+pub struct Sockets {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode, so that nobody else's socket is removed.
+    identity: (u64, u64),
+}
+
+impl Sockets {
+    /// Listens at `path`, for this user alone. What a dead process left there is replaced.
+    pub fn bind(path: &Path) -> Result<Self, NetError> {
+        if path.as_os_str().len() > MAX_PATH_BYTES {
+            return Err(NetError::SocketPath { path: path.to_owned(), max: MAX_PATH_BYTES });
+        }
+        remove_stale(path)?;
+        let fail = |call| move |e: nix::Error| HostError::new(call, e).of(path.display());
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(fail("socket"))?;
+        // A unix socket's file gets the mode of the socket; later there would be a moment for others.
+        fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR).map_err(fail("fchmod"))?;
+        let address = UnixAddr::new(path).map_err(fail("bind"))?;
+        match bind(fd.as_raw_fd(), &address) {
+            Err(nix::Error::EADDRINUSE) => return Err(NetError::SocketInUse(path.to_owned())),
+            result => result.map_err(fail("bind"))?,
+        }
+        let metadata =
+            std::fs::symlink_metadata(path).map_err(|e| HostError::new("lstat", e).of(path.display()))?;
+        let identity = (metadata.dev(), metadata.ino());
+        listen(&fd, Backlog::MAXCONN).map_err(fail("listen"))?;
+        Ok(Self { listener: UnixListener::from(fd), path: path.to_owned(), identity })
+    }
+
+    /// Where host processes connect.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        let same = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino()) == self.identity;
+        if std::fs::symlink_metadata(&self.path).is_ok_and(same) {
+            // Somebody else may have removed it just now, which is as well.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Removes a socket at which nobody listens any more.
+fn remove_stale(path: &Path) -> Result<(), NetError> {
+    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if !metadata.file_type().is_socket() {
+        return Err(NetError::NotASocket(path.to_owned()));
+    }
+    match connect_to(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(|e| HostError::new("unlink", e).of(path.display()).into())
+        }
+        _ => Err(NetError::SocketInUse(path.to_owned())),
+    }
+}
+
+/// Never waits: a listener whose backlog is full is as good as none.
+fn connect_to(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(fd)
+}
+
+impl HostSockets for Sockets {
+    type Stream = UnixSocket;
+
+    fn listener(&self) -> RawFd {
+        self.listener.as_raw_fd()
+    }
+
+    fn accept(&self) -> io::Result<UnixSocket> {
+        let (stream, _) = self.listener.accept()?;
+        stream.set_nonblocking(true)?;
+        Ok(UnixSocket(stream))
+    }
+
+    fn connect(&self, port: u32) -> io::Result<UnixSocket> {
+        let mut path = self.path.clone().into_os_string();
+        path.push(format!("_{port}"));
+        connect_to(Path::new(&path)).map(|fd| UnixSocket(UnixStream::from(fd)))
+    }
+}
+
+/// The host side of a socket device: made once per process, so that it outlives resets of the guest.
+#[derive(Debug)]
+pub enum SocketHost {
+    /// Unix sockets.
+    Unix(GuestCid, Arc<Sockets>),
+    /// The kernel: host processes use `AF_VSOCK`.
+    Kernel(GuestCid),
+}
+
+/// A guest's context id out of a number.
+fn guest_cid(cid: u64) -> Result<GuestCid, NetError> {
+    GuestCid::new(cid).ok_or(NetError::Cid(cid))
+}
+
+impl SocketHost {
+    /// With unix sockets: host processes connect to `path` and write `CONNECT PORT`, the guest reaches `path_PORT`.
+    pub fn unix(cid: u64, path: &Path) -> Result<Self, NetError> {
+        Ok(Self::Unix(guest_cid(cid)?, Arc::new(Sockets::bind(path)?)))
+    }
+
+    /// With vhost-vsock, which the host must have.
+    pub fn kernel(cid: u64) -> Result<Self, NetError> {
+        let cid = guest_cid(cid)?;
+        VhostVsock::check()?;
+        Ok(Self::Kernel(cid))
+    }
+
+    /// A device, one at a time.
+    pub fn device<M>(&self) -> SocketDevice<M>
+    where
+        M: GuestMemoryHandle<M: GuestMemoryBackend + Sized>,
+    {
+        match self {
+            Self::Unix(cid, sockets) => SocketDevice::Unix(Vsock::new(*cid, Arc::clone(sockets))),
+            Self::Kernel(cid) => {
+                SocketDevice::Kernel(KernelVsock::new(*cid, Box::new(VhostVsock::new(cid.get()))))
+            }
+        }
+    }
+}
+
+/// A socket device of either kind.
+pub enum SocketDevice<M> {
+    /// That serves its connections itself.
+    Unix(Vsock<Sockets>),
+    /// That the kernel serves.
+    Kernel(KernelVsock<M>),
+}
