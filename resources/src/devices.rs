@@ -9,8 +9,10 @@ use std::path::PathBuf;
 
 /// Most devices of a VM: half of what 64 vnodes' segments hold, far below the interrupts that KVM has for them.
 pub const MAX_DEVICES: usize = 1024;
-/// Most queues of a disk, most queue pairs of an interface.
-pub const MAX_QUEUES: u16 = 64;
+/// Most queues of a disk.
+pub const MAX_DISK_QUEUES: u16 = 16;
+/// Most queue pairs of an interface.
+pub const MAX_NET_QUEUES: u16 = 64;
 /// Longest name of a network interface (`IFNAMSIZ` less the NUL).
 const MAX_INTERFACE_NAME: usize = 15;
 /// Context ids from here on are guests'; 2 is the host (virtio 1.3, 5.10.4).
@@ -100,7 +102,11 @@ pub struct DeviceError {
     pub rule: String,
 }
 
-fn refuse<T>(field: impl Into<String>, value: impl ToString, rule: impl Into<String>) -> Result<T, DeviceError> {
+fn refuse<T>(
+    field: impl Into<String>,
+    value: impl ToString,
+    rule: impl Into<String>,
+) -> Result<T, DeviceError> {
     Err(DeviceError { field: field.into(), value: value.to_string(), rule: rule.into() })
 }
 
@@ -111,9 +117,11 @@ impl VmDevices {
         if count > MAX_DEVICES {
             return refuse("disks, nets", count, format!("devices, must be at most {MAX_DEVICES}"));
         }
-        let disks = spec.disks.iter().enumerate().map(|(i, disk)| Disk::new(disk, &format!("disks[{i}]"), vnodes));
+        let disks =
+            spec.disks.iter().enumerate().map(|(i, disk)| Disk::new(disk, &format!("disks[{i}]"), vnodes));
         let disks = disks.collect::<Result<Vec<_>, _>>()?;
-        let nets = (0..).zip(&spec.nets).map(|(i, net)| Net::new(net, i, vnodes)).collect::<Result<Vec<_>, _>>()?;
+        let nets =
+            (0..).zip(&spec.nets).map(|(i, net)| Net::new(net, i, vnodes)).collect::<Result<Vec<_>, _>>()?;
         let vsock = spec.vsock.as_ref().map(|vsock| Vsock::new(vsock, vnodes)).transpose()?;
         let rng = spec.rng.is_some_and(|Switch(on)| on).then_some(VnodeId(0));
         Ok(Self { disks, nets, vsock, rng })
@@ -125,14 +133,18 @@ impl Disk {
         let serial = spec.serial.clone().unwrap_or_default();
         if serial.len() > 20 || !serial.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
             let shown: String = serial.chars().take(40).collect();
-            return refuse(format!("{at}.serial"), shown, "is not a serial number, must be at most 20 printable characters");
+            return refuse(
+                format!("{at}.serial"),
+                shown,
+                "is not a serial number, must be at most 20 printable characters",
+            );
         }
         Ok(Self {
             path: spec.path.clone(),
             vnode: vnode(spec.vnode, at, vnodes)?,
             read_only: on(spec.readonly, false),
             direct: on(spec.direct, false),
-            queues: queues(spec.queues, at)?,
+            queues: queues(spec.queues, MAX_DISK_QUEUES, at)?,
             serial,
         })
     }
@@ -152,7 +164,9 @@ impl Net {
                 );
             }
             (None, Some(fd)) if fd >= 0 => Tap::Fd(fd),
-            (None, Some(fd)) => return refuse(format!("{at}.fd"), fd, "is not a descriptor, must be 0 or more"),
+            (None, Some(fd)) => {
+                return refuse(format!("{at}.fd"), fd, "is not a descriptor, must be 0 or more");
+            }
             (Some(_), Some(_)) => return refuse(at, "tap and fd", "exclude each other, must be one of them"),
             (None, None) => return refuse(at, "neither tap nor fd", "is given, must be one of them"),
         };
@@ -166,7 +180,7 @@ impl Net {
             },
             tap,
             mtu: spec.mtu,
-            queues: queues(spec.queues, &at)?,
+            queues: queues(spec.queues, MAX_NET_QUEUES, &at)?,
             vnode: vnode(spec.vnode, &at, vnodes)?,
             vhost: on(spec.vhost, true),
         })
@@ -177,7 +191,11 @@ impl Vsock {
     fn new(spec: &VsockSpec, vnodes: usize) -> Result<Self, DeviceError> {
         let last = u64::from(u32::MAX) - 1;
         if !(FIRST_GUEST_CID..=last).contains(&spec.cid) {
-            return refuse("vsock.cid", spec.cid, format!("is not a guest's, must be {FIRST_GUEST_CID} to {last}"));
+            return refuse(
+                "vsock.cid",
+                spec.cid,
+                format!("is not a guest's, must be {FIRST_GUEST_CID} to {last}"),
+            );
         }
         Ok(Self { cid: spec.cid, socket: spec.socket.clone(), vnode: vnode(spec.vnode, "vsock", vnodes)? })
     }
@@ -190,15 +208,19 @@ fn on(switch: Option<Switch>, default: bool) -> bool {
 fn vnode(id: Option<u32>, at: &str, vnodes: usize) -> Result<VnodeId, DeviceError> {
     let id = id.unwrap_or(0);
     if id as usize >= vnodes {
-        return refuse(format!("{at}.vnode"), id, format!("does not exist, must be 0 to {}", vnodes.saturating_sub(1)));
+        return refuse(
+            format!("{at}.vnode"),
+            id,
+            format!("does not exist, must be 0 to {}", vnodes.saturating_sub(1)),
+        );
     }
     Ok(VnodeId(id))
 }
 
-fn queues(count: Option<u16>, at: &str) -> Result<u16, DeviceError> {
+fn queues(count: Option<u16>, most: u16, at: &str) -> Result<u16, DeviceError> {
     let count = count.unwrap_or(1);
-    if !(1..=MAX_QUEUES).contains(&count) {
-        return refuse(format!("{at}.queues"), count, format!("queues, must be 1 to {MAX_QUEUES}"));
+    if !(1..=most).contains(&count) {
+        return refuse(format!("{at}.queues"), count, format!("queues, must be 1 to {most}"));
     }
     Ok(count)
 }
@@ -251,7 +273,10 @@ mod tests {
 
     #[test]
     fn a_device_sits_on_vnode_0_unless_told_otherwise() {
-        let all = devices(r#"{"disks": [{"path": "a"}, {"path": "b", "vnode": 1, "readonly": "on"}], "rng": true}"#).unwrap();
+        let all = devices(
+            r#"{"disks": [{"path": "a"}, {"path": "b", "vnode": 1, "readonly": "on"}], "rng": true}"#,
+        )
+        .unwrap();
         assert_eq!((all.disks[0].vnode, all.disks[1].vnode), (VnodeId(0), VnodeId(1)));
         assert_eq!((all.disks[0].read_only, all.disks[1].read_only), (false, true));
         assert_eq!(all.rng, Some(VnodeId(0)));
@@ -259,7 +284,8 @@ mod tests {
 
     #[test]
     fn an_interface_without_an_address_has_the_same_one_each_time() {
-        let net = || devices(r#"{"nets": [{"tap": "tap0"}, {"fd": 7, "mac": "52:54:00:12:34:Fe"}]}"#).unwrap().nets;
+        let net =
+            || devices(r#"{"nets": [{"tap": "tap0"}, {"fd": 7, "mac": "52:54:00:12:34:Fe"}]}"#).unwrap().nets;
         assert_eq!(net()[0].mac, net()[0].mac);
         assert_eq!(net()[0].mac[0] & 3, 2);
         assert_eq!((net()[1].tap.clone(), net()[1].mac), (Tap::Fd(7), [0x52, 0x54, 0, 0x12, 0x34, 0xfe]));
@@ -269,9 +295,12 @@ mod tests {
     fn what_cannot_be_is_refused_by_field_value_and_rule() {
         for (json, error) in [
             (r#"{"disks": [{"path": "a", "vnode": 2}]}"#, "disks[0].vnode: 2 does not exist, must be 0 to 1"),
-            (r#"{"disks": [{"path": "a", "queues": 65}]}"#, "disks[0].queues: 65 queues, must be 1 to 64"),
+            (r#"{"disks": [{"path": "a", "queues": 17}]}"#, "disks[0].queues: 17 queues, must be 1 to 16"),
             (r#"{"nets": [{}]}"#, "nets[0]: neither tap nor fd is given, must be one of them"),
-            (r#"{"nets": [{"tap": "a", "fd": 1}]}"#, "nets[0]: tap and fd exclude each other, must be one of them"),
+            (
+                r#"{"nets": [{"tap": "a", "fd": 1}]}"#,
+                "nets[0]: tap and fd exclude each other, must be one of them",
+            ),
             (r#"{"nets": [{"tap": "a", "mtu": 67}]}"#, "nets[0].mtu: 67 is too small, must be 68 to 65535"),
             (
                 r#"{"nets": [{"tap": "a", "mac": "01:00:00:00:00:00"}]}"#,
@@ -281,7 +310,10 @@ mod tests {
                 r#"{"nets": [{"tap": "a", "mac": "+1:00:00:00:00:00"}]}"#,
                 "nets[0].mac: +1:00:00:00:00:00 is not an address, must be such as 52:54:00:12:34:56",
             ),
-            (r#"{"vsock": {"cid": 2, "socket": "s"}}"#, "vsock.cid: 2 is not a guest's, must be 3 to 4294967294"),
+            (
+                r#"{"vsock": {"cid": 2, "socket": "s"}}"#,
+                "vsock.cid: 2 is not a guest's, must be 3 to 4294967294",
+            ),
         ] {
             assert_eq!(devices(json).unwrap_err(), error);
         }

@@ -1,7 +1,7 @@
 //! A plan for people.
 
 use crate::show::table::{Side, Table};
-use crate::show::{matrix, or_dash};
+use crate::show::{devices, matrix, or_dash};
 use resources::{
     Affinity, ApicId, Bytes, CpuSet, IdSet, PairAttributes, Plan, Shortfall, Vnode, VnodePlacement,
 };
@@ -14,6 +14,7 @@ pub fn text(plan: &Plan) -> String {
     let mut parts = vec![summary(plan), vnodes(plan), addresses(plan), distances(plan)];
     parts.extend(figures(plan));
     parts.extend(caches(plan));
+    parts.extend(devices::text(plan));
     parts.extend(shortfalls(plan));
     parts.join("\n")
 }

@@ -3,7 +3,7 @@
 use resources::placement::{Reason, Shortfall};
 use resources::{
     Affinity, ApicId, Bytes, CpuSet, DistanceMatrix, Gpa, MemoryAttributes, MemoryPolicy, MemorySideCache,
-    NodeSet, PageSize, Plan, VcpuId, VnodeId,
+    NodeSet, PageSize, Plan, VcpuId, VmDevices, VnodeId,
 };
 use serde::Serialize;
 
@@ -26,6 +26,8 @@ pub struct Document<'a> {
     /// HMAT caches in front of the vnodes' memory, by vnode and level.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     caches: &'a [MemorySideCache],
+    /// The devices, each with its vnode.
+    devices: &'a VmDevices,
 }
 
 /// One vnode. Sizes and addresses are in bytes, sets are Linux lists.
@@ -119,5 +121,6 @@ pub fn document(plan: &Plan) -> Document<'_> {
         distances: plan.topology.distances(),
         attributes: plan.topology.attributes(),
         caches: plan.topology.caches(),
+        devices: &plan.devices,
     }
 }
