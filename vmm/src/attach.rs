@@ -2,12 +2,15 @@
 //! whatever is refused here costs nothing.
 
 use crate::disk::{DiskError, DiskOptions, RawDisk};
+use crate::net::{Interface, InterfaceOptions, NetError, SocketDevice, SocketHost, TapSource, Vhost};
 use crate::pci::GuestMemory;
-use crate::sys::HostError;
+use crate::sys::{HostError, TapQueue};
 use devices::virtio::blk::{Blk, BlkControl, BlkError, BlkOptions, Serial};
-use devices::virtio::{Rng, RngMeter, VirtioDevice};
+use devices::virtio::net::{MacAddress, NetHandle};
+use devices::virtio::vsock::VsockHandle;
+use devices::virtio::{self, Rng, RngMeter, VirtioDevice};
 use resources::VnodeId;
-use resources::devices::{Disk, VmDevices};
+use resources::devices::{Disk, Net, Tap, VmDevices};
 use std::fs::File;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -30,6 +33,10 @@ pub struct Attached {
 pub struct Controls {
     /// By number.
     pub disks: Vec<BlkControl>,
+    /// By number.
+    pub nets: Vec<Arc<NetHandle>>,
+    /// The socket device's counters, where this process serves it.
+    pub vsock: Option<Arc<VsockHandle>>,
     /// The entropy device's counters.
     pub rng: Option<Arc<RngMeter>>,
 }
@@ -53,6 +60,17 @@ pub enum AttachError {
         /// Why.
         source: BlkError,
     },
+    /// An interface cannot be opened.
+    #[error("nets[{index}]: {source}")]
+    Net {
+        /// Which.
+        index: usize,
+        /// Why.
+        source: NetError,
+    },
+    /// The socket device cannot be.
+    #[error(transparent)]
+    Vsock(NetError),
     /// The host refused.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -63,6 +81,7 @@ impl AttachError {
     pub fn is_input(&self) -> bool {
         match self {
             Self::Disk { .. } | Self::Blk { .. } => true,
+            Self::Net { source, .. } | Self::Vsock(source) => !matches!(source, NetError::Host(_)),
             Self::Host(_) => false,
         }
     }
@@ -76,6 +95,22 @@ pub fn open(all: &VmDevices) -> Result<(Vec<Attached>, Controls), AttachError> {
         controls.disks.push(device.control());
         attached.push(Attached { vnode: disk.vnode, name: format!("blk{index}"), device: Box::new(device) });
     }
+    for (index, net) in all.nets.iter().enumerate() {
+        let device = open_net(net).map_err(|source| AttachError::Net { index, source })?;
+        controls.nets.push(device.handle());
+        attached.push(Attached { vnode: net.vnode, name: format!("net{index}"), device: Box::new(device) });
+    }
+    if let Some(vsock) = &all.vsock {
+        let host = SocketHost::unix(vsock.cid, &vsock.socket).map_err(AttachError::Vsock)?;
+        let device: Box<dyn VirtioDevice<GuestMemory>> = match host.device() {
+            SocketDevice::Unix(device) => {
+                controls.vsock = Some(device.handle());
+                Box::new(device)
+            }
+            SocketDevice::Kernel(device) => Box::new(device),
+        };
+        attached.push(Attached { vnode: vsock.vnode, name: "vsock".into(), device });
+    }
     if let Some(vnode) = all.rng {
         let source = File::open(ENTROPY).map_err(|e| HostError::new("open", e).of(ENTROPY))?;
         let device = Rng::new(Box::new(source), None);
@@ -83,6 +118,20 @@ pub fn open(all: &VmDevices) -> Result<(Vec<Attached>, Controls), AttachError> {
         attached.push(Attached { vnode, name: "rng".into(), device: Box::new(device) });
     }
     Ok((attached, controls))
+}
+
+fn open_net(net: &Net) -> Result<virtio::net::Net<GuestMemory, TapQueue>, NetError> {
+    let options = InterfaceOptions {
+        tap: match &net.tap {
+            Tap::Name(name) => TapSource::Name(name.clone()),
+            Tap::Fd(fd) => TapSource::Descriptors(vec![*fd]),
+        },
+        mac: MacAddress::new(net.mac).ok(),
+        mtu: net.mtu,
+        queues: net.queues,
+        vhost: if net.vhost { Vhost::Auto } else { Vhost::Off },
+    };
+    Interface::open(&options)?.device()
 }
 
 fn open_disk(index: usize, disk: &Disk) -> Result<Blk<GuestMemory>, AttachError> {

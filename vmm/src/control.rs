@@ -130,6 +130,7 @@ impl Control {
         match request {
             Request::Pause => self.vm.pause(),
             Request::Resume => self.vm.resume(),
+            Request::ResizeDisk(index) => self.vm.resize_disk(index),
             Request::Affinity(vcpu, cpus) => self.vm.set_affinity(vcpu, cpus),
             Request::Move { to, bandwidth } => self.vm.start_move(*to, bandwidth),
             Request::PowerButton => {

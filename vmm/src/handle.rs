@@ -5,6 +5,7 @@ use crate::inbox::{Event, Notifier};
 use crate::jobs::{JobId, JobView, Jobs};
 use crate::memory::{GuestRam, Residency};
 use crate::sys::HostError;
+use devices::virtio::{VirtioCounters, VirtioMeter};
 use resources::replacement::{ReplacementError, replace};
 use resources::{Bytes, CpuSet, HostTopology, NodeSet, Placement, Plan, VcpuId, VnodeId, VnodePlacement};
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
@@ -61,6 +62,8 @@ pub enum Request {
     Stop,
     /// Reset the guest.
     Reset,
+    /// Tell the guest the length that a disk has now.
+    ResizeDisk(usize),
     /// Change where a vCPU may run.
     Affinity(VcpuId, CpuSet),
     /// Move a vnode.
@@ -100,6 +103,12 @@ pub enum RequestError {
         /// Which job.
         job: JobId,
     },
+    /// No such disk.
+    #[error("disk {0}: does not exist")]
+    NoSuchDisk(usize),
+    /// The disk's new length cannot be told.
+    #[error(transparent)]
+    Disk(#[from] devices::virtio::blk::BlkError),
     /// No such vCPU.
     #[error("vCPU {0}: does not exist")]
     NoSuchVcpu(VcpuId),
@@ -123,6 +132,18 @@ pub(crate) type Reply = mpsc::SyncSender<Result<Answer, RequestError>>;
 struct Link {
     notifier: Notifier,
     ram: Weak<GuestRam>,
+    devices: Vec<(VnodeId, Arc<VirtioMeter>)>,
+}
+
+/// A device as others see it.
+#[derive(Debug, Clone)]
+pub struct DeviceView {
+    /// Its name, such as `blk0`.
+    pub name: String,
+    /// Where it sits.
+    pub vnode: VnodeId,
+    /// What its transport counts.
+    pub counters: VirtioCounters,
 }
 
 /// What handles share with the control loop.
@@ -148,8 +169,13 @@ impl Shared {
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
     }
 
-    pub(crate) fn connect(&self, notifier: Notifier, ram: &Arc<GuestRam>) {
-        let link = Link { notifier, ram: Arc::downgrade(ram) };
+    pub(crate) fn connect(
+        &self,
+        notifier: Notifier,
+        ram: &Arc<GuestRam>,
+        devices: Vec<(VnodeId, Arc<VirtioMeter>)>,
+    ) {
+        let link = Link { notifier, ram: Arc::downgrade(ram), devices };
         *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
     }
 
@@ -193,6 +219,18 @@ impl VmHandle {
             link.as_ref()?.ram.upgrade()?
         };
         Some(Residency::measure(&ram, vnode))
+    }
+
+    /// The virtio devices and what they count; none unless the VM runs.
+    pub fn devices(&self) -> Vec<DeviceView> {
+        let link = self.shared.link.lock().unwrap_or_else(PoisonError::into_inner);
+        let devices = link.as_ref().map_or(&[][..], |link| &link.devices);
+        let view = |(vnode, meter): &(VnodeId, Arc<VirtioMeter>)| DeviceView {
+            name: meter.name().to_owned(),
+            vnode: *vnode,
+            counters: meter.counters(),
+        };
+        devices.iter().map(view).collect()
     }
 
     /// Asks the control loop and waits for its answer, which is a matter of microseconds but for a pause.

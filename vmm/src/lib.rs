@@ -29,7 +29,7 @@ pub mod test_kernel;
 pub use boot::{BootError, Payload};
 pub use disk::{DiskError, DiskOptions, RawDisk};
 pub use firmware::{TablesError, tables};
-pub use handle::{Answer, Request, RequestError, VcpuView, VmHandle, VmState, VmView};
+pub use handle::{Answer, DeviceView, Request, RequestError, VcpuView, VmHandle, VmState, VmView};
 pub use jobs::{JobId, JobState, JobView};
 pub use kvm::KvmError;
 pub use memory::{MoveOutcome, PrefaultError, Progress, RamError, Residency};

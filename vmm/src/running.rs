@@ -60,7 +60,7 @@ impl Running {
 
     /// Lets the vCPUs run, and others look and ask.
     pub fn start(&mut self) {
-        self.shared.connect(self.notifier.clone(), &self.ram);
+        self.shared.connect(self.notifier.clone(), &self.ram, self.segments.meters().to_vec());
         self.publish();
         self.vcpus.run();
     }
@@ -82,6 +82,14 @@ impl Running {
             self.publish();
             self.vcpus.run();
         }
+        Ok(Answer::Done)
+    }
+
+    /// Tells the guest the length that a disk has now.
+    pub fn resize_disk(&self, index: usize) -> Result<Answer, RequestError> {
+        let disk = self.controls.disks.get(index).ok_or(RequestError::NoSuchDisk(index))?;
+        let bytes = disk.resize()?;
+        tracing::info!(disk = index, bytes, "disk length told");
         Ok(Answer::Done)
     }
 
