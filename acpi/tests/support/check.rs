@@ -70,7 +70,8 @@ fn expected_madt(platform: &Platform) -> (u32, Vec<MadtEntry>) {
     let mut entries = Vec::new();
     let wide: Vec<bool> = platform.processors.iter().map(|processor| processor.apic_id >= 255).collect();
     let in_order = wide.is_sorted();
-    let uids_fit = platform.processors.iter().all(|processor| processor.apic_id >= 255 || processor.uid < 255);
+    let uids_fit =
+        platform.processors.iter().all(|processor| processor.apic_id >= 255 || processor.uid < 255);
     for &Processor { uid, apic_id, present, .. } in &platform.processors {
         let flags = if present { 1 } else { 2 };
         entries.push(match (u8::try_from(uid), u8::try_from(apic_id)) {
