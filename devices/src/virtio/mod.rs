@@ -1,6 +1,7 @@
 //! Virtio devices (virtio 1.3): what a device is to its transport and to the thread that runs it.
 //! Which thread that is, and on which host node it runs, is `vmm`'s decision.
 
+pub mod balloon;
 pub mod blk;
 mod device;
 mod guest_slices;

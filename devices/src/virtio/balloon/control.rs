@@ -1,0 +1,104 @@
+//! The controller's hold on a balloon: look, and ask for pages. What to ask for is decided by whoever has it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use thiserror::Error;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::figures::{BalloonView, Steering};
+use super::state::State;
+use crate::interrupt::MsiMessage;
+use crate::virtio::VirtioInterrupt;
+
+/// Why a balloon cannot be asked for more pages now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum NotReady {
+    /// Before DRIVER_OK, or while the configuration interrupt has no unmasked vector.
+    #[error("the guest has no balloon driver that can be interrupted")]
+    NoDriver,
+    /// The pages would come from another vnode.
+    #[error("the guest has the balloon's interrupt on APIC ID {0}, which is not of the vnode")]
+    OffNode(u32),
+}
+
+/// What device, worker and controller share. Locked for moments only.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    interrupt: Mutex<Option<Arc<dyn VirtioInterrupt>>>,
+    /// Has the worker ask the guest for its figures.
+    pub refresh: EventFd,
+}
+
+impl Shared {
+    pub fn new(state: State, refresh: EventFd) -> Self {
+        Self { state: Mutex::new(state), interrupt: Mutex::new(None), refresh }
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn connect(&self, interrupt: Option<Arc<dyn VirtioInterrupt>>) {
+        *self.interrupt.lock().unwrap_or_else(PoisonError::into_inner) = interrupt;
+    }
+
+    /// Has the driver read its target. Without it a driver that has finished sleeps on.
+    pub fn tell(&self) {
+        let interrupt = self.interrupt.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(interrupt) = interrupt {
+            // A host that cannot interrupt was reported by the transport; the controller sees that nothing comes.
+            let _ = interrupt.config_changed();
+        }
+    }
+
+    pub fn steer(&self, message: Option<MsiMessage>) {
+        let tell = self.state().steer(message);
+        if tell {
+            self.tell();
+        }
+    }
+}
+
+/// Looks at a balloon and asks it for pages. Cheap to clone; outlives the device.
+#[derive(Clone)]
+pub struct BalloonControl {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl BalloonControl {
+    /// How it stands.
+    #[must_use]
+    pub fn view(&self) -> BalloonView {
+        self.shared.state().view()
+    }
+
+    /// Asks the guest to hold out `pages` pages in all. With `exact`, the first page of another vnode turns the driver
+    /// round before it learns that its buffer was used, and [`BalloonView::dry`] says where.
+    ///
+    /// # Errors
+    /// More than it holds out now can be asked only of a driver that will take it from the vnode, or whose steering is
+    /// not known; giving back needs a driver that can be interrupted.
+    pub fn ask(&self, pages: u32, exact: bool) -> Result<(), NotReady> {
+        {
+            let mut state = self.shared.state();
+            if !state.ready() {
+                return Err(NotReady::NoDriver);
+            }
+            match state.steering() {
+                Steering::OffNode(apic_id) if pages > state.view().held => {
+                    return Err(NotReady::OffNode(apic_id));
+                }
+                Steering::NoInterrupt | Steering::OnNode | Steering::OffNode(_) | Steering::Unknown => {}
+            }
+            state.ask(pages, exact);
+        }
+        self.shared.tell();
+        Ok(())
+    }
+
+    /// Asks the guest for its own figures; [`BalloonView::guest`] has them soon after, if this device asks at all.
+    pub fn refresh(&self) {
+        // Cannot block: the counter would have to be at 2^64 - 2.
+        let _ = self.shared.refresh.write(1);
+    }
+}

@@ -1,0 +1,137 @@
+//! The balloon as its transport sees it: features, queues, configuration, and who holds what while it runs.
+
+use std::io;
+use std::sync::Arc;
+
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::config;
+use super::control::{BalloonControl, Shared};
+use super::host::BalloonHost;
+use super::state::State;
+use super::worker::{BalloonWorker, Queues};
+use crate::interrupt::MsiMessage;
+use crate::virtio::{Activation, ActivationError, GuestMemoryHandle, VirtioDevice, Worker, WorkerQueue};
+
+/// Feature bits (virtio 1.3, 5.5.3).
+const VIRTIO_BALLOON_F_STATS_VQ: u32 = 1;
+const VIRTIO_BALLOON_F_DEFLATE_ON_OOM: u32 = 2;
+const VIRTIO_BALLOON_F_REPORTING: u32 = 5;
+
+const NAME: &str = "balloon";
+const DEVICE_ID: u16 = 5;
+/// Base class and subclass "other", as QEMU has it: there is no class for it.
+const PCI_CLASS: u32 = 0x00_FF_00;
+/// Linux has one buffer in flight on each queue, but for reporting.
+const QUEUE_SIZE: u16 = 128;
+
+/// What a balloon offers beside inflating and deflating. Linux has room for one device with each: the second that
+/// offers reporting fails its whole probe.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BalloonOptions {
+    /// APIC IDs of the vnode's CPUs.
+    pub apic_ids: Vec<u32>,
+    /// Asks the guest for its figures.
+    pub statistics: bool,
+    /// Has the guest report free pages.
+    pub reporting: bool,
+}
+
+/// A balloon.
+pub struct Balloon {
+    shared: Arc<Shared>,
+    host: Arc<dyn BalloonHost>,
+    options: BalloonOptions,
+}
+
+impl Balloon {
+    /// A balloon without a driver.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn new(options: BalloonOptions, host: Arc<dyn BalloonHost>) -> io::Result<Self> {
+        let refresh = EventFd::new(EFD_NONBLOCK)?;
+        let shared = Arc::new(Shared::new(State::new(options.apic_ids.clone()), refresh));
+        Ok(Self { shared, host, options })
+    }
+
+    /// The controller's hold on it, to keep when the device is handed to its transport.
+    #[must_use]
+    pub fn control(&self) -> BalloonControl {
+        BalloonControl { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn device_id(&self) -> u16 {
+        DEVICE_ID
+    }
+
+    fn pci_class(&self) -> u32 {
+        PCI_CLASS
+    }
+
+    fn features(&self) -> u64 {
+        let mut features = 1 << VIRTIO_BALLOON_F_DEFLATE_ON_OOM;
+        if self.options.statistics {
+            features |= 1 << VIRTIO_BALLOON_F_STATS_VQ;
+        }
+        if self.options.reporting {
+            features |= 1 << VIRTIO_BALLOON_F_REPORTING;
+        }
+        features
+    }
+
+    fn queue_sizes(&self) -> Vec<u16> {
+        let queues = 2 + usize::from(self.options.statistics) + usize::from(self.options.reporting);
+        vec![QUEUE_SIZE; queues]
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let (asked, actual) = self.shared.state().config();
+        config::read(asked, actual, offset, data);
+    }
+
+    fn write_config(&mut self, offset: u64, data: &[u8]) {
+        let mut state = self.shared.state();
+        let actual = config::written(state.config().1, offset, data);
+        state.set_actual(actual);
+    }
+
+    fn config_generation(&self) -> u32 {
+        self.shared.state().generation
+    }
+
+    fn activate(&mut self, activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
+        let (features, interrupt) = (activation.features, Arc::clone(&activation.interrupt));
+        let mut all = WorkerQueue::all(activation).into_iter().peekable();
+        let mut next = |index| {
+            let queue = all.next_if(|queue| queue.index() == index);
+            queue.ok_or(ActivationError::QueueMissing { device: NAME, index })
+        };
+        // Linux numbers its queues over the features that it took, without gaps.
+        let (inflate, deflate) = (next(0)?, next(1)?);
+        let has = |feature: u32| features & (1 << feature) != 0;
+        let statistics = has(VIRTIO_BALLOON_F_STATS_VQ).then(|| next(2)).transpose()?;
+        let index = 2 + u16::from(statistics.is_some());
+        let reporting = has(VIRTIO_BALLOON_F_REPORTING).then(|| next(index)).transpose()?;
+        self.shared.state().begin();
+        self.shared.connect(Some(interrupt));
+        let queues = Queues { inflate, deflate, statistics, reporting };
+        Ok(Box::new(BalloonWorker::new(queues, Arc::clone(&self.shared), Arc::clone(&self.host))))
+    }
+
+    fn config_message_changed(&mut self, message: Option<MsiMessage>) {
+        self.shared.steer(message);
+    }
+
+    fn reset(&mut self, _: Option<Box<dyn Worker>>) {
+        self.shared.connect(None);
+        self.shared.state().end();
+        self.host.forget();
+    }
+}

@@ -1,0 +1,83 @@
+//! What a balloon counts and how it stands, for the controller and for people. Nothing here changes anything.
+
+use super::stats::GuestStats;
+
+/// Whether the guest will take the pages from the vnode: Linux allocates them on the CPU that the configuration
+/// interrupt goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Steering {
+    /// There is no interrupt yet, or the guest has it masked.
+    NoInterrupt,
+    /// It goes to a CPU of the vnode.
+    OnNode,
+    /// It goes to another CPU, whose APIC ID this is: pages would come from there.
+    OffNode(u32),
+    /// The message names no single APIC ID (logical destination, or remapped).
+    Unknown,
+}
+
+/// Counts since the VM started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BalloonFigures {
+    /// Arrays of pages to take.
+    pub inflate_arrays: u64,
+    /// Arrays of pages to give back.
+    pub deflate_arrays: u64,
+    /// Pages whose memory was let go.
+    pub taken: u64,
+    /// Pages that the guest took back.
+    pub given: u64,
+    /// Pages of other vnodes that came.
+    pub off_node: u64,
+    /// Times that `exact` turned the driver round.
+    pub rollbacks: u64,
+    /// Pages that moved inside of the guest while they were out.
+    pub migrations: u64,
+    /// Pages given back from beneath others in an array.
+    pub out_of_order: u64,
+    /// Numbers that are no memory.
+    pub outside: u64,
+    /// Pages that were out already.
+    pub duplicates: u64,
+    /// Pages given back that were not out.
+    pub unknown: u64,
+    /// Pages that came although none were asked for.
+    pub unasked: u64,
+    /// Pages given back although none were to be: deflated on OOM, or a driver that goes.
+    pub drained: u64,
+    /// Arrays with more pages than are looked at, or no whole number of them.
+    pub malformed: u64,
+    /// Writes to configuration that is not the driver's.
+    pub ignored_writes: u64,
+    /// Pages reported free.
+    pub reported: u64,
+}
+
+/// How a balloon stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BalloonView {
+    /// Counts the drivers that came: everything below begins anew with each.
+    pub epoch: u64,
+    /// A driver runs and can be interrupted.
+    pub ready: bool,
+    /// Where the guest will take pages from.
+    pub steering: Steering,
+    /// Signs of life of the driver: arrays, and writes of `actual`, which Linux does after each round of work.
+    pub heard: u64,
+    /// Pages that the driver is asked to give (`num_pages`).
+    pub asked: u32,
+    /// Pages that the driver says it gave (`actual`).
+    pub actual: u32,
+    /// Pages that are out, on this vnode and others.
+    pub held: u32,
+    /// Those of other vnodes.
+    pub off_node: u32,
+    /// Those whose memory the host has.
+    pub returned: u32,
+    /// `exact` turned the driver round at as many pages: the vnode has no more free memory.
+    pub dry: Option<u32>,
+    /// Counts.
+    pub figures: BalloonFigures,
+    /// What the guest says of itself; empty unless this device asks it.
+    pub guest: GuestStats,
+}

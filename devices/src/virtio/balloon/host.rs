@@ -1,0 +1,36 @@
+//! What the balloon asks of the host: whose a page is, and to take or give its memory. How the host does that is left
+//! to `vmm`.
+
+use super::pages::PageRun;
+
+/// Where a page of the guest lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PagePlace {
+    /// On the vnode of this balloon.
+    OnNode,
+    /// On another vnode.
+    OffNode,
+    /// Not memory.
+    Outside,
+}
+
+/// Host effects of one balloon. Called from the device's worker thread, but for [`place`](Self::place) and
+/// [`forget`](Self::forget); never by a vCPU that waits.
+pub trait BalloonHost: Send + Sync {
+    /// Where page `pfn` lies. The same for the whole life of a VM.
+    fn place(&self, pfn: u32) -> PagePlace;
+
+    /// The guest gave these pages up: their memory may go. Runs are ascending and apart. Comes before the driver
+    /// learns that its buffer was used, so nobody writes there.
+    fn take(&self, runs: &[PageRun]);
+
+    /// The guest has these pages again; they were [taken](Self::take) before.
+    fn give(&self, runs: &[PageRun]);
+
+    /// The guest says that these pages are free for now (free page reporting); it may use them at any time after the
+    /// call.
+    fn reported(&self, runs: &[PageRun]);
+
+    /// The driver is gone: every page is the guest's again.
+    fn forget(&self);
+}

@@ -1,0 +1,30 @@
+//! The balloon device (virtio 1.3, 5.5): takes pages from a guest and gives them back, and knows for each page which
+//! vnode it is of. One such device sits behind each vnode's host bridge.
+//!
+//! How much to ask for, and when, is the controller's decision in `vmm`; what becomes of the host's memory is the
+//! host's, behind [`BalloonHost`].
+
+mod config;
+mod control;
+mod device;
+mod figures;
+mod host;
+mod pages;
+mod stack;
+mod state;
+mod stats;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+pub use control::{BalloonControl, NotReady};
+pub use device::{Balloon, BalloonOptions};
+pub use figures::{BalloonFigures, BalloonView, Steering};
+pub use host::{BalloonHost, PagePlace};
+pub use pages::{PageRun, compact};
+pub use stats::GuestStats;
+pub use worker::MAX_ARRAY_PAGES;
+
+/// Bytes of a page of the balloon, whatever the guest's own are (virtio 1.3, 5.5.6).
+pub const PAGE_BYTES: u64 = 4096;

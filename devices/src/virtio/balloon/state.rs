@@ -1,0 +1,240 @@
+//! What a balloon knows and what it makes of each array of pages, without queues or threads. The order that matters is
+//! here: an array is judged before its buffer is used, so that `exact` can turn the driver round in time.
+
+use super::figures::{BalloonFigures, BalloonView, Steering};
+use super::host::{BalloonHost, PagePlace};
+use super::stack::{Removed, Stack};
+use super::stats::GuestStats;
+use crate::interrupt::MsiMessage;
+
+/// Bit 2 of a message address: the destination is logical, no APIC ID (Intel SDM volume 3, "Message Address Register
+/// Format").
+const LOGICAL: u64 = 1 << 2;
+/// Bit 4: the message is in the remappable format.
+const REMAPPABLE: u64 = 1 << 4;
+
+/// What has to be done about an array before its buffer is used.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// Pages whose memory goes to the host, or back to the guest.
+    pub pages: Vec<u32>,
+    /// The configuration changed.
+    pub interrupt: bool,
+}
+
+/// The state of one balloon.
+#[derive(Default)]
+pub(super) struct State {
+    /// APIC IDs of the vnode's CPUs.
+    apic_ids: Vec<u32>,
+    message: Option<MsiMessage>,
+    active: bool,
+    epoch: u64,
+    exact: bool,
+    heard: u64,
+    asked: u32,
+    /// The most that was asked for since the driver's last array: it may act on an older value.
+    asked_most: u32,
+    actual: u32,
+    stack: Stack,
+    off_node: u32,
+    /// Pages on top of the stack whose memory was not taken, since they are to go back at once.
+    kept: u32,
+    dry: Option<u32>,
+    pub generation: u32,
+    pub figures: BalloonFigures,
+    pub guest: GuestStats,
+}
+
+impl State {
+    pub fn new(apic_ids: Vec<u32>) -> Self {
+        Self { apic_ids, ..Self::default() }
+    }
+
+    /// `num_pages` and `actual`.
+    pub fn config(&self) -> (u32, u32) {
+        (self.asked, self.actual)
+    }
+
+    pub fn set_actual(&mut self, actual: Option<u32>) {
+        match actual {
+            Some(actual) => {
+                self.actual = actual;
+                self.heard += 1;
+            }
+            None => self.figures.ignored_writes += 1,
+        }
+    }
+
+    pub fn steering(&self) -> Steering {
+        match self.message {
+            None => Steering::NoInterrupt,
+            Some(message) if message.address & (LOGICAL | REMAPPABLE) != 0 => Steering::Unknown,
+            Some(message) if self.apic_ids.contains(&message.destination()) => Steering::OnNode,
+            Some(message) => Steering::OffNode(message.destination()),
+        }
+    }
+
+    pub fn ready(&self) -> bool {
+        self.active && self.message.is_some()
+    }
+
+    /// The interrupt goes elsewhere now. Away from the vnode: what is not yet taken is not taken. True if the driver
+    /// has to be told.
+    pub fn steer(&mut self, message: Option<MsiMessage>) -> bool {
+        self.message = message;
+        matches!(self.steering(), Steering::OffNode(_)) && self.active && self.lower(self.stack.len())
+    }
+
+    /// A driver came.
+    pub fn begin(&mut self) {
+        self.clear();
+        self.epoch += 1;
+        self.active = true;
+    }
+
+    /// The driver is gone, and with it all that it gave.
+    pub fn end(&mut self) {
+        self.clear();
+    }
+
+    fn clear(&mut self) {
+        let Self { apic_ids, message, epoch, figures, generation, .. } = std::mem::take(self);
+        *self = Self { apic_ids, message, epoch, figures, generation, ..Self::default() };
+    }
+
+    /// Asks for as many pages. The caller has seen that this may be asked.
+    pub fn ask(&mut self, pages: u32, exact: bool) {
+        self.asked_most = self.asked_most.max(self.asked).max(pages);
+        self.asked = pages;
+        self.exact = exact;
+        self.dry = None;
+        self.generation = self.generation.wrapping_add(1);
+    }
+
+    /// Pages that the guest gives.
+    pub fn inflate(&mut self, pfns: &[u32], host: &dyn BalloonHost) -> Verdict {
+        self.figures.inflate_arrays += 1;
+        self.heard += 1;
+        let before = self.stack.len();
+        // A driver that has given all it was asked for and gives one more is moving a page (compaction): the old one
+        // comes back next.
+        let moving = pfns.len() == 1 && before >= self.asked;
+        if !moving && before >= self.asked_most {
+            self.figures.unasked += count(pfns.len());
+        }
+        self.asked_most = self.asked;
+        let (mut new, mut first_off) = (Vec::with_capacity(pfns.len()), None);
+        for pfn in pfns.iter().copied() {
+            let place = host.place(pfn);
+            if place == PagePlace::Outside {
+                self.figures.outside += 1;
+                continue;
+            }
+            if !self.stack.push(pfn) {
+                self.figures.duplicates += 1;
+                continue;
+            }
+            if place == PagePlace::OffNode {
+                self.off_node += 1;
+                self.figures.off_node += 1;
+                first_off.get_or_insert(new.len());
+            }
+            new.push(pfn);
+        }
+        let rollback = first_off.filter(|_| self.exact && !moving);
+        let mut interrupt = false;
+        if let Some(first_off) = rollback {
+            // What lies above goes back with it: the driver knows no other order.
+            interrupt = self.roll_back(before.saturating_add(small(first_off)));
+            self.kept = self.kept.saturating_add(small(new.len() - first_off));
+            new.truncate(first_off);
+        }
+        self.figures.taken += count(new.len());
+        Verdict { pages: new, interrupt }
+    }
+
+    /// Pages that the guest takes back.
+    pub fn deflate(&mut self, pfns: &[u32], host: &dyn BalloonHost) -> Verdict {
+        self.figures.deflate_arrays += 1;
+        self.heard += 1;
+        let (mut back, mut migrated, mut drained) = (Vec::with_capacity(pfns.len()), false, 0);
+        for pfn in pfns.iter().copied() {
+            let unasked = self.stack.len() <= self.asked;
+            match self.stack.remove(pfn) {
+                Removed::Absent => {
+                    self.figures.unknown += 1;
+                    continue;
+                }
+                Removed::Deeper if pfns.len() == 1 => {
+                    self.figures.migrations += 1;
+                    migrated = true;
+                }
+                Removed::Deeper => self.figures.out_of_order += 1,
+                Removed::Top if unasked => drained += 1,
+                Removed::Top => {}
+            }
+            self.figures.given += 1;
+            if host.place(pfn) == PagePlace::OffNode {
+                self.off_node -= 1;
+            }
+            if self.kept > 0 && !migrated {
+                self.kept -= 1;
+            } else {
+                back.push(pfn);
+            }
+        }
+        self.figures.drained += drained;
+        // The page that came in a migration's place is on top; if it is another vnode's it goes back too.
+        let off = if migrated && self.exact { self.off_node_on_top(host) } else { 0 };
+        let interrupt = off > 0 && self.roll_back(self.stack.len() - off);
+        Verdict { pages: back, interrupt }
+    }
+
+    fn off_node_on_top(&self, host: &dyn BalloonHost) -> u32 {
+        small(self.stack.downwards().take_while(|pfn| host.place(*pfn) == PagePlace::OffNode).count())
+    }
+
+    /// Turns the driver round at `pages`.
+    fn roll_back(&mut self, pages: u32) -> bool {
+        self.figures.rollbacks += 1;
+        self.dry = Some(pages);
+        self.lower(pages)
+    }
+
+    fn lower(&mut self, pages: u32) -> bool {
+        if pages >= self.asked {
+            return false;
+        }
+        self.asked_most = self.asked_most.max(self.asked);
+        self.asked = pages;
+        self.generation = self.generation.wrapping_add(1);
+        true
+    }
+
+    pub fn view(&self) -> BalloonView {
+        let held = self.stack.len();
+        BalloonView {
+            epoch: self.epoch,
+            ready: self.ready(),
+            steering: self.steering(),
+            heard: self.heard,
+            asked: self.asked,
+            actual: self.actual,
+            held,
+            off_node: self.off_node,
+            returned: held.saturating_sub(self.kept),
+            dry: self.dry,
+            figures: self.figures,
+            guest: self.guest.clone(),
+        }
+    }
+}
+
+fn small(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn count(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}

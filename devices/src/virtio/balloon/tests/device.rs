@@ -1,0 +1,224 @@
+//! The device as its transport and its driver see it: features, queue numbers, configuration, and the order in which
+//! things happen.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::support::{Asked, TestHost, message, run};
+use crate::interrupt::InterruptError;
+use crate::virtio::balloon::{Balloon, BalloonControl, BalloonHost, BalloonOptions, NotReady};
+use crate::virtio::test_driver::{BUFFERS, TestInterrupt, TestMemory, TestQueue, activation, memory};
+use crate::virtio::{ActivationError, VirtioDevice, VirtioInterrupt, Worker};
+
+const STATS: u64 = 1 << 1;
+const REPORTING: u64 = 1 << 5;
+
+pub struct Bench {
+    pub memory: TestMemory,
+    pub host: Arc<TestHost>,
+    pub device: Balloon,
+    pub control: BalloonControl,
+    pub interrupt: Arc<TestInterrupt>,
+    pub queues: Vec<TestQueue>,
+    pub worker: Option<Box<dyn Worker>>,
+}
+
+fn as_device(balloon: &mut Balloon) -> &mut dyn VirtioDevice<TestMemory> {
+    balloon
+}
+
+pub fn bench(options: BalloonOptions, queues: u16, features: u64) -> Bench {
+    let (memory, host) = (memory(), TestHost::new());
+    let mut device = Balloon::new(options, Arc::clone(&host) as Arc<dyn BalloonHost>).unwrap();
+    let queues: Vec<TestQueue> = (0..queues).map(|index| TestQueue::new(&memory, index, 16)).collect();
+    let interrupt = Arc::new(TestInterrupt::default());
+    as_device(&mut device).config_message_changed(message(2));
+    let all: Vec<&TestQueue> = queues.iter().collect();
+    let worker = device.activate(activation(&memory, features, &all, &interrupt)).unwrap();
+    Bench { memory, host, control: device.control(), device, interrupt, queues, worker: Some(worker) }
+}
+
+pub fn plain() -> Bench {
+    bench(BalloonOptions { apic_ids: vec![2], ..BalloonOptions::default() }, 2, 0)
+}
+
+impl Bench {
+    /// An array of pages on queue `index`; true when the device used it.
+    pub fn array(&mut self, index: u16, pfns: &[u32]) -> bool {
+        let bytes: Vec<u8> = pfns.iter().flat_map(|pfn| pfn.to_le_bytes()).collect();
+        self.memory.write_slice(&bytes, GuestAddress(BUFFERS)).unwrap();
+        self.buffer(index, u32::try_from(bytes.len()).unwrap(), false)
+    }
+
+    pub fn buffer(&mut self, index: u16, length: u32, writable: bool) -> bool {
+        let queue = &mut self.queues[usize::from(index)];
+        queue.add(&[(BUFFERS, length, writable)]).unwrap();
+        queue.kick();
+        self.worker.as_mut().unwrap().ready(u32::from(index));
+        self.queues[usize::from(index)].used().is_some()
+    }
+
+    fn config(&mut self) -> [u8; 12] {
+        let mut data = [0xFF; 12];
+        as_device(&mut self.device).read_config(0, &mut data);
+        data
+    }
+}
+
+#[test]
+fn only_what_was_asked_for_is_offered() {
+    let host = TestHost::new();
+    let offer = |statistics, reporting| {
+        let options = BalloonOptions { apic_ids: Vec::new(), statistics, reporting };
+        let mut device = Balloon::new(options, Arc::clone(&host) as _).unwrap();
+        let device = as_device(&mut device);
+        (device.device_id(), device.features(), device.queue_sizes())
+    };
+    assert_eq!(offer(false, false), (5, 1 << 2, vec![128; 2]));
+    assert_eq!(offer(true, false), (5, 1 << 2 | STATS, vec![128; 3]));
+    assert_eq!(offer(true, true), (5, 1 << 2 | STATS | REPORTING, vec![128; 4]));
+}
+
+#[test]
+fn the_driver_reads_its_target_and_writes_only_what_it_gave() {
+    let mut bench = plain();
+    bench.control.ask(0x1_2345, false).unwrap();
+    as_device(&mut bench.device).write_config(0, &[9, 9, 9, 9]);
+    as_device(&mut bench.device).write_config(4, &7_u32.to_le_bytes());
+    as_device(&mut bench.device).write_config(6, &[1]);
+    as_device(&mut bench.device).write_config(7, &[1, 1]);
+    as_device(&mut bench.device).write_config(u64::MAX, &[1]);
+    assert_eq!(bench.config(), [0x45, 0x23, 1, 0, 7, 0, 1, 0, 0, 0, 0, 0]);
+    let view = bench.control.view();
+    assert_eq!((view.actual, view.figures.ignored_writes), (0x1_0007, 3));
+}
+
+#[test]
+fn nothing_is_asked_before_the_driver_can_be_interrupted_on_the_vnode() {
+    let host = TestHost::new();
+    let options = BalloonOptions { apic_ids: vec![2], ..BalloonOptions::default() };
+    let mut device = Balloon::new(options, host as _).unwrap();
+    let control = device.control();
+    assert_eq!(control.ask(1, true), Err(NotReady::NoDriver));
+    as_device(&mut device).config_message_changed(message(2));
+    assert_eq!(control.ask(1, true), Err(NotReady::NoDriver));
+    let mut bench = plain();
+    as_device(&mut bench.device).config_message_changed(message(7));
+    assert_eq!(bench.control.ask(1, false), Err(NotReady::OffNode(7)));
+    assert_eq!(bench.control.ask(0, false), Ok(()));
+    as_device(&mut bench.device).config_message_changed(None);
+    assert_eq!(bench.control.ask(1, false), Err(NotReady::NoDriver));
+    as_device(&mut bench.device).config_message_changed(message(2));
+    assert_eq!(bench.control.ask(1, false), Ok(()));
+}
+
+#[test]
+fn each_change_of_the_target_is_followed_by_an_interrupt_even_if_it_is_the_same() {
+    let bench = plain();
+    for _ in 0..3 {
+        bench.control.ask(100, true).unwrap();
+    }
+    assert_eq!(bench.interrupt.config.load(std::sync::atomic::Ordering::Relaxed), 3);
+}
+
+#[test]
+fn pages_are_taken_as_runs_and_given_back() {
+    let mut bench = plain();
+    bench.control.ask(6, true).unwrap();
+    assert!(bench.array(0, &[7, 6, 5, 30, 2]));
+    assert!(bench.array(1, &[2, 30]));
+    let taken = Asked::Take(vec![run(2, 1), run(5, 3), run(30, 1)]);
+    assert_eq!(bench.host.asked(), [taken, Asked::Give(vec![run(2, 1), run(30, 1)])]);
+    assert_eq!(bench.interrupt.take(), [0, 1]);
+}
+
+/// Notes in one list what the driver is told.
+struct Order(Arc<Mutex<Vec<&'static str>>>);
+
+impl VirtioInterrupt for Order {
+    fn queue_used(&self, _: u16) -> Result<(), InterruptError> {
+        self.0.lock().unwrap().push("used");
+        Ok(())
+    }
+
+    fn config_changed(&self) -> Result<(), InterruptError> {
+        self.0.lock().unwrap().push("config");
+        Ok(())
+    }
+
+    fn queue_call(&self, _: u16) -> Option<EventFd> {
+        None
+    }
+}
+
+#[test]
+fn the_driver_is_told_to_turn_round_before_its_array_is_used() {
+    let mut bench = plain();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let all: Vec<&TestQueue> = bench.queues.iter().collect();
+    let mut again = activation(&bench.memory, 0, &all, &bench.interrupt);
+    again.interrupt = Arc::new(Order(Arc::clone(&order)));
+    bench.worker = Some(bench.device.activate(again).unwrap());
+    bench.control.ask(100, true).unwrap();
+    assert!(bench.array(0, &[1000, 5]));
+    assert_eq!(*order.lock().unwrap(), ["config", "config", "used"]);
+    assert_eq!(bench.host.asked(), []);
+    assert_eq!(bench.config()[..4], [0; 4]);
+}
+
+#[test]
+fn reporting_without_statistics_is_queue_2() {
+    let options = BalloonOptions { apic_ids: vec![2], statistics: true, reporting: true };
+    let mut bench = bench(options, 3, REPORTING);
+    // The worker knows it by another token than that of the queue's number.
+    bench.queues[2].add(&[(0x20_1000, 0x20_0000, true), (0x40_0800, 0x1000, true)]).unwrap();
+    bench.queues[2].kick();
+    bench.worker.as_mut().unwrap().ready(3);
+    assert!(bench.queues[2].used().is_some());
+    assert_eq!(bench.host.asked(), [Asked::Reported(vec![run(0x201, 0x200)])]);
+    assert_eq!(bench.control.view().figures.reported, 0x200);
+}
+
+#[test]
+fn the_guests_figures_are_asked_by_using_its_buffer() {
+    let options = BalloonOptions { apic_ids: vec![2], statistics: true, reporting: false };
+    let mut bench = bench(options, 3, STATS);
+    let mut data = Vec::new();
+    for (tag, value) in [(4_u16, 1_000_u64), (10, 3), (99, 5)] {
+        data.extend(tag.to_le_bytes());
+        data.extend(value.to_le_bytes());
+    }
+    bench.memory.write_slice(&data, GuestAddress(BUFFERS)).unwrap();
+    assert!(!bench.buffer(2, 30, false));
+    let guest = bench.control.view().guest;
+    assert_eq!(guest.values, BTreeMap::from([(4, 1_000), (10, 3), (99, 5)]));
+    assert_eq!(guest.named().collect::<Vec<_>>(), [("free-memory", 1_000), ("oom-kills", 3)]);
+    bench.control.refresh();
+    bench.worker.as_mut().unwrap().ready(4);
+    assert!(bench.queues[2].used().is_some());
+}
+
+#[test]
+fn a_reset_gives_every_page_back_to_the_guest() {
+    let mut bench = plain();
+    bench.control.ask(3, true).unwrap();
+    bench.array(0, &[3, 2, 1]);
+    let worker = bench.worker.take();
+    as_device(&mut bench.device).reset(worker);
+    assert_eq!(bench.host.asked().last(), Some(&Asked::Forget));
+    let view = bench.control.view();
+    assert_eq!((view.ready, view.asked, view.held), (false, 0, 0));
+    assert_eq!(bench.control.ask(1, true), Err(NotReady::NoDriver));
+}
+
+#[test]
+fn a_driver_without_both_queues_is_refused() {
+    let (memory, host) = (memory(), TestHost::new());
+    let mut device = Balloon::new(BalloonOptions::default(), host as _).unwrap();
+    let queue = TestQueue::new(&memory, 0, 16);
+    let refused = device.activate(activation(&memory, 0, &[&queue], &Arc::default()));
+    assert!(matches!(refused, Err(ActivationError::QueueMissing { index: 1, .. })));
+}

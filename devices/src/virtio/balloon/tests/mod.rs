@@ -1,0 +1,7 @@
+//! Tests of the balloon: what is known of its pages, and what a driver sees of it.
+
+mod device;
+mod hostile;
+mod pages;
+mod state;
+mod support;

@@ -1,0 +1,132 @@
+//! What is made of each array: where `exact` turns the driver round, and which pages stay with the guest.
+
+use super::support::{TestHost, message};
+use crate::interrupt::MsiMessage;
+use crate::virtio::balloon::Steering;
+use crate::virtio::balloon::state::{State, Verdict};
+
+fn state(pages: u32, exact: bool) -> State {
+    let mut state = State::new(vec![2, 3]);
+    state.begin();
+    state.steer(message(3));
+    state.ask(pages, exact);
+    state
+}
+
+fn verdict(pages: impl IntoIterator<Item = u32>, interrupt: bool) -> Verdict {
+    Verdict { pages: pages.into_iter().collect(), interrupt }
+}
+
+#[test]
+fn exact_turns_the_driver_round_at_the_first_page_of_another_vnode() {
+    let (mut state, host) = (state(500, true), TestHost::default());
+    assert_eq!(state.inflate(&[3, 2, 1, 0], &host), verdict([3, 2, 1, 0], false));
+    // Two good pages, one of another vnode, and good ones above it, which go back too.
+    let array = [11, 10, 1000, 9, 8];
+    assert_eq!(state.inflate(&array, &host), verdict([11, 10], true));
+    let view = state.view();
+    assert_eq!((view.asked, view.held, view.off_node, view.returned, view.dry), (6, 9, 1, 6, Some(6)));
+    assert_eq!(state.deflate(&[8, 9, 1000], &host), verdict([], false));
+    let view = state.view();
+    assert_eq!((view.asked, view.held, view.off_node, view.returned), (6, 6, 0, 6));
+    assert_eq!((view.figures.rollbacks, view.figures.drained, view.figures.off_node), (1, 0, 1));
+    assert_eq!(state.deflate(&[10], &host).pages, [10]);
+}
+
+#[test]
+fn best_effort_keeps_pages_of_other_vnodes_and_counts_them() {
+    let (mut state, host) = (state(500, false), TestHost::default());
+    assert_eq!(state.inflate(&[1001, 1000, 9], &host), verdict([1001, 1000, 9], false));
+    let view = state.view();
+    assert_eq!((view.asked, view.held, view.off_node, view.dry), (500, 3, 2, None));
+}
+
+#[test]
+fn asking_again_forgets_that_the_vnode_was_dry() {
+    let (mut state, host) = (state(500, true), TestHost::default());
+    assert_eq!(state.inflate(&[1000, 1], &host), verdict([], true));
+    assert_eq!(state.view().dry, Some(0));
+    state.ask(200, true);
+    assert_eq!((state.view().dry, state.view().asked), (None, 200));
+}
+
+#[test]
+fn a_page_that_moves_is_dropped_from_beneath_and_comes_back_on_top() {
+    let (mut state, host) = (state(3, true), TestHost::default());
+    state.inflate(&[3, 2, 1], &host);
+    assert_eq!(state.inflate(&[40], &host), verdict([40], false));
+    assert_eq!(state.deflate(&[3], &host), verdict([3], false));
+    let view = state.view();
+    assert_eq!((view.held, view.figures.migrations, view.figures.unasked), (3, 1, 0));
+    assert_eq!(state.deflate(&[40], &host).pages, [40]);
+    assert_eq!(state.view().figures.out_of_order, 0);
+}
+
+#[test]
+fn exact_gives_back_a_page_that_moved_to_another_vnode() {
+    let (mut state, host) = (state(3, true), TestHost::default());
+    state.inflate(&[3, 2, 1], &host);
+    assert_eq!(state.inflate(&[1000], &host), verdict([1000], false));
+    assert_eq!(state.deflate(&[2], &host), verdict([2], true));
+    assert_eq!((state.view().asked, state.view().held, state.view().off_node), (2, 3, 1));
+    assert_eq!(state.deflate(&[1000], &host), verdict([1000], false));
+    assert_eq!((state.view().held, state.view().off_node), (2, 0));
+}
+
+#[test]
+fn numbers_outside_twice_or_unknown_are_answered_and_counted() {
+    let (mut state, host) = (state(500, true), TestHost::default());
+    assert_eq!(state.inflate(&[1, 5000, 1, u32::MAX, 2], &host), verdict([1, 2], false));
+    assert_eq!(state.inflate(&[2, 3], &host), verdict([3], false));
+    assert_eq!(state.deflate(&[77, 3, 5000], &host), verdict([3], false));
+    let figures = state.view().figures;
+    assert_eq!((figures.outside, figures.duplicates, figures.unknown, figures.taken), (2, 2, 2, 3));
+}
+
+#[test]
+fn pages_that_nobody_asked_for_are_counted_but_not_one_array_that_was_under_way() {
+    let (mut state, host) = (state(500, false), TestHost::default());
+    state.inflate(&[1, 2], &host);
+    state.ask(2, false);
+    // The driver read its target before it was lowered.
+    state.inflate(&[3, 4], &host);
+    assert_eq!(state.view().figures.unasked, 0);
+    state.inflate(&[5, 6], &host);
+    assert_eq!(state.view().figures.unasked, 2);
+}
+
+#[test]
+fn what_the_guest_takes_back_unasked_is_counted_as_drained() {
+    let (mut state, host) = (state(4, false), TestHost::default());
+    state.inflate(&[4, 3, 2, 1], &host);
+    state.deflate(&[1, 2], &host);
+    assert_eq!((state.view().figures.drained, state.view().held, state.view().asked), (2, 2, 4));
+}
+
+#[test]
+fn steering_follows_the_message_and_leaving_the_vnode_stops_the_rest() {
+    let (mut state, host) = (state(500, true), TestHost::default());
+    state.inflate(&[2, 1], &host);
+    assert_eq!(state.steering(), Steering::OnNode);
+    // Masked for a moment while Linux changes the entry.
+    assert!(!state.steer(None));
+    assert_eq!((state.steering(), state.ready(), state.view().asked), (Steering::NoInterrupt, false, 500));
+    assert!(state.steer(message(4)));
+    assert_eq!((state.steering(), state.view().asked), (Steering::OffNode(4), 2));
+    assert!(!state.steer(message(2)));
+    let logical = MsiMessage { address: 0xFEE0_3004, data: 0 };
+    state.steer(Some(logical));
+    assert_eq!(state.steering(), Steering::Unknown);
+}
+
+#[test]
+fn a_driver_that_goes_leaves_nothing_and_the_next_begins_at_nothing() {
+    let (mut state, host) = (state(500, true), TestHost::default());
+    state.inflate(&[2, 1], &host);
+    state.end();
+    assert!(!state.ready());
+    state.begin();
+    let view = state.view();
+    assert_eq!((view.epoch, view.ready, view.asked, view.held, view.dry), (2, true, 0, 0, None));
+    assert_eq!(view.figures.taken, 2);
+}

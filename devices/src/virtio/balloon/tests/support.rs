@@ -1,0 +1,69 @@
+//! A host that remembers what it was asked, for pages 0 to 999 on the vnode and 1000 to 1999 on another.
+
+use std::sync::{Arc, Mutex};
+
+use crate::interrupt::MsiMessage;
+use crate::virtio::balloon::{BalloonHost, PagePlace, PageRun};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    Take(Vec<PageRun>),
+    Give(Vec<PageRun>),
+    Reported(Vec<PageRun>),
+    Forget,
+}
+
+#[derive(Default)]
+pub struct TestHost {
+    asked: Mutex<Vec<Asked>>,
+}
+
+impl TestHost {
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// What was asked since the last time.
+    pub fn asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+
+    fn note(&self, asked: Asked) {
+        self.asked.lock().unwrap().push(asked);
+    }
+}
+
+impl BalloonHost for TestHost {
+    fn place(&self, pfn: u32) -> PagePlace {
+        match pfn {
+            0..1000 => PagePlace::OnNode,
+            1000..2000 => PagePlace::OffNode,
+            _ => PagePlace::Outside,
+        }
+    }
+
+    fn take(&self, runs: &[PageRun]) {
+        self.note(Asked::Take(runs.to_vec()));
+    }
+
+    fn give(&self, runs: &[PageRun]) {
+        self.note(Asked::Give(runs.to_vec()));
+    }
+
+    fn reported(&self, runs: &[PageRun]) {
+        self.note(Asked::Reported(runs.to_vec()));
+    }
+
+    fn forget(&self) {
+        self.note(Asked::Forget);
+    }
+}
+
+/// A message to a CPU by its APIC ID.
+pub fn message(apic_id: u64) -> Option<MsiMessage> {
+    Some(MsiMessage { address: 0xFEE0_0000 | apic_id << 12, data: 0x41 })
+}
+
+pub fn run(first: u32, count: u32) -> PageRun {
+    PageRun { first, count }
+}

@@ -1,0 +1,186 @@
+//! The running half of a balloon: takes arrays of page numbers off the queues, has the state judge them and the host
+//! act, and only then uses their buffers.
+
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use super::PAGE_BYTES;
+use super::control::Shared;
+use super::host::BalloonHost;
+use super::pages::{PageRun, compact};
+use super::stats::{GuestStats, MAX_BYTES};
+use crate::virtio::{Chain, GuestMemoryHandle, Interest, Source, Worker, WorkerQueue};
+
+/// Most pages of one array that are looked at; Linux has 256. The others are answered and counted, and stay the
+/// guest's.
+pub const MAX_ARRAY_PAGES: usize = 16 << 10;
+/// Arrays taken from a queue before the others get their turn.
+const ROUND: u16 = 64;
+const PFN_BYTES: usize = 4;
+
+const INFLATE: u32 = 0;
+const DEFLATE: u32 = 1;
+const STATISTICS: u32 = 2;
+const REPORTING: u32 = 3;
+const REFRESH: u32 = 4;
+
+/// The queues of a balloon.
+pub(super) struct Queues<M> {
+    pub inflate: WorkerQueue<M>,
+    pub deflate: WorkerQueue<M>,
+    pub statistics: Option<WorkerQueue<M>>,
+    pub reporting: Option<WorkerQueue<M>>,
+}
+
+pub(super) struct BalloonWorker<M> {
+    queues: Queues<M>,
+    /// The driver's buffer for its figures: used when new ones are wanted (virtio 1.3, 5.5.6.3).
+    waiting: Option<Chain>,
+    shared: Arc<Shared>,
+    host: Arc<dyn BalloonHost>,
+}
+
+impl<M: GuestMemoryHandle> BalloonWorker<M> {
+    pub fn new(queues: Queues<M>, shared: Arc<Shared>, host: Arc<dyn BalloonHost>) -> Self {
+        Self { queues, waiting: None, shared, host }
+    }
+
+    fn inflate(&mut self) {
+        let queue = &mut self.queues.inflate;
+        queue.begin_with(ROUND);
+        while let Some(chain) = queue.pop() {
+            let pfns = read_array(queue, &chain, &self.shared);
+            let mut verdict = self.shared.state().inflate(&pfns, &*self.host);
+            if verdict.interrupt {
+                // Before the buffer is used: the next that the driver does is to turn round.
+                self.shared.tell();
+            }
+            let runs = compact(&mut verdict.pages);
+            if !runs.is_empty() {
+                self.host.take(&runs);
+            }
+            queue.used(chain, 0);
+            queue.signal();
+        }
+    }
+
+    fn deflate(&mut self) {
+        let queue = &mut self.queues.deflate;
+        queue.begin_with(ROUND);
+        while let Some(chain) = queue.pop() {
+            let pfns = read_array(queue, &chain, &self.shared);
+            let mut verdict = self.shared.state().deflate(&pfns, &*self.host);
+            if verdict.interrupt {
+                self.shared.tell();
+            }
+            let runs = compact(&mut verdict.pages);
+            if !runs.is_empty() {
+                self.host.give(&runs);
+            }
+            queue.used(chain, 0);
+            queue.signal();
+        }
+    }
+
+    fn statistics(&mut self) {
+        let Some(queue) = &mut self.queues.statistics else { return };
+        queue.begin_with(ROUND);
+        while let Some(chain) = queue.pop() {
+            let mut bytes = [0; MAX_BYTES];
+            let read = chain.read(&*queue.memory(), 0, &mut bytes);
+            self.shared.state().guest = GuestStats::parse(bytes.get(..read).unwrap_or_default());
+            // A driver has one buffer here; another one takes its place.
+            if let Some(chain) = self.waiting.replace(chain) {
+                queue.used(chain, 0);
+            }
+        }
+        queue.signal();
+    }
+
+    fn refresh(&mut self) {
+        let _ = self.shared.refresh.read();
+        let Some(queue) = &mut self.queues.statistics else { return };
+        if let Some(chain) = self.waiting.take() {
+            queue.used(chain, 0);
+            queue.signal();
+        }
+    }
+
+    fn reporting(&mut self) {
+        let Some(queue) = &mut self.queues.reporting else { return };
+        queue.begin_with(ROUND);
+        while let Some(chain) = queue.pop() {
+            // What is written is lost, so only what the driver lends for writing counts.
+            let runs: Vec<PageRun> = chain
+                .writable()
+                .iter()
+                .filter_map(|buffer| whole_pages(buffer.address.0, buffer.length))
+                .collect();
+            if !runs.is_empty() {
+                self.shared.state().figures.reported +=
+                    runs.iter().map(|run| u64::from(run.count)).sum::<u64>();
+                self.host.reported(&runs);
+            }
+            queue.used(chain, 0);
+            queue.signal();
+        }
+    }
+}
+
+/// The numbers of an array, as many as are looked at.
+fn read_array<M: GuestMemoryHandle>(queue: &WorkerQueue<M>, chain: &Chain, shared: &Shared) -> Vec<u32> {
+    let bytes = usize::try_from(chain.readable_bytes()).unwrap_or(usize::MAX);
+    let wanted = bytes.min(MAX_ARRAY_PAGES * PFN_BYTES);
+    if bytes != wanted || !bytes.is_multiple_of(PFN_BYTES) {
+        shared.state().figures.malformed += 1;
+    }
+    let mut data = vec![0; wanted];
+    let read = chain.read(&*queue.memory(), 0, &mut data);
+    let (numbers, _) = data.get(..read).unwrap_or_default().as_chunks::<PFN_BYTES>();
+    numbers.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect()
+}
+
+/// The pages that lie wholly in a range.
+fn whole_pages(address: u64, length: u32) -> Option<PageRun> {
+    let first = address.div_ceil(PAGE_BYTES);
+    let end = (address + u64::from(length)) / PAGE_BYTES;
+    let count = u32::try_from(end.checked_sub(first)?).ok().filter(|count| *count > 0)?;
+    Some(PageRun { first: u32::try_from(first).ok()?, count })
+}
+
+impl<M: GuestMemoryHandle> Worker for BalloonWorker<M> {
+    fn sources(&self) -> Vec<Source> {
+        let mut sources = vec![self.queues.inflate.source(INFLATE), self.queues.deflate.source(DEFLATE)];
+        if let Some(queue) = &self.queues.statistics {
+            let fd = self.shared.refresh.as_raw_fd();
+            sources.extend([
+                queue.source(STATISTICS),
+                Source { fd, token: REFRESH, interest: Interest::Readable },
+            ]);
+        }
+        sources.extend(self.queues.reporting.iter().map(|queue| queue.source(REPORTING)));
+        sources
+    }
+
+    fn start(&mut self) {
+        self.inflate();
+        self.deflate();
+        self.statistics();
+        self.reporting();
+    }
+
+    fn ready(&mut self, token: u32) -> bool {
+        match token {
+            INFLATE => self.inflate(),
+            DEFLATE => self.deflate(),
+            STATISTICS => self.statistics(),
+            REPORTING => self.reporting(),
+            _ => self.refresh(),
+        }
+        false
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {
+        self
+    }
+}
