@@ -4,8 +4,8 @@
 use super::NetError;
 use super::vhost::VhostVsock;
 use crate::sys::HostError;
-use devices::virtio::GuestMemoryHandle;
 use devices::virtio::vsock::{GuestCid, HostSockets, HostStream, KernelVsock, Vsock};
+use devices::virtio::{GuestMemoryHandle, VirtioDevice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 use nix::sys::stat::{Mode, fchmod};
@@ -195,4 +195,14 @@ pub enum SocketDevice<M> {
     Unix(Vsock<Sockets>),
     /// That the kernel serves.
     Kernel(KernelVsock<M>),
+}
+
+impl<M: GuestMemoryHandle> SocketDevice<M> {
+    /// As a transport takes it.
+    pub fn boxed(self) -> Box<dyn VirtioDevice<M>> {
+        match self {
+            Self::Unix(device) => Box::new(device),
+            Self::Kernel(device) => Box::new(device),
+        }
+    }
 }

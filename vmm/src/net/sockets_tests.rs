@@ -242,3 +242,15 @@ fn what_cannot_be_is_refused_with_a_reason() {
         assert!(matches!(SocketHost::kernel(3), Err(NetError::Host(_))));
     }
 }
+
+#[test]
+fn a_device_fits_behind_the_transport_with_the_memory_of_a_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = SocketHost::unix(CID, &dir.path().join("v.sock")).unwrap();
+    let device: Box<dyn VirtioDevice<crate::pci::GuestMemory>> = host.device().boxed();
+    assert_eq!((device.name(), device.device_id()), ("vsock", 19));
+    let interface = |interface: &super::Interface| -> Box<dyn VirtioDevice<crate::pci::GuestMemory>> {
+        Box::new(interface.device().unwrap())
+    };
+    let _ = interface;
+}

@@ -23,8 +23,9 @@ const FRAMES_PER_ROUND: usize = 64;
 const MAX_FAILURES: u32 = 16;
 /// Where the number of buffers lies in the header.
 const NUM_BUFFERS_OFFSET: usize = 10;
-/// A frame's worth is forgotten over about this many smaller ones.
-const FORGET: usize = 16;
+/// Frames after which the largest of them is no longer reckoned with, once as many more have come: between two large
+/// ones of a stream lie small ones of others.
+const FRAMES_REMEMBERED: u32 = 256;
 
 /// The receive queue of a pair.
 pub(super) struct Receive<M> {
@@ -35,12 +36,34 @@ pub(super) struct Receive<M> {
     rest: Vec<u8>,
     /// A frame that waits for room; empty if none does.
     held: Vec<u8>,
-    /// What recent frames needed, in bytes.
-    recent: usize,
+    /// What recent frames needed.
+    recent: Recent,
     /// Most chains that the driver had ready at once.
     most: u16,
     failures: u32,
     log: LogLimit,
+}
+
+/// The largest of the frames that came lately.
+#[derive(Debug, Default)]
+struct Recent {
+    now: usize,
+    before: usize,
+    frames: u32,
+}
+
+impl Recent {
+    fn largest(&self) -> usize {
+        self.now.max(self.before).max(HEADER_BYTES)
+    }
+
+    fn came(&mut self, bytes: usize) {
+        self.now = self.now.max(bytes);
+        self.frames += 1;
+        if self.frames >= FRAMES_REMEMBERED {
+            *self = Self { now: 0, before: self.now, frames: 0 };
+        }
+    }
 }
 
 enum Step {
@@ -60,7 +83,7 @@ impl<M: GuestMemoryHandle> Receive<M> {
             mergeable,
             rest: vec![0; MAX_FRAME_BYTES],
             held: Vec::new(),
-            recent: HEADER_BYTES,
+            recent: Recent::default(),
             most: 0,
             failures: 0,
             log: LogLimit::per_second(1),
@@ -116,7 +139,7 @@ impl<M: GuestMemoryHandle> Receive<M> {
         handle: &NetHandle,
     ) -> Step {
         let counts = &handle.counts;
-        let wanted = if self.mergeable { self.recent } else { 1 };
+        let wanted = if self.mergeable { self.recent.largest() } else { 1 };
         window.fill(&mut self.queue, wanted, counts);
         if window.chains.is_empty() {
             return Step::Starved;
@@ -175,7 +198,7 @@ impl<M: GuestMemoryHandle> Receive<M> {
             &u16::try_from(buffers).unwrap_or(u16::MAX).to_le_bytes(),
         );
         self.queue.used_together(window.take(buffers, bytes).into_iter());
-        self.recent = bytes.max(self.recent - self.recent / FORGET);
+        self.recent.came(bytes);
         counts.received_frames.add(1);
         counts.received_bytes.add((bytes - HEADER_BYTES) as u64);
     }

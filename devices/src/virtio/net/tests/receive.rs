@@ -147,14 +147,20 @@ fn a_large_frame_is_dropped_when_the_driver_never_has_room_for_it() {
 fn after_large_frames_the_next_one_is_not_copied() {
     let mut bench = Bench::new(bits::MRG_RXBUF);
     let mut driver = Driver::default();
-    for round in 0..4 {
-        while driver.post(&mut bench, 4000) {}
-        bench.tap(|tap| tap.incoming.push_back(frame(round, 60_000)));
-        bench.run();
-        driver.take(&mut bench);
-    }
-    assert_eq!(driver.frames, (0..4).map(|i| frame(i, 60_000)).collect::<Vec<_>>());
-    assert_eq!(bench.handle.counters().received_copied, 1);
+    let mut large_and_small = |sizes: &[usize]| {
+        for bytes in sizes {
+            while driver.post(&mut bench, 4000) {}
+            bench.tap(|tap| tap.incoming.push_back(frame(*bytes, *bytes)));
+            bench.run();
+            driver.take(&mut bench);
+            assert_eq!(driver.frames.pop(), Some(frame(*bytes, *bytes)));
+        }
+        bench.handle.counters().received_copied
+    };
+    assert_eq!(large_and_small(&[60_000, 60_000, 66, 60_000]), 1);
+    // After many small ones it is not expected any more.
+    large_and_small(&[66; 600]);
+    assert_eq!(large_and_small(&[60_000]), 2);
 }
 
 #[test]
