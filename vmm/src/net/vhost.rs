@@ -68,6 +68,7 @@ impl<M: GuestMemoryHandle<M: GuestMemoryBackend + Sized>> KernelDatapath<M> for 
             }
         }
         self.running = Some((net, queues.len()));
+        kick(queues);
         Ok(())
     }
 
@@ -107,6 +108,7 @@ impl<M: GuestMemoryHandle<M: GuestMemoryBackend + Sized>> KernelDatapath<M> for 
         vsock.set_guest_cid(self.cid.into()).map_err(vhost_error)?;
         vsock.start().map_err(vhost_error)?;
         self.running = Some((vsock, queues.len()));
+        kick(queues);
         Ok(())
     }
 
@@ -151,6 +153,14 @@ where
         vhost.set_vring_kick(index, kick).map_err(vhost_error)?;
     }
     Ok(())
+}
+
+/// Of buffers that were there before, the kernel hears only now.
+fn kick(queues: &[KernelQueue<'_>]) {
+    for queue in queues {
+        // Cannot block; a full counter says the same.
+        let _ = queue.kick.write(1);
+    }
 }
 
 /// The kernel takes each ring by the host address of its first byte, and trusts us that the rest lies behind it: so

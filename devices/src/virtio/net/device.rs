@@ -1,6 +1,7 @@
 //! A network device as its transport sees it (virtio 1.3, 5.1). Frames are its worker's business.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use virtio_queue::QueueT;
 
@@ -10,6 +11,7 @@ use super::features::{Offloads, bits, of_offloads, to_offloads};
 use super::pair::{Common, Pair};
 use super::tap::Tap;
 use super::worker::NetWorker;
+use crate::LogLimit;
 use crate::virtio::{
     Activation, ActivationError, ActiveQueue, GuestMemoryHandle, KernelDatapath, VirtioDevice, Worker,
     WorkerQueue,
@@ -39,6 +41,7 @@ pub struct Net<M, T> {
     /// As many, always here.
     taps: Vec<Arc<T>>,
     handle: Arc<NetHandle>,
+    log: LogLimit,
 }
 
 impl<M: GuestMemoryHandle, T: Tap> Net<M, T> {
@@ -48,7 +51,13 @@ impl<M: GuestMemoryHandle, T: Tap> Net<M, T> {
     pub fn new(config: NetConfig, mut queues: Vec<NetQueues<M, T>>) -> Option<Self> {
         queues.truncate(usize::from(MAX_QUEUE_PAIRS));
         let taps: Vec<_> = queues.iter().map(|queue| Arc::clone(&queue.tap)).collect();
-        (!taps.is_empty()).then(|| Self { config, queues, taps, handle: NetHandle::new() })
+        (!taps.is_empty()).then(|| Self {
+            config,
+            queues,
+            taps,
+            handle: NetHandle::new(),
+            log: LogLimit::per_second(1),
+        })
     }
 
     /// What it counts, and its link.
@@ -178,7 +187,9 @@ impl<M: GuestMemoryHandle, T: Tap> VirtioDevice<M> for Net<M, T> {
             self.queues.push(queues.unwrap_or(NetQueues { tap: Arc::clone(tap), kernel: None }));
         }
         if let Err(error) = self.prepare(Offloads::NONE) {
-            tracing::warn!(%error, "reset");
+            if let Some(suppressed) = self.log.admit(Instant::now()) {
+                tracing::warn!(%error, suppressed, "net: reset");
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use virtio_queue::QueueT;
 
@@ -103,19 +104,27 @@ impl<M: GuestMemoryHandle, T: Tap> Pair<M, T> {
     }
 
     /// Stops: nothing touches guest memory until the next start.
-    pub fn stop(&mut self) {
+    pub fn stop(&mut self, common: &Common<M>) {
         self.path = match std::mem::replace(&mut self.path, Path::Moving) {
             Path::Kernel(mut receive, mut transmit) => {
-                match self.queues.kernel.as_mut().map(|kernel| kernel.stop()) {
-                    Some(Ok(next)) => {
-                        for (queue, next) in [&mut receive, &mut transmit].into_iter().zip(next) {
-                            // The kernel has used all that it took.
-                            queue.queue.set_next_avail(next);
-                            queue.queue.set_next_used(next);
-                        }
+                let next = match self.queues.kernel.as_mut().map(|kernel| kernel.stop()) {
+                    Some(Ok(next)) => next,
+                    Some(Err(error)) => {
+                        // Asked for no more: a guest that resets in a loop would have us say this each time.
+                        tracing::error!(%error, "net: the kernel does not say where it left the queues");
+                        self.queues.kernel = None;
+                        Vec::new()
                     }
-                    Some(Err(error)) => tracing::error!(%error, "net: queues not taken back from the kernel"),
-                    None => {}
+                    None => Vec::new(),
+                };
+                let memory = common.memory.memory();
+                for (number, active) in [&mut receive, &mut transmit].into_iter().enumerate() {
+                    // The kernel has used all that it took.
+                    let used =
+                        || active.queue.used_idx(&*memory, Ordering::Acquire).map_or(0, |index| index.0);
+                    let next = next.get(number).copied().unwrap_or_else(used);
+                    active.queue.set_next_avail(next);
+                    active.queue.set_next_used(next);
                 }
                 Path::Rest(receive, transmit)
             }

@@ -93,7 +93,7 @@ impl<M: GuestMemoryHandle, T: Tap> NetWorker<M, T> {
         for number in less..more {
             let Some(pair) = self.pairs.get_mut(number) else { continue };
             if !enable {
-                pair.stop();
+                pair.stop(&self.common);
             }
             if let Err(error) = pair.queues.tap.set_enabled(enable) {
                 let answer = self.refused("switch a queue", &error);
@@ -145,7 +145,7 @@ impl<M: GuestMemoryHandle, T: Tap> Worker for NetWorker<M, T> {
 
     fn stop(&mut self) {
         for pair in &mut self.pairs {
-            pair.stop();
+            pair.stop(&self.common);
         }
         self.common.handle.set_pairs(0, 0);
     }

@@ -4,10 +4,12 @@
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use virtio_queue::QueueT;
 
 use super::device::{DEVICE_ID, FEATURES, GuestCid, NAME, PCI_CLASS, QUEUE_SIZES, take};
+use crate::LogLimit;
 use crate::virtio::{
     Activation, ActivationError, ActiveQueue, GuestMemoryHandle, KernelDatapath, KernelQueue, Source,
     VirtioDevice, VirtioInterrupt, Worker,
@@ -19,13 +21,14 @@ pub struct KernelVsock<M> {
     /// `None` while the worker has it, and after a worker died with it.
     kernel: Option<Box<dyn KernelDatapath<M>>>,
     running: Arc<AtomicBool>,
+    log: LogLimit,
 }
 
 impl<M: GuestMemoryHandle> KernelVsock<M> {
     /// A device of a guest with this context id, which `kernel` knows too.
     #[must_use]
     pub fn new(cid: GuestCid, kernel: Box<dyn KernelDatapath<M>>) -> Self {
-        Self { cid, kernel: Some(kernel), running: Arc::default() }
+        Self { cid, kernel: Some(kernel), running: Arc::default(), log: LogLimit::per_second(1) }
     }
 
     /// Whether the kernel serves it now.
@@ -42,6 +45,7 @@ struct KernelWorker<M> {
     interrupt: Arc<dyn VirtioInterrupt>,
     queues: Vec<ActiveQueue>,
     running: Arc<AtomicBool>,
+    log: LogLimit,
 }
 
 impl<M: GuestMemoryHandle> KernelWorker<M> {
@@ -54,6 +58,13 @@ impl<M: GuestMemoryHandle> KernelWorker<M> {
         }
         self.kernel.start(&self.memory, self.features, &queues)
     }
+
+    /// At a limited rate: a guest that resets in a loop hears it each time.
+    fn report(&mut self, error: &std::io::Error, what: &str) {
+        if let Some(suppressed) = self.log.admit(Instant::now()) {
+            tracing::error!(%error, suppressed, "vsock: {what}");
+        }
+    }
 }
 
 impl<M: GuestMemoryHandle> Worker for KernelWorker<M> {
@@ -64,9 +75,7 @@ impl<M: GuestMemoryHandle> Worker for KernelWorker<M> {
     fn start(&mut self) {
         match self.hand_over() {
             Ok(()) => self.running.store(true, Ordering::Relaxed),
-            Err(error) => {
-                tracing::error!(%error, "vsock: the kernel does not serve the queues, the device is dead")
-            }
+            Err(error) => self.report(&error, "the kernel does not serve the queues, the device is dead"),
         }
     }
 
@@ -84,7 +93,7 @@ impl<M: GuestMemoryHandle> Worker for KernelWorker<M> {
                     queue.queue.set_next_avail(next);
                 }
             }
-            Err(error) => tracing::error!(%error, "vsock: queues not taken back from the kernel"),
+            Err(error) => self.report(&error, "queues not taken back from the kernel"),
         }
     }
 
@@ -131,13 +140,15 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for KernelVsock<M> {
         };
         let kernel = self.kernel.take().ok_or_else(gone)?;
         let running = Arc::clone(&self.running);
-        Ok(Box::new(KernelWorker { kernel, memory, features, interrupt, queues, running }))
+        let log = std::mem::replace(&mut self.log, LogLimit::per_second(1));
+        Ok(Box::new(KernelWorker { kernel, memory, features, interrupt, queues, running, log }))
     }
 
     fn reset(&mut self, worker: Option<Box<dyn Worker>>) {
         let worker = worker.and_then(|worker| worker.into_any().downcast::<KernelWorker<M>>().ok());
         if let Some(worker) = worker {
             self.kernel = Some(worker.kernel);
+            self.log = worker.log;
         }
     }
 }

@@ -54,6 +54,10 @@ fn an_interface_that_takes_no_more_is_waited_for_and_nothing_is_lost_or_repeated
     assert_eq!(bench.watches_tap(), Some(Interest::Writable));
     bench.worker().ready(1);
     assert_eq!(bench.tap(|tap| tap.sends), 2);
+    // Frames that come meanwhile are not held up.
+    assert!(bench.queues[0].add(&[(BUFFERS + 0x10_0000, 2000, true)]).is_some());
+    assert!(bench.worker().ready(0));
+    assert_eq!(bench.watches_tap(), Some(Interest::Both));
     bench.worker().ready(2);
     assert_eq!(bench.tap(|tap| tap.sent.clone()), frames);
     assert_eq!(bench.handle.counters().send_blocked, 1);

@@ -118,11 +118,16 @@ fn while_the_guest_has_no_buffers_streams_are_not_watched_and_answers_come_first
 #[test]
 fn a_stream_without_credit_is_not_watched_after_a_time_without_buffers() {
     let mut bench = Bench::new(0);
+    // One buffer, which the answer takes.
+    bench.post(1, 4096);
     let header = Header { buffer: 10, ..Bench::header(PORTS, Operation::Request) };
     assert!(bench.send(header, &[]));
     bench.run();
     let (_, mut host) = bench.sockets.connected().unwrap();
     host.write(&[1; 100]);
+    bench.run();
+    let header = Header { buffer: 10, ..Bench::header(PORTS, Operation::CreditUpdate) };
+    assert!(bench.send(header, &[]));
     bench.run();
     bench.post(8, 4096);
     assert!(bench.worker().ready(0));
