@@ -186,10 +186,10 @@ impl<M: GuestMemoryHandle, T: Tap> VirtioDevice<M> for Net<M, T> {
             let queues = found.map(|position| back.swap_remove(position));
             self.queues.push(queues.unwrap_or(NetQueues { tap: Arc::clone(tap), kernel: None }));
         }
-        if let Err(error) = self.prepare(Offloads::NONE) {
-            if let Some(suppressed) = self.log.admit(Instant::now()) {
-                tracing::warn!(%error, suppressed, "net: reset");
-            }
+        if let Err(error) = self.prepare(Offloads::NONE)
+            && let Some(suppressed) = self.log.admit(Instant::now())
+        {
+            tracing::warn!(%error, suppressed, "net: reset");
         }
     }
 }
