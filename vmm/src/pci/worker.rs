@@ -7,8 +7,9 @@ use devices::virtio::{Interest, Source, Worker};
 use nix::sched::sched_setaffinity;
 use nix::unistd::{Pid, gettid};
 use resources::CpuSet;
+use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
@@ -105,43 +106,68 @@ impl WorkerHandle for Running {
 }
 
 fn serve(worker: &mut dyn Worker, stop: &EventFd) -> io::Result<()> {
+    let epoll = Epoll::new()?;
+    epoll.ctl(ControlOperation::Add, stop.as_raw_fd(), EpollEvent::new(EventSet::IN, STOP))?;
+    let mut watched = BTreeMap::new();
+    watch(&epoll, &mut watched, &worker.sources())?;
     let mut events = [EpollEvent::default(); BATCH];
     loop {
-        // A worker's sources change rarely, so a new set each time is cheap and cannot keep a closed descriptor.
-        let epoll = Epoll::new()?;
-        epoll.ctl(ControlOperation::Add, stop.as_raw_fd(), EpollEvent::new(EventSet::IN, STOP))?;
-        for Source { fd, token, interest } in worker.sources() {
-            let set = match interest {
-                Interest::Readable => EventSet::IN,
-                Interest::Writable => EventSet::OUT,
-                Interest::Both => EventSet::IN | EventSet::OUT,
-            };
-            epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(set, u64::from(token)))?;
-        }
+        let ready = match epoll.wait(-1, &mut events) {
+            Ok(ready) => ready,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
         let mut changed = false;
-        while !changed {
-            let ready = match epoll.wait(-1, &mut events) {
-                Ok(ready) => ready,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            for event in &events[..ready] {
-                match u32::try_from(event.data()) {
-                    Ok(token) => changed |= worker.ready(token),
-                    Err(_) => return Ok(()),
-                }
+        for event in &events[..ready] {
+            match u32::try_from(event.data()) {
+                Ok(token) => changed |= worker.ready(token),
+                Err(_) => return Ok(()),
             }
+        }
+        if changed {
+            watch(&epoll, &mut watched, &worker.sources())?;
         }
     }
 }
 
+/// Brings what is watched in line with what the worker wants now. A descriptor that was closed has left by itself, and
+/// its number may be another one's by now: tokens tell.
+fn watch(epoll: &Epoll, watched: &mut BTreeMap<RawFd, Source>, wanted: &[Source]) -> io::Result<()> {
+    let keep: BTreeMap<RawFd, Source> = wanted.iter().map(|source| (source.fd, *source)).collect();
+    for fd in watched.keys().filter(|fd| !keep.contains_key(fd)) {
+        // Refused if it was closed.
+        let _ = epoll.ctl(ControlOperation::Delete, *fd, EpollEvent::default());
+    }
+    for (fd, source) in &keep {
+        if watched.get(fd) == Some(source) {
+            continue;
+        }
+        let set = match source.interest {
+            Interest::Readable => EventSet::IN,
+            Interest::Writable => EventSet::OUT,
+            Interest::Both => EventSet::IN | EventSet::OUT,
+        };
+        let event = EpollEvent::new(set, u64::from(source.token));
+        match epoll.ctl(ControlOperation::Modify, *fd, event) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                epoll.ctl(ControlOperation::Add, *fd, event)?;
+            }
+            result => result?,
+        }
+    }
+    *watched = keep;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::NodeSpawner;
+    use super::{NodeSpawner, watch};
     use devices::pci::WorkerSpawner;
     use devices::virtio::{Interest, Source, Worker};
+    use std::collections::BTreeMap;
     use std::os::fd::AsRawFd;
     use std::sync::mpsc;
+    use vmm_sys_util::epoll::{Epoll, EpollEvent};
     use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
     struct Echo {
@@ -171,6 +197,35 @@ mod tests {
         fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {
             self
         }
+    }
+
+    #[test]
+    fn what_is_watched_follows_what_is_wanted() {
+        let epoll = Epoll::new().unwrap();
+        let [a, b] = [(); 2].map(|()| EventFd::new(EFD_NONBLOCK).unwrap());
+        let source = |event: &EventFd, token, interest| Source { fd: event.as_raw_fd(), token, interest };
+        let mut watched = BTreeMap::new();
+        let mut ready = || {
+            let mut events = [EpollEvent::default(); 4];
+            let count = epoll.wait(0, &mut events).unwrap();
+            let mut tokens: Vec<u64> = events[..count].iter().map(|event| event.data()).collect();
+            tokens.sort_unstable();
+            tokens
+        };
+        a.write(1).unwrap();
+        watch(&epoll, &mut watched, &[source(&a, 1, Interest::Readable), source(&b, 2, Interest::Readable)])
+            .unwrap();
+        assert_eq!(ready(), [1]);
+        watch(&epoll, &mut watched, &[source(&a, 1, Interest::Readable), source(&b, 2, Interest::Both)])
+            .unwrap();
+        assert_eq!(ready(), [1, 2]);
+        watch(&epoll, &mut watched, &[source(&b, 2, Interest::Writable)]).unwrap();
+        assert_eq!(ready(), [2]);
+        // Mostly gets the same number again.
+        drop(b);
+        let c = EventFd::new(EFD_NONBLOCK).unwrap();
+        watch(&epoll, &mut watched, &[source(&c, 3, Interest::Writable)]).unwrap();
+        assert_eq!(ready(), [3]);
     }
 
     #[test]
