@@ -2,6 +2,7 @@
 //! of their grammars; what it means is `resources`' business.
 
 mod config;
+mod ctl;
 mod device;
 mod distance;
 mod help;
@@ -9,6 +10,7 @@ mod hmat;
 mod numa;
 mod pin;
 mod refuse;
+mod socket;
 mod vm;
 
 use crate::commands::import;
@@ -20,7 +22,9 @@ use clap::{Args, Parser, Subcommand};
 use resources::OnReset;
 use std::path::PathBuf;
 
+pub use ctl::{CtlArgs, CtlCommand, MoveArgs, TopArgs};
 pub use refuse::parse;
+pub use socket::SocketFlags;
 pub use vm::VmFlags;
 
 /// Everything typed.
@@ -42,6 +46,9 @@ pub enum Command {
     /// Start a VM and stay until it ends; its serial port is on standard input and output
     #[command(after_long_help = help::VM)]
     Run(RunArgs),
+    /// Answer HTTP on a socket and wait for a VM to be defined and booted over it
+    #[command(after_long_help = help::SERVE)]
+    Serve(ServeArgs),
     /// Decide everything about a VM, touch nothing, and print what would be done
     #[command(after_long_help = help::VM)]
     Plan(PlanArgs),
@@ -54,6 +61,9 @@ pub enum Command {
     /// Print a VM as libvirt, xl or QEMU describes it
     #[command(after_long_help = help::VM)]
     Export(ExportArgs),
+    /// Ask a running VM over its socket
+    #[command(after_long_help = help::CTL)]
+    Ctl(CtlArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the manual page
@@ -65,6 +75,15 @@ pub enum Command {
 pub struct RunArgs {
     #[command(flatten)]
     pub vm: VmFlags,
+    #[command(flatten)]
+    pub socket: SocketFlags,
+}
+
+/// `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub socket: SocketFlags,
 }
 
 /// `plan`.

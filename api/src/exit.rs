@@ -20,6 +20,8 @@ pub enum Status {
     Reset,
     /// The guest crashed.
     Crash,
+    /// The VM is not in a state for what was asked of it.
+    Conflict,
     /// A second signal ended the VM at once; 128 + SIGTERM, as shells say it.
     Killed,
 }
@@ -33,6 +35,7 @@ impl From<Status> for ExitCode {
             Status::Host => 3,
             Status::Reset => 4,
             Status::Crash => 5,
+            Status::Conflict => 6,
             Status::Killed => 143,
         })
     }

@@ -4,6 +4,7 @@
 use std::fmt::{self, Write as _};
 use std::io::{IsTerminal, Write};
 use std::str::FromStr;
+use std::sync::OnceLock;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
@@ -33,6 +34,16 @@ impl FromStr for Verbosity {
     }
 }
 
+type Listener = Box<dyn Fn(&'static str, &str) + Send + Sync>;
+
+static LISTENER: OnceLock<Listener> = OnceLock::new();
+
+/// Tells someone else of warnings and errors too, whatever is shown: level and text. Only the first one is told, in the
+/// thread where it happens, so it must return at once.
+pub fn listen(listener: impl Fn(&'static str, &str) + Send + Sync + 'static) {
+    let _ = LISTENER.set(Box::new(listener));
+}
+
 /// Shows events from now on.
 pub fn start(verbosity: Verbosity) {
     // The console may be raw, where a line feed alone does not go back to the first column.
@@ -48,11 +59,11 @@ struct Lines {
 
 impl Subscriber for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= self.most
+        metadata.is_event() && *metadata.level() <= self.most.max(Level::WARN)
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(LevelFilter::from_level(self.most))
+        Some(LevelFilter::from_level(self.most.max(Level::WARN)))
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -64,11 +75,24 @@ impl Subscriber for Lines {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let mut line = Line(format!("numavisor: {}:", event.metadata().level().as_str().to_lowercase()));
+        let level = *event.metadata().level();
+        let mut line = Line(String::new());
         event.record(&mut line);
         let clean: String = line.0.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let name = match level {
+            Level::ERROR => "error",
+            Level::WARN => "warn",
+            Level::INFO => "info",
+            Level::DEBUG | Level::TRACE => "debug",
+        };
+        if let Some(listener) = LISTENER.get().filter(|_| level <= Level::WARN) {
+            listener(name, clean.trim_start());
+        }
+        if level > self.most {
+            return;
+        }
         // There is nowhere to say that standard error does not work.
-        let _ = write!(std::io::stderr().lock(), "{clean}{}", self.end);
+        let _ = write!(std::io::stderr().lock(), "numavisor: {name}:{clean}{}", self.end);
     }
 
     fn enter(&self, _: &Id) {}

@@ -4,13 +4,16 @@
 
 mod args;
 mod commands;
+mod ctl;
 mod exit;
 mod files;
 mod formats;
+mod http;
 mod log;
 mod look;
 mod progress;
 mod show;
+mod start;
 
 use args::{Cli, Command};
 use exit::Failure;
@@ -27,6 +30,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     log::start(cli.log);
     match cli.command {
         Command::Run(args) => commands::run::run(args),
+        Command::Ctl(args) => commands::ctl::run(args),
+        Command::Serve(args) => commands::serve::run(&args),
         Command::Plan(args) => commands::plan::run(&args),
         Command::Host(args) => commands::host::run(&args),
         Command::Import(args) => commands::import::run(&args),

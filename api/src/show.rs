@@ -6,7 +6,7 @@ pub mod host_json;
 mod matrix;
 pub mod plan;
 pub mod plan_json;
-mod table;
+pub mod table;
 
 use crate::exit::{Failure, Status};
 use serde::Serialize;

@@ -30,6 +30,7 @@ impl Distance {
 /// One `from:to=value` as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct DistanceSpec {
     /// The vnode that the distance is seen from.
     pub from: u32,

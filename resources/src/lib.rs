@@ -14,6 +14,8 @@ pub mod pci_map;
 pub mod placement;
 pub mod plan;
 pub mod replacement;
+#[cfg(feature = "schema")]
+mod schema;
 pub mod set;
 pub mod spec;
 #[cfg(any(test, feature = "test-hosts"))]

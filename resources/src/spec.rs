@@ -9,12 +9,15 @@ use std::{fmt, path::PathBuf, str::FromStr};
 /// A virtual machine as typed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct VmSpec {
     /// bzImage, or an ELF kernel with a PVH entry.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
     pub kernel: Option<PathBuf>,
     /// Initial ramdisk.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
     pub initramfs: Option<PathBuf>,
     /// Kernel command line.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,6 +73,7 @@ pub struct VmSpec {
 /// A vnode as typed; everything but the id may be left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct VnodeSpec {
     /// Dense from 0 over all vnodes, in any order.
     pub id: u32,
@@ -172,6 +176,16 @@ macro_rules! words {
                 String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
             }
         }
+
+        #[cfg(feature = "schema")]
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                crate::schema::words(Self::WORDS)
+            }
+        }
+
+        #[cfg(feature = "schema")]
+        impl utoipa::ToSchema for $name {}
     };
 }
 

@@ -22,7 +22,7 @@ const SERIAL_SOON_MS: i32 = 5;
 /// What the loop works with.
 pub struct Control {
     inbox: Inbox,
-    signals: SignalFd,
+    signals: Option<SignalFd>,
     serial: Arc<Mutex<Serial>>,
     power: Arc<Mutex<Power>>,
     vm: Running,
@@ -39,8 +39,10 @@ const STDIN: u32 = 2;
 
 /// Leaves the end signals to the control loop, in this thread and all that it starts from now on. Until then they end
 /// the process at once, which leaves nothing behind.
-pub fn take_over_signals() -> Result<(), HostError> {
-    block_signals(&end_signals())
+pub fn take_over_signals() -> Result<SignalFd, HostError> {
+    block_signals(&end_signals())?;
+    let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+    SignalFd::with_flags(&end_signals(), flags).map_err(|e| HostError::new("signalfd", e))
 }
 
 /// The signals that ask a VM to end.
@@ -49,19 +51,16 @@ fn end_signals() -> SigSet {
 }
 
 impl Control {
-    /// Takes over the end signals, which all threads have blocked, and standard input if the guest's serial port is to
-    /// have it.
+    /// Answers the end signals if it is given them, and has standard input if the guest's serial port is to have it.
     pub fn new(
         inbox: Inbox,
+        signals: Option<SignalFd>,
         serial: Arc<Mutex<Serial>>,
         power: Arc<Mutex<Power>>,
         vm: Running,
         stdio: bool,
-    ) -> Result<Self, HostError> {
-        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        let signals =
-            SignalFd::with_flags(&end_signals(), flags).map_err(|e| HostError::new("signalfd", e))?;
-        Ok(Self {
+    ) -> Self {
+        Self {
             inbox,
             signals,
             serial,
@@ -72,7 +71,7 @@ impl Control {
             stdin_watched: false,
             asked_to_power_off: false,
             end: None,
-        })
+        }
     }
 
     /// Runs until the VM ends, then ends its threads. `stopping` is set in between: it lets writers go that wait for a
@@ -142,6 +141,7 @@ impl Control {
                 Ok(Answer::Done)
             }
             Request::Reset => {
+                self.vm.ask_restart();
                 self.finish(Ok(Exit::Reset));
                 Ok(Answer::Done)
             }
@@ -156,7 +156,7 @@ impl Control {
     }
 
     fn take_signals(&mut self) {
-        while let Ok(Some(signal)) = self.signals.read_signal() {
+        while let Some(Ok(Some(signal))) = self.signals.as_ref().map(SignalFd::read_signal) {
             if self.asked_to_power_off {
                 return self.finish(Ok(Exit::Killed));
             }
@@ -224,8 +224,9 @@ fn watch_stdin(ops: &mut EventOps, watch: bool) -> Option<bool> {
 impl MutEventSubscriber for Control {
     fn init(&mut self, ops: &mut EventOps) {
         let wake = Events::with_data(self.inbox.wake(), WAKE, EventSet::IN);
-        let signal = Events::with_data_raw(self.signals.as_raw_fd(), SIGNAL, EventSet::IN);
-        for events in [wake, signal] {
+        let signal =
+            self.signals.as_ref().map(|fd| Events::with_data_raw(fd.as_raw_fd(), SIGNAL, EventSet::IN));
+        for events in std::iter::once(wake).chain(signal) {
             if let Err(error) = ops.add(events) {
                 let error = HostError::new("epoll_ctl", std::io::Error::other(error.to_string()));
                 self.finish(Err(error.into()));

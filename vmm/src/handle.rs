@@ -1,6 +1,7 @@
 //! How other threads look at a running VM and ask it for things. The control loop decides; nothing here changes a VM
 //! by itself.
 
+use crate::cpu::ExitCounters;
 use crate::inbox::{Event, Notifier};
 use crate::jobs::{JobId, JobView, Jobs};
 use crate::memory::{GuestRam, Residency};
@@ -8,6 +9,7 @@ use crate::sys::HostError;
 use devices::virtio::{VirtioCounters, VirtioMeter};
 use resources::replacement::{ReplacementError, replace};
 use resources::{Bytes, CpuSet, HostTopology, NodeSet, Placement, Plan, VcpuId, VnodeId, VnodePlacement};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::time::Duration;
 
@@ -47,6 +49,15 @@ pub struct VmView {
     pub placement: Placement,
     /// By vCPU id; empty until they run.
     pub vcpus: Vec<VcpuView>,
+}
+
+/// Hears of every change of a VM. Called in the control loop, so it must return at once.
+pub trait Observer: Send + Sync {
+    /// What is published changed.
+    fn view(&self, view: &VmView);
+
+    /// A job started or ended.
+    fn job(&self, job: &JobView);
 }
 
 /// What can be asked of the control loop.
@@ -133,6 +144,7 @@ struct Link {
     notifier: Notifier,
     ram: Weak<GuestRam>,
     devices: Vec<(VnodeId, Arc<VirtioMeter>)>,
+    exits: Vec<(VcpuId, Arc<ExitCounters>)>,
 }
 
 /// A device as others see it.
@@ -151,22 +163,45 @@ pub(crate) struct Shared {
     plan: Arc<Plan>,
     view: Mutex<Arc<VmView>>,
     link: Mutex<Option<Link>>,
+    observer: Option<Box<dyn Observer>>,
+    restart: AtomicBool,
     pub(crate) jobs: Jobs,
 }
 
 impl Shared {
-    pub(crate) fn new(plan: &Arc<Plan>) -> Arc<Self> {
+    pub(crate) fn new(plan: &Arc<Plan>, observer: Option<Box<dyn Observer>>) -> Arc<Self> {
         let view = VmView { state: VmState::Starting, placement: plan.placement.clone(), vcpus: Vec::new() };
         Arc::new(Self {
             plan: Arc::clone(plan),
             view: Mutex::new(Arc::new(view)),
             link: Mutex::new(None),
+            observer,
+            restart: AtomicBool::new(false),
             jobs: Jobs::default(),
         })
     }
 
     pub(crate) fn publish(&self, view: VmView) {
-        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+        let view = Arc::new(view);
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&view);
+        if let Some(observer) = &self.observer {
+            observer.view(&view);
+        }
+    }
+
+    pub(crate) fn tell_job(&self, id: JobId) {
+        if let Some((observer, job)) = self.observer.as_ref().zip(self.jobs.view(id)) {
+            observer.job(&job);
+        }
+    }
+
+    pub(crate) fn ask_restart(&self) {
+        self.restart.store(true, Ordering::Release);
+    }
+
+    /// Whether a restart was asked for, once.
+    pub(crate) fn take_restart(&self) -> bool {
+        self.restart.swap(false, Ordering::AcqRel)
     }
 
     pub(crate) fn connect(
@@ -174,8 +209,9 @@ impl Shared {
         notifier: Notifier,
         ram: &Arc<GuestRam>,
         devices: Vec<(VnodeId, Arc<VirtioMeter>)>,
+        exits: Vec<(VcpuId, Arc<ExitCounters>)>,
     ) {
-        let link = Link { notifier, ram: Arc::downgrade(ram), devices };
+        let link = Link { notifier, ram: Arc::downgrade(ram), devices, exits };
         *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
     }
 
@@ -183,6 +219,12 @@ impl Shared {
         *self.link.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let now = self.view();
         self.publish(VmView { state, placement: now.placement.clone(), vcpus: Vec::new() });
+    }
+
+    /// The guest is about to start again, where it was planned to.
+    pub(crate) fn starts_again(&self) {
+        let placement = self.plan.placement.clone();
+        self.publish(VmView { state: VmState::Starting, placement, vcpus: Vec::new() });
     }
 
     pub(crate) fn view(&self) -> Arc<VmView> {
@@ -231,6 +273,12 @@ impl VmHandle {
             counters: meter.counters(),
         };
         devices.iter().map(view).collect()
+    }
+
+    /// Why each vCPU left the guest how often, since the guest started; nothing unless the VM runs.
+    pub fn exits(&self) -> Vec<(VcpuId, Arc<ExitCounters>)> {
+        let link = self.shared.link.lock().unwrap_or_else(PoisonError::into_inner);
+        link.as_ref().map(|link| link.exits.clone()).unwrap_or_default()
     }
 
     /// Asks the control loop and waits for its answer, which is a matter of microseconds but for a pause.

@@ -33,7 +33,7 @@ fn boot(spec: &VmSpec, code: &[u8]) -> Option<(Result<Exit, Error>, String)> {
     let plan = Plan::new(spec, &HostTopology::read(Path::new("/sys")).unwrap()).unwrap();
     let payload = Payload { kernel, initramfs: None, cmdline: String::new() };
     let options =
-        Options { serial: SerialSpec::File(output.clone()), on_reset: OnReset::Exit, progress: None };
+        Options { serial: SerialSpec::File(output.clone()), on_reset: OnReset::Exit, ..Options::default() };
     let exit = Vm::new(plan, payload, options).and_then(Vm::run);
     Some((exit, std::fs::read_to_string(output).unwrap()))
 }
@@ -98,7 +98,7 @@ fn spin() -> Option<(VmHandle, std::thread::JoinHandle<Result<Exit, Error>>)> {
     let spec = VmSpec { vcpus: Some(2), ..VmSpec::default() };
     let plan = Plan::new(&spec, &HostTopology::read(Path::new("/sys")).unwrap()).unwrap();
     let payload = Payload { kernel, initramfs: None, cmdline: String::new() };
-    let options = Options { serial: SerialSpec::None, on_reset: OnReset::Exit, progress: None };
+    let options = Options { serial: SerialSpec::None, on_reset: OnReset::Exit, ..Options::default() };
     let vm = Vm::new(plan, payload, options).unwrap();
     let handle = vm.handle();
     let thread = std::thread::spawn(move || {

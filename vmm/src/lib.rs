@@ -27,13 +27,14 @@ mod sys;
 pub mod test_kernel;
 
 pub use boot::{BootError, Payload};
+pub use cpu::{ExitCounters, ExitReason};
 pub use disk::{DiskError, DiskOptions, RawDisk};
 pub use firmware::{TablesError, tables};
-pub use handle::{Answer, DeviceView, Request, RequestError, VcpuView, VmHandle, VmState, VmView};
+pub use handle::{Answer, DeviceView, Observer, Request, RequestError, VcpuView, VmHandle, VmState, VmView};
 pub use jobs::{JobId, JobState, JobView};
 pub use kvm::KvmError;
 pub use memory::{MoveOutcome, PrefaultError, Progress, RamError, Residency};
-pub use sys::HostError;
+pub use sys::{HostError, take_inherited_fd};
 
 use boot::Boot;
 use handle::Shared;
@@ -41,6 +42,7 @@ use resources::{OnReset, Plan, SerialSpec};
 use std::sync::Arc;
 
 /// How to run, beside what was planned.
+#[derive(Default)]
 pub struct Options {
     /// Where the guest's serial port goes.
     pub serial: SerialSpec,
@@ -48,6 +50,20 @@ pub struct Options {
     pub on_reset: OnReset,
     /// Who hears how far start-up got.
     pub progress: Option<Box<dyn Progress>>,
+    /// Who hears of every change.
+    pub observer: Option<Box<dyn Observer>>,
+    /// Who answers SIGTERM, SIGINT and SIGHUP.
+    pub signals: Signals,
+}
+
+/// Who answers the signals that ask a VM to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Signals {
+    /// The VM: the first presses the power button, the second ends it.
+    #[default]
+    Vm,
+    /// Whoever started it: the VM leaves them alone.
+    Caller,
 }
 
 /// Why a VM ended.
@@ -152,12 +168,13 @@ pub struct Vm {
 
 impl Vm {
     /// Inspects the payload, encodes the tables, and asks KVM whether it can do it.
-    pub fn new(plan: Plan, payload: Payload, options: Options) -> Result<Self, Error> {
+    pub fn new(plan: Plan, payload: Payload, mut options: Options) -> Result<Self, Error> {
         let plan = Arc::new(plan);
         let boot = Boot::prepare(payload, &plan)?;
         let tables = tables(&plan)?;
         let kvm = kvm::KvmHost::open(&plan)?;
-        Ok(Self { shared: Shared::new(&plan), plan, boot, tables, kvm, options })
+        let shared = Shared::new(&plan, options.observer.take());
+        Ok(Self { shared, plan, boot, tables, kvm, options })
     }
 
     /// For other threads to look at it and ask it for things.
@@ -167,19 +184,19 @@ impl Vm {
 
     /// Runs it to its end, in this thread and those it starts.
     ///
-    /// Takes over SIGTERM, SIGINT and SIGHUP: the first asks the guest to power off, the second ends it.
+    /// With [`Signals::Vm`] takes over SIGTERM, SIGINT and SIGHUP: the first asks the guest to power off, the second
+    /// ends it.
     pub fn run(self) -> Result<Exit, Error> {
-        let Self { shared, plan, mut boot, tables, kvm, options } = self;
-        let Options { serial, on_reset, mut progress } = options;
+        let Self { shared, plan, mut boot, tables, kvm, mut options } = self;
         sys::prepare_kick()?;
         loop {
-            let progress = progress.as_deref_mut().map(|p| p as &mut dyn Progress);
-            let machine =
-                machine::Machine::build(&shared, &plan, &mut boot, &tables, &kvm, &serial, progress)?;
-            match (machine.run()?, on_reset) {
+            let machine = machine::Machine::build(&shared, &plan, &mut boot, &tables, &kvm, &mut options)?;
+            match (machine.run()?, options.on_reset) {
+                (Exit::Reset, _) if shared.take_restart() => tracing::info!("reset by request"),
                 (Exit::Reset, OnReset::Reboot) => tracing::info!("the guest resets"),
                 (exit, _) => return Ok(exit),
             }
+            shared.starts_again();
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::kvm::KvmHost;
 use crate::memory::{GuestRam, Progress, prefault};
 use crate::pci::{Segments, SegmentsBuilder};
 use crate::running::Running;
-use crate::{Error, Exit};
+use crate::{Error, Exit, Options, Signals};
 use devices::{
     BusDevice, COM1_IRQ, COM1_PORTS, I8042, I8042_COMMAND_PORTS, IOAPIC_ADDRESSES, IoApic, MmioBusBuilder,
     POWER_PORTS, PioBusBuilder, Power, Serial, SharedDevice,
@@ -36,15 +36,15 @@ impl Machine {
         boot: &mut Boot,
         tables: &acpi::TableSet,
         kvm: &KvmHost,
-        serial: &SerialSpec,
-        progress: Option<&mut dyn Progress>,
+        options: &mut Options,
     ) -> Result<Self, Error> {
+        let Options { serial, progress, signals, .. } = options;
         let stopping = Arc::new(AtomicBool::new(false));
         let output = Output::open(serial, Arc::clone(&stopping))
             .map_err(|source| Error::Serial { serial: serial.clone(), source })?;
         let (attached, controls) = attach::open(&plan.devices)?;
         let ram = Arc::new(GuestRam::new(plan)?);
-        prefault(plan, &ram, progress)?;
+        prefault(plan, &ram, progress.as_deref_mut().map(|p| p as &mut dyn Progress))?;
         let entry = boot.load(plan, &ram, tables)?;
         let vm = Arc::new(kvm.create_vm(&ram)?);
         let (inbox, notifier) = Inbox::new()?;
@@ -63,14 +63,17 @@ impl Machine {
             mmio: Arc::new(mmio),
             ioapic: Arc::clone(&devices.ioapic),
         });
-        take_over_signals()?;
+        let signals = match signals {
+            Signals::Vm => Some(take_over_signals()?),
+            Signals::Caller => None,
+        };
         let teller = notifier.clone();
         let stopped = move |cause| teller.send(Event::Vcpu(cause));
         let vcpus = VcpuThreads::start(&setup, plan, &ram, entry, stopped)?;
         let running =
             Running::new(Arc::clone(shared), notifier, Arc::clone(plan), vcpus, segments, controls, ram);
         let stdio = matches!(serial, SerialSpec::Stdio);
-        let control = Control::new(inbox, devices.serial, devices.power, running, stdio)?;
+        let control = Control::new(inbox, signals, devices.serial, devices.power, running, stdio);
         Ok(Self { control, stopping })
     }
 

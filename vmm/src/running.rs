@@ -60,7 +60,12 @@ impl Running {
 
     /// Lets the vCPUs run, and others look and ask.
     pub fn start(&mut self) {
-        self.shared.connect(self.notifier.clone(), &self.ram, self.segments.meters().to_vec());
+        self.shared.connect(
+            self.notifier.clone(),
+            &self.ram,
+            self.segments.meters().to_vec(),
+            self.vcpus.exits().collect(),
+        );
         self.publish();
         self.vcpus.run();
     }
@@ -119,6 +124,7 @@ impl Running {
         let (id, thread) = self.shared.jobs.start_move(Arc::clone(&self.ram), job, [from, to], ended)?;
         self.movers.retain(|mover| !mover.is_finished());
         self.movers.push(thread);
+        self.shared.tell_job(id);
         Ok(Answer::Started(id))
     }
 
@@ -128,6 +134,7 @@ impl Running {
         let Some((vnode, to, state)) = self.shared.jobs.end(id, result) else {
             return;
         };
+        self.shared.tell_job(id);
         match state {
             JobState::Done(_) => {
                 self.follow(&to);
@@ -149,6 +156,11 @@ impl Running {
                 Err(error) => tracing::error!(%error, "vCPU does not follow its vnode"),
             }
         }
+    }
+
+    /// The reset that comes is one that was asked for from outside: the guest starts again, whatever resets do.
+    pub fn ask_restart(&self) {
+        self.shared.ask_restart();
     }
 
     /// How it stands.

@@ -28,6 +28,7 @@ Exit statuses:
     3  the host refused: one line names what was asked, where, and why not
     4  the guest reset itself (--on-reset exit)
     5  the guest crashed: a vCPU shut down after a triple fault
+    6  ctl: the VM is not in a state for what was asked
   143  a second SIGTERM, SIGINT or SIGHUP ended the VM at once
        (the first presses the guest's power button)";
 
@@ -108,6 +109,30 @@ Examples:
   numavisor plan --from-xl guest.cfg
   numavisor import --from qemu /proc/1234/cmdline
   numavisor export --to libvirt --from-xl guest.cfg";
+
+/// The end of `serve --help`.
+pub const SERVE: &str = "\
+One VM at a time: PUT /v1/vm defines it, POST /v1/vm/boot starts it, DELETE
+/v1/vm ends it and forgets it. `numavisor ctl` does all of it, and
+GET /v1/openapi.json describes it.
+
+SIGTERM, SIGINT and SIGHUP press the power button of a running VM, and end the
+server when it is off; a second one ends everything at once (status 143).";
+
+/// The end of `ctl --help`.
+pub const CTL: &str = "\
+Everything goes over the HTTP API of docs/api.md; curl does as well:
+  curl --unix-socket vm.sock http://localhost/v1/vnodes
+
+Examples:
+  numavisor serve --api-socket vm.sock &
+  numavisor ctl --api-socket vm.sock define --kernel vmlinuz --vnodes 2
+  numavisor ctl --api-socket vm.sock boot
+  numavisor ctl --api-socket vm.sock move 1 --pnode 0
+  numavisor ctl --api-socket vm.sock events --json | jq .
+
+Exit statuses: 0 done, 2 bad input, 3 the host refused or nobody listens,
+6 the VM is not in a state for it.";
 
 /// The end of `host --help`.
 pub const HOST: &str = "\

@@ -2,8 +2,8 @@
 
 use crate::args::Cli;
 use crate::exit::{Failure, Status};
-use clap::Parser;
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
+use clap::{CommandFactory, Parser};
 use std::error::Error as _;
 
 /// Reads the command line. Ends the process when help or the version is asked for.
@@ -45,13 +45,10 @@ fn line(error: &Error) -> String {
         },
         ErrorKind::InvalidSubcommand => {
             let word = text(error, ContextKind::InvalidSubcommand).unwrap_or_default();
-            format!(
-                "{word}: unknown command, must be one of run, plan, host, import, export, completions, man; see numavisor --help"
-            )
+            format!("{word}: unknown command, must be one of {}", commands(error))
         }
         ErrorKind::MissingSubcommand => {
-            "a command is missing, must be one of run, plan, host, import, export, completions, man; see numavisor --help"
-                .to_owned()
+            format!("a command is missing, must be one of {}", commands(error))
         }
         ErrorKind::MissingRequiredArgument => {
             format!("{argument}: missing, must be given; see numavisor --help")
@@ -62,6 +59,17 @@ fn line(error: &Error) -> String {
             format!("{}; see numavisor --help", first.trim_start_matches("error: "))
         }
     }
+}
+
+/// The commands there are, and where to read about them: those of `ctl` if it was about them.
+fn commands(error: &Error) -> String {
+    let usage = text(error, ContextKind::Usage).unwrap_or_default();
+    let cli = Cli::command();
+    let ctl = cli.find_subcommand("ctl").filter(|_| usage.contains("numavisor ctl"));
+    let names = ctl.unwrap_or(&cli).get_subcommands().map(|command| command.get_name());
+    let names: Vec<&str> = names.collect();
+    let help = if ctl.is_some() { "numavisor ctl --help" } else { "numavisor --help" };
+    format!("{}; see {help}", names.join(", "))
 }
 
 fn text(error: &Error, kind: ContextKind) -> Option<String> {
@@ -92,16 +100,20 @@ mod tests {
         let page = include_str!("../../../docs/cli.md");
         for command in Cli::command().get_subcommands() {
             assert!(page.contains(&format!("`{}", command.get_name())), "{}", command.get_name());
-            for flag in command.get_arguments().filter_map(|argument| argument.get_long()) {
-                assert!(flag == "help" || page.contains(&format!("--{flag}")), "--{flag}");
+            let deep = command.get_subcommands().inspect(|deep| {
+                assert!(page.contains(&format!("`{}", deep.get_name())), "{}", deep.get_name());
+            });
+            for command in deep.chain(std::iter::once(command)) {
+                for flag in command.get_arguments().filter_map(|argument| argument.get_long()) {
+                    assert!(flag == "help" || page.contains(&format!("--{flag}")), "--{flag}");
+                }
             }
         }
     }
 
     #[test]
     fn each_mistake_is_one_line() {
-        let commands =
-            "must be one of run, plan, host, import, export, completions, man; see numavisor --help";
+        let commands = "must be one of run, serve, plan, host, import, export, ctl, completions, man; see numavisor --help";
         let cases = [
             ("plan --vcpus x", "--vcpus: `x` is not a whole number".to_owned()),
             ("plan --vcpus -1", "--vcpus: `-1` is not a whole number".to_owned()),
@@ -122,6 +134,14 @@ mod tests {
             ("plan extra", "extra: unknown argument; see numavisor --help".to_owned()),
             ("frobnicate", format!("frobnicate: unknown command, {commands}")),
             ("--log info", format!("a command is missing, {commands}")),
+            (
+                "ctl --api-socket x frob",
+                "frob: unknown command, must be one of info, vnodes, define, boot, pause, resume, shutdown, reset, \
+                 delete, plan, host, mem-set, reclaim, move, affinity, jobs, cancel, events, top, metrics, openapi; \
+                 see numavisor ctl --help"
+                    .to_owned(),
+            ),
+            ("serve --api-socket x --api-socket-mode 888", "--api-socket-mode: `888` is not a mode, must be octal digits such as 660".to_owned()),
             ("plan --log loud", "--log: `loud` is not one of error, warn, info, debug".to_owned()),
             ("plan --distances far", "--distances: `far` is not one of host".to_owned()),
             ("run --on-reset halt", "--on-reset: `halt` is not one of exit, reboot".to_owned()),

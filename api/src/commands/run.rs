@@ -1,42 +1,58 @@
 //! `numavisor run`: plans, then has it done, and turns the way it ended into a status.
 
 use crate::args::RunArgs;
-use crate::commands::plan::decide;
 use crate::exit::{Failure, Status};
-use crate::look;
+use crate::http::app::App;
+use crate::http::server::Server;
+use crate::http::socket::{Socket, SocketError, SocketSpec};
 use crate::progress::PrefaultBar;
-use std::path::Path;
+use crate::start::{Audience, prepare};
+use resources::VmSpec;
 use std::process::ExitCode;
-
-/// The command line of a kernel when none is given: messages on the first serial port, and a panic ends in a reset
-/// (so in status 4, or in a reboot) where it would hang otherwise.
-const DEFAULT_CMDLINE: &str = "console=ttyS0 panic=-1";
 
 /// Runs a VM to its end.
 pub fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let spec = args.vm.spec()?;
-    let Some(kernel) = spec.kernel.clone() else {
-        return Err(Failure::input(
-            "--kernel: missing, run needs a bzImage or an ELF kernel with a PVH entry",
-        ));
-    };
-    let plan = decide(&spec, &look::host(Path::new(look::SYSFS))?)?;
-    for vnode in &plan.placement.vnodes {
-        for shortfall in &vnode.shortfalls {
-            tracing::warn!("vnode {}: {shortfall}", vnode.vnode);
-        }
+    let progress = PrefaultBar::for_terminal().map(|bar| Box::new(bar) as Box<dyn vmm::Progress>);
+    let audience = Audience { progress, ..Audience::default() };
+    match args.socket.spec() {
+        Some(socket) => ended(&served(spec, audience, &socket)?),
+        None => ended(&prepare(spec, audience)?.run()),
     }
-    let payload = vmm::Payload {
-        kernel,
-        initramfs: spec.initramfs,
-        cmdline: spec.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.to_owned()),
+}
+
+/// Runs it, and answers HTTP meanwhile.
+fn served(
+    spec: VmSpec,
+    audience: Audience,
+    socket: &SocketSpec,
+) -> Result<Result<vmm::Exit, vmm::Error>, Failure> {
+    let socket = Socket::open(socket).map_err(refused)?;
+    let app = App::new();
+    let vm = prepare(spec.clone(), Audience { observer: Some(app.desk.observer()), ..audience })?;
+    app.desk.adopt(spec, vm.handle());
+    let server = Server::start(&app, socket)
+        .map_err(|error| Failure::new(Status::Host, format_args!("--api-socket: {error}")))?;
+    let result = vm.run();
+    app.desk.ended(&result);
+    drop(server);
+    Ok(result)
+}
+
+/// Whose fault it is that there is no socket.
+pub fn refused(error: SocketError) -> Failure {
+    let status = match error {
+        SocketError::InUse(_)
+        | SocketError::NotASocket(_)
+        | SocketError::NoSuchGroup(_)
+        | SocketError::NotPassed(_) => Status::Input,
+        SocketError::Host { .. } => Status::Host,
     };
-    let options = vmm::Options {
-        serial: spec.serial,
-        on_reset: spec.on_reset,
-        progress: PrefaultBar::for_terminal().map(|bar| Box::new(bar) as Box<dyn vmm::Progress>),
-    };
-    match vmm::Vm::new(plan, payload, options).and_then(vmm::Vm::run) {
+    Failure::new(status, error)
+}
+
+fn ended(result: &Result<vmm::Exit, vmm::Error>) -> Result<ExitCode, Failure> {
+    match result {
         Ok(vmm::Exit::PowerOff | vmm::Exit::Quit) => Ok(Status::Done.into()),
         Ok(vmm::Exit::Reset) => Ok(Status::Reset.into()),
         Ok(vmm::Exit::Killed) => Ok(Status::Killed.into()),

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 /// A disk as typed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct DiskSpec {
     /// A raw file or a block device.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub path: PathBuf,
     /// The vnode it sits on; 0 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,6 +32,7 @@ pub struct DiskSpec {
 /// A network interface as typed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct NetSpec {
     /// The host's tap interface, made when it is not there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,10 +60,12 @@ pub struct NetSpec {
 /// A socket device as typed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct VsockSpec {
     /// The guest's context id.
     pub cid: u64,
     /// The unix socket that stands for the guest on the host.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub socket: PathBuf,
     /// The vnode it sits on; 0 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

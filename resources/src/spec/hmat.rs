@@ -10,6 +10,7 @@ use std::{fmt, str::FromStr};
 /// `read_latency` and `write_latency`; `bandwidth` likewise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct AttributeSpec {
     /// The vnode whose vCPUs ask.
     pub initiator: u32,
@@ -54,6 +55,7 @@ impl AttributeSpec {
 /// A cache in front of a vnode's memory as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct CacheSpec {
     /// Whose memory.
     pub vnode: u32,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Some vCPUs and the host CPUs that each of them may run on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct PinSpec {
     /// The vCPUs.
     pub vcpus: VcpuSet,

@@ -1,10 +1,12 @@
 //! vCPUs: what CPUID says of the topology, how each runs, and its thread.
 
 mod cpuid;
+mod exits;
 mod gate;
 mod threads;
 mod vcpu;
 
 pub use cpuid::CpuidTemplate;
+pub use exits::{ExitCounters, ExitReason};
 pub use threads::VcpuThreads;
 pub use vcpu::{StopCause, VcpuError, VcpuSetup};

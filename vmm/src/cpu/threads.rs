@@ -1,5 +1,6 @@
 //! The thread of each vCPU: pinned first, then the vCPU is created, so that KVM's own pages for it are local too.
 
+use super::exits::ExitCounters;
 use super::gate::{Gate, Wanted};
 use super::vcpu::{StopCause, Vcpu, VcpuError, VcpuSetup};
 use crate::boot::{Entry, set_boot_registers};
@@ -30,6 +31,7 @@ pub struct VcpuThreads {
 struct VcpuThread {
     vcpu: VcpuId,
     id: Pid,
+    exits: Arc<ExitCounters>,
     thread: JoinHandle<()>,
 }
 
@@ -49,6 +51,8 @@ impl VcpuThreads {
             let (created, result) = mpsc::channel();
             let (setup, plan, ram) = (Arc::clone(setup), Arc::clone(plan), Arc::clone(ram));
             let (gate, stopped) = (Arc::clone(&all.gate), stopped.clone());
+            let exits = Arc::<ExitCounters>::default();
+            let counters = Arc::clone(&exits);
             let body = move || {
                 let vcpu = create(&setup, &plan, &ram, entry, vcpu, vnode);
                 drop((plan, ram));
@@ -57,7 +61,7 @@ impl VcpuThreads {
                     Err(error) => (Err(error), None),
                 };
                 let _ = created.send(answer);
-                if let Some(cause) = vcpu.and_then(|mut vcpu| vcpu.run(&setup, &gate)) {
+                if let Some(cause) = vcpu.and_then(|mut vcpu| vcpu.run(&setup, &gate, &counters)) {
                     stopped(cause);
                 }
             };
@@ -66,7 +70,7 @@ impl VcpuThreads {
             let thread = builder.spawn(body).map_err(died)?;
             // One after the other: KVM takes them under one lock anyway.
             let id = result.recv().map_err(|e| died(std::io::Error::other(e)))??;
-            all.threads.push(VcpuThread { vcpu, id, thread });
+            all.threads.push(VcpuThread { vcpu, id, exits, thread });
         }
         Ok(all)
     }
@@ -106,6 +110,11 @@ impl VcpuThreads {
     /// Each vCPU and its thread.
     pub fn ids(&self) -> impl Iterator<Item = (VcpuId, i32)> + '_ {
         self.threads.iter().map(|thread| (thread.vcpu, thread.id.as_raw()))
+    }
+
+    /// Each vCPU and the counts of its exits.
+    pub fn exits(&self) -> impl Iterator<Item = (VcpuId, Arc<ExitCounters>)> + '_ {
+        self.threads.iter().map(|thread| (thread.vcpu, Arc::clone(&thread.exits)))
     }
 
     /// Changes where a vCPU's thread may run; `None` when there is no such vCPU.

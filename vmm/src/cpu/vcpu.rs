@@ -2,6 +2,7 @@
 //! loop's decision.
 
 use super::cpuid::CpuidTemplate;
+use super::exits::{ExitCounters, ExitReason};
 use super::gate::Gate;
 use crate::sys::{HostError, Pio, internal_suberror, pio_exit};
 use devices::{IoApic, MmioBus, PioBus};
@@ -83,6 +84,16 @@ pub struct VcpuSetup {
     pub ioapic: Arc<Mutex<IoApic>>,
 }
 
+fn reason(exit: &Result<VcpuExit<'_>, kvm_ioctls::Error>) -> ExitReason {
+    match exit {
+        Ok(VcpuExit::IoOut(..) | VcpuExit::IoIn(..)) => ExitReason::Port,
+        Ok(VcpuExit::MmioWrite(..) | VcpuExit::MmioRead(..)) => ExitReason::Mmio,
+        Ok(VcpuExit::IoapicEoi(_)) => ExitReason::EndOfInterrupt,
+        Ok(VcpuExit::Intr) | Err(_) => ExitReason::Interrupted,
+        Ok(_) => ExitReason::Other,
+    }
+}
+
 /// A vCPU. Belongs to the thread that created it.
 pub struct Vcpu {
     id: VcpuId,
@@ -107,7 +118,7 @@ impl Vcpu {
     }
 
     /// Runs until stopped from outside (`None`) or by itself.
-    pub(super) fn run(&mut self, setup: &VcpuSetup, gate: &Gate) -> Option<StopCause> {
+    pub(super) fn run(&mut self, setup: &VcpuSetup, gate: &Gate, exits: &ExitCounters) -> Option<StopCause> {
         loop {
             if !gate.open() {
                 if !gate.pass() {
@@ -116,7 +127,9 @@ impl Vcpu {
                 // The guest should not take the time it waited for a lock-up. No clock, no complaint.
                 let _ = self.fd.kvmclock_ctrl();
             }
-            match self.fd.run() {
+            let exit = self.fd.run();
+            exits.count(reason(&exit));
+            match exit {
                 Ok(VcpuExit::IoOut(port, data @ [_])) => {
                     setup.pio.write(port, data);
                 }

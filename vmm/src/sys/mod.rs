@@ -6,6 +6,7 @@
 )]
 
 mod errno;
+mod inherited;
 mod mapping;
 mod memslot;
 mod pio;
@@ -16,6 +17,7 @@ mod thread;
 mod uring;
 
 pub use errno::HostError;
+pub use inherited::take_inherited_fd;
 pub use mapping::{Advice, Backing, Mapping, Mode, NodeMask, PageStatus};
 pub use memslot::{internal_suberror, set_memslot};
 pub use pio::{Pio, pio_exit};

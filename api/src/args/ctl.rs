@@ -1,0 +1,173 @@
+//! The commands of `ctl`: one per operation of the API.
+
+use crate::args::{VmFlags, count};
+use clap::{Args, Subcommand};
+use resources::{Bytes, CpuSet, NodeSet};
+use std::path::PathBuf;
+
+/// `ctl`.
+#[derive(Debug, Args)]
+#[command(subcommand_required = true, arg_required_else_help = false, disable_help_subcommand = true)]
+pub struct CtlArgs {
+    /// The unix socket of the VM
+    #[arg(long, value_name = "PATH")]
+    pub api_socket: PathBuf,
+    /// Print the answer as it came instead of tables
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to ask
+    #[command(subcommand)]
+    pub command: CtlCommand,
+}
+
+/// What to ask.
+#[derive(Debug, Subcommand)]
+pub enum CtlCommand {
+    /// Show the VM and how it stands
+    Info,
+    /// Show the vnodes, where their memory lies and where their vCPUs run
+    Vnodes(VnodesArgs),
+    /// Define the VM, with the flags of `run`
+    Define(Box<VmFlags>),
+    /// Start the VM, and wait until it runs
+    Boot(BootArgs),
+    /// Have the vCPUs wait
+    Pause,
+    /// Let the vCPUs run again
+    Resume,
+    /// Press the guest's power button
+    Shutdown,
+    /// Reset the guest; it starts again
+    Reset,
+    /// End the VM if it runs, and forget it
+    Delete,
+    /// Show what was decided for the VM, or with the flags of `run` what would be
+    Plan(Box<VmFlags>),
+    /// Show the host that the VM is on
+    Host,
+    /// Say how much of its memory a vnode should keep
+    MemSet(MemSetArgs),
+    /// Get memory back from a pnode
+    Reclaim(ReclaimArgs),
+    /// Move a vnode to other pnodes, and wait until it is there
+    Move(MoveArgs),
+    /// Say where a vCPU may run
+    Affinity(AffinityArgs),
+    /// Show the jobs, or one of them
+    Jobs(JobsArgs),
+    /// Ask a job to end
+    Cancel(CancelArgs),
+    /// Show what happened, and what happens from now on
+    Events(EventsArgs),
+    /// Show vnodes, vCPUs and jobs, again and again
+    Top(TopArgs),
+    /// Print the figures for Prometheus
+    Metrics,
+    /// Print the OpenAPI document
+    Openapi,
+}
+
+/// `ctl vnodes`.
+#[derive(Debug, Args)]
+pub struct VnodesArgs {
+    /// Only this one
+    #[arg(value_parser = count)]
+    pub vnode: Option<u32>,
+    /// Wait for a measurement of the memory that begins now
+    #[arg(long)]
+    pub fresh: bool,
+}
+
+/// `ctl boot`.
+#[derive(Debug, Args)]
+pub struct BootArgs {
+    /// Do not wait until it runs
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// `ctl mem-set`.
+#[derive(Debug, Args)]
+pub struct MemSetArgs {
+    /// Which vnode
+    #[arg(value_parser = count)]
+    pub vnode: u32,
+    /// What it should keep
+    pub size: Bytes,
+}
+
+/// `ctl reclaim`.
+#[derive(Debug, Args)]
+pub struct ReclaimArgs {
+    /// From which pnode
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub pnode: u32,
+    /// How much
+    pub size: Bytes,
+    /// Exactly that much
+    #[arg(long)]
+    pub exact: bool,
+}
+
+/// `ctl move`.
+#[derive(Debug, Args)]
+pub struct MoveArgs {
+    /// Which vnode
+    #[arg(value_parser = count)]
+    pub vnode: u32,
+    /// Where to, as a list
+    #[arg(long, value_name = "LIST")]
+    pub pnode: NodeSet,
+    /// Bytes per second at most
+    #[arg(long, value_name = "SIZE")]
+    pub bandwidth: Option<Bytes>,
+    /// Do not wait until it is there
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// `ctl affinity`.
+#[derive(Debug, Args)]
+pub struct AffinityArgs {
+    /// Which vCPU
+    #[arg(value_parser = count)]
+    pub vcpu: u32,
+    /// Host CPUs, as a list
+    pub cpus: CpuSet,
+}
+
+/// `ctl jobs`.
+#[derive(Debug, Args)]
+pub struct JobsArgs {
+    /// Only this one
+    pub job: Option<u64>,
+}
+
+/// `ctl cancel`.
+#[derive(Debug, Args)]
+pub struct CancelArgs {
+    /// Which job
+    pub job: u64,
+}
+
+/// `ctl events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Only those after this number
+    #[arg(long, value_name = "ID")]
+    pub after: Option<u64>,
+    /// End when those that happened are shown
+    #[arg(long)]
+    pub no_follow: bool,
+}
+
+/// `ctl top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Seconds between two looks
+    #[arg(long, value_name = "SECONDS", value_parser = count, default_value = "1")]
+    pub interval: u32,
+    /// Looks before it ends [default: until interrupted]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub count: Option<u32>,
+}

@@ -1,0 +1,210 @@
+//! `numavisor ctl`: asks a running VM over its socket and shows the answer.
+
+use crate::args::{CtlArgs, CtlCommand, MoveArgs, VmFlags};
+use crate::ctl::client::{Answer, Client};
+use crate::ctl::{show, show_documents, stream, top};
+use crate::exit::{Failure, Status};
+use crate::files;
+use crate::http::wire;
+use indicatif::{ProgressBar, ProgressStyle};
+use resources::VmSpec;
+use serde::Serialize;
+use serde_json::Value;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// How often a job or a start is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Asks, shows, and gives the status.
+pub fn run(args: CtlArgs) -> Result<ExitCode, Failure> {
+    let ctl = Ctl { client: Client::new(args.api_socket), json: args.json };
+    match args.command {
+        CtlCommand::Info => ctl.vm("GET", ""),
+        CtlCommand::Pause => ctl.vm("POST", "/pause"),
+        CtlCommand::Resume => ctl.vm("POST", "/resume"),
+        CtlCommand::Shutdown => ctl.vm("POST", "/shutdown"),
+        CtlCommand::Reset => ctl.vm("POST", "/reset"),
+        CtlCommand::Define(flags) => ctl.define(&flags),
+        CtlCommand::Boot(boot) => ctl.boot(boot.detach),
+        CtlCommand::Delete => {
+            ctl.client.ask("DELETE", "/v1/vm", None)?;
+            Ok(Status::Done.into())
+        }
+        CtlCommand::Vnodes(vnodes) => {
+            let fresh = if vnodes.fresh { "?fresh=true" } else { "" };
+            match vnodes.vnode {
+                Some(id) => ctl
+                    .print(&ctl.client.get(&format!("/v1/vnodes/{id}{fresh}"))?, |vnode: wire::Vnode| {
+                        show::vnodes(&[vnode])
+                    }),
+                None => ctl.print(&ctl.client.get(&format!("/v1/vnodes{fresh}"))?, |all: wire::Vnodes| {
+                    show::vnodes(&all.vnodes)
+                }),
+            }
+        }
+        CtlCommand::Plan(flags) => ctl.plan(&flags),
+        CtlCommand::Host => {
+            ctl.print(&ctl.client.get("/v1/host")?, |host: Value| show_documents::host(&host))
+        }
+        CtlCommand::MemSet(set) => {
+            let body = wire::TargetRequest { target: set.size };
+            let answer = ctl.send("PUT", &format!("/v1/vnodes/{}/memory-target", set.vnode), &body)?;
+            ctl.print(&answer, |vnode: wire::Vnode| show::vnodes(&[vnode]))
+        }
+        CtlCommand::Reclaim(reclaim) => {
+            let body =
+                wire::ReclaimRequest { pnode: reclaim.pnode, bytes: reclaim.size, exact: reclaim.exact };
+            let answer = ctl.send("POST", "/v1/reclaim", &body)?;
+            ctl.print(&answer, |job: wire::Job| show::jobs(&[job]))
+        }
+        CtlCommand::Move(wanted) => ctl.start_move(&wanted),
+        CtlCommand::Affinity(wanted) => {
+            let body = wire::AffinityRequest { cpus: wanted.cpus };
+            let answer = ctl.send("PUT", &format!("/v1/vcpus/{}/affinity", wanted.vcpu), &body)?;
+            ctl.print(&answer, |vcpu: wire::Vcpu| {
+                format!("vCPU {} may run on {}\n", vcpu.id, show::dash(&vcpu.affinity))
+            })
+        }
+        CtlCommand::Jobs(jobs) => match jobs.job {
+            Some(id) => {
+                ctl.print(&ctl.client.get(&format!("/v1/jobs/{id}"))?, |job: wire::Job| show::jobs(&[job]))
+            }
+            None => ctl.print(&ctl.client.get("/v1/jobs")?, |all: wire::Jobs| show::jobs(&all.jobs)),
+        },
+        CtlCommand::Cancel(cancel) => {
+            let answer = ctl.client.ask("DELETE", &format!("/v1/jobs/{}", cancel.job), None)?;
+            ctl.print(&answer, |job: wire::Job| show::jobs(&[job]))
+        }
+        CtlCommand::Events(events) => ctl.events(events.after, !events.no_follow),
+        CtlCommand::Top(args) => top::run(&ctl.client, &args).map(|()| Status::Done.into()),
+        CtlCommand::Metrics => files::print(&ctl.client.get("/v1/metrics")?.text),
+        CtlCommand::Openapi => files::print(&ctl.client.get("/v1/openapi.json")?.text),
+    }
+}
+
+struct Ctl {
+    client: Client,
+    json: bool,
+}
+
+impl Ctl {
+    /// Prints an answer, as it came or as text.
+    fn print<T: serde::de::DeserializeOwned>(
+        &self,
+        answer: &Answer,
+        text: impl FnOnce(T) -> String,
+    ) -> Result<ExitCode, Failure> {
+        match self.json {
+            true => files::print(&format!("{}\n", answer.text.trim_end())),
+            false => files::print(&text(answer.read()?)),
+        }
+    }
+
+    fn send(&self, method: &str, path: &str, body: &impl Serialize) -> Result<Answer, Failure> {
+        let body = serde_json::to_string(body).map_err(|error| Failure::new(Status::Internal, error))?;
+        self.client.ask(method, path, Some(&body))
+    }
+
+    fn vm(&self, method: &str, command: &str) -> Result<ExitCode, Failure> {
+        let answer = self.client.ask(method, &format!("/v1/vm{command}"), None)?;
+        self.print(&answer, |vm: wire::Vm| show::vm(&vm))
+    }
+
+    fn define(&self, flags: &VmFlags) -> Result<ExitCode, Failure> {
+        let answer = self.send("PUT", "/v1/vm", &seen_from_here(flags.spec()?)?)?;
+        self.print(&answer, |vm: wire::Vm| show::vm(&vm))
+    }
+
+    fn plan(&self, flags: &VmFlags) -> Result<ExitCode, Failure> {
+        let spec = flags.spec()?;
+        let answer = match spec == VmSpec::default() {
+            true => self.client.get("/v1/vm/plan")?,
+            false => self.send("POST", "/v1/plan", &seen_from_here(spec)?)?,
+        };
+        self.print(&answer, |plan: Value| show_documents::plan(&plan))
+    }
+
+    fn boot(&self, detach: bool) -> Result<ExitCode, Failure> {
+        let mut answer = self.client.ask("POST", "/v1/vm/boot", None)?;
+        let mut vm: wire::Vm = answer.read()?;
+        while vm.state == wire::VmState::Starting && !detach {
+            std::thread::sleep(LOOK);
+            answer = self.client.get("/v1/vm")?;
+            vm = answer.read()?;
+        }
+        let failed = vm.end.as_ref().filter(|end| end.cause == wire::EndCause::Failed);
+        if let Some(error) = failed.and_then(|end| end.error.clone()) {
+            return Err(Failure::new(Status::Host, error));
+        }
+        self.print(&answer, |vm: wire::Vm| show::vm(&vm))
+    }
+
+    fn start_move(&self, wanted: &MoveArgs) -> Result<ExitCode, Failure> {
+        let body = wire::MoveRequest { pnode: wanted.pnode.clone(), bandwidth: wanted.bandwidth };
+        let mut answer = self.send("POST", &format!("/v1/vnodes/{}/move", wanted.vnode), &body)?;
+        let mut job: wire::Job = answer.read()?;
+        let bar = std::io::stderr().is_terminal().then(|| bar(&job));
+        while job.state == wire::JobState::Running && !wanted.detach {
+            std::thread::sleep(LOOK);
+            answer = self.client.get(&format!("/v1/jobs/{}", job.id))?;
+            job = answer.read()?;
+            if let Some(bar) = &bar {
+                bar.set_length(job.total);
+                bar.set_position(job.seen);
+            }
+        }
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+        let state = job.state;
+        let done = self.print(&answer, |job: wire::Job| show::jobs(&[job]))?;
+        match state {
+            wire::JobState::Running | wire::JobState::Done => Ok(done),
+            wire::JobState::Cancelled => Err(Failure::new(Status::Conflict, "the move was cancelled")),
+            wire::JobState::Failed => Err(Failure::new(Status::Host, job.error.unwrap_or_default())),
+        }
+    }
+
+    fn events(&self, after: Option<u64>, follow: bool) -> Result<ExitCode, Failure> {
+        let path = if follow { "/v1/events" } else { "/v1/events?follow=false" };
+        let after = after.map(|after| after.to_string());
+        let headers: Vec<(&str, &str)> =
+            after.iter().map(|after| ("last-event-id", after.as_str())).collect();
+        for data in stream::events(self.client.stream(path, &headers)?) {
+            let data = data.map_err(|error| Failure::new(Status::Host, format_args!("events: {error}")))?;
+            let line = match (self.json, serde_json::from_str(&data)) {
+                (false, Ok(event)) => show_documents::event(&event),
+                (true, _) | (_, Err(_)) => data,
+            };
+            files::print(&format!("{line}\n"))?;
+        }
+        Ok(Status::Done.into())
+    }
+}
+
+/// Paths as typed here, for a server that may have another working directory.
+fn seen_from_here(mut spec: VmSpec) -> Result<VmSpec, Failure> {
+    let failed = |error| Failure::new(Status::Host, format_args!("working directory: {error}"));
+    let here = std::env::current_dir().map_err(failed)?;
+    let absolute = |path: &mut PathBuf| *path = here.join(&path);
+    let disks = spec.disks.iter_mut().map(|disk| &mut disk.path);
+    let vsock = spec.vsock.as_mut().map(|vsock| &mut vsock.socket);
+    let serial = match &mut spec.serial {
+        resources::SerialSpec::File(path) => Some(path),
+        resources::SerialSpec::Stdio | resources::SerialSpec::None => None,
+    };
+    disks.chain(vsock).chain(serial).chain(&mut spec.kernel).chain(&mut spec.initramfs).for_each(absolute);
+    Ok(spec)
+}
+
+fn bar(job: &wire::Job) -> ProgressBar {
+    let bar = ProgressBar::new(job.total);
+    let text = "moving [{wide_bar}] {bytes}/{total_bytes}, {eta} left";
+    match ProgressStyle::with_template(text) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

@@ -1,0 +1,52 @@
+//! `numavisor serve`: answers HTTP until a signal ends it; the VM is defined and booted over it. The first signal
+//! presses the power button of a running VM, the second ends everything at once; without a VM the first one does.
+
+use crate::args::ServeArgs;
+use crate::commands::run::refused;
+use crate::exit::{Failure, Status};
+use crate::http::app::App;
+use crate::http::desk::{Desk, Standing};
+use crate::http::server::Server;
+use crate::http::socket::Socket;
+use nix::sys::signal::{SigSet, Signal};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Serves until it is told to end.
+pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
+    let socket = Socket::open(&args.socket.required()?).map_err(refused)?;
+    let failed =
+        |call: &str, error: std::io::Error| Failure::new(Status::Host, format_args!("{call}: {error}"));
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+    // In all threads that are started from here on, so that only the one that waits for them gets them.
+    signals.thread_block().map_err(|error| failed("pthread_sigmask", error.into()))?;
+    let app = App::new();
+    let server = Server::start(&app, socket).map_err(|error| failed("--api-socket", error))?;
+    let asked = Arc::new(AtomicU32::new(0));
+    let (desk, count) = (Arc::clone(&app.desk), Arc::clone(&asked));
+    let waiter = move || {
+        while signals.wait().is_ok() {
+            let before = count.fetch_add(1, Ordering::Relaxed);
+            if before == 0 && desk.press_power_button() {
+                tracing::info!("asking the guest to power off, once more ends it");
+            }
+            desk.wake();
+        }
+    };
+    let spawned = std::thread::Builder::new().name("signals".to_owned()).spawn(waiter);
+    spawned.map_err(|error| failed("clone", error))?;
+    let done = wait(&app.desk, &asked);
+    drop(server);
+    Ok(done.into())
+}
+
+/// Waits until it is over.
+fn wait(desk: &Desk, asked: &AtomicU32) -> Status {
+    desk.wait_until(|standing| match (asked.load(Ordering::Relaxed), standing) {
+        (0, _) => None,
+        (1, Standing::GuestMayAnswer) => None,
+        (_, Standing::NoGuest) => Some(Status::Done),
+        (_, Standing::GuestMayAnswer) => Some(Status::Killed),
+    })
+}

@@ -1,0 +1,137 @@
+//! Tables of the VM, its vnodes and its jobs.
+
+use crate::http::wire::{End, Job, JobState, Vm, Vnode};
+use crate::show::table::{Side, Table};
+use resources::Bytes;
+use std::collections::BTreeSet;
+
+fn table(titles: &[(&str, Side)]) -> Table {
+    Table::new(titles.iter().map(|(title, side)| ((*title).to_owned(), *side)))
+}
+
+/// Text, or a dash for none.
+pub fn dash(text: impl ToString) -> String {
+    let text = text.to_string();
+    if text.is_empty() { "-".to_owned() } else { text }
+}
+
+fn human(bytes: u64) -> String {
+    Bytes(bytes).human()
+}
+
+/// The VM.
+pub fn vm(vm: &Vm) -> String {
+    let kernel = vm.spec.kernel.as_ref().map(|kernel| kernel.display().to_string()).unwrap_or_default();
+    let mut rows = vec![
+        ("state", vm.state.name().to_owned()),
+        ("memory", human(vm.memory)),
+        ("vcpus", vm.vcpus.to_string()),
+        ("vnodes", vm.vnodes.to_string()),
+        ("kernel", dash(kernel)),
+        ("pid", vm.pid.to_string()),
+        ("version", vm.version.clone()),
+    ];
+    if let Some(End { cause, error }) = &vm.end {
+        rows.insert(1, ("ended by", serde_json::to_string(cause).unwrap_or_default().replace('"', "")));
+        rows.extend(error.clone().map(|error| ("error", error)));
+    }
+    rows.iter().map(|(name, value)| format!("{name:<9}{value}\n")).collect()
+}
+
+/// Vnodes: what they have, where it lies, where their vCPUs run.
+pub fn vnodes(vnodes: &[Vnode]) -> String {
+    format!("{}\n{}", memory(vnodes), vcpus(vnodes))
+}
+
+/// A row per vnode, a column per pnode that holds any memory.
+pub fn memory(vnodes: &[Vnode]) -> String {
+    let held = vnodes.iter().flat_map(|vnode| &vnode.residency).flat_map(|residency| &residency.on);
+    let pnodes: BTreeSet<u32> = held.map(|on| on.pnode).collect();
+    let mut header = vec![("VNODE".to_owned(), Side::Right), ("PNODES".to_owned(), Side::Left)];
+    header.push(("POLICY".to_owned(), Side::Left));
+    header.extend(["MEMORY", "TARGET", "ACTUAL"].map(|title| (title.to_owned(), Side::Right)));
+    header.extend(pnodes.iter().map(|pnode| (format!("ON {pnode}"), Side::Right)));
+    header.extend(["ABSENT", "HIT", "MISS", "FOREIGN"].map(|title| (title.to_owned(), Side::Right)));
+    header.push(("JOB".to_owned(), Side::Right));
+    let mut table = Table::new(header);
+    for vnode in vnodes {
+        let mut row = vec![vnode.id.to_string(), vnode.pnodes.to_string(), vnode.policy.to_string()];
+        row.extend([vnode.memory, vnode.target, vnode.actual].map(human));
+        let residency = vnode.residency.as_ref();
+        row.extend(pnodes.iter().map(|pnode| {
+            let on = residency.and_then(|residency| residency.on.iter().find(|on| on.pnode == *pnode));
+            on.map_or("-".to_owned(), |on| human(on.bytes))
+        }));
+        row.extend(match residency {
+            Some(found) => [found.absent, found.hit, found.miss, found.foreign].map(human),
+            None => ["-", "-", "-", "-"].map(str::to_owned),
+        });
+        row.push(dash(vnode.job.map(|job| job.to_string()).unwrap_or_default()));
+        table.row(row);
+    }
+    table.text()
+}
+
+fn vcpus(vnodes: &[Vnode]) -> String {
+    let mut table = table(&[
+        ("VCPU", Side::Right),
+        ("VNODE", Side::Right),
+        ("THREAD", Side::Right),
+        ("CPU", Side::Right),
+        ("AFFINITY", Side::Left),
+    ]);
+    for vnode in vnodes {
+        for vcpu in &vnode.vcpus {
+            table.row([
+                vcpu.id.to_string(),
+                vnode.id.to_string(),
+                dash(vcpu.thread.map(|thread| thread.to_string()).unwrap_or_default()),
+                dash(vcpu.cpu.map(|cpu| cpu.to_string()).unwrap_or_default()),
+                dash(&vcpu.affinity),
+            ]);
+        }
+    }
+    table.text()
+}
+
+/// Jobs.
+pub fn jobs(jobs: &[Job]) -> String {
+    let mut table = table(&[
+        ("JOB", Side::Right),
+        ("VNODE", Side::Right),
+        ("FROM", Side::Left),
+        ("TO", Side::Left),
+        ("STATE", Side::Left),
+        ("SEEN", Side::Right),
+        ("MOVED", Side::Right),
+        ("LEFT", Side::Right),
+        ("SECONDS", Side::Right),
+        ("ERROR", Side::Left),
+    ]);
+    for job in jobs {
+        let percent = job.seen.saturating_mul(100).checked_div(job.total).unwrap_or(100);
+        table.row([
+            job.id.to_string(),
+            job.vnode.to_string(),
+            job.from.to_string(),
+            job.to.to_string(),
+            state(job.state).to_owned(),
+            format!("{percent}%"),
+            human(job.moved),
+            human(job.left.iter().map(|left| left.bytes).sum()),
+            format!("{}.{:03}", job.elapsed_ms / 1000, job.elapsed_ms % 1000),
+            dash(job.error.as_deref().unwrap_or_default()),
+        ]);
+    }
+    table.text()
+}
+
+/// How a job stands, as a word.
+pub fn state(state: JobState) -> &'static str {
+    match state {
+        JobState::Running => "running",
+        JobState::Done => "done",
+        JobState::Cancelled => "cancelled",
+        JobState::Failed => "failed",
+    }
+}

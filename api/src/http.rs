@@ -1,0 +1,21 @@
+//! The HTTP API over a unix socket. Nothing of it runs unless a socket is asked for.
+
+mod admission;
+pub mod app;
+mod body;
+mod convert;
+pub mod desk;
+pub mod events;
+mod handlers;
+mod metrics;
+#[cfg(test)]
+mod openapi;
+mod patient;
+pub mod problem;
+mod procfs;
+mod route;
+pub mod server;
+pub mod socket;
+mod time;
+mod watch;
+pub mod wire;

@@ -1,0 +1,127 @@
+//! What all requests share, and the router made from the table of operations.
+
+use crate::http::desk::Desk;
+use crate::http::events::EventLog;
+use crate::http::handlers::{events, plans, vm, vnodes};
+use crate::http::metrics::Requests;
+use crate::http::problem::Problem;
+use crate::http::route::{Op, ROUTES, Route, find};
+use crate::http::watch::Watch;
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter, on};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::{Semaphore, watch};
+
+/// Requests that wait for the kernel at once; the rest waits for them, and nothing else does.
+const SLOW_AT_ONCE: usize = 4;
+
+/// What all requests share.
+pub struct App {
+    /// Where commands go.
+    pub desk: Arc<Desk>,
+    /// What happened.
+    pub events: Arc<EventLog>,
+    /// Who measures.
+    pub watch: Arc<Watch>,
+    /// What is counted.
+    pub requests: Requests,
+    /// True once the server is ending.
+    pub ending: watch::Sender<bool>,
+    slow: Semaphore,
+}
+
+impl App {
+    /// With a desk that has no VM yet.
+    pub fn new() -> Arc<Self> {
+        let (events, watch) = (Arc::new(EventLog::new()), Watch::new());
+        let poked = Arc::clone(&watch);
+        let desk = Desk::new(Arc::clone(&events), move || poked.poke());
+        let (requests, ending) = (Requests::default(), watch::Sender::new(false));
+        Arc::new(Self { desk, events, watch, requests, ending, slow: Semaphore::new(SLOW_AT_ONCE) })
+    }
+
+    /// Does something that may take a while in a thread for that.
+    pub async fn slowly<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let ending = |_| Problem::unavailable("ending", "this process is ending");
+        let _turn = self.slow.acquire().await.map_err(ending)?;
+        let ended = tokio::task::spawn_blocking(work).await;
+        ended.unwrap_or_else(|error| Err(Problem::internal(error)))
+    }
+}
+
+/// The router of all operations.
+pub fn router(app: Arc<App>) -> Router {
+    let mut router = Router::new();
+    for route in &ROUTES {
+        router = router.route(route.path, method(route));
+    }
+    router.fallback(nowhere).layer(from_fn_with_state(Arc::clone(&app), counted)).with_state(app)
+}
+
+fn method(route: &Route) -> MethodRouter<Arc<App>> {
+    // The table has no other methods; one that it had would be found by the first test.
+    let filter = MethodFilter::try_from(route.method.clone()).unwrap_or(MethodFilter::TRACE);
+    match route.op {
+        Op::GetVm => on(filter, vm::get),
+        Op::PutVm => on(filter, vm::put),
+        Op::DeleteVm => on(filter, vm::delete),
+        Op::BootVm => on(filter, vm::boot),
+        Op::PauseVm => on(filter, vm::pause),
+        Op::ResumeVm => on(filter, vm::resume),
+        Op::ShutdownVm => on(filter, vm::shutdown),
+        Op::ResetVm => on(filter, vm::reset),
+        Op::GetVmPlan => on(filter, plans::of_vm),
+        Op::PostPlan => on(filter, plans::of_body),
+        Op::GetHost => on(filter, plans::host),
+        Op::GetVnodes => on(filter, vnodes::all),
+        Op::GetVnode => on(filter, vnodes::one),
+        Op::PutMemoryTarget => on(filter, vnodes::memory_target),
+        Op::PostReclaim => on(filter, vnodes::reclaim),
+        Op::MoveVnode => on(filter, vnodes::start_move),
+        Op::PutAffinity => on(filter, vnodes::affinity),
+        Op::GetJobs => on(filter, vnodes::jobs),
+        Op::GetJob => on(filter, vnodes::job),
+        Op::CancelJob => on(filter, vnodes::cancel),
+        Op::GetEvents => on(filter, events::stream),
+        Op::GetMetrics => on(filter, events::metrics),
+        Op::GetOpenapi => on(filter, events::openapi),
+    }
+}
+
+async fn nowhere(request: Request) -> Problem {
+    let path: String = request.uri().path().chars().take(80).collect();
+    Problem::not_found("no_such_path", format_args!("{path}: there is nothing here"))
+}
+
+/// Counts a request, and makes axum's plain refusals problem documents.
+async fn counted(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let method = request.method().clone();
+    let route = path.as_deref().and_then(|path| find(path, &method));
+    let mut response = next.run(request).await;
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        let here = ROUTES.iter().filter(|route| path.as_deref() == Some(route.path));
+        let mut methods: Vec<&str> = here.map(|route| route.method.as_str()).collect();
+        if methods.contains(&"GET") {
+            methods.push("HEAD");
+        }
+        let methods = methods.join(", ");
+        let detail = format!("{method} is not among {methods}");
+        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
+        response = problem.into_response();
+        response
+            .headers_mut()
+            .extend(HeaderValue::try_from(methods).ok().map(|allow| (header::ALLOW, allow)));
+    }
+    app.requests.count(route.map_or("none", |route| route.name), response.status().as_u16(), began.elapsed());
+    response
+}

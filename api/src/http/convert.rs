@@ -1,0 +1,127 @@
+//! From what `vmm` says to what goes over the socket.
+
+use crate::http::wire;
+use resources::{Bytes, NodeSet, Plan, VnodeId};
+use std::collections::BTreeMap;
+use std::time::Instant;
+use vmm::{Exit, JobView, VmView};
+
+/// A measurement of one vnode.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// When the kernel was asked.
+    pub at: Instant,
+    /// What it said.
+    pub residency: vmm::Residency,
+}
+
+/// A job.
+pub fn job(view: &JobView) -> wire::Job {
+    let (state, outcome, error) = match &view.state {
+        vmm::JobState::Running => (wire::JobState::Running, None, None),
+        vmm::JobState::Done(outcome) => (wire::JobState::Done, Some(outcome), None),
+        vmm::JobState::Cancelled(outcome) => (wire::JobState::Cancelled, Some(outcome), None),
+        vmm::JobState::Failed(error) => (wire::JobState::Failed, None, Some(error.to_string())),
+    };
+    let left = outcome.iter().flat_map(|outcome| &outcome.left);
+    wire::Job {
+        id: view.id.0,
+        vnode: view.vnode.0,
+        from: view.from.pnodes.clone(),
+        to: view.to.pnodes.clone(),
+        state,
+        total: view.total.get(),
+        seen: view.seen.get(),
+        moved: view.moved.get(),
+        left: left.map(|(errno, bytes)| wire::LeftBehind { errno: *errno, bytes: bytes.get() }).collect(),
+        error,
+        elapsed_ms: u64::try_from(view.elapsed.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+/// How a VM ended.
+pub fn end(result: &Result<Exit, vmm::Error>) -> wire::End {
+    let cause = match result {
+        Ok(Exit::PowerOff) => wire::EndCause::PowerOff,
+        Ok(Exit::Reset) => wire::EndCause::Reset,
+        Ok(Exit::TripleFault) => wire::EndCause::TripleFault,
+        Ok(Exit::Quit | Exit::Killed) => wire::EndCause::Killed,
+        Err(_) => wire::EndCause::Failed,
+    };
+    wire::End { cause, error: result.as_ref().err().map(ToString::to_string) }
+}
+
+/// All vnodes. `ran_on` says which CPU a thread ran on last.
+pub fn vnodes(
+    plan: &Plan,
+    view: &VmView,
+    jobs: &[JobView],
+    samples: &BTreeMap<VnodeId, Sample>,
+    ran_on: impl Fn(i32) -> Option<u32>,
+) -> Vec<wire::Vnode> {
+    let vnodes = plan.topology.vnodes().iter().zip(&view.placement.vnodes);
+    let vcpu = |id| {
+        let seen = view.vcpus.iter().find(|vcpu| vcpu.id == id);
+        wire::Vcpu {
+            id: id.0,
+            thread: seen.map(|vcpu| vcpu.thread),
+            affinity: seen.map(|vcpu| vcpu.affinity.clone()).unwrap_or_default(),
+            cpu: seen.and_then(|vcpu| ran_on(vcpu.thread)),
+        }
+    };
+    let moving = |id| {
+        let running = |job: &&JobView| job.vnode == id && matches!(job.state, vmm::JobState::Running);
+        jobs.iter().find(running).map(|job| job.id.0)
+    };
+    let one = |(vnode, at): (&resources::Vnode, &resources::VnodePlacement)| wire::Vnode {
+        id: vnode.id.0,
+        memory: vnode.memory.get(),
+        // Nothing takes memory back from a vnode yet.
+        target: vnode.memory.get(),
+        actual: vnode.memory.get(),
+        policy: vnode.policy,
+        pages: vnode.pages,
+        affinity: vnode.affinity,
+        pnodes: at.pnodes.clone(),
+        cpu_pnodes: at.cpu_pnodes.clone(),
+        residency: samples.get(&vnode.id).map(|sample| residency(vnode.id, sample, view, samples)),
+        vcpus: vnode.vcpus.iter().map(vcpu).collect(),
+        job: moving(vnode.id),
+    };
+    vnodes.map(one).collect()
+}
+
+fn residency(
+    vnode: VnodeId,
+    sample: &Sample,
+    view: &VmView,
+    samples: &BTreeMap<VnodeId, Sample>,
+) -> wire::Residency {
+    let none = NodeSet::new();
+    let pnodes_of = |id: VnodeId| view.placement.vnodes.get(id.index()).map_or(&none, |at| &at.pnodes);
+    let pnodes = pnodes_of(vnode);
+    let foreign = sample.residency.foreign(pnodes);
+    let touched = sum(sample.residency.on.values());
+    let strangers = samples.iter().filter(|(id, _)| **id != vnode).flat_map(|(id, other)| {
+        let on = other.residency.on.iter();
+        on.filter(move |(pnode, _)| pnodes.contains(**pnode) && !pnodes_of(*id).contains(**pnode))
+    });
+    wire::Residency {
+        age_ms: u64::try_from(sample.at.elapsed().as_millis()).unwrap_or(u64::MAX),
+        on: sample
+            .residency
+            .on
+            .iter()
+            .map(|(pnode, bytes)| wire::OnPnode { pnode: pnode.0, bytes: bytes.get() })
+            .collect(),
+        absent: sample.residency.absent.get(),
+        unknown: sample.residency.unknown.get(),
+        hit: touched.saturating_sub(foreign).get(),
+        miss: sum(strangers.map(|(_, bytes)| bytes)).get(),
+        foreign: foreign.get(),
+    }
+}
+
+fn sum<'a>(bytes: impl Iterator<Item = &'a Bytes>) -> Bytes {
+    bytes.fold(Bytes::ZERO, |sum, bytes| sum.saturating_add(*bytes))
+}

@@ -1,0 +1,470 @@
+//! The desk where everything asked of the VM as a whole arrives, is let in or refused, and is done one after the other
+//! by one thread. Who may ask what is `admission`'s table.
+
+use crate::http::admission::{Admission, Command, Denial, Queue, State, Ticket, Verdict, verdict};
+use crate::http::events::EventLog;
+use crate::http::problem::Problem;
+use crate::http::{convert, wire};
+use crate::start::{Audience, StartError, prepare};
+use axum::http::StatusCode;
+use resources::{CpuSet, VcpuId, VmSpec, VmTopology};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use tokio::sync::oneshot;
+use vmm::{Exit, Request, VmHandle, VmView};
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Task {
+    /// Describe the VM.
+    Define(Box<VmSpec>),
+    /// Start it.
+    Boot,
+    /// Have the vCPUs wait.
+    Pause,
+    /// Let them run again.
+    Resume,
+    /// Press the power button.
+    Shutdown,
+    /// Reset the guest.
+    Reset,
+    /// End it and forget it.
+    Delete,
+    /// Change where a vCPU may run.
+    Affinity(VcpuId, CpuSet),
+}
+
+impl Task {
+    fn command(&self) -> Command {
+        match self {
+            Self::Define(_) => Command::Define,
+            Self::Boot => Command::Boot,
+            Self::Pause => Command::Pause,
+            Self::Resume => Command::Resume,
+            Self::Shutdown => Command::Shutdown,
+            Self::Reset => Command::Reset,
+            Self::Delete => Command::Delete,
+            Self::Affinity(..) => Command::Affinity,
+        }
+    }
+}
+
+/// What came of it: whether there is a VM that was not there before.
+type Outcome = Result<Done, Problem>;
+
+/// How a task was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Done {
+    /// It is so now, or was already.
+    So,
+    /// There is a VM that was not there before.
+    Created,
+}
+
+/// Whether there is a guest that may hear the power button.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It starts, runs or is paused.
+    GuestMayAnswer,
+    /// It does not run.
+    NoGuest,
+}
+
+/// The VM.
+struct Current {
+    spec: Arc<VmSpec>,
+    topology: Arc<VmTopology>,
+    handle: Option<VmHandle>,
+    /// `None` when somebody else runs it.
+    thread: Option<JoinHandle<()>>,
+    end: Option<wire::End>,
+}
+
+struct Inner {
+    queue: Queue,
+    tasks: BTreeMap<Ticket, (Task, Vec<oneshot::Sender<Outcome>>)>,
+    vm: Option<Current>,
+    closed: bool,
+}
+
+/// The desk.
+pub struct Desk {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+    events: Arc<EventLog>,
+    /// Told when the VM or a job changes.
+    poke: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Desk {
+    /// A desk without a VM. `poke` is called whenever the VM or one of its jobs changes, and must return at once.
+    pub fn new(events: Arc<EventLog>, poke: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+        let inner =
+            Inner { queue: Queue::new(State::Absent), tasks: BTreeMap::new(), vm: None, closed: false };
+        Arc::new(Self { inner: Mutex::new(inner), changed: Condvar::new(), events, poke: Box::new(poke) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes charge of a VM that somebody else runs; they say with [`Self::ended`] when it is over.
+    pub fn adopt(&self, spec: VmSpec, handle: VmHandle) {
+        let topology = Arc::new(handle.plan().topology.clone());
+        let vm = Current { spec: Arc::new(spec), topology, handle: Some(handle), thread: None, end: None };
+        self.lock().vm = Some(vm);
+        self.stands(State::Starting, None);
+    }
+
+    /// Someone for `vmm` to tell what happens.
+    pub fn observer(self: &Arc<Self>) -> Box<dyn vmm::Observer> {
+        Box::new(Observer(Arc::clone(self)))
+    }
+
+    /// The VM ended for good.
+    pub fn ended(&self, result: &Result<Exit, vmm::Error>) {
+        let end = convert::end(result);
+        if let Some(vm) = &mut self.lock().vm {
+            vm.end = Some(end.clone());
+        }
+        self.stands(State::Stopped, Some(&end));
+    }
+
+    fn stands(&self, state: State, end: Option<&wire::End>) {
+        let mut inner = self.lock();
+        let changed = inner.queue.state() != state;
+        inner.queue.set_state(state);
+        drop(inner);
+        self.changed.notify_all();
+        if changed {
+            let name = wire_state(state).map_or("absent", wire::VmState::name);
+            let end = end.map(|end| json!({"state": name, "end": end}));
+            self.events.add("vm_state", end.unwrap_or_else(|| json!({ "state": name })));
+        }
+        (self.poke)();
+    }
+
+    /// Lets a task in and waits until it is done, or refuses it.
+    pub async fn ask(&self, task: Task) -> Outcome {
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut inner = self.lock();
+            if inner.closed {
+                return Err(Problem::unavailable("ending", "this process is ending"));
+            }
+            match inner.queue.submit(task.command()) {
+                Admission::AlreadySo => return Ok(Done::So),
+                Admission::Deny(denial) => return Err(denial.into()),
+                Admission::Join(ticket) => {
+                    if let Some((_, replies)) = inner.tasks.get_mut(&ticket) {
+                        replies.push(reply);
+                    }
+                }
+                Admission::Wait(ticket) => {
+                    inner.tasks.insert(ticket, (task, vec![reply]));
+                }
+            }
+        }
+        self.changed.notify_all();
+        answer.await.unwrap_or_else(|_| Err(Problem::unavailable("ending", "this process is ending")))
+    }
+
+    /// Does what is let in, until the desk is closed.
+    pub fn work(self: &Arc<Self>) {
+        loop {
+            let mut inner = self.lock();
+            let (ticket, verdict) = loop {
+                match inner.queue.first() {
+                    _ if inner.closed => return,
+                    Some((ticket, _, verdict)) => break (ticket, verdict),
+                    None => inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner),
+                }
+            };
+            // Stays in the queue, so that what comes now is judged by how this ends; others may join it.
+            let task = inner.tasks.get_mut(&ticket).map(|(task, _)| std::mem::replace(task, Task::Pause));
+            drop(inner);
+            let outcome = match (verdict, task) {
+                (Verdict::Do, Some(task)) => self.carry_out(task),
+                (Verdict::Deny(denial), _) => Err(denial.into()),
+                (Verdict::AlreadySo, _) | (_, None) => Ok(Done::So),
+            };
+            let mut inner = self.lock();
+            inner.queue.finish_first();
+            let replies = inner.tasks.remove(&ticket).map(|(_, replies)| replies);
+            drop(inner);
+            for reply in replies.into_iter().flatten() {
+                // Who asked may have gone away; it is done all the same.
+                let _ = reply.send(outcome.clone());
+            }
+        }
+    }
+
+    fn carry_out(self: &Arc<Self>, task: Task) -> Outcome {
+        match task {
+            Task::Define(spec) => self.define(*spec),
+            Task::Boot => self.boot(),
+            Task::Pause => self.tell(Request::Pause),
+            Task::Resume => self.tell(Request::Resume),
+            Task::Shutdown => self.tell(Request::PowerButton),
+            Task::Reset => self.tell(Request::Reset),
+            Task::Delete => self.delete(),
+            Task::Affinity(vcpu, cpus) => {
+                self.tell(Request::Affinity(vcpu, cpus.clone()))?;
+                self.events.add("affinity", json!({"vcpu": vcpu, "cpus": cpus}));
+                Ok(Done::So)
+            }
+        }
+    }
+
+    fn tell(&self, request: Request) -> Outcome {
+        self.handle(Command::Look)?.ask(request)?;
+        Ok(Done::So)
+    }
+
+    fn define(&self, spec: VmSpec) -> Outcome {
+        let topology = check(&spec)?;
+        let vm = Current {
+            spec: Arc::new(spec),
+            topology: Arc::new(topology),
+            handle: None,
+            thread: None,
+            end: None,
+        };
+        let before = self.lock().vm.replace(vm);
+        self.stands(State::Defined, None);
+        match before {
+            Some(before) => {
+                join(before.thread);
+                Ok(Done::So)
+            }
+            None => Ok(Done::Created),
+        }
+    }
+
+    fn boot(self: &Arc<Self>) -> Outcome {
+        let (spec, before) = match &mut self.lock().vm {
+            Some(vm) => (Arc::clone(&vm.spec), vm.thread.take()),
+            None => return Err(Denial::NoVm.into()),
+        };
+        join(before);
+        let audience =
+            Audience { progress: None, observer: Some(self.observer()), signals: vmm::Signals::Caller };
+        let vm = prepare(spec.as_ref().clone(), audience)?;
+        let handle = vm.handle();
+        self.put(|current| {
+            current.handle = Some(handle);
+            current.end = None;
+        });
+        self.stands(State::Starting, None);
+        let desk = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("vm".to_owned()).spawn(move || {
+            let result = vm.run();
+            desk.ended(&result);
+        });
+        match thread {
+            Ok(thread) => {
+                self.put(|current| current.thread = Some(thread));
+                Ok(Done::So)
+            }
+            Err(error) => {
+                self.put(|current| current.handle = None);
+                self.stands(State::Defined, None);
+                Err(Problem::unavailable("host_refused", format_args!("clone: {error}")))
+            }
+        }
+    }
+
+    fn put(&self, change: impl FnOnce(&mut Current)) {
+        if let Some(vm) = &mut self.lock().vm {
+            change(vm);
+        }
+    }
+
+    fn delete(&self) -> Outcome {
+        self.end()?;
+        let vm = self.lock().vm.take();
+        if let Some(vm) = vm {
+            join(vm.thread);
+        }
+        self.stands(State::Absent, None);
+        Ok(Done::So)
+    }
+
+    /// Ends the VM if it runs, and waits until it is over, if it is this desk that runs it.
+    fn end(&self) -> Result<(), Problem> {
+        let mut inner = self.lock();
+        loop {
+            let handle = inner.vm.as_ref().and_then(|vm| vm.handle.clone());
+            let ours = inner.vm.as_ref().is_some_and(|vm| vm.thread.is_some());
+            match (inner.queue.state(), handle) {
+                (State::Absent | State::Defined | State::Stopped, _) | (_, None) => return Ok(()),
+                (State::Starting | State::Running | State::Paused, Some(handle)) => {
+                    drop(inner);
+                    match handle.ask(Request::Stop) {
+                        Ok(_) if !ours => return Ok(()),
+                        // It takes no requests while it starts, or ended by itself just now.
+                        Ok(_) | Err(vmm::RequestError::State { .. }) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                    inner = self.lock();
+                }
+            }
+            let wait = std::time::Duration::from_millis(20);
+            inner = self.changed.wait_timeout(inner, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The VM that runs, if what is wanted of it can be done now.
+    pub fn handle(&self, command: Command) -> Result<VmHandle, Problem> {
+        let inner = self.lock();
+        if let Verdict::Deny(denial) = verdict(inner.queue.state(), command) {
+            return Err(denial.into());
+        }
+        let handle = inner.vm.as_ref().and_then(|vm| vm.handle.clone());
+        handle.ok_or_else(|| Denial::NotRunning.into())
+    }
+
+    /// The VM that runs, or the last one that ran and was not deleted.
+    pub fn last_handle(&self) -> Option<VmHandle> {
+        self.lock().vm.as_ref().and_then(|vm| vm.handle.clone())
+    }
+
+    /// What was typed.
+    pub fn spec(&self) -> Result<Arc<VmSpec>, Problem> {
+        self.lock().vm.as_ref().map(|vm| Arc::clone(&vm.spec)).ok_or_else(|| Denial::NoVm.into())
+    }
+
+    /// The VM for those who ask.
+    pub fn vm(&self) -> Result<wire::Vm, Problem> {
+        let inner = self.lock();
+        let (Some(vm), Some(state)) = (&inner.vm, wire_state(inner.queue.state())) else {
+            return Err(Denial::NoVm.into());
+        };
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Ok(wire::Vm {
+            state,
+            end: vm.end.clone(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            memory: vm.topology.memory().get(),
+            vcpus: count(vm.topology.vcpu_count()),
+            vnodes: count(vm.topology.vnodes().len()),
+            spec: vm.spec.as_ref().clone(),
+        })
+    }
+
+    /// Presses the power button, if there is a guest to hear it.
+    pub fn press_power_button(&self) -> bool {
+        let handle = self.handle(Command::Shutdown);
+        handle.is_ok_and(|handle| handle.ask(Request::PowerButton).is_ok())
+    }
+
+    /// Waits until `over` gives something; asked whenever something changes, and when woken.
+    pub fn wait_until<T>(&self, over: impl Fn(Standing) -> Option<T>) -> T {
+        let mut inner = self.lock();
+        loop {
+            let standing = match inner.queue.state() {
+                State::Absent | State::Defined | State::Stopped => Standing::NoGuest,
+                State::Starting | State::Running | State::Paused => Standing::GuestMayAnswer,
+            };
+            if let Some(over) = over(standing) {
+                return over;
+            }
+            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Wakes who waits.
+    pub fn wake(&self) {
+        let _inner = self.lock();
+        self.changed.notify_all();
+    }
+
+    /// Nothing is done any more; a VM that this desk runs is ended.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+        let ours = self.lock().vm.as_ref().is_some_and(|vm| vm.thread.is_some());
+        if ours && self.end().is_ok() {
+            let thread = self.lock().vm.as_mut().and_then(|vm| vm.thread.take());
+            join(thread);
+        }
+    }
+}
+
+/// A VM as typed that makes sense whatever the host.
+pub fn check(spec: &VmSpec) -> Result<VmTopology, Problem> {
+    let topology = VmTopology::try_from(spec)?;
+    match spec.kernel {
+        Some(_) => Ok(topology),
+        None => Err(StartError::NoKernel.into()),
+    }
+}
+
+fn join(thread: Option<JoinHandle<()>>) {
+    if let Some(thread) = thread {
+        // It ended, or is about to: its VM is over.
+        let _ = thread.join();
+    }
+}
+
+fn wire_state(state: State) -> Option<wire::VmState> {
+    match state {
+        State::Absent => None,
+        State::Defined => Some(wire::VmState::Defined),
+        State::Starting => Some(wire::VmState::Starting),
+        State::Running => Some(wire::VmState::Running),
+        State::Paused => Some(wire::VmState::Paused),
+        State::Stopped => Some(wire::VmState::Stopped),
+    }
+}
+
+struct Observer(Arc<Desk>);
+
+impl vmm::Observer for Observer {
+    fn view(&self, view: &VmView) {
+        match view.state {
+            vmm::VmState::Starting => self.0.stands(State::Starting, None),
+            vmm::VmState::Running => self.0.stands(State::Running, None),
+            vmm::VmState::Paused => self.0.stands(State::Paused, None),
+            // Over for good, or about to start again: whoever runs it knows.
+            vmm::VmState::Ended => (self.0.poke)(),
+        }
+    }
+
+    fn job(&self, job: &vmm::JobView) {
+        self.0.events.add("job", json!({"job": convert::job(job)}));
+        (self.0.poke)();
+    }
+}
+
+impl From<Denial> for Problem {
+    fn from(denial: Denial) -> Self {
+        let status = match denial {
+            Denial::NoVm => StatusCode::NOT_FOUND,
+            Denial::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
+            Denial::VmRuns
+            | Denial::AlreadyBooted
+            | Denial::NotRunning
+            | Denial::Starting
+            | Denial::Paused => StatusCode::CONFLICT,
+        };
+        Self::new(status, denial.code(), denial)
+    }
+}
+
+impl From<StartError> for Problem {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::NoKernel => Self::typed(StatusCode::UNPROCESSABLE_ENTITY, "no_kernel", error),
+            StartError::Look(failure) => Self::unavailable("host_refused", failure.line),
+            StartError::Plan(error) => error.into(),
+            StartError::Vm(error) if error.is_input() => {
+                Self::typed(StatusCode::UNPROCESSABLE_ENTITY, "payload", error)
+            }
+            StartError::Vm(error) => Self::unavailable("host_refused", error),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Plans and the host: what would be decided, and from what.
+
+use super::json;
+use crate::http::app::App;
+use crate::http::body::{self, Query};
+use crate::http::problem::Problem;
+use crate::look;
+use crate::show::{host_json, plan_json};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use resources::{HostTopology, Plan, VmSpec};
+use std::path::Path;
+use std::sync::Arc;
+
+type Answer = Result<Response, Problem>;
+
+/// This host as it is now.
+pub fn look() -> Result<HostTopology, Problem> {
+    look::host(Path::new(look::SYSFS)).map_err(|failure| Problem::unavailable("host_refused", failure.line))
+}
+
+fn planned(spec: &VmSpec) -> Answer {
+    let plan = Plan::new(spec, &look()?)?;
+    Ok(json(StatusCode::OK, &plan_json::document(&plan)))
+}
+
+/// `GET /v1/vm/plan`: as it was decided, if it was.
+pub async fn of_vm(State(app): State<Arc<App>>, request: Request) -> Answer {
+    Query::of(&request, &[])?;
+    let spec = app.desk.spec()?;
+    match app.desk.last_handle() {
+        Some(handle) => Ok(json(StatusCode::OK, &plan_json::document(handle.plan()))),
+        None => app.slowly(move || planned(&spec)).await,
+    }
+}
+
+/// `POST /v1/plan`.
+pub async fn of_body(State(app): State<Arc<App>>, request: Request) -> Answer {
+    Query::of(&request, &[])?;
+    let spec: VmSpec = body::json(request).await?;
+    app.slowly(move || planned(&spec)).await
+}
+
+/// `GET /v1/host`.
+pub async fn host(State(app): State<Arc<App>>, request: Request) -> Answer {
+    Query::of(&request, &[])?;
+    app.slowly(|| Ok(json(StatusCode::OK, &host_json::document(&look()?)))).await
+}

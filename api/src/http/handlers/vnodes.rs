@@ -1,0 +1,163 @@
+//! Vnodes, vCPUs, and the jobs that move them.
+
+use super::json;
+use super::plans::look;
+use crate::http::admission::Command;
+use crate::http::app::App;
+use crate::http::body::{self, Query, number};
+use crate::http::convert;
+use crate::http::desk::Task;
+use crate::http::problem::Problem;
+use crate::http::{procfs, wire};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use resources::replacement::ReplacementError;
+use resources::{CpuSet, HostTopology, VcpuId, VnodeId};
+use std::sync::Arc;
+use vmm::{JobId, VmHandle};
+
+type Answer = Result<Response, Problem>;
+
+/// `GET /v1/vnodes`.
+pub async fn all(State(app): State<Arc<App>>, request: Request) -> Answer {
+    let fresh = Query::of(&request, &["fresh"])?.switch("fresh", false)?;
+    Ok(json(StatusCode::OK, &wire::Vnodes { vnodes: seen(&app, fresh).await? }))
+}
+
+/// `GET /v1/vnodes/{id}`.
+pub async fn one(State(app): State<Arc<App>>, Path(id): Path<String>, request: Request) -> Answer {
+    let fresh = Query::of(&request, &["fresh"])?.switch("fresh", false)?;
+    let id: u32 = number("id", &id)?;
+    let vnodes = seen(&app, fresh).await?;
+    let vnode = vnodes.iter().find(|vnode| vnode.id == id);
+    Ok(json(StatusCode::OK, vnode.ok_or_else(|| no_such_vnode(VnodeId(id)))?))
+}
+
+async fn seen(app: &App, fresh: bool) -> Result<Vec<wire::Vnode>, Problem> {
+    let handle = app.desk.handle(Command::Look)?;
+    let samples = app.watch.samples(fresh).await;
+    let (view, jobs) = (handle.view(), handle.jobs());
+    // A file in /proc per vCPU: microseconds each, but there may be thousands.
+    app.slowly(move || Ok(convert::vnodes(handle.plan(), &view, &jobs, &samples, procfs::ran_on))).await
+}
+
+fn no_such_vnode(id: VnodeId) -> Problem {
+    ReplacementError::NoSuchVnode(id).into()
+}
+
+fn require_vnode(handle: &VmHandle, id: VnodeId) -> Result<(), Problem> {
+    handle.plan().topology.vnode(id).map(drop).ok_or_else(|| no_such_vnode(id))
+}
+
+/// `PUT /v1/vnodes/{id}/memory-target`.
+pub async fn memory_target(State(app): State<Arc<App>>, Path(id): Path<String>, request: Request) -> Answer {
+    Query::of(&request, &[])?;
+    let id = VnodeId(number("id", &id)?);
+    let _: wire::TargetRequest = body::json(request).await?;
+    require_vnode(&app.desk.handle(Command::Look)?, id)?;
+    Err(Problem::not_yet("balloon"))
+}
+
+/// `POST /v1/reclaim`.
+pub async fn reclaim(State(app): State<Arc<App>>, request: Request) -> Answer {
+    Query::of(&request, &[])?;
+    let _: wire::ReclaimRequest = body::json(request).await?;
+    app.desk.handle(Command::Look)?;
+    Err(Problem::not_yet("balloon"))
+}
+
+/// `POST /v1/vnodes/{id}/move`.
+pub async fn start_move(State(app): State<Arc<App>>, Path(id): Path<String>, request: Request) -> Answer {
+    Query::of(&request, &[])?;
+    let id = VnodeId(number("id", &id)?);
+    let wanted: wire::MoveRequest = body::json(request).await?;
+    let handle = app.desk.handle(Command::Move)?;
+    require_vnode(&handle, id)?;
+    let job = app
+        .slowly(move || {
+            let job = handle.move_vnode(id, &wanted.pnode, wanted.bandwidth, &look()?)?;
+            find_job(&handle, job)
+        })
+        .await?;
+    let mut response = json(StatusCode::ACCEPTED, &job);
+    if let Ok(location) = HeaderValue::try_from(format!("/v1/jobs/{}", job.id)) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// `PUT /v1/vcpus/{id}/affinity`.
+pub async fn affinity(State(app): State<Arc<App>>, Path(id): Path<String>, request: Request) -> Answer {
+    Query::of(&request, &[])?;
+    let id = VcpuId(number("id", &id)?);
+    let wanted: wire::AffinityRequest = body::json(request).await?;
+    let handle = app.desk.handle(Command::Affinity)?;
+    if !handle.plan().topology.vcpus().any(|(vcpu, _)| vcpu == id) {
+        return Err(vmm::RequestError::NoSuchVcpu(id).into());
+    }
+    let cpus = wanted.cpus.clone();
+    app.slowly(move || require_cpus(&cpus, &look()?)).await?;
+    app.desk.ask(Task::Affinity(id, wanted.cpus)).await?;
+    let view = handle.view();
+    let vcpu = view.vcpus.iter().find(|vcpu| vcpu.id == id);
+    let vcpu = vcpu.ok_or_else(|| Problem::from(crate::http::admission::Denial::NotRunning))?;
+    let (thread, affinity) = (Some(vcpu.thread), vcpu.affinity.clone());
+    Ok(json(StatusCode::OK, &wire::Vcpu { id: id.0, thread, affinity, cpu: procfs::ran_on(vcpu.thread) }))
+}
+
+fn require_cpus(cpus: &CpuSet, host: &HostTopology) -> Result<(), Problem> {
+    let refused = |rule: String| {
+        let detail = format!("cpus: {rule}");
+        Err(Problem::typed(StatusCode::UNPROCESSABLE_ENTITY, "no_such_cpu", detail))
+    };
+    let there = host.pnodes().iter().fold(CpuSet::new(), |all, pnode| all.union(&pnode.cpus));
+    let missing = cpus.difference(&there);
+    match (cpus.is_empty(), missing.is_empty()) {
+        (true, _) => refused("the list is empty, must name a CPU".to_owned()),
+        (_, true) => Ok(()),
+        (_, false) => refused(format!("{missing} not among {there}, where this process may run")),
+    }
+}
+
+/// `GET /v1/jobs`.
+pub async fn jobs(State(app): State<Arc<App>>, request: Request) -> Answer {
+    Query::of(&request, &[])?;
+    app.desk.spec()?;
+    let views = app.desk.last_handle().map(|handle| handle.jobs()).unwrap_or_default();
+    Ok(json(StatusCode::OK, &wire::Jobs { jobs: views.iter().map(convert::job).collect() }))
+}
+
+/// `GET /v1/jobs/{id}`.
+pub async fn job(State(app): State<Arc<App>>, Path(id): Path<String>, request: Request) -> Answer {
+    Query::of(&request, &[])?;
+    let id = JobId(number("id", &id)?);
+    app.desk.spec()?;
+    let handle = app.desk.last_handle().ok_or_else(|| no_such_job(id))?;
+    Ok(json(StatusCode::OK, &find_job(&handle, id)?))
+}
+
+/// `DELETE /v1/jobs/{id}`.
+pub async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>, request: Request) -> Answer {
+    Query::of(&request, &[])?;
+    let id = JobId(number("id", &id)?);
+    body::none(request).await?;
+    app.desk.spec()?;
+    let handle = app.desk.last_handle().ok_or_else(|| no_such_job(id))?;
+    let job = find_job(&handle, id)?;
+    match handle.cancel(id) {
+        true => Ok(json(StatusCode::ACCEPTED, &find_job(&handle, id)?)),
+        false => {
+            let detail = format!("job {} is over, it cannot be cancelled", job.id);
+            Err(Problem::new(StatusCode::CONFLICT, "job_over", detail))
+        }
+    }
+}
+
+fn find_job(handle: &VmHandle, id: JobId) -> Result<wire::Job, Problem> {
+    handle.job(id).as_ref().map(convert::job).ok_or_else(|| no_such_job(id))
+}
+
+fn no_such_job(id: JobId) -> Problem {
+    Problem::not_found("no_such_job", format_args!("job {}: does not exist, or is not remembered", id.0))
+}

@@ -1,0 +1,230 @@
+//! Figures for Prometheus: names with units, one line per figure. What they count is counted elsewhere, but for the
+//! requests themselves.
+
+use crate::http::convert::Sample;
+use crate::http::desk::Desk;
+use crate::http::events::EventLog;
+use crate::http::wire;
+use resources::VnodeId;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use vmm::{ExitReason, VmHandle};
+
+/// Upper bounds of the buckets of a latency, in microseconds; beyond the last is the bucket of the rest.
+const BUCKETS_US: [u64; 10] = [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 100_000, 1_000_000, 10_000_000];
+
+#[derive(Debug, Default, Clone)]
+struct Histogram {
+    buckets: [u64; BUCKETS_US.len()],
+    count: u64,
+    sum: Duration,
+}
+
+/// What the server counts of its own.
+#[derive(Default)]
+pub struct Requests {
+    /// By operation and status. Both are few: an operation is one of the table's, a status one of ours.
+    latencies: Mutex<BTreeMap<(&'static str, u16), Histogram>>,
+    /// Connections that are open.
+    pub connections: AtomicUsize,
+    /// Event streams that are open.
+    pub streams: AtomicUsize,
+}
+
+impl Requests {
+    /// One more was answered.
+    pub fn count(&self, operation: &'static str, status: u16, took: Duration) {
+        let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
+        let histogram = latencies.entry((operation, status)).or_default();
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        for (bucket, bound) in histogram.buckets.iter_mut().zip(BUCKETS_US) {
+            *bucket += u64::from(micros <= bound);
+        }
+        histogram.count += 1;
+        histogram.sum += took;
+    }
+}
+
+/// Lines of text.
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        self.0.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+    }
+
+    fn line(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
+        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        self.0.push_str(&format!("{name}{labels} {value}\n"));
+    }
+
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+        self.family(name, kind, help);
+        self.line(name, &[], value);
+    }
+}
+
+/// All figures as text.
+pub fn text(
+    desk: &Desk,
+    events: &EventLog,
+    requests: &Requests,
+    samples: &BTreeMap<VnodeId, Sample>,
+) -> String {
+    let mut text = Text::default();
+    text.family("numavisor_build_info", "gauge", "The version that runs.");
+    text.line("numavisor_build_info", &[("version", &env!("CARGO_PKG_VERSION"))], 1);
+    let state = desk.vm().ok().map(|vm| vm.state);
+    text.family("numavisor_vm_state", "gauge", "1 for the state that the VM is in.");
+    for each in wire::VmState::ALL {
+        let here = u8::from(state == Some(each));
+        text.line("numavisor_vm_state", &[("state", &each.name())], here);
+    }
+    if let Some(handle) = desk.last_handle() {
+        exits(&mut text, &handle);
+        vnodes(&mut text, &handle, samples);
+        moves(&mut text, &handle);
+        devices(&mut text, &handle);
+    }
+    server(&mut text, events, requests);
+    process(&mut text);
+    text.0
+}
+
+fn exits(text: &mut Text, handle: &VmHandle) {
+    let name = "numavisor_vcpu_exits_total";
+    text.family(name, "counter", "Exits of a vCPU since the guest started, by reason.");
+    for (vcpu, counters) in handle.exits() {
+        for reason in ExitReason::ALL {
+            text.line(name, &[("vcpu", &vcpu), ("reason", &reason.name())], counters.of(reason));
+        }
+    }
+}
+
+fn vnodes(text: &mut Text, handle: &VmHandle, samples: &BTreeMap<VnodeId, Sample>) {
+    let vnodes = crate::http::convert::vnodes(handle.plan(), &handle.view(), &[], samples, |_| None);
+    let mut each = |name: &str, help: &str, value: &dyn Fn(&wire::Vnode) -> Option<u64>| {
+        text.family(name, "gauge", help);
+        for vnode in &vnodes {
+            if let Some(value) = value(vnode) {
+                text.line(name, &[("vnode", &vnode.id)], value);
+            }
+        }
+    };
+    let of = |vnode: &wire::Vnode, field: fn(&wire::Residency) -> u64| vnode.residency.as_ref().map(field);
+    each("numavisor_vnode_memory_bytes", "Memory that the vnode was given at start.", &|v| Some(v.memory));
+    each("numavisor_vnode_target_bytes", "Memory that the vnode should keep.", &|v| Some(v.target));
+    each("numavisor_vnode_actual_bytes", "Memory that the vnode has.", &|v| Some(v.actual));
+    each("numavisor_vnode_absent_bytes", "Memory of the vnode that was not touched yet.", &|v| {
+        of(v, |residency| residency.absent)
+    });
+    each("numavisor_vnode_hit_bytes", "Memory of the vnode on its own pnodes.", &|v| of(v, |r| r.hit));
+    each("numavisor_vnode_miss_bytes", "Memory of other vnodes on this one's pnodes.", &|v| {
+        of(v, |r| r.miss)
+    });
+    each("numavisor_vnode_foreign_bytes", "Memory of the vnode on pnodes that are not its own.", &|v| {
+        of(v, |residency| residency.foreign)
+    });
+    each(
+        "numavisor_vnode_residency_age_milliseconds",
+        "Age of the measurement of the vnode's memory.",
+        &|v| of(v, |residency| residency.age_ms),
+    );
+    let name = "numavisor_vnode_resident_bytes";
+    text.family(name, "gauge", "Touched memory of the vnode, by the pnode it lies on.");
+    for vnode in &vnodes {
+        for on in vnode.residency.iter().flat_map(|residency| &residency.on) {
+            text.line(name, &[("vnode", &vnode.id), ("pnode", &on.pnode)], on.bytes);
+        }
+    }
+}
+
+fn moves(text: &mut Text, handle: &VmHandle) {
+    let jobs: Vec<wire::Job> = handle.jobs().iter().map(crate::http::convert::job).collect();
+    let count = |state| jobs.iter().filter(|job| job.state == state).count();
+    let name = "numavisor_moves";
+    text.family(name, "gauge", "Moves of vnodes that are remembered, by state.");
+    text.line(name, &[("state", &"running")], count(wire::JobState::Running));
+    text.line(name, &[("state", &"done")], count(wire::JobState::Done));
+    text.line(name, &[("state", &"cancelled")], count(wire::JobState::Cancelled));
+    text.line(name, &[("state", &"failed")], count(wire::JobState::Failed));
+    let name = "numavisor_move_moved_bytes";
+    text.family(name, "gauge", "Memory moved by a move that is remembered.");
+    for job in &jobs {
+        text.line(name, &[("job", &job.id), ("vnode", &job.vnode)], job.moved);
+    }
+    let name = "numavisor_move_left_bytes";
+    text.family(name, "gauge", "Memory that a move left behind, by errno.");
+    for job in &jobs {
+        for left in &job.left {
+            text.line(name, &[("job", &job.id), ("vnode", &job.vnode), ("errno", &left.errno)], left.bytes);
+        }
+    }
+}
+
+fn devices(text: &mut Text, handle: &VmHandle) {
+    let devices = handle.devices();
+    let mut each = |name: &str, help: &str, value: fn(&vmm::DeviceView) -> u64| {
+        let name = format!("numavisor_device_{name}_total");
+        text.family(&name, "counter", help);
+        for device in &devices {
+            text.line(&name, &[("device", &device.name), ("vnode", &device.vnode)], value(device));
+        }
+    };
+    each("activations", "Times that the driver started the device.", |d| d.counters.activations);
+    each("resets", "Times that the driver reset the device.", |d| d.counters.resets);
+    each("refused_features", "Times that the driver wanted features that cannot be had.", |d| {
+        d.counters.refused_features
+    });
+    each("failed_activations", "Times that the device could not start.", |d| d.counters.failed_activations);
+    each("queue_faults", "Queues that the driver broke.", |d| d.counters.queue_faults);
+    each("ignored_accesses", "Register accesses that made no sense.", |d| d.counters.ignored_accesses);
+    each("slow_notifications", "Notifications that came through an exit.", |d| d.counters.slow_notifications);
+    each("host_failures", "Interrupts, routes and addresses that the host refused.", |d| {
+        d.counters.host_failures
+    });
+}
+
+fn server(text: &mut Text, events: &EventLog, requests: &Requests) {
+    let read = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+    let (connections, streams) = (read(&requests.connections), read(&requests.streams));
+    text.one("numavisor_events_total", "counter", "Events since the process started.", events.last());
+    text.one("numavisor_http_connections", "gauge", "Open connections.", connections);
+    text.one("numavisor_http_event_streams", "gauge", "Open event streams.", streams);
+    let name = "numavisor_http_request_duration_seconds";
+    text.family(name, "histogram", "Time from a request's head to its answer's, by operation and status.");
+    let latencies = requests.latencies.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let seconds = |duration: Duration| format!("{:.6}", duration.as_secs_f64());
+    for ((operation, status), histogram) in latencies {
+        for (count, bound) in histogram.buckets.iter().zip(BUCKETS_US) {
+            let bound = seconds(Duration::from_micros(bound));
+            let bound = bound.trim_end_matches('0').trim_end_matches('.');
+            let labels: [(&str, &dyn Display); 3] =
+                [("operation", &operation), ("status", &status), ("le", &bound)];
+            text.line(&format!("{name}_bucket"), &labels, count);
+        }
+        let labels: [(&str, &dyn Display); 3] =
+            [("operation", &operation), ("status", &status), ("le", &"+Inf")];
+        text.line(&format!("{name}_bucket"), &labels, histogram.count);
+        let labels: [(&str, &dyn Display); 2] = [("operation", &operation), ("status", &status)];
+        text.line(&format!("{name}_sum"), &labels, seconds(histogram.sum));
+        text.line(&format!("{name}_count"), &labels, histogram.count);
+    }
+}
+
+/// Of this process, under the names that Prometheus' own libraries use. The resident memory has the guest's in it.
+fn process(text: &mut Text) {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    if let Some(pages) = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()) {
+        let help = "Resident memory of this process, with the guest's.";
+        text.one("process_resident_memory_bytes", "gauge", help, pages.saturating_mul(4096));
+    }
+    if let Ok(fds) = std::fs::read_dir("/proc/self/fd") {
+        text.one("process_open_fds", "gauge", "Open file descriptors.", fds.count().saturating_sub(1));
+    }
+}

@@ -1,0 +1,224 @@
+//! One thread that looks at a running VM for everybody: measures where memory lies when asked and now and then, and
+//! notices misses and the progress of jobs. Measuring is the kernel's slow work, so nobody else does it.
+
+use crate::http::convert::{self, Sample};
+use crate::http::desk::Desk;
+use crate::http::events::EventLog;
+use resources::{Bytes, PnodeId, VnodeId};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use vmm::{JobId, JobState, VmHandle};
+
+/// A measurement that is younger is good enough for everybody.
+const FRESH: Duration = Duration::from_millis(500);
+/// How often a job's progress is told.
+const JOB_TICK: Duration = Duration::from_millis(250);
+/// How often memory is measured while someone listens for events, at most.
+const MISS_TICK: Duration = Duration::from_secs(10);
+/// The thread sleeps this much longer than it measures, so that it takes 2 % of a CPU at most by itself.
+const LAZINESS: u32 = 50;
+/// How long someone waits for a measurement that was asked for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Measurements by vnode.
+pub type Samples = Arc<BTreeMap<VnodeId, Sample>>;
+
+#[derive(Default)]
+struct Wishes {
+    /// Measurements that were started.
+    started: u64,
+    /// Someone waits for one.
+    wanted: bool,
+    /// Something changed.
+    poked: bool,
+    stop: bool,
+}
+
+/// What others hold of the thread.
+pub struct Watch {
+    wishes: Mutex<Wishes>,
+    wake: Condvar,
+    /// The number of the last measurement, and what it gave.
+    done: watch::Sender<(u64, Samples)>,
+}
+
+impl Watch {
+    /// Nothing measured yet.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            wishes: Mutex::default(),
+            wake: Condvar::new(),
+            done: watch::Sender::new((0, Samples::default())),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Wishes> {
+        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The VM or a job changed.
+    pub fn poke(&self) {
+        self.lock().poked = true;
+        self.wake.notify_all();
+    }
+
+    /// Ends the thread.
+    pub fn stop(&self) {
+        self.lock().stop = true;
+        self.wake.notify_all();
+    }
+
+    /// What was measured last, without asking for more.
+    pub fn last(&self) -> Samples {
+        Arc::clone(&self.done.borrow().1)
+    }
+
+    /// Where memory lies: what is known, and a new measurement begins if that is old. Waits only when nothing is known
+    /// yet, or for a measurement that begins now if `fresh`.
+    pub async fn samples(&self, fresh: bool) -> Samples {
+        let known = self.last();
+        let old = known.values().next().is_none_or(|sample| sample.at.elapsed() > FRESH);
+        if !fresh && !old {
+            return known;
+        }
+        let mut done = self.done.subscribe();
+        let next = {
+            let mut wishes = self.lock();
+            wishes.wanted = true;
+            wishes.started + 1
+        };
+        self.wake.notify_all();
+        if !fresh && !known.is_empty() {
+            return known;
+        }
+        match tokio::time::timeout(PATIENCE, done.wait_for(|(number, _)| *number >= next)).await {
+            Ok(Ok(done)) => Arc::clone(&done.1),
+            // It takes too long, or the thread has ended.
+            Ok(Err(_)) | Err(_) => self.last(),
+        }
+    }
+
+    /// Watches until it is stopped.
+    pub fn work(&self, desk: &Desk, events: &EventLog) {
+        let mut seen = Seen::default();
+        let mut pause = MISS_TICK;
+        let mut due = Instant::now() + MISS_TICK;
+        loop {
+            let runs = |handle: &VmHandle| match handle.view().state {
+                vmm::VmState::Running | vmm::VmState::Paused => true,
+                vmm::VmState::Starting | vmm::VmState::Ended => false,
+            };
+            let handle = desk.last_handle().filter(runs);
+            if handle.is_none() {
+                // What was measured was another guest's.
+                self.done.send_if_modified(|(_, samples)| !std::mem::take(samples).is_empty());
+            }
+            let moving = handle.as_ref().is_some_and(|handle| seen.jobs(handle, events));
+            let listening = handle.is_some() && events.readers() > 0;
+            let tick = match (moving, listening) {
+                (true, _) => Some(JOB_TICK),
+                (false, true) => Some(due.saturating_duration_since(Instant::now())),
+                (false, false) => None,
+            };
+            let Some(wanted) = self.next(tick) else {
+                return;
+            };
+            let Some(number) = wanted.or((listening && Instant::now() >= due).then(|| self.begin())) else {
+                continue;
+            };
+            let began = Instant::now();
+            let samples = handle.as_ref().map(measure).unwrap_or_default();
+            if let Some(handle) = &handle {
+                seen.misses(handle, &samples, events);
+            }
+            self.done.send_replace((number, Arc::new(samples)));
+            pause = MISS_TICK.max(began.elapsed() * LAZINESS).max(pause.min(MISS_TICK));
+            due = Instant::now() + pause;
+        }
+    }
+
+    /// Waits for something to do, or a while. `None`: it is over; a number: someone wants this measurement.
+    fn next(&self, tick: Option<Duration>) -> Option<Option<u64>> {
+        let mut wishes = self.lock();
+        let idle = |wishes: &mut Wishes| !wishes.wanted && !wishes.poked && !wishes.stop;
+        wishes = match tick {
+            None => self.wake.wait_while(wishes, idle).unwrap_or_else(PoisonError::into_inner),
+            Some(tick) => {
+                self.wake.wait_timeout_while(wishes, tick, idle).unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        wishes.poked = false;
+        if wishes.stop {
+            return None;
+        }
+        let wanted = std::mem::take(&mut wishes.wanted);
+        wishes.started += u64::from(wanted);
+        Some(wanted.then_some(wishes.started))
+    }
+
+    fn begin(&self) -> u64 {
+        let mut wishes = self.lock();
+        wishes.started += 1;
+        wishes.started
+    }
+}
+
+fn measure(handle: &VmHandle) -> BTreeMap<VnodeId, Sample> {
+    let vnodes = handle.plan().topology.vnodes();
+    let sample = |id| match handle.residency(id)? {
+        Ok(residency) => Some((id, Sample { at: Instant::now(), residency })),
+        Err(error) => {
+            tracing::info!(%error, "residency not measured");
+            None
+        }
+    };
+    vnodes.iter().filter_map(|vnode| sample(vnode.id)).collect()
+}
+
+/// What was told already.
+#[derive(Default)]
+struct Seen {
+    foreign: BTreeMap<(VnodeId, PnodeId), Bytes>,
+    jobs: BTreeMap<JobId, Bytes>,
+}
+
+impl Seen {
+    /// Tells how far running jobs are; whether there are any.
+    fn jobs(&mut self, handle: &VmHandle, events: &EventLog) -> bool {
+        let jobs = handle.jobs();
+        let running = |job: &&vmm::JobView| matches!(job.state, JobState::Running);
+        self.jobs.retain(|id, _| jobs.iter().filter(running).any(|job| job.id == *id));
+        for job in jobs.iter().filter(running) {
+            if self.jobs.insert(job.id, job.seen).is_some_and(|before| before != job.seen) {
+                events.add("job", json!({"job": convert::job(job)}));
+            }
+        }
+        !self.jobs.is_empty()
+    }
+
+    /// Tells of vnodes that have more memory on a foreign pnode than before. One that is being moved has for a while.
+    fn misses(&mut self, handle: &VmHandle, samples: &BTreeMap<VnodeId, Sample>, events: &EventLog) {
+        let view = handle.view();
+        let mut foreign = BTreeMap::new();
+        for (vnode, sample) in samples {
+            let own = view.placement.vnodes.get(vnode.index()).map(|at| &at.pnodes);
+            let on = sample.residency.on.iter();
+            let elsewhere = on.filter(|(pnode, _)| own.is_some_and(|own| !own.contains(**pnode)));
+            foreign.extend(elsewhere.map(|(pnode, bytes)| ((*vnode, *pnode), *bytes)));
+        }
+        let moving = |vnode| {
+            handle.jobs().iter().any(|job| job.vnode == vnode && matches!(job.state, JobState::Running))
+        };
+        for ((vnode, pnode), bytes) in &foreign {
+            let before = self.foreign.get(&(*vnode, *pnode)).copied().unwrap_or_default();
+            if *bytes > before && !moving(*vnode) {
+                let data = json!({"vnode": vnode, "pnode": pnode, "bytes": bytes, "before": before});
+                events.add("misses", data);
+            }
+        }
+        self.foreign = foreign;
+    }
+}

@@ -1,0 +1,286 @@
+//! What goes over the socket, but for what was typed (`VmSpec`), plans and hosts, which are the same everywhere.
+//! Fields are added, never changed. Sizes are bytes; sets are Linux lists (`0-3,8`).
+
+use resources::{Affinity, Bytes, CpuSet, MemoryPolicy, NodeSet, PageSize, VmSpec};
+use serde::{Deserialize, Serialize};
+
+/// How the VM stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub enum VmState {
+    /// It was described and never ran.
+    Defined,
+    /// Memory is being taken and the payload loaded.
+    Starting,
+    /// vCPUs run.
+    Running,
+    /// vCPUs wait.
+    Paused,
+    /// It ran, and ended.
+    Stopped,
+}
+
+impl VmState {
+    /// The word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Defined => "defined",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Defined, Self::Starting, Self::Running, Self::Paused, Self::Stopped];
+}
+
+/// Why it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub enum EndCause {
+    /// The guest powered off.
+    PowerOff,
+    /// The guest reset itself under `on_reset: exit`.
+    Reset,
+    /// A vCPU faulted while it handled a fault.
+    TripleFault,
+    /// Somebody ended it from outside.
+    Killed,
+    /// It could not start or go on: `error` says why.
+    Failed,
+}
+
+/// How a VM ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct End {
+    /// Why.
+    pub cause: EndCause,
+    /// What went wrong, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct Vm {
+    /// How it stands.
+    pub state: VmState,
+    /// How it ended the last time it ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<End>,
+    /// The process that runs it.
+    pub pid: u32,
+    /// The version of that process.
+    pub version: String,
+    /// Bytes of all vnodes.
+    pub memory: u64,
+    /// vCPUs of all vnodes.
+    pub vcpus: u32,
+    /// How many vnodes it has.
+    pub vnodes: u32,
+    /// As typed.
+    pub spec: VmSpec,
+}
+
+/// Memory of a vnode on one pnode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct OnPnode {
+    /// Where.
+    pub pnode: u32,
+    /// How much.
+    pub bytes: u64,
+}
+
+/// Where a vnode's memory lies, asked from the kernel page by page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct Residency {
+    /// Milliseconds since the kernel was asked.
+    pub age_ms: u64,
+    /// Touched memory by pnode, ascending.
+    pub on: Vec<OnPnode>,
+    /// Not touched yet.
+    pub absent: u64,
+    /// The kernel would not tell.
+    pub unknown: u64,
+    /// Of this vnode, on its own pnodes.
+    pub hit: u64,
+    /// Of other vnodes, on this vnode's pnodes but not on their own.
+    pub miss: u64,
+    /// Of this vnode, on pnodes that are not its own.
+    pub foreign: u64,
+}
+
+/// A vCPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct Vcpu {
+    /// Which.
+    pub id: u32,
+    /// Its thread in the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<i32>,
+    /// The host CPUs it may run on.
+    #[cfg_attr(test, schema(value_type = String, example = "0-3"))]
+    pub affinity: CpuSet,
+    /// The host CPU it ran on last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<u32>,
+}
+
+/// A vnode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct Vnode {
+    /// Which; the guest's proximity domain.
+    pub id: u32,
+    /// What it was given at start.
+    pub memory: u64,
+    /// What it should keep.
+    pub target: u64,
+    /// What it has.
+    pub actual: u64,
+    /// How its memory is held on its pnodes.
+    pub policy: MemoryPolicy,
+    /// The pages behind it.
+    pub pages: PageSize,
+    /// How its vCPU threads are held there.
+    pub affinity: Affinity,
+    /// The pnodes that hold its memory.
+    #[cfg_attr(test, schema(value_type = String, example = "0"))]
+    pub pnodes: NodeSet,
+    /// The pnodes that its vCPUs are at home on.
+    #[cfg_attr(test, schema(value_type = String, example = "0"))]
+    pub cpu_pnodes: NodeSet,
+    /// Where its memory lies; absent until the first measurement is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub residency: Option<Residency>,
+    /// Its vCPUs, ascending.
+    pub vcpus: Vec<Vcpu>,
+    /// The job that moves it now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<u64>,
+}
+
+/// All vnodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct Vnodes {
+    /// Ascending by id, from 0 without holes.
+    pub vnodes: Vec<Vnode>,
+}
+
+/// Where to move a vnode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct MoveRequest {
+    /// The pnode or pnodes: a number, an array, or a list such as `0-1`.
+    pub pnode: NodeSet,
+    /// Bytes per second at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Bytes>,
+}
+
+/// Where a vCPU may run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct AffinityRequest {
+    /// Host CPUs: a number, an array, or a list such as `0-3,8`.
+    pub cpus: CpuSet,
+}
+
+/// What a vnode should keep of its memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct TargetRequest {
+    /// Bytes, or a size such as `512M`.
+    pub target: Bytes,
+}
+
+/// How much memory to get back from a pnode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct ReclaimRequest {
+    /// From which pnode.
+    pub pnode: u32,
+    /// Bytes, or a size such as `512M`.
+    pub bytes: Bytes,
+    /// Exactly that much, or as near as the guest lets it.
+    #[serde(default)]
+    pub exact: bool,
+}
+
+/// How a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub enum JobState {
+    /// Going on.
+    Running,
+    /// Every page was looked at.
+    Done,
+    /// Ended by request; what was moved is there, the rest where it was.
+    Cancelled,
+    /// The host refused part way: `error` says why.
+    Failed,
+}
+
+/// Memory left behind by a move, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct LeftBehind {
+    /// As the kernel said it for each page: 12 (ENOMEM) for a full node, 16 (EBUSY) for a page in use.
+    pub errno: i32,
+    /// How much.
+    pub bytes: u64,
+}
+
+/// A move of a vnode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct Job {
+    /// Its number, from 1 on for each start of the VM.
+    pub id: u64,
+    /// The vnode that moves.
+    pub vnode: u32,
+    /// The pnodes it was on.
+    #[cfg_attr(test, schema(value_type = String, example = "0"))]
+    pub from: NodeSet,
+    /// The pnodes it goes to.
+    #[cfg_attr(test, schema(value_type = String, example = "1"))]
+    pub to: NodeSet,
+    /// How it stands.
+    pub state: JobState,
+    /// Bytes of the vnode.
+    pub total: u64,
+    /// Bytes looked at.
+    pub seen: u64,
+    /// Bytes moved.
+    pub moved: u64,
+    /// What stayed, by reason; empty until it ended.
+    pub left: Vec<LeftBehind>,
+    /// Why it failed, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// How long it has been going on, or went on.
+    pub elapsed_ms: u64,
+}
+
+/// All jobs that are remembered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct Jobs {
+    /// Oldest first.
+    pub jobs: Vec<Job>,
+}

@@ -1,0 +1,84 @@
+//! From what was typed to a VM that can run: looks at the host, plans, and hands everything to `vmm`. Who runs it, and
+//! what its end means, is the commands' and the HTTP desk's business.
+
+use crate::exit::{Failure, Status};
+use crate::look;
+use resources::{Plan, PlanError, VmSpec};
+use std::path::Path;
+
+/// The command line of a kernel when none is given: messages on the first serial port, and a panic ends in a reset
+/// (so in status 4, or in a reboot) where it would hang otherwise.
+const DEFAULT_CMDLINE: &str = "console=ttyS0 panic=-1";
+
+/// Why there is no VM.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Nothing to run.
+    #[error("kernel: missing, must be a bzImage or an ELF kernel with a PVH entry")]
+    NoKernel,
+    /// The host could not be looked at.
+    #[error("{}", .0.line)]
+    Look(Failure),
+    /// It is not a machine, or the host has no room.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Payload, tables or KVM.
+    #[error(transparent)]
+    Vm(Box<vmm::Error>),
+}
+
+impl From<vmm::Error> for StartError {
+    fn from(error: vmm::Error) -> Self {
+        Self::Vm(Box::new(error))
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::NoKernel => {
+                Self::input("--kernel: missing, run needs a bzImage or an ELF kernel with a PVH entry")
+            }
+            StartError::Look(failure) => failure,
+            StartError::Plan(error) => {
+                Self::new(if error.is_input() { Status::Input } else { Status::Host }, error)
+            }
+            StartError::Vm(error) => {
+                Self::new(if error.is_input() { Status::Input } else { Status::Host }, error)
+            }
+        }
+    }
+}
+
+/// Who hears of a VM, and who answers signals for it.
+#[derive(Default)]
+pub struct Audience {
+    /// Hears how far start-up got.
+    pub progress: Option<Box<dyn vmm::Progress>>,
+    /// Hears of every change.
+    pub observer: Option<Box<dyn vmm::Observer>>,
+    /// Answers the end signals.
+    pub signals: vmm::Signals,
+}
+
+/// Plans for this host and gets everything ready that can be refused without touching memory.
+pub fn prepare(spec: VmSpec, audience: Audience) -> Result<vmm::Vm, StartError> {
+    let Some(kernel) = spec.kernel.clone() else {
+        return Err(StartError::NoKernel);
+    };
+    let host = look::host(Path::new(look::SYSFS)).map_err(StartError::Look)?;
+    let plan = Plan::new(&spec, &host)?;
+    for vnode in &plan.placement.vnodes {
+        for shortfall in &vnode.shortfalls {
+            tracing::warn!("vnode {}: {shortfall}", vnode.vnode);
+        }
+    }
+    let payload = vmm::Payload {
+        kernel,
+        initramfs: spec.initramfs,
+        cmdline: spec.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.to_owned()),
+    };
+    let Audience { progress, observer, signals } = audience;
+    let options = vmm::Options { serial: spec.serial, on_reset: spec.on_reset, progress, observer, signals };
+    Ok(vmm::Vm::new(plan, payload, options)?)
+}
