@@ -106,6 +106,7 @@ impl Devices {
         pio.register("serial", COM1_PORTS, as_device(&self.serial))?;
         pio.register("power", POWER_PORTS.range(), as_device(&self.power))?;
         pio.register("i8042", I8042_COMMAND_PORTS, as_device(&self.keyboard))?;
+        segments.register_ports(&mut pio)?;
         let mut mmio = MmioBusBuilder::new();
         mmio.register("ioapic", IOAPIC_ADDRESSES, as_device(&self.ioapic))?;
         segments.register(&mut mmio)?;

@@ -7,6 +7,7 @@ mod decode;
 mod function;
 mod host;
 mod host_bridge;
+mod mechanism1;
 mod msix;
 mod segment;
 #[cfg(test)]
@@ -17,5 +18,6 @@ pub use config::{CONFIG_BYTES, CapabilityError, Command, ConfigSpace, Identity};
 pub use function::PciFunction;
 pub use host::{IoEvents, MsixVectors, WorkerHandle, WorkerSpawner};
 pub use host_bridge::HostBridge;
+pub use mechanism1::{MECHANISM1_PORTS, Mechanism1};
 pub use msix::{MSIX_CAPABILITY, MSIX_VECTORS_MAX, Msix};
 pub use segment::{ECAM_BYTES, PciSegment, PciSegmentBuilder, SLOTS, SegmentError};

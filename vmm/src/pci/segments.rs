@@ -4,14 +4,16 @@ use super::{Doorbells, NodeSpawner, Vectors};
 use crate::interrupts::Routes;
 use crate::memory::GuestRam;
 use crate::sys::HostError;
-use devices::pci::{PciSegment, PciSegmentBuilder, SegmentError, WorkerSpawner};
+use devices::pci::{
+    MECHANISM1_PORTS, Mechanism1, PciSegment, PciSegmentBuilder, SegmentError, WorkerSpawner,
+};
 use devices::virtio::{VirtioDevice, VirtioMeter, VirtioPci, VirtioPciError, VirtioPciHost};
-use devices::{BusError, MmioBusBuilder};
+use devices::{BusError, MmioBusBuilder, PioBusBuilder};
 use kvm_ioctls::VmFd;
 use resources::pci_map::Window;
 use resources::{CpuSet, Plan, VnodeId};
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::GuestMemory;
 
@@ -121,6 +123,17 @@ impl Segments {
             mmio.register("pci bars", range(*bars), segment.bar_window())?;
         }
         Ok(())
+    }
+
+    /// Has ports reach segment 0's configuration space too.
+    pub fn register_ports(&self, pio: &mut PioBusBuilder) -> Result<(), BusError> {
+        match self.segments.first() {
+            Some(segment) => {
+                let ports = Arc::new(Mutex::new(Mechanism1::new(segment.ecam())));
+                pio.register("pci configuration", MECHANISM1_PORTS, ports)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Stops every device: nothing of them touches guest memory afterwards. No vCPU may run any more.

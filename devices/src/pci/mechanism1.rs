@@ -1,0 +1,121 @@
+//! PCI configuration mechanism #1: ports 0xCF8 and 0xCFC as a second way into segment 0's configuration space (PCI local
+//! bus specification 3.0, 3.2.2.3.2). Linux looks for it before it believes MCFG, and complains without it.
+
+use std::ops::RangeInclusive;
+
+use crate::bus::{BusDevice, SharedDevice, answer, fill_ones, written};
+
+/// The address register and the data window.
+pub const MECHANISM1_PORTS: RangeInclusive<u16> = 0xCF8..=0xCFF;
+
+const DATA: u64 = 4;
+const ENABLE: u32 = 1 << 31;
+/// Bits 30:24 are reserved, bits 1:0 are zero: what a driver may find again after writing.
+const WRITABLE: u32 = 0x80FF_FFFC;
+/// The registers below 256 of each function: offset in ECAM from bus, device and function in bits 23:8, register in 7:2.
+const BUS_SHIFT: u32 = 16;
+const FUNCTION_SHIFT: u32 = 8;
+const ECAM_FUNCTION_SHIFT: u32 = 12;
+
+/// The ports.
+pub struct Mechanism1 {
+    address: u32,
+    configuration: SharedDevice,
+}
+
+impl Mechanism1 {
+    /// Ports in front of a segment's configuration space, bus 0.
+    #[must_use]
+    pub fn new(configuration: SharedDevice) -> Self {
+        Self { address: 0, configuration }
+    }
+
+    /// Where in ECAM an access to the data window goes; `None` where the address names nothing on bus 0.
+    fn target(&self, offset: u64, length: usize) -> Option<u64> {
+        let byte = offset.checked_sub(DATA)?;
+        let fits = u64::try_from(length).is_ok_and(|length| byte + length <= 4);
+        let bus = self.address >> BUS_SHIFT & 0xFF;
+        if self.address & ENABLE == 0 || bus != 0 || !fits {
+            return None;
+        }
+        let function = u64::from(self.address >> FUNCTION_SHIFT & 0xFF);
+        Some(function << ECAM_FUNCTION_SHIFT | u64::from(self.address & 0xFC) | byte)
+    }
+}
+
+impl BusDevice for Mechanism1 {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        match (offset, data.len()) {
+            (0, 4) => answer(data, u64::from(self.address)),
+            (_, length) => match self.target(offset, length) {
+                Some(target) => self.configuration.read(target, data),
+                None => fill_ones(data),
+            },
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        match (offset, data.len()) {
+            (0, 4) => {
+                let value = written(data).and_then(|value| u32::try_from(value).ok());
+                self.address = value.unwrap_or(0) & WRITABLE;
+            }
+            (_, length) => {
+                if let Some(target) = self.target(offset, length) {
+                    self.configuration.write(target, data);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::Mechanism1;
+    use crate::bus::BusDevice;
+    use crate::pci::PciSegmentBuilder;
+
+    fn ports() -> Mechanism1 {
+        Mechanism1::new(PciSegmentBuilder::new(0, 0x1_0000_0000..=0x1_0FFF_FFFF).build().ecam())
+    }
+
+    fn read(ports: &mut Mechanism1, offset: u64, length: usize) -> u64 {
+        let mut data = [0; 8];
+        ports.read(offset, &mut data[..length]);
+        u64::from_le_bytes(data)
+    }
+
+    #[test]
+    fn linux_finds_mechanism_1_and_the_host_bridge() {
+        let mut ports = ports();
+        // pci_check_type1: the byte at 0xCFB does nothing, the address reads back.
+        ports.write(3, &[1]);
+        ports.write(0, &0x8000_0000_u32.to_le_bytes());
+        assert_eq!(read(&mut ports, 0, 4), 0x8000_0000);
+        // Vendor, and the class at register 0x0A: a host bridge.
+        assert_eq!(read(&mut ports, 4, 2), 0x8086);
+        ports.write(0, &0x8000_0008_u32.to_le_bytes());
+        assert_eq!(read(&mut ports, 6, 2), 0x0600);
+    }
+
+    #[test]
+    fn other_buses_and_a_closed_window_read_all_ones() {
+        let mut ports = ports();
+        assert_eq!(read(&mut ports, 4, 4), 0xFFFF_FFFF);
+        ports.write(0, &0x8001_0000_u32.to_le_bytes());
+        assert_eq!(read(&mut ports, 4, 4), 0xFFFF_FFFF);
+    }
+
+    proptest! {
+        #[test]
+        fn no_access_panics(accesses in proptest::collection::vec((0_u64..8, any::<u32>(), 0_usize..5, any::<bool>()), 0..40)) {
+            let mut ports = ports();
+            for (offset, value, length, write) in accesses {
+                let mut data = value.to_le_bytes();
+                if write { ports.write(offset, &data[..length]) } else { ports.read(offset, &mut data[..length]) }
+            }
+        }
+    }
+}
