@@ -122,3 +122,58 @@ fn files_that_are_not_there_and_formats_that_cannot_are_refused() {
     let out = refused(&["export", "--to=qemu", "--out=none/none"]);
     assert_eq!(out, format!("numavisor: --out: none/none: {missing}\n"));
 }
+
+#[test]
+fn what_another_program_has_no_word_for_is_a_warning_each() {
+    let warned = |to: &str, flags: &str| {
+        let to = format!("--to={to}");
+        let args: Vec<&str> = ["export", &to].into_iter().chain(flags.split(' ')).collect();
+        let output = numavisor(&args);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let lines = String::from_utf8(output.stderr).unwrap();
+        lines
+            .lines()
+            .map(|line| line.strip_prefix("numavisor: warn: ").unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let host = "--distances=host --attributes=host --rng";
+    let expected = [
+        "distances_from is left out: the host decides these distances, and is not asked here",
+        "attributes_from is left out: the host decides these figures, and is not asked here",
+        "rng: devices are left out",
+    ];
+    assert_eq!(warned("libvirt", host), expected);
+    let vnodes = "--numa=id=0,memory=64M,vcpus=[0-1],pnode=[0-1],policy=interleave,affinity=hard,prefault=on \
+                  --numa=id=1,memory=64M,vcpus=[],pnode=1,pages=4K,initiator=0 --pin=0=node:0 \
+                  --attribute=0:1,latency=90 --memory-cache=vnode=0,size=1M,level=1";
+    let expected = [
+        "vnodes[0].affinity is left out: pins say on which CPUs vCPUs run",
+        "vnodes[1].initiator is left out: there is no word for it",
+        "prefault is left out: it is the same for all vnodes",
+        "pins with all or nodes are left out: lists have numbers only",
+    ];
+    assert_eq!(warned("libvirt", vnodes), expected);
+    let expected = [
+        "vnodes[0].affinity is left out: pins say on which CPUs vCPUs run",
+        "vnodes[0].policy is left out: memory lies on its pnode",
+        "vnodes[0].pnode: only the first is written",
+        "vnodes[1].pages is left out: there is no word for it",
+        "vnodes[0].prefault is left out: there is no word for it",
+        "vnodes[1].initiator is left out: there is no word for it",
+        "attributes are left out: there is no word for HMAT",
+        "caches are left out: there is no word for HMAT",
+    ];
+    assert_eq!(warned("xl", vnodes), expected);
+    let expected = [
+        "vnodes[0].affinity is left out: pins say on which CPUs vCPUs run",
+        "vnodes[1].pages is left out: there is no word for 4K",
+        "pins are left out: there is no word for them",
+    ];
+    assert_eq!(warned("qemu", vnodes), expected);
+    let cpus = "--numa=id=0,memory=64M,vcpus=[],policy=preferred --numa=id=1,memory=0,vcpus=[0],pnode=0";
+    let expected = [
+        "vnodes[0].policy is left out: it needs a pnode",
+        "vnodes[1].pnode is left out: it would belong to a memory backend",
+    ];
+    assert_eq!(warned("qemu", cpus), expected);
+}

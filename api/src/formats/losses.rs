@@ -13,6 +13,15 @@ pub fn note(format: Format, spec: &VmSpec, topology: &VmTopology, notes: &mut No
     if spec.attributes_from.is_some() {
         notes.of("attributes_from is left out: the host decides these figures, and is not asked here");
     }
+    let devices = [
+        ("disks", !spec.disks.is_empty()),
+        ("nets", !spec.nets.is_empty()),
+        ("vsock", spec.vsock.is_some()),
+        ("rng", spec.rng.is_some()),
+    ];
+    for (name, _) in devices.into_iter().filter(|(_, given)| *given) {
+        notes.of(format!("{name}: devices are left out"));
+    }
     let mut first = |holds: &dyn Fn(&Vnode) -> bool, what: &str| {
         if let Some(vnode) = topology.vnodes().iter().find(|vnode| holds(vnode)) {
             notes.of(format!("vnodes[{}].{what}", vnode.id));
