@@ -39,6 +39,8 @@ pub struct Controls {
     pub vsock: Option<Arc<VsockHandle>>,
     /// The entropy device's counters.
     pub rng: Option<Arc<RngMeter>>,
+    /// The balloons, which exist once there is memory.
+    pub balloons: Arc<[crate::balloon::Entry]>,
 }
 
 /// Why a device is not ready.

@@ -1,6 +1,7 @@
 //! How other threads look at a running VM and ask it for things. The control loop decides; nothing here changes a VM
 //! by itself.
 
+use crate::balloon::{self, BalloonError, VnodeMemory};
 use crate::cpu::ExitCounters;
 use crate::inbox::{Event, Notifier};
 use crate::jobs::{JobId, JobView, Jobs};
@@ -77,6 +78,15 @@ pub enum Request {
     ResizeDisk(usize),
     /// Change where a vCPU may run.
     Affinity(VcpuId, CpuSet),
+    /// Change how much memory a vnode keeps. How that goes on is in [`VmHandle::memory`].
+    MemoryTarget {
+        /// Which vnode.
+        vnode: VnodeId,
+        /// What it keeps.
+        keep: Bytes,
+        /// Not a page may leave another vnode.
+        exact: bool,
+    },
     /// Move a vnode.
     Move {
         /// Where to; made for the placement of now.
@@ -123,6 +133,9 @@ pub enum RequestError {
     /// No such vCPU.
     #[error("vCPU {0}: does not exist")]
     NoSuchVcpu(VcpuId),
+    /// The vnode cannot have that target.
+    #[error(transparent)]
+    Balloon(#[from] BalloonError),
     /// The vnode cannot go there.
     #[error(transparent)]
     Replacement(#[from] ReplacementError),
@@ -165,6 +178,7 @@ pub(crate) struct Shared {
     link: Mutex<Option<Link>>,
     observer: Option<Box<dyn Observer>>,
     restart: AtomicBool,
+    balloons: Mutex<Arc<[balloon::Entry]>>,
     pub(crate) jobs: Jobs,
 }
 
@@ -177,6 +191,7 @@ impl Shared {
             link: Mutex::new(None),
             observer,
             restart: AtomicBool::new(false),
+            balloons: Mutex::default(),
             jobs: Jobs::default(),
         })
     }
@@ -215,7 +230,12 @@ impl Shared {
         *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
     }
 
+    pub(crate) fn show_balloons(&self, balloons: Arc<[balloon::Entry]>) {
+        *self.balloons.lock().unwrap_or_else(PoisonError::into_inner) = balloons;
+    }
+
     pub(crate) fn disconnect(&self, state: VmState) {
+        self.show_balloons(Arc::default());
         *self.link.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let now = self.view();
         self.publish(VmView { state, placement: now.placement.clone(), vcpus: Vec::new() });
@@ -279,6 +299,13 @@ impl VmHandle {
     pub fn exits(&self) -> Vec<(VcpuId, Arc<ExitCounters>)> {
         let link = self.shared.link.lock().unwrap_or_else(PoisonError::into_inner);
         link.as_ref().map(|link| link.exits.clone()).unwrap_or_default()
+    }
+
+    /// The memory of each vnode that has a balloon, how its last target stands, and what its device counts; none unless
+    /// the VM runs.
+    pub fn memory(&self) -> Vec<VnodeMemory> {
+        let balloons = Arc::clone(&self.shared.balloons.lock().unwrap_or_else(PoisonError::into_inner));
+        balloons.iter().map(balloon::Entry::view).collect()
     }
 
     /// Asks the control loop and waits for its answer, which is a matter of microseconds but for a pause.

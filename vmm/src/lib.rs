@@ -4,6 +4,7 @@
 //! `devices`; the words people type are `api`'s.
 
 mod attach;
+pub mod balloon;
 mod boot;
 mod console;
 mod control;

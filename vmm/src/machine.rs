@@ -42,7 +42,7 @@ impl Machine {
         let stopping = Arc::new(AtomicBool::new(false));
         let output = Output::open(serial, Arc::clone(&stopping))
             .map_err(|source| Error::Serial { serial: serial.clone(), source })?;
-        let (attached, controls) = attach::open(&plan.devices)?;
+        let (attached, mut controls) = attach::open(&plan.devices)?;
         let ram = Arc::new(GuestRam::new(plan)?);
         prefault(plan, &ram, progress.as_deref_mut().map(|p| p as &mut dyn Progress))?;
         let entry = boot.load(plan, &ram, tables)?;
@@ -50,7 +50,9 @@ impl Machine {
         let (inbox, notifier) = Inbox::new()?;
         let routes = Arc::new(Routes::new(Arc::clone(&vm)));
         let mut segments = SegmentsBuilder::new(plan, &vm, &routes, &ram);
-        for Attached { vnode, name, device } in attached {
+        let (balloons, entries) = crate::balloon::attach(plan, &ram)?;
+        controls.balloons = entries;
+        for Attached { vnode, name, device } in attached.into_iter().chain(balloons) {
             segments.add(vnode, &name, device)?;
         }
         let segments = segments.build();

@@ -2,6 +2,7 @@
 //! has it, so nothing here needs a lock.
 
 use crate::attach::Controls;
+use crate::balloon::{Ask, BalloonError, Keeper, pages_out};
 use crate::cpu::VcpuThreads;
 use crate::handle::{Answer, RequestError, Shared, VcpuView, VmState, VmView};
 use crate::inbox::{Event, Notifier};
@@ -9,7 +10,7 @@ use crate::jobs::{JobId, JobState};
 use crate::memory::{GuestRam, MemoryMove, MoveOutcome};
 use crate::pci::Segments;
 use crate::sys::HostError;
-use resources::{Affinity, Bytes, CpuSet, Placement, Plan, VcpuId, VnodePlacement};
+use resources::{Affinity, Bytes, CpuSet, Placement, Plan, VcpuId, VnodeId, VnodePlacement};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -24,6 +25,7 @@ pub struct Running {
     paused: bool,
     movers: Vec<JoinHandle<()>>,
     // Threads first, then the memory that they use.
+    keeper: Keeper,
     vcpus: VcpuThreads,
     segments: Segments,
     controls: Controls,
@@ -51,6 +53,7 @@ impl Running {
             affinity,
             paused: false,
             movers: Vec::new(),
+            keeper: Keeper::new(Arc::clone(&controls.balloons)),
             vcpus,
             segments,
             controls,
@@ -66,6 +69,7 @@ impl Running {
             self.segments.meters().to_vec(),
             self.vcpus.exits().collect(),
         );
+        self.shared.show_balloons(Arc::clone(&self.controls.balloons));
         self.publish();
         self.vcpus.run();
     }
@@ -104,6 +108,27 @@ impl Running {
         self.affinity.insert(vcpu, cpus);
         self.publish();
         Ok(Answer::Done)
+    }
+
+    /// Changes how much memory a vnode keeps; its guest needs time for that.
+    pub fn set_memory_target(
+        &mut self,
+        vnode: VnodeId,
+        keep: Bytes,
+        exact: bool,
+    ) -> Result<Answer, RequestError> {
+        if self.paused {
+            return Err(RequestError::State {
+                state: self.state(),
+                needs: "the guest must run to give memory",
+            });
+        }
+        let found = self.plan.topology.vnode(vnode).ok_or(BalloonError::NoSuchVnode(vnode))?;
+        let ask = Ask { pages: pages_out(found, keep)?, exact };
+        match self.keeper.want(vnode, ask)? {
+            true => Ok(Answer::Done),
+            false => Err(BalloonError::NoMemory(vnode).into()),
+        }
     }
 
     /// Starts moving a vnode's memory. Its vCPUs follow when that is done.

@@ -4,6 +4,7 @@ use crate::http::wire;
 use resources::{Bytes, NodeSet, Plan, VnodeId};
 use std::collections::BTreeMap;
 use std::time::Instant;
+use vmm::balloon::VnodeMemory;
 use vmm::{Exit, JobView, VmView};
 
 /// A measurement of one vnode.
@@ -56,6 +57,7 @@ pub fn vnodes(
     plan: &Plan,
     view: &VmView,
     jobs: &[JobView],
+    memory: &[VnodeMemory],
     samples: &BTreeMap<VnodeId, Sample>,
     ran_on: impl Fn(i32) -> Option<u32>,
 ) -> Vec<wire::Vnode> {
@@ -73,12 +75,13 @@ pub fn vnodes(
         let running = |job: &&JobView| job.vnode == id && matches!(job.state, vmm::JobState::Running);
         jobs.iter().find(running).map(|job| job.id.0)
     };
+    let ballooned = |id| memory.iter().find(|memory| memory.vnode == id);
     let one = |(vnode, at): (&resources::Vnode, &resources::VnodePlacement)| wire::Vnode {
         id: vnode.id.0,
         memory: vnode.memory.get(),
-        // Nothing takes memory back from a vnode yet.
-        target: vnode.memory.get(),
-        actual: vnode.memory.get(),
+        // What has no balloon keeps all it has.
+        target: ballooned(vnode.id).map_or(vnode.memory, |memory| memory.target).get(),
+        actual: ballooned(vnode.id).map_or(vnode.memory, |memory| memory.actual).get(),
         policy: vnode.policy,
         pages: vnode.pages,
         affinity: vnode.affinity,

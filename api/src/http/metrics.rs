@@ -107,7 +107,8 @@ fn exits(text: &mut Text, handle: &VmHandle) {
 }
 
 fn vnodes(text: &mut Text, handle: &VmHandle, samples: &BTreeMap<VnodeId, Sample>) {
-    let vnodes = crate::http::convert::vnodes(handle.plan(), &handle.view(), &[], samples, |_| None);
+    let vnodes =
+        crate::http::convert::vnodes(handle.plan(), &handle.view(), &[], &handle.memory(), samples, |_| None);
     let mut each = |name: &str, help: &str, value: &dyn Fn(&wire::Vnode) -> Option<u64>| {
         text.family(name, "gauge", help);
         for vnode in &vnodes {

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use resources::replacement::ReplacementError;
 use resources::{PlanError, SpecError};
 use serde::{Deserialize, Serialize};
+use vmm::balloon::BalloonError;
 
 /// The media type of a problem document.
 const MEDIA_TYPE: &str = "application/problem+json";
@@ -165,6 +166,19 @@ impl From<vmm::HostError> for Problem {
     }
 }
 
+impl From<BalloonError> for Problem {
+    fn from(error: BalloonError) -> Self {
+        let status = match error {
+            BalloonError::NoSuchVnode(_) => StatusCode::NOT_FOUND,
+            BalloonError::NoMemory(_)
+            | BalloonError::PoolPages { .. }
+            | BalloonError::AboveMemory { .. }
+            | BalloonError::BelowFloor { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        Self::new(status, error.code(), error)
+    }
+}
+
 impl From<vmm::RequestError> for Problem {
     fn from(error: vmm::RequestError) -> Self {
         use vmm::RequestError as E;
@@ -174,6 +188,7 @@ impl From<vmm::RequestError> for Problem {
             E::NoSuchDisk(_) => Self::not_found("no_such_disk", error),
             E::Disk(_) => Self::unavailable("host_refused", error),
             E::NoSuchVcpu(_) => Self::not_found("no_such_vcpu", error),
+            E::Balloon(error) => error.into(),
             E::Replacement(error) => error.into(),
             E::Host(error) => error.into(),
             E::NotStopped(_) => Self::unavailable("not_stopped", error),

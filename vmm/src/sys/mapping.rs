@@ -230,6 +230,19 @@ impl Mapping {
         if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
     }
 
+    /// Lets the memory of `length` bytes from `offset` go (`MADV_DONTNEED`): they read as zeros, and the next touch
+    /// brings new memory under the policy that the mapping has. For private anonymous memory; shared pages stay.
+    pub fn discard(&self, offset: usize, length: usize) -> Result<(), std::io::Error> {
+        let end = offset.checked_add(length).filter(|end| *end <= self.size);
+        if end.is_none() {
+            return Err(std::io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let start = self.start.map_addr(|a| a.saturating_add(offset));
+        // SAFETY: the range was checked to lie in this mapping, of whose content nothing in this process depends.
+        let result = unsafe { libc::madvise(start.as_ptr(), length, libc::MADV_DONTNEED) };
+        if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    }
+
     /// Where the pages at these offsets lie, from `move_pages(2)`; nothing is moved.
     pub fn locate(&self, offsets: &[usize]) -> Result<Vec<PageStatus>, HostError> {
         self.move_pages(offsets, None)
@@ -328,6 +341,7 @@ fn truncate(file: &OwnedFd, size: usize) -> Result<(), std::io::Error> {
 mod tests {
     use super::{Advice, Backing, Mapping, Mode, NodeMask, PageStatus};
     use resources::{Bytes, NodeSet, PnodeId};
+    use vm_memory::Bytes as _;
 
     #[test]
     fn addresses_are_congruent_to_the_guests() {
@@ -348,6 +362,30 @@ mod tests {
         assert_eq!(status[0], PageStatus::Absent);
         assert!(matches!(status[1], PageStatus::On(_)), "{status:?}");
         assert!(mapping.populate(4096, mapping.size()).is_err());
+    }
+
+    #[test]
+    fn discarded_pages_are_absent_zero_and_under_the_same_policy() {
+        let mapping = Mapping::new(Bytes::mib(2), 0, Bytes::mib(2), Backing::Anonymous, "t").unwrap();
+        let _ = mapping.advise(Advice::SmallPages);
+        let nodes: NodeSet = [PnodeId(0)].into_iter().collect();
+        mapping.set_policy(Mode::Preferred, &NodeMask::new(&nodes).unwrap()).unwrap();
+        mapping.populate(0, 3 * 4096).unwrap();
+        let slice = mapping.slice(4096, 1).unwrap();
+        slice.write_obj(7_u8, 0).unwrap();
+        mapping.discard(4096, 4096).unwrap();
+        let status = mapping.locate(&[0, 4096, 8192]).unwrap();
+        assert!(
+            matches!(status[..], [PageStatus::On(_), PageStatus::Absent, PageStatus::On(_)]),
+            "{status:?}"
+        );
+        assert_eq!(slice.read_obj::<u8>(0).unwrap(), 0);
+        let start = format!("{:x} ", mapping.address() as usize);
+        let maps = std::fs::read_to_string("/proc/self/numa_maps").unwrap_or_default();
+        // Only kernels with NUMA have the file.
+        let line = maps.lines().find(|line| line.starts_with(&start));
+        assert!(maps.is_empty() || line.is_some_and(|line| line.contains(" prefer:0 ")), "{line:?}");
+        assert!(mapping.discard(4096, mapping.size()).is_err());
     }
 
     #[test]

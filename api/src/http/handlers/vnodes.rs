@@ -37,9 +37,10 @@ pub async fn one(State(app): State<Arc<App>>, Path(id): Path<String>, request: R
 async fn seen(app: &App, fresh: bool) -> Result<Vec<wire::Vnode>, Problem> {
     let handle = app.desk.handle(Command::Look)?;
     let samples = app.watch.samples(fresh).await;
-    let (view, jobs) = (handle.view(), handle.jobs());
+    let (view, jobs, memory) = (handle.view(), handle.jobs(), handle.memory());
     // A file in /proc per vCPU: microseconds each, but there may be thousands.
-    app.slowly(move || Ok(convert::vnodes(handle.plan(), &view, &jobs, &samples, procfs::ran_on))).await
+    app.slowly(move || Ok(convert::vnodes(handle.plan(), &view, &jobs, &memory, &samples, procfs::ran_on)))
+        .await
 }
 
 fn no_such_vnode(id: VnodeId) -> Problem {
@@ -54,9 +55,15 @@ fn require_vnode(handle: &VmHandle, id: VnodeId) -> Result<(), Problem> {
 pub async fn memory_target(State(app): State<Arc<App>>, Path(id): Path<String>, request: Request) -> Answer {
     Query::of(&request, &[])?;
     let id = VnodeId(number("id", &id)?);
-    let _: wire::TargetRequest = body::json(request).await?;
-    require_vnode(&app.desk.handle(Command::Look)?, id)?;
-    Err(Problem::not_yet("balloon"))
+    let wanted: wire::TargetRequest = body::json(request).await?;
+    let handle = app.desk.handle(Command::Look)?;
+    require_vnode(&handle, id)?;
+    // A target is of one vnode, so no other is to lose a page for it.
+    let ask = vmm::Request::MemoryTarget { vnode: id, keep: wanted.target, exact: true };
+    app.slowly(move || Ok(handle.ask(ask)?)).await?;
+    let vnodes = seen(&app, false).await?;
+    let vnode = vnodes.iter().find(|vnode| vnode.id == id.0);
+    Ok(json(StatusCode::ACCEPTED, vnode.ok_or_else(|| no_such_vnode(id))?))
 }
 
 /// `POST /v1/reclaim`.
@@ -64,7 +71,7 @@ pub async fn reclaim(State(app): State<Arc<App>>, request: Request) -> Answer {
     Query::of(&request, &[])?;
     let _: wire::ReclaimRequest = body::json(request).await?;
     app.desk.handle(Command::Look)?;
-    Err(Problem::not_yet("balloon"))
+    Err(Problem::not_yet("reclaim"))
 }
 
 /// `POST /v1/vnodes/{id}/move`.

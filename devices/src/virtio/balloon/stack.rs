@@ -8,6 +8,7 @@ const GONE: u32 = u32::MAX;
 /// Page numbers of one leaf of the index: 16 MiB of guest memory, 16 KiB of host memory.
 const LEAF_PAGES: usize = 4096;
 const LEAF_SHIFT: u32 = 12;
+const WORD_BITS: usize = 64;
 /// Gone slots that are put up with before slots move together.
 const GONE_MIN: usize = 1024;
 
@@ -27,13 +28,22 @@ pub(super) enum Removed {
 pub(super) struct Stack {
     slots: Vec<u32>,
     gone: usize,
+    kept: u32,
     index: BTreeMap<u32, Leaf>,
 }
 
 #[derive(Debug)]
 struct Leaf {
     slots: Box<[u32; LEAF_PAGES]>,
+    /// A bit for each page whose memory was left alone.
+    kept: [u64; LEAF_PAGES / WORD_BITS],
     used: usize,
+}
+
+impl Leaf {
+    fn new() -> Self {
+        Self { slots: Box::new([GONE; LEAF_PAGES]), kept: [0; LEAF_PAGES / WORD_BITS], used: 0 }
+    }
 }
 
 fn split(pfn: u32) -> (u32, usize) {
@@ -60,7 +70,27 @@ impl Stack {
         true
     }
 
-    /// Takes a page out, wherever it is.
+    /// Pages that are marked.
+    pub fn kept(&self) -> u32 {
+        self.kept
+    }
+
+    /// Marks a page that is out, not marked yet: its memory was left alone.
+    pub fn keep(&mut self, pfn: u32) {
+        let (high, low) = split(pfn);
+        if let Some(leaf) = self.index.get_mut(&high) {
+            leaf.kept[low / WORD_BITS] |= 1 << (low % WORD_BITS);
+            self.kept += 1;
+        }
+    }
+
+    /// Whether a page is marked.
+    pub fn is_kept(&self, pfn: u32) -> bool {
+        let (high, low) = split(pfn);
+        self.index.get(&high).is_some_and(|leaf| leaf.kept[low / WORD_BITS] & 1 << (low % WORD_BITS) != 0)
+    }
+
+    /// Takes a page out, wherever it is, and its mark with it.
     pub fn remove(&mut self, pfn: u32) -> Removed {
         let Some(slot) = self.unnote(pfn) else { return Removed::Absent };
         if slot + 1 == self.slots.len() {
@@ -94,18 +124,17 @@ impl Stack {
     fn close_up(&mut self) {
         self.slots.retain(|pfn| *pfn != GONE);
         self.gone = 0;
-        self.index.clear();
-        let slots = std::mem::take(&mut self.slots);
-        for (slot, pfn) in (0..).zip(&slots) {
-            self.note(*pfn, slot);
+        for (slot, pfn) in (0..).zip(&self.slots) {
+            let (high, low) = split(*pfn);
+            if let Some(leaf) = self.index.get_mut(&high) {
+                leaf.slots[low] = slot;
+            }
         }
-        self.slots = slots;
     }
 
     fn note(&mut self, pfn: u32, slot: u32) -> bool {
         let (high, low) = split(pfn);
-        let leaf =
-            self.index.entry(high).or_insert_with(|| Leaf { slots: Box::new([GONE; LEAF_PAGES]), used: 0 });
+        let leaf = self.index.entry(high).or_insert_with(Leaf::new);
         match leaf.slots.get_mut(low) {
             Some(entry) if *entry == GONE => {
                 *entry = slot;
@@ -123,6 +152,9 @@ impl Stack {
         if slot == GONE {
             return None;
         }
+        let (word, bit) = (low / WORD_BITS, 1 << (low % WORD_BITS));
+        self.kept -= u32::from(leaf.kept[word] & bit != 0);
+        leaf.kept[word] &= !bit;
         leaf.used -= 1;
         if leaf.used == 0 {
             self.index.remove(&high);

@@ -38,8 +38,6 @@ pub(super) struct State {
     actual: u32,
     stack: Stack,
     off_node: u32,
-    /// Pages on top of the stack whose memory was not taken, since they are to go back at once.
-    kept: u32,
     dry: Option<u32>,
     pub generation: u32,
     pub figures: BalloonFigures,
@@ -147,8 +145,7 @@ impl State {
         if let Some(first_off) = rollback {
             // What lies above goes back with it: the driver knows no other order.
             interrupt = self.roll_back(before.saturating_add(small(first_off)));
-            self.kept = self.kept.saturating_add(small(new.len() - first_off));
-            new.truncate(first_off);
+            new.drain(first_off..).for_each(|pfn| self.stack.keep(pfn));
         }
         self.figures.taken += count(new.len());
         Verdict { pages: new, interrupt }
@@ -161,6 +158,7 @@ impl State {
         let (mut back, mut migrated, mut drained) = (Vec::with_capacity(pfns.len()), false, 0);
         for pfn in pfns.iter().copied() {
             let unasked = self.stack.len() <= self.asked;
+            let kept = self.stack.is_kept(pfn);
             match self.stack.remove(pfn) {
                 Removed::Absent => {
                     self.figures.unknown += 1;
@@ -178,9 +176,7 @@ impl State {
             if host.place(pfn) == PagePlace::OffNode {
                 self.off_node -= 1;
             }
-            if self.kept > 0 && !migrated {
-                self.kept -= 1;
-            } else {
+            if !kept {
                 back.push(pfn);
             }
         }
@@ -223,7 +219,7 @@ impl State {
             actual: self.actual,
             held,
             off_node: self.off_node,
-            returned: held.saturating_sub(self.kept),
+            returned: held - self.stack.kept(),
             dry: self.dry,
             figures: self.figures,
             guest: self.guest.clone(),

@@ -1,0 +1,104 @@
+//! What is known of every vnode's balloon, for the keeper to write and anybody to read.
+
+use super::controller::{Ask, Controller};
+use super::host::{DiscardFigures, DiscardMeter};
+use super::outcome::{Outcome, Phase};
+use super::target::{bytes, floor};
+use devices::virtio::balloon::{BalloonControl, BalloonView};
+use resources::{Bytes, VnodeId};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// One vnode's memory as its balloon has it.
+#[derive(Debug, Clone)]
+pub struct VnodeMemory {
+    /// Which vnode.
+    pub vnode: VnodeId,
+    /// All its memory.
+    pub memory: Bytes,
+    /// The least that it may be asked to keep.
+    pub floor: Bytes,
+    /// What it should keep.
+    pub target: Bytes,
+    /// What it has: its memory less its own pages that are out.
+    pub actual: Bytes,
+    /// Its own pages that are out.
+    pub on_node: Bytes,
+    /// Other vnodes' pages that its balloon holds.
+    pub off_node: Bytes,
+    /// What its balloon holds and the host has back.
+    pub returned: Bytes,
+    /// Counts the requests.
+    pub request: u64,
+    /// What its balloon is doing.
+    pub phase: Phase,
+    /// How the last request ended; `None` before the first and while one is under way.
+    pub outcome: Option<Outcome>,
+    /// The device and its driver.
+    pub device: BalloonView,
+    /// What the host did.
+    pub discards: DiscardFigures,
+}
+
+/// A balloon with its controller.
+pub struct Entry {
+    pub vnode: VnodeId,
+    pub memory: Bytes,
+    pub control: BalloonControl,
+    pub meter: Arc<DiscardMeter>,
+    status: Mutex<Status>,
+}
+
+struct Status {
+    controller: Controller,
+    request: u64,
+}
+
+impl Entry {
+    pub fn new(vnode: VnodeId, memory: Bytes, control: BalloonControl, meter: Arc<DiscardMeter>) -> Self {
+        let status = Mutex::new(Status { controller: Controller::new(), request: 0 });
+        Self { vnode, memory, control, meter, status }
+    }
+
+    fn status(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on this is wanted.
+    pub fn want(&self, now: std::time::Duration, ask: Ask) {
+        let mut status = self.status();
+        status.request += 1;
+        status.controller.want(now, ask);
+    }
+
+    /// Looks at the balloon and asks what is to be asked; true while a request is under way.
+    pub fn look(&self, now: std::time::Duration) -> bool {
+        let mut status = self.status();
+        if let Some(ask) = status.controller.look(now, &self.control.view()) {
+            // What it refuses now it refuses because of what the next look will see.
+            let _ = self.control.ask(ask.pages, ask.exact);
+        }
+        status.controller.is_busy()
+    }
+
+    /// How it stands.
+    pub fn view(&self) -> VnodeMemory {
+        let device = self.control.view();
+        let status = self.status();
+        let on_node = bytes(device.held.saturating_sub(device.off_node));
+        VnodeMemory {
+            vnode: self.vnode,
+            memory: self.memory,
+            floor: floor(self.memory),
+            target: self.memory.saturating_sub(bytes(status.controller.wanted().pages)),
+            actual: self.memory.saturating_sub(on_node),
+            on_node,
+            off_node: bytes(device.off_node),
+            returned: bytes(device.returned),
+            request: status.request,
+            phase: status.controller.phase(),
+            outcome: status.controller.outcome(),
+            device,
+            discards: self.meter.figures(),
+        }
+    }
+}

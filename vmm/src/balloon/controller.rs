@@ -1,0 +1,242 @@
+//! Decides what one vnode's balloon is asked for, from what it shows and the time: a state machine without threads,
+//! clocks or devices. Carrying it out is the keeper's work.
+
+use super::outcome::{Outcome, Phase, Stop};
+use devices::virtio::balloon::{BalloonView, Steering};
+use std::time::Duration;
+
+/// Most pages asked for ahead of what came, 64 MiB: a brake that costs no speed, since the driver reads its target
+/// before each array of 1 MiB.
+pub const WINDOW: u32 = 64 << 8;
+/// How long a driver may show nothing, or no progress. Linux tries again every 200 ms when it finds no page.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+/// First pause after the guest took pages back on its own, because it was out of memory; doubled each time.
+pub const REST: Duration = Duration::from_secs(30);
+/// Longest such pause.
+pub const REST_MOST: Duration = Duration::from_secs(16 * 60);
+
+/// What the balloon is to be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ask {
+    /// Pages out in all.
+    pub pages: u32,
+    /// Without a page of another vnode.
+    pub exact: bool,
+}
+
+/// A request under way.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    since: Duration,
+    /// Something was asked of the driver for it.
+    asked: bool,
+    ready_at: Duration,
+    held: u32,
+    held_at: Duration,
+    heard: u64,
+    heard_at: Duration,
+    /// The driver showed a sign of life.
+    alive: bool,
+}
+
+/// One vnode's controller.
+#[derive(Debug)]
+pub struct Controller {
+    /// What is wanted until something else is.
+    wanted: Ask,
+    run: Option<Run>,
+    phase: Phase,
+    outcome: Option<Outcome>,
+    epoch: u64,
+    rest: Duration,
+    again_at: Option<Duration>,
+}
+
+impl Controller {
+    /// Nothing is wanted.
+    pub fn new() -> Self {
+        Self {
+            wanted: Ask { pages: 0, exact: true },
+            run: None,
+            phase: Phase::Idle,
+            outcome: None,
+            epoch: 0,
+            rest: REST,
+            again_at: None,
+        }
+    }
+
+    /// From now on this is wanted.
+    pub fn want(&mut self, now: Duration, ask: Ask) {
+        self.wanted = ask;
+        self.rest = REST;
+        self.begin(now);
+    }
+
+    /// A request is under way, so looks should be frequent.
+    pub fn is_busy(&self) -> bool {
+        self.run.is_some()
+    }
+
+    /// What it is doing.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// How the last request ended; `None` before the first and while one is under way.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.outcome
+    }
+
+    /// Pages that are wanted.
+    pub fn wanted(&self) -> Ask {
+        self.wanted
+    }
+
+    fn begin(&mut self, now: Duration) {
+        self.outcome = None;
+        self.again_at = None;
+        self.run = Some(Run {
+            since: now,
+            asked: false,
+            ready_at: now,
+            held: 0,
+            held_at: now,
+            heard: 0,
+            heard_at: now,
+            alive: false,
+        });
+    }
+
+    /// Looks at the balloon; says what to ask of it, if anything.
+    pub fn look(&mut self, now: Duration, view: &BalloonView) -> Option<Ask> {
+        let new_driver = view.ready && view.epoch != self.epoch;
+        if new_driver {
+            self.epoch = view.epoch;
+        }
+        match self.run {
+            Some(run) if new_driver => self.go_on(now, view, Run { asked: false, ..run }),
+            Some(run) => self.go_on(now, view, run),
+            None => self.stand_by(now, view, new_driver),
+        }
+    }
+
+    /// No request is under way: the driver may be a new one, or have been drained.
+    fn stand_by(&mut self, now: Duration, view: &BalloonView, new_driver: bool) -> Option<Ask> {
+        if !view.ready {
+            return None;
+        }
+        let due = self.again_at.is_some_and(|at| now >= at);
+        if due || (new_driver && self.wanted.pages > 0) {
+            self.begin(now);
+            return None;
+        }
+        if view.held < view.asked && self.phase == Phase::Idle {
+            // The guest needed it more. It does not inflate again before it is told to, nor shall the next interrupt
+            // for another reason have it do so.
+            self.again_at = Some(now + self.rest);
+            self.rest = (self.rest * 2).min(REST_MOST);
+            self.phase = Phase::Exhausted;
+            self.outcome = Some(self.result(view, Stop::Drained, Duration::ZERO));
+            return Some(Ask { pages: view.held, ..self.wanted });
+        }
+        None
+    }
+
+    fn go_on(&mut self, now: Duration, view: &BalloonView, mut run: Run) -> Option<Ask> {
+        if !view.ready {
+            self.run = Some(run);
+            // Linux masks the interrupt for a moment while it moves it; a driver that is not there is another thing.
+            if now - run.ready_at >= PATIENCE {
+                self.finish(now, view, Stop::NoDriver);
+            }
+            return None;
+        }
+        run.ready_at = now;
+        if view.held != run.held || !run.asked {
+            (run.held, run.held_at) = (view.held, now);
+        }
+        if view.heard != run.heard || !run.asked {
+            run.alive |= run.asked;
+            (run.heard, run.heard_at) = (view.heard, now);
+        }
+        self.run = Some(run);
+        let wanted = self.wanted.pages;
+        let dry = view.dry.filter(|_| run.asked && self.wanted.exact);
+        let goal = dry.map_or(wanted, |dry| dry.min(wanted));
+        if view.held == goal && (run.asked || view.asked == goal) {
+            let stop = if dry.is_some() { Stop::Dry } else { Stop::Reached };
+            self.finish(now, view, stop);
+            return None;
+        }
+        if view.held < goal
+            && let Steering::OffNode(apic_id) = view.steering
+        {
+            self.finish(now, view, Stop::OffNode(apic_id));
+            return self.freeze(view);
+        }
+        self.phase = if view.held < goal { Phase::Inflating } else { Phase::Deflating };
+        if now - run.held_at >= PATIENCE {
+            let stop = if run.alive { Stop::Exhausted } else { Stop::Unresponsive };
+            self.finish(now, view, stop);
+            return self.freeze(view);
+        }
+        if dry.is_some() {
+            // The device has turned the driver round by itself.
+            return None;
+        }
+        self.step(view, wanted)
+    }
+
+    /// The next target on the way, if it is time for another.
+    fn step(&mut self, view: &BalloonView, wanted: u32) -> Option<Ask> {
+        let pages = if view.held < wanted {
+            view.held.saturating_add(WINDOW).min(wanted)
+        } else {
+            view.held.saturating_sub(WINDOW).max(wanted)
+        };
+        let run = self.run.as_mut()?;
+        let far = pages.abs_diff(view.asked) >= WINDOW / 4;
+        if !run.asked || far || (pages == wanted && view.asked != wanted) {
+            run.asked = true;
+            return Some(Ask { pages, ..self.wanted });
+        }
+        None
+    }
+
+    /// What did not come is not wanted any more, lest it come when nobody looks.
+    fn freeze(&self, view: &BalloonView) -> Option<Ask> {
+        (view.asked > view.held).then_some(Ask { pages: view.held, ..self.wanted })
+    }
+
+    fn finish(&mut self, now: Duration, view: &BalloonView, stop: Stop) {
+        let took = self.run.take().map_or(Duration::ZERO, |run| now - run.since);
+        self.phase = match stop {
+            Stop::Reached | Stop::NoDriver | Stop::OffNode(_) => Phase::Idle,
+            Stop::Dry | Stop::Exhausted | Stop::Drained => Phase::Exhausted,
+            Stop::Unresponsive => Phase::Unresponsive,
+        };
+        self.outcome = Some(self.result(view, stop, took));
+        match stop {
+            Stop::Reached => self.rest = REST,
+            // The next driver begins where this one should have come to.
+            Stop::NoDriver | Stop::Drained => {}
+            // What was had is kept, and no more is asked for.
+            Stop::Dry | Stop::Exhausted | Stop::Unresponsive | Stop::OffNode(_) => {
+                self.wanted.pages = view.held;
+            }
+        }
+    }
+
+    fn result(&self, view: &BalloonView, stop: Stop, took: Duration) -> Outcome {
+        let wanted = self.wanted;
+        Outcome {
+            wanted: wanted.pages,
+            exact: wanted.exact,
+            reached: view.held,
+            off_node: view.off_node,
+            stop,
+            took,
+        }
+    }
+}

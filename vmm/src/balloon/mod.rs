@@ -1,0 +1,23 @@
+//! Memory back from a guest, vnode by vnode: a balloon device behind each vnode's host bridge, a controller for each,
+//! and the host's side of what they give. What a driver may do to a balloon is modelled in `devices`.
+
+mod attach;
+mod board;
+mod controller;
+mod host;
+mod keeper;
+mod outcome;
+#[cfg(test)]
+mod simulation;
+mod target;
+
+pub(crate) use attach::attach;
+pub(crate) use board::Entry;
+pub(crate) use controller::Ask;
+pub(crate) use keeper::Keeper;
+pub(crate) use target::pages_out;
+
+pub use board::VnodeMemory;
+pub use host::DiscardFigures;
+pub use outcome::{Outcome, Phase, Stop};
+pub use target::BalloonError;

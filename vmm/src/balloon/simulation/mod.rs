@@ -1,0 +1,294 @@
+//! Controller and device against a model of the Linux driver, under a clock that is an argument.
+
+mod linux;
+
+use super::controller::{Ask, Controller};
+use super::{Outcome, Phase, Stop};
+use linux::{ARRAY, Linux, Node};
+use proptest::prelude::*;
+use std::time::Duration;
+
+const MS: Duration = Duration::from_millis(1);
+/// The controller looks every 5 ms, as its keeper has it.
+const LOOK: u32 = 5;
+
+struct World {
+    now: Duration,
+    linux: Linux,
+    controller: Controller,
+    asks: Vec<u32>,
+}
+
+/// Node 0 has `free` pages above its watermark, node 1 20,000.
+fn world(free: u32) -> World {
+    let linux = Linux::new(vec![Node::new(0, free + 1000, 1000), Node::new(1, 21_000, 1000)]);
+    World { now: Duration::ZERO, linux, controller: Controller::new(), asks: Vec::new() }
+}
+
+impl World {
+    fn loaded(free: u32) -> Self {
+        let mut world = world(free);
+        world.linux.load(1);
+        world
+    }
+
+    fn want(&mut self, pages: u32, exact: bool) {
+        self.controller.want(self.now, Ask { pages, exact });
+    }
+
+    /// Passes a millisecond: the driver works, the controller looks now and then, the books are audited.
+    fn pass(&mut self) {
+        self.now += MS;
+        (0..4).for_each(|_| self.linux.run(self.now));
+        let looks = self.now.as_millis().is_multiple_of(u128::from(LOOK));
+        if looks && let Some(ask) = self.controller.look(self.now, &self.linux.control.view()) {
+            self.asks.push(ask.pages);
+            let _ = self.linux.control.ask(ask.pages, ask.exact);
+        }
+        let (view, taken) = (self.linux.control.view(), self.linux.host.taken.lock().unwrap().len());
+        assert_eq!(usize::try_from(view.held).unwrap(), self.linux.len());
+        assert_eq!(usize::try_from(view.returned).unwrap(), taken);
+    }
+
+    fn pass_all(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.pass();
+        }
+    }
+
+    fn settle(&mut self) -> Outcome {
+        for _ in 0..20_000 {
+            self.pass();
+            if let Some(outcome) = self.controller.outcome() {
+                return outcome;
+            }
+        }
+        panic!("no outcome: {:?}", self.linux.control.view());
+    }
+
+    fn asked(&mut self, pages: u32, exact: bool) -> (Stop, u32, u32) {
+        self.want(pages, exact);
+        let outcome = self.settle();
+        assert_eq!((outcome.exact, outcome.wanted), (exact, pages));
+        (outcome.stop, outcome.reached, outcome.off_node)
+    }
+}
+
+#[test]
+fn within_the_vnodes_free_memory_every_page_is_its_own() {
+    let mut world = World::loaded(100_000);
+    assert_eq!(world.asked(80_000, true), (Stop::Reached, 80_000, 0));
+    assert_eq!(world.controller.phase(), Phase::Idle);
+    assert_eq!(world.asked(30_001, true), (Stop::Reached, 30_001, 0));
+    assert_eq!(world.asked(0, false), (Stop::Reached, 0, 0));
+    assert_eq!(world.linux.control.view().figures.out_of_order, 0);
+}
+
+#[test]
+fn no_step_asks_for_more_than_the_window_ahead() {
+    let mut world = World::loaded(100_000);
+    world.want(90_000, true);
+    while world.controller.outcome().is_none() {
+        world.pass();
+        let view = world.linux.control.view();
+        assert!(view.asked <= view.held + super::controller::WINDOW, "{view:?}");
+    }
+    assert_eq!(world.linux.len(), 90_000);
+}
+
+#[test]
+fn past_the_vnodes_free_memory_exact_ends_dry_without_a_foreign_page() {
+    let mut world = World::loaded(10_000);
+    let (stop, reached, off_node) = world.asked(15_000, true);
+    assert_eq!((stop, off_node), (Stop::Dry, 0));
+    assert!((10_000 - 255..=10_000).contains(&reached), "{reached}");
+    assert_eq!(world.controller.phase(), Phase::Exhausted);
+    let asks = world.asks.len();
+    world.pass_all(Duration::from_secs(60));
+    // It does not try again and again.
+    assert_eq!((world.asks.len(), world.linux.control.view().figures.rollbacks), (asks, 1));
+    assert_eq!(world.linux.control.view().held, reached);
+}
+
+#[test]
+fn best_effort_goes_on_with_other_vnodes_and_says_how_many() {
+    let mut world = World::loaded(10_000);
+    assert_eq!(world.asked(15_000, false), (Stop::Reached, 15_000, 5_000));
+}
+
+#[test]
+fn a_guest_without_memory_ends_exhausted_and_is_left_alone() {
+    let mut world = World::loaded(10_000);
+    assert_eq!(world.asked(50_000, false), (Stop::Exhausted, 30_000, 20_000));
+    world.pass_all(Duration::from_secs(1));
+    assert_eq!(world.linux.control.view().asked, 30_000);
+}
+
+#[test]
+fn a_silent_guest_is_unresponsive_and_gives_nothing_when_it_wakes() {
+    let mut world = World::loaded(10_000);
+    world.linux.silent = true;
+    assert_eq!(world.asked(5_000, true), (Stop::Unresponsive, 0, 0));
+    assert_eq!(world.controller.phase(), Phase::Unresponsive);
+    world.pass();
+    world.linux.silent = false;
+    world.pass_all(Duration::from_secs(1));
+    assert_eq!(world.linux.control.view().held, 0);
+    assert_eq!(world.asked(5_000, true), (Stop::Reached, 5_000, 0));
+}
+
+#[test]
+fn a_target_before_the_driver_holds_for_the_driver_that_comes() {
+    let mut world = world(10_000);
+    assert_eq!(world.asked(5_000, true), (Stop::NoDriver, 0, 0));
+    world.pass_all(Duration::from_secs(10));
+    world.linux.load(0);
+    assert_eq!(world.linux.control.view().asked, 0);
+    world.pass_all(Duration::from_secs(1));
+    assert_eq!(world.controller.outcome().map(|outcome| outcome.stop), Some(Stop::Reached));
+    assert_eq!(world.linux.control.view().held, 5_000);
+}
+
+#[test]
+fn a_driver_on_another_vnodes_cpu_is_not_asked() {
+    let mut world = world(10_000);
+    world.linux.load(9);
+    assert_eq!(world.asked(5_000, false), (Stop::OffNode(9), 0, 0));
+    assert!(world.asks.is_empty());
+    world.linux.steer(1);
+    assert_eq!(world.asked(5_000, false), (Stop::Reached, 5_000, 0));
+    // It moves away half way: what is out stays, and no more is asked for.
+    world.want(9_000, true);
+    world.pass_all(MS * 6);
+    world.linux.steer(9);
+    let outcome = world.settle();
+    assert_eq!((outcome.stop, outcome.off_node), (Stop::OffNode(9), 0));
+}
+
+#[test]
+fn a_module_that_is_unloaded_and_comes_back_is_asked_again() {
+    let mut world = World::loaded(30_000);
+    world.want(20_000, true);
+    world.pass_all(MS * 8);
+    assert!(world.linux.len() > 0 && world.controller.outcome().is_none());
+    world.linux.unload();
+    assert_eq!(world.settle().stop, Stop::NoDriver);
+    world.linux.load(1);
+    world.pass_all(Duration::from_secs(1));
+    assert_eq!((world.linux.len(), world.controller.phase()), (20_000, Phase::Idle));
+}
+
+#[test]
+fn pages_taken_back_on_oom_are_asked_for_again_after_a_rest() {
+    let mut world = World::loaded(30_000);
+    assert_eq!(world.asked(20_000, true), (Stop::Reached, 20_000, 0));
+    world.linux.run_out_of_memory();
+    let outcome = loop {
+        world.pass();
+        let outcome = world.controller.outcome().unwrap();
+        if outcome.stop != Stop::Reached {
+            break outcome;
+        }
+    };
+    assert_eq!((outcome.stop, outcome.reached), (Stop::Drained, 20_000 - 256));
+    world.pass_all(Duration::from_secs(29));
+    assert_eq!(world.linux.len(), 20_000 - 256);
+    world.pass_all(Duration::from_secs(2));
+    assert_eq!((world.linux.len(), world.controller.phase()), (20_000, Phase::Idle));
+}
+
+#[test]
+fn pages_that_move_while_they_are_out_change_nothing() {
+    let mut world = World::loaded(30_000);
+    assert_eq!(world.asked(10_000, true), (Stop::Reached, 10_000, 0));
+    for index in [0, 5_000, 9_999, 9_999, 17] {
+        world.linux.migrate(index, 0);
+        world.pass_all(MS * 10);
+    }
+    let view = world.linux.control.view();
+    assert_eq!((view.held, view.off_node, view.figures.migrations), (10_000, 0, 5));
+    // One goes to another vnode: exact gives it back.
+    world.linux.migrate(3, 1);
+    world.pass_all(MS * 10);
+    let view = world.linux.control.view();
+    assert_eq!((view.held, view.off_node), (9_999, 0));
+    assert_eq!(world.asked(0, true), (Stop::Reached, 0, 0));
+    assert_eq!(world.linux.control.view().figures.unknown, 0);
+}
+
+#[test]
+fn a_new_request_takes_the_place_of_the_one_under_way() {
+    let mut world = World::loaded(90_000);
+    world.want(80_000, true);
+    world.pass_all(MS * 20);
+    let held = world.linux.control.view().held;
+    assert!(held > 1_000 && held < 80_000, "{held}");
+    assert_eq!(world.asked(1_000, true), (Stop::Reached, 1_000, 0));
+}
+
+#[derive(Debug, Clone)]
+enum Deed {
+    Want(u32, bool),
+    Unload,
+    Load,
+    Oom,
+    Migrate(usize, usize),
+    Silent(bool),
+    Steer(u64),
+    Pass(u32),
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    prop_oneof![
+        4 => (0_u32..40_000, any::<bool>()).prop_map(|(pages, exact)| Deed::Want(pages, exact)),
+        1 => Just(Deed::Unload),
+        2 => Just(Deed::Load),
+        1 => Just(Deed::Oom),
+        2 => (any::<usize>(), 0_usize..2).prop_map(|(index, to)| Deed::Migrate(index, to)),
+        1 => any::<bool>().prop_map(Deed::Silent),
+        1 => (0_u64..3).prop_map(Deed::Steer),
+        8 => (1_u32..300).prop_map(Deed::Pass),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn whatever_happens_the_last_request_ends_and_the_books_are_right(
+        deeds in prop::collection::vec(deed(), 0..40),
+    ) {
+        let (mut world, mut loaded) = (world(20_000), false);
+        for deed in deeds {
+            match deed {
+                Deed::Want(pages, exact) => world.want(pages, exact),
+                Deed::Unload if loaded => {
+                    world.linux.unload();
+                    loaded = false;
+                }
+                Deed::Load if !loaded => {
+                    world.linux.load(0);
+                    loaded = true;
+                }
+                Deed::Oom if loaded => world.linux.run_out_of_memory(),
+                Deed::Migrate(index, to) if world.linux.len() > ARRAY => {
+                    let index = index % world.linux.len();
+                    world.linux.migrate(index, to);
+                }
+                Deed::Silent(silent) => world.linux.silent = silent,
+                Deed::Steer(apic_id) if loaded => world.linux.steer(apic_id),
+                Deed::Pass(time) => world.pass_all(MS * time),
+                Deed::Unload | Deed::Load | Deed::Oom | Deed::Migrate(..) | Deed::Steer(_) => {}
+            }
+        }
+        if !loaded {
+            world.linux.load(0);
+        }
+        world.linux.steer(0);
+        world.linux.silent = false;
+        // From an empty balloon, since best effort may have left pages of another vnode.
+        prop_assert_eq!(world.asked(0, true), (Stop::Reached, 0, 0));
+        prop_assert_eq!(world.asked(8_000, true), (Stop::Reached, 8_000, 0));
+    }
+}
