@@ -23,6 +23,7 @@ pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "topology_extreme_distances", needs: TWO, run: extreme_distances },
     BootTest { name: "topology_distances_of_the_host", needs: TWO, run: distances_of_the_host },
     BootTest { name: "topology_hmat_reaches_sysfs", needs: TWO, run: hmat_reaches_sysfs },
+    BootTest { name: "topology_hmat_pairs_and_an_initiator", needs: TWO, run: hmat_pairs },
     BootTest { name: "topology_many_vnodes_on_one_pnode", needs: ANY, run: many_vnodes_on_one_pnode },
     BootTest {
         name: "topology_memory_only_vnode_on_a_node_without_cpus",
@@ -143,6 +144,45 @@ fn hmat_reaches_sysfs(ctx: &Ctx) -> Result<()> {
             "node {node}: initiators {:?}",
             access.initiators
         );
+    }
+    vm.power_off()
+}
+
+/// Vnode 2 has memory only, and is attached to vnode 1 although vnode 0 would be as near.
+fn hmat_pairs(ctx: &Ctx) -> Result<()> {
+    let spec = GuestSpec::new(vec![
+        Vnode::on(ctx.pnode(0), 224, &[0]),
+        Vnode::on(ctx.pnode(1), 192, &[1]),
+        Vnode::on(ctx.pnode(1), 128, &[]).with("initiator=1"),
+    ]);
+    let pairs = [
+        "0:0,latency=80,bandwidth=20G",
+        "1:1,latency=85,bandwidth=20G",
+        "0:2,read-latency=200,write-latency=350,read-bandwidth=8G,write-bandwidth=4G",
+        "1:2,read-latency=210,write-latency=360,read-bandwidth=7G,write-bandwidth=3G",
+    ];
+    let start = pairs.iter().fold(Start::of(&spec), |start, pair| start.flag(&["--attribute", pair]));
+    let mut vm = ctx.boot(&start)?;
+    let report = vm.report()?;
+    check::guest_view(&spec, &report)?;
+    let expected = [
+        (0, 0, (80, 80, 20 << 10, 20 << 10)),
+        (1, 1, (85, 85, 20 << 10, 20 << 10)),
+        (2, 1, (210, 360, 7 << 10, 3 << 10)),
+    ];
+    for (node, initiator, given) in expected {
+        for access in &report.nodes[node].access {
+            let seen =
+                (access.read_latency, access.write_latency, access.read_bandwidth, access.write_bandwidth);
+            let class = &access.class;
+            ensure!(seen == given, "node {node} {class}: sysfs has {seen:?}, given were {given:?}");
+            ensure!(
+                access.initiators == [initiator],
+                "node {node} {class}: initiators {:?}",
+                access.initiators
+            );
+        }
+        ensure!(report.nodes[node].access.len() == 2, "node {node} has no access0 or access1 in sysfs");
     }
     vm.power_off()
 }
