@@ -1,9 +1,11 @@
 //! The few raw system calls of the test tools that have no safe wrapper: memory bound to a node, `move_pages`,
-//! and a child that dies with its parent. What to do with the answers is the callers' business.
-#![expect(unsafe_code, reason = "mmap, mbind and move_pages have no safe wrapper")]
+//! an accepted connection, and a child that dies with its parent. What to do with the answers is the callers' business.
+#![expect(unsafe_code, reason = "mmap, mbind, move_pages and accept have no safe wrapper")]
 
+use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr::NonNull;
@@ -104,6 +106,13 @@ pub(crate) fn page_nodes(pid: u32, start: u64, pages: usize) -> io::Result<Vec<i
         nodes.extend(status);
     }
     Ok(nodes)
+}
+
+/// The next connection to a listening socket.
+pub(crate) fn accept(listener: &OwnedFd) -> io::Result<File> {
+    let descriptor = nix::sys::socket::accept(listener.as_raw_fd())?;
+    // SAFETY: the kernel has just made the descriptor for us, and nobody else knows it.
+    Ok(unsafe { File::from_raw_fd(descriptor) })
 }
 
 /// Has the kernel kill the child when the thread that starts it ends, so that no emulator or VMM is left behind.

@@ -17,6 +17,7 @@ pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "cpus_more_vcpus_than_the_node_has", needs: TWO, run: more_than_there_are },
     BootTest { name: "cpus_sixteen_on_four_vnodes", needs: TWO, run: sixteen },
     BootTest { name: "cpus_sixty_four_on_eight_vnodes", needs: Needs { mib: 800, ..TWO }, run: sixty_four },
+    BootTest { name: "cpus_a_hundred_and_twenty_eight", needs: Needs { mib: 800, ..TWO }, run: many },
     BootTest { name: "cpus_apic_ids_above_255", needs: Needs { mib: 800, ..TWO }, run: wide_apic_ids },
 ];
 
@@ -78,6 +79,20 @@ fn sixty_four(ctx: &Ctx) -> Result<()> {
     let mut vm = ctx.boot(&Start::of(&spec))?;
     check::guest_view(&spec, &vm.report()?)?;
     check::bound(&vm, &spec)?;
+    check::threads(&vm, &spec, |pnode| ctx.cpus_of(pnode))?;
+    vm.power_off()
+}
+
+fn many(ctx: &Ctx) -> Result<()> {
+    let spec = GuestSpec::new(vec![
+        Vnode::on(ctx.pnode(0), 512, &(0..64).collect::<Vec<_>>()),
+        Vnode::on(ctx.pnode(1), 480, &(64..128).collect::<Vec<_>>()),
+    ]);
+    let mut vm = ctx.boot(&Start::of(&spec))?;
+    ensure!(vm.output("nproc")? == "128", "nproc does not say 128");
+    let online = vm.output("cat /sys/devices/system/cpu/online /sys/devices/system/cpu/possible")?;
+    ensure!(online == "0-127\n0-127", "CPUs online and possible are {online:?}");
+    vm.output("dmesg | grep -iq x2apic")?;
     check::threads(&vm, &spec, |pnode| ctx.cpus_of(pnode))?;
     vm.power_off()
 }

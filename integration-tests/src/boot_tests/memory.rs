@@ -6,9 +6,10 @@ use super::{BootTest, Ctx};
 use crate::guest::memory::reserve_kib;
 use crate::runner::check;
 use crate::runner::host::Needs;
-use crate::runner::pools::{self, Pool};
+use crate::runner::pools::{self, Pool, SIZE_1G, SIZE_2M};
 use crate::runner::residency;
 use crate::runner::spec::{GuestSpec, Vnode};
+use crate::runner::suite::Skip;
 use crate::runner::vm::Start;
 
 const TWO: Needs =
@@ -19,6 +20,11 @@ pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "memory_prefaulted_is_there_before_the_guest_runs", needs: TWO, run: prefaulted },
     BootTest { name: "memory_transparent_huge_pages", needs: TWO, run: transparent },
     BootTest { name: "memory_2m_pages_from_each_nodes_pool", needs: Needs { root: true, ..TWO }, run: huge },
+    BootTest {
+        name: "memory_1g_pages_from_each_nodes_pool",
+        needs: Needs { mib: 2048, root: true, ..TWO },
+        run: gigantic,
+    },
     BootTest {
         name: "memory_a_short_pool_is_an_error_at_start",
         needs: Needs { root: true, ..TWO },
@@ -82,8 +88,8 @@ fn huge_kib(pid: u32) -> Result<u64> {
 
 fn huge(ctx: &Ctx) -> Result<()> {
     let (first, second) = (ctx.pnode(0), ctx.pnode(1));
-    let _pools = (Pool::reserve(first, 96)?, Pool::reserve(second, 80)?);
-    let before = (pools::free(first)?, pools::free(second)?);
+    let _pools = (Pool::reserve(first, SIZE_2M, 96)?, Pool::reserve(second, SIZE_2M, 80)?);
+    let before = (pools::free(first, SIZE_2M)?, pools::free(second, SIZE_2M)?);
     let spec = two(ctx, "pages=2M");
     let mut vm = ctx.boot(&Start::of(&spec))?;
     check::guest_view(&spec, &vm.report()?)?;
@@ -93,15 +99,46 @@ fn huge(ctx: &Ctx) -> Result<()> {
         ensure!(areas.iter().all(|area| area.page_kib == 2048), "a vnode is not in 2 MiB pages: {areas:x?}");
     }
     vm.power_off()?;
-    let after = (pools::free(first)?, pools::free(second)?);
+    let after = (pools::free(first, SIZE_2M)?, pools::free(second, SIZE_2M)?);
     ensure!(before == after, "free huge pages were {before:?} and are {after:?} now");
+    Ok(())
+}
+
+/// Gigantic pages can be had at run time only while a node still has whole free ones, which is for luck to decide.
+fn gigantic(ctx: &Ctx) -> Result<()> {
+    let pnodes = [ctx.pnode(0), ctx.pnode(1)];
+    let mut pools = Vec::new();
+    for pnode in pnodes {
+        let pool = Pool::reserve(pnode, SIZE_1G, 1).map_err(|error| {
+            anyhow::Error::new(Skip(format!("needs a free page of 1 GiB on each node: {error:#}")))
+        })?;
+        pools.push(pool);
+    }
+    let spec = GuestSpec::new(vec![
+        Vnode::on(pnodes[0], 1024, &[0]).with("pages=1G"),
+        Vnode::on(pnodes[1], 1024, &[1]).with("pages=1G"),
+    ]);
+    let mut vm = ctx.boot(&Start::of(&spec))?;
+    check::guest_view(&spec, &vm.report()?)?;
+    vm.ask("alloc 500 1")?;
+    check::bound(&vm, &spec)?;
+    for areas in residency::guest_ram(vm.pid(), &spec)? {
+        ensure!(
+            areas.iter().all(|area| area.page_kib == SIZE_1G),
+            "a vnode is not in 1 GiB pages: {areas:x?}"
+        );
+    }
+    vm.power_off()?;
+    for pnode in pnodes {
+        ensure!(pools::free(pnode, SIZE_1G)? >= 1, "the page of node {pnode} was not given back");
+    }
     Ok(())
 }
 
 fn short_pool(ctx: &Ctx) -> Result<()> {
     let (first, second) = (ctx.pnode(0), ctx.pnode(1));
     // Enough pages on the machine, too few on the second node.
-    let _pools = (Pool::reserve(first, 200)?, Pool::reserve(second, 20)?);
+    let _pools = (Pool::reserve(first, SIZE_2M, 200)?, Pool::reserve(second, SIZE_2M, 20)?);
     let refusal = ctx.refused(&Start::of(&two(ctx, "pages=2M")), 3)?;
     ensure!(refusal.contains(&format!("{second}")), "the refusal does not name node {second}: {refusal}");
     Ok(())

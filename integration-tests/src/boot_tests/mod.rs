@@ -3,11 +3,16 @@
 //! A test names the host it needs and never asks whether that host is real or a lab.
 
 mod cpus;
+mod disks;
 mod inputs;
 mod kernels;
 mod life;
 mod memory;
+mod moves;
+mod nets;
 mod policies;
+mod segments;
+mod sockets;
 mod terminal;
 mod topology;
 mod views;
@@ -40,6 +45,11 @@ pub(crate) fn all() -> impl Iterator<Item = &'static BootTest> {
         cpus::TESTS,
         memory::TESTS,
         policies::TESTS,
+        moves::TESTS,
+        disks::TESTS,
+        segments::TESTS,
+        nets::TESTS,
+        sockets::TESTS,
         life::TESTS,
         terminal::TESTS,
         inputs::TESTS,
@@ -107,6 +117,16 @@ impl Ctx<'_> {
         ensure!(status.code() == Some(code), "ended with {status}, not with {code}: {said:?}");
         ensure!(said.len() == 1, "the refusal is not one line: {said:?}");
         Ok(said[0].to_owned())
+    }
+
+    /// Runs a busybox command on the host, which must succeed.
+    pub(crate) fn busybox(&self, words: &[&str]) -> Result<String> {
+        let output = std::process::Command::new("/bin/busybox").args(words).output().context("busybox")?;
+        let said = [output.stdout.as_slice(), &output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        said.lines().for_each(|line| note(&self.transcript, line));
+        ensure!(output.status.success(), "{words:?} ended with {}: {said}", output.status);
+        Ok(said)
     }
 
     /// Runs numavisor with arguments it should end on by itself.

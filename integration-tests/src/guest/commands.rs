@@ -1,13 +1,14 @@
 //! The line commands a test guest obeys; each is answered with one `@@done` or `@@error` line.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::{DONE, ERROR, OUT, REPORT, memory, modules, power, report};
+use super::{DONE, ERROR, OUT, REPORT, memory, modules, power, report, vsock};
 use crate::sys::BoundMemory;
 
 /// What a guest remembers between two commands.
@@ -64,6 +65,13 @@ impl State {
                 }
                 Ok(json!({}))
             }
+            // vsock-echo PORT: from now on what comes to that port goes back
+            ("vsock-echo", [port]) => {
+                vsock::echo(port.parse()?)?;
+                Ok(json!({}))
+            }
+            // vsock-ask PORT WORD: sends a word to a port of the host; what comes back
+            ("vsock-ask", [port, word]) => Ok(json!({ "answer": vsock::ask(port.parse()?, word)? })),
             ("sh", words) => shell(&words.join(" ")),
             ("shell", []) => {
                 let status = Command::new("/bin/sh").arg("-i").env("PATH", "/bin:/sbin:/usr/bin").status()?;
@@ -95,5 +103,7 @@ fn shell(line: &str) -> Result<Value> {
     for line in BufReader::new(output).lines() {
         println!("{OUT}{}", line?);
     }
-    Ok(json!({ "status": child.wait()?.code() }))
+    let status = child.wait()?;
+    // As shells say it.
+    Ok(json!({ "status": status.code().or(status.signal().map(|signal| 128 + signal)) }))
 }

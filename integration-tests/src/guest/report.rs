@@ -69,7 +69,20 @@ pub(crate) struct GuestCpu {
 pub(crate) struct PciFunction {
     pub(crate) address: String,
     pub(crate) class: String,
+    /// The vendor's number of it; 0x1040 and on are virtio devices, by their types.
+    pub(crate) device: u32,
     pub(crate) node: i32,
+    pub(crate) interrupts: Vec<DeviceInterrupt>,
+}
+
+/// One MSI-X vector of a function that a driver listens to.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct DeviceInterrupt {
+    pub(crate) irq: u32,
+    /// What the driver calls it: `virtio0-config`.
+    pub(crate) action: String,
+    /// The CPUs it really goes to.
+    pub(crate) cpus: String,
 }
 
 const NODES: &str = "/sys/devices/system/node";
@@ -183,7 +196,7 @@ fn last_level_cache(cpu: &str) -> (u32, String) {
 }
 
 /// What makes a line of the kernel's log part of the report, beside a level of warning or worse.
-const TELLING: [&str; 17] = [
+const TELLING: [&str; 21] = [
     "srat",
     "slit",
     "hmat",
@@ -201,6 +214,10 @@ const TELLING: [&str; 17] = [
     "rip:",
     "nodes only cover",
     "smpboot",
+    "conflict",
+    "can't claim",
+    "failed to assign",
+    "no space for",
 ];
 
 fn kernel_lines() -> Vec<String> {
@@ -232,7 +249,26 @@ fn pci() -> Vec<PciFunction> {
         .map(|address| PciFunction {
             address: address.clone(),
             class: text(format!("{at}/{address}/class")),
+            device: hexadecimal(&text(format!("{at}/{address}/device"))),
             node: number(format!("{at}/{address}/numa_node")),
+            interrupts: interrupts(&format!("{at}/{address}")),
+        })
+        .collect()
+}
+
+fn hexadecimal(text: &str) -> u32 {
+    u32::from_str_radix(text.trim_start_matches("0x"), 16).unwrap_or_default()
+}
+
+fn interrupts(function: &str) -> Vec<DeviceInterrupt> {
+    let irqs = names(&format!("{function}/msi_irqs"));
+    irqs.iter()
+        .filter_map(|irq| {
+            let at = format!("/proc/irq/{irq}");
+            // Beside files there is a directory for each handler.
+            let action = names(&at).into_iter().find(|name| Path::new(&at).join(name).is_dir())?;
+            let cpus = text(format!("{at}/effective_affinity_list"));
+            Some(DeviceInterrupt { irq: irq.parse().ok()?, action, cpus })
         })
         .collect()
 }

@@ -15,9 +15,10 @@ use super::job::{Event, JOB_FILE, Job};
 use super::shape::HostShape;
 use crate::sys;
 
-/// An AMD processor with SVM and without what TCG cannot emulate, so that it says no word about it; and without AVX,
-/// since TCG does not intercept XSETBV: nested guests would find their XSAVE sizes inconsistent.
-const CPU: &str = "EPYC,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save,-xsavec,-avx,-avx2,-fma,-f16c,+svm,+npt";
+/// An AMD processor with SVM and without what TCG cannot emulate, so that it says no word about it; and without XSAVE
+/// and all that needs it, since TCG does not intercept XSETBV: nested guests would run with the host's XCR0 and not
+/// with theirs, and their processes would end in `rt_sigreturn`.
+const CPU: &str = "EPYC,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save,-xsave,-xsavec,-xsaveopt,-xgetbv1,-xsaves,-avx,-avx2,-fma,-f16c,+svm,+npt";
 
 /// What lab hosts boot, made by `xtask::artifacts`.
 #[derive(Clone, Debug)]

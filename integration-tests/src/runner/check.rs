@@ -19,7 +19,7 @@ const RESERVE_MIB: u64 = 8;
 const KERNEL_RESERVE_MIB: u64 = 72;
 
 /// Words that no line of a sound guest's kernel log has.
-const TROUBLE: [&str; 13] = [
+const TROUBLE: [&str; 19] = [
     "nodes only cover",
     "no nodes coverage",
     "SLIT table looks invalid",
@@ -33,9 +33,22 @@ const TROUBLE: [&str; 13] = [
     "ACPI BIOS",
     "ACPI Exception",
     "Firmware Bug",
+    "nknown NUMA node",
+    "conflict",
+    "can't claim",
+    "failed to assign",
+    "no space for",
+    "PCI: Fatal",
 ];
 /// Of these subjects a line at the level of a warning is trouble.
 const SUBJECTS: [&str; 7] = ["numa", "srat", "slit", "hmat", "sched", "sibling", "topology"];
+
+/// PCI device numbers of virtio devices begin here; their types are added.
+const VIRTIO: u32 = 0x1040;
+/// The type of disks.
+const BLK: u32 = 2;
+/// The type of balloons: every vnode has one whose memory is not from pools of huge pages.
+const BALLOON: u32 = 5;
 
 /// Linux sees exactly the nodes, CPUs, distances and memory that were asked for, and does not complain.
 pub(crate) fn guest_view(spec: &GuestSpec, report: &GuestReport) -> Result<()> {
@@ -192,6 +205,55 @@ pub(crate) fn threads(vm: &Vm, spec: &GuestSpec, cpus_of: impl Fn(u32) -> Vec<u3
             !hard || taken.len() == vnode.vcpus.len().min(node_cpus.len()),
             "the vCPUs of vnode {id} are stacked on {taken:?} though there are {node_cpus:?}"
         );
+    }
+    Ok(())
+}
+
+/// The virtio devices of a guest are those of `expected`, each a type and its vnode, in any order, and the balloons; each is on its
+/// vnode's segment and its interrupts go to its vnode's CPUs.
+pub(crate) fn devices(spec: &GuestSpec, report: &GuestReport, expected: &[(u32, usize)]) -> Result<()> {
+    quiet_log(report)?;
+    let mut seen = Vec::new();
+    for function in &report.pci {
+        let who = &function.address;
+        let segment = who.split(':').next().unwrap_or_default();
+        let vnode = usize::from_str_radix(segment, 16).with_context(|| format!("PCI address {who}"))?;
+        ensure!(usize::try_from(function.node).ok() == Some(vnode), "{who} is on node {}", function.node);
+        if (VIRTIO..VIRTIO + 64).contains(&function.device) {
+            seen.push((function.device - VIRTIO, vnode));
+        }
+        let cpus = &spec.vnodes[vnode].vcpus;
+        for interrupt in &function.interrupts {
+            // Linux spreads those of a disk over all CPUs from the first, whatever the disk's node
+            // (PCI_IRQ_AFFINITY in virtio_blk, alloc_descs() in kernel/irq/irqdesc.c).
+            let spread = function.device == VIRTIO + BLK;
+            let goes_to = rangelist::parse(&interrupt.cpus)?;
+            ensure!(
+                !goes_to.is_empty() && (spread || goes_to.iter().all(|cpu| cpus.contains(cpu))),
+                "interrupt {} of {who} goes to CPUs '{}', not to {cpus:?}",
+                interrupt.action,
+                interrupt.cpus
+            );
+        }
+    }
+    let with_memory = (0..spec.vnodes.len()).filter(|&vnode| spec.vnodes[vnode].mib > 0);
+    let mut expected: Vec<_> =
+        expected.iter().copied().chain(with_memory.map(|vnode| (BALLOON, vnode))).collect();
+    expected.sort_unstable();
+    seen.sort_unstable();
+    ensure!(seen == expected, "the guest has devices (type, vnode) {seen:?}, asked for were {expected:?}");
+    Ok(())
+}
+
+/// The threads called `names` may run on the CPUs of their pnodes and nowhere else.
+pub(crate) fn workers(vm: &Vm, names: &[(&str, Vec<u32>)]) -> Result<()> {
+    let threads = residency::threads_of(vm.pid())?;
+    for (name, cpus) in names {
+        let (_, allowed) = threads
+            .iter()
+            .find(|(thread, _)| thread == name)
+            .with_context(|| format!("no thread is called {name}: {threads:?}"))?;
+        ensure!(allowed == cpus, "thread {name} may run on {allowed:?}, not on {cpus:?}");
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ pub(crate) mod payload;
 pub(crate) mod pools;
 pub(crate) mod residency;
 pub(crate) mod spec;
-mod suite;
+pub(crate) mod suite;
 pub(crate) mod vm;
 
 use std::path::PathBuf;

@@ -10,14 +10,19 @@ pub(crate) struct Pool {
     before: String,
 }
 
-fn pool(node: u32) -> String {
-    format!("/sys/devices/system/node/node{node}/hugepages/hugepages-2048kB")
+/// KiB of the pages of the usual pool ...
+pub(crate) const SIZE_2M: u64 = 2 << 10;
+/// ... and of the one that not every processor has.
+pub(crate) const SIZE_1G: u64 = 1 << 20;
+
+fn pool(node: u32, page_kib: u64) -> String {
+    format!("/sys/devices/system/node/node{node}/hugepages/hugepages-{page_kib}kB")
 }
 
 impl Pool {
-    /// Reserves `pages` pages of 2 MiB on `node`, in addition to those there.
-    pub(crate) fn reserve(node: u32, pages: u64) -> Result<Self> {
-        let path = format!("{}/nr_hugepages", pool(node));
+    /// Reserves `pages` pages of `page_kib` KiB on `node`, in addition to those there.
+    pub(crate) fn reserve(node: u32, page_kib: u64, pages: u64) -> Result<Self> {
+        let path = format!("{}/nr_hugepages", pool(node, page_kib));
         let before = fs::read_to_string(&path).context(path.clone())?.trim().to_owned();
         let wanted = before.parse::<u64>()? + pages;
         let pool = Self { path, before };
@@ -34,8 +39,8 @@ impl Drop for Pool {
     }
 }
 
-/// Free huge pages of 2 MiB on `node`.
-pub(crate) fn free(node: u32) -> Result<u64> {
-    let path = format!("{}/free_hugepages", pool(node));
+/// Free huge pages of `page_kib` KiB on `node`.
+pub(crate) fn free(node: u32, page_kib: u64) -> Result<u64> {
+    let path = format!("{}/free_hugepages", pool(node, page_kib));
     Ok(fs::read_to_string(&path).context(path)?.trim().parse()?)
 }

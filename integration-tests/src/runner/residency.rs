@@ -150,6 +150,21 @@ pub(crate) fn threads_of(pid: u32) -> Result<Vec<(String, Vec<u32>)>> {
     Ok(threads)
 }
 
+/// Clock ticks that the vCPU threads have run so far.
+pub(crate) fn vcpu_ticks(pid: u32) -> Result<u64> {
+    let mut total = 0;
+    for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = fs::read_to_string(entry?.path().join("stat"))?;
+        // `ID (NAME) STATE ...`, with utime and stime eleven words after the state; see proc(5).
+        let (before, after) = stat.rsplit_once(')').context("odd stat")?;
+        if before.contains("(vcpu") {
+            let ticks = after.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+            total += ticks.sum::<Result<u64, _>>()?;
+        }
+    }
+    Ok(total)
+}
+
 /// KiB resident in all mappings but those of guest memory, which start at `ram`.
 pub(crate) fn own_resident_kib(pid: u32, ram: &[u64]) -> Result<u64> {
     let smaps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;

@@ -1,6 +1,8 @@
 //! Runs boot tests one after the other and says how each ended.
 
 use std::cell::RefCell;
+use std::error::Error;
+use std::fmt;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -15,6 +17,18 @@ use crate::lab::job::{Event, TestResult, Verdict};
 
 /// Lines of a failed guest's output that are shown.
 const SHOWN: usize = 30;
+
+/// The error of a test that finds, by trying, that its host does not have what it needs.
+#[derive(Debug)]
+pub(crate) struct Skip(pub(crate) String);
+
+impl fmt::Display for Skip {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(&self.0)
+    }
+}
+
+impl Error for Skip {}
 
 /// Runs the tests called `names`; 1 if any failed.
 pub(super) fn run(payload: &Payload, names: &[String]) -> Result<i32> {
@@ -49,6 +63,7 @@ fn outcome(
         .unwrap_or_else(|_| Err(anyhow!("the test panicked")));
     match result {
         Ok(()) => (Verdict::Passed, String::new()),
+        Err(error) if error.is::<Skip>() => (Verdict::Skipped, error.to_string()),
         Err(error) => {
             let transcript = transcript.borrow();
             let lines: Vec<&str> = transcript.lines().collect();

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::payload::{GuestKernel, Payload};
 use super::spec::GuestSpec;
 use crate::guest::report::GuestReport;
-use crate::guest::{DONE, ERROR, READY, REPORT};
+use crate::guest::{DONE, ERROR, OUT, READY, REPORT};
 use crate::sys;
 
 /// How long a guest may take for one step. An emulated one needs up to 20 s for the longest.
@@ -117,6 +117,30 @@ impl Vm {
         })?;
         let answer = answer.map_err(|text| anyhow::anyhow!("the guest could not '{command}': {text}"))?;
         serde_json::from_str(&answer).with_context(|| format!("'{answer}'"))
+    }
+
+    /// Has a shell in the guest run a line: its exit status and what it said.
+    pub(crate) fn shell(&mut self, line: &str) -> Result<(i64, String)> {
+        self.tell(&format!("sh {line}"))?;
+        let output = RefCell::new(String::new());
+        let (done, error) = (format!("{DONE}sh "), format!("{ERROR}sh "));
+        let answer = self.line(&format!("the end of '{line}'"), |said| {
+            if let Some(text) = said.strip_prefix(OUT) {
+                output.borrow_mut().push_str(&format!("{text}\n"));
+            }
+            let refusal = said.strip_prefix(&error).map(|text| Err(text.to_owned()));
+            said.strip_prefix(&done).map(|text| Ok(text.to_owned())).or(refusal)
+        })?;
+        let answer = answer.map_err(|text| anyhow::anyhow!("the guest could not run '{line}': {text}"))?;
+        let answer: Value = serde_json::from_str(&answer)?;
+        Ok((answer["status"].as_i64().unwrap_or(-1), output.into_inner()))
+    }
+
+    /// The same for a line that must succeed.
+    pub(crate) fn output(&mut self, line: &str) -> Result<String> {
+        let (status, output) = self.shell(line)?;
+        ensure!(status == 0, "'{line}' ended with {status} in the guest: {output}");
+        Ok(output.trim_end().to_owned())
     }
 
     /// Sends a line to the guest.

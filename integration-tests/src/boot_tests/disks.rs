@@ -1,0 +1,147 @@
+//! Disks and entropy: on their vnodes in the guest, on their pnodes on the host, and what is written is there.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{BootTest, Ctx};
+use crate::runner::check;
+use crate::runner::host::Needs;
+use crate::runner::spec::{GuestSpec, Vnode};
+use crate::runner::vm::{Start, Vm};
+
+const TWO: Needs =
+    Needs { nodes: 2, mib: 400, cpus: 2, big_mib: 0, cpuless: false, uneven: false, root: false };
+
+pub(super) const TESTS: &[BootTest] = &[
+    BootTest { name: "disk_two_and_entropy_on_their_vnodes", needs: TWO, run: on_their_vnodes },
+    BootTest { name: "disk_refusals_are_one_line", needs: Needs { nodes: 1, cpus: 1, ..TWO }, run: refusals },
+];
+
+/// Virtio's numbers of device types.
+const BLK: u32 = 2;
+const RNG: u32 = 4;
+
+/// A disk of `mib` MiB, no two sectors of it alike.
+fn patterned(path: &Path, mib: usize) -> Result<()> {
+    let bytes: Vec<u8> = (0..(mib << 20) / 8).flat_map(|word| (word * 0x9E37_79B1).to_le_bytes()).collect();
+    fs::write(path, bytes).with_context(|| path.display().to_string())
+}
+
+/// `--disk` of these options.
+pub(super) fn flag(path: &Path, options: &str) -> [String; 2] {
+    ["--disk".to_owned(), format!("path={}{options}", path.display())]
+}
+
+/// The guest's name of the disk with a serial number.
+fn called(vm: &mut Vm, serial: &str) -> Result<String> {
+    let found = vm.output(&format!("grep -l ^{serial}$ /sys/block/vd*/serial"))?;
+    let name = found.split('/').nth(3).with_context(|| format!("no disk is called {serial}: '{found}'"))?;
+    Ok(name.to_owned())
+}
+
+fn on_their_vnodes(ctx: &Ctx) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let (far, near) = (directory.path().join("far"), directory.path().join("near"));
+    patterned(&far, 5)?;
+    patterned(&near, 3)?;
+    let spec =
+        GuestSpec::new(vec![Vnode::on(ctx.pnode(0), 192, &[0, 1]), Vnode::on(ctx.pnode(1), 128, &[2, 3])]);
+    let mut start = Start::of(&spec).flag(&["--rng"]);
+    start.flags.extend(flag(&far, ",vnode=1,readonly=on,serial=FAR"));
+    start.flags.extend(flag(&near, ",vnode=0,serial=NEAR"));
+    let mut vm = ctx.boot(&start)?;
+    vm.ask("modprobe virtio_pci virtio_blk virtio_rng")?;
+    let (far_name, near_name) = (called(&mut vm, "FAR")?, called(&mut vm, "NEAR")?);
+
+    for (name, path) in [(&far_name, &far), (&near_name, &near)] {
+        let there = ctx.busybox(&["md5sum", &path.to_string_lossy()])?;
+        let here = vm.output(&format!("md5sum /dev/{name}"))?;
+        let sum = |text: &str| text.split_whitespace().next().map(str::to_owned);
+        ensure!(sum(&here).is_some() && sum(&here) == sum(&there), "the guest reads {here}, it is {there}");
+    }
+    let random = vm.output("dd if=/dev/hwrng bs=64 count=1 2>/dev/null | hexdump -v -e '1/1 \"%02x\"'")?;
+    ensure!(random.len() == 128 && !random.trim_matches('0').is_empty(), "/dev/hwrng gives '{random}'");
+    written(&mut vm, &near_name, &near)?;
+    let before = fs::read(&far)?;
+    let (status, said) =
+        vm.shell(&format!("dd if=/dev/zero of=/dev/{far_name} bs=4096 count=1 conv=fsync 2>&1"))?;
+    ensure!(status != 0, "the guest could write to a disk that is read only: {said}");
+    ensure!(fs::read(&far)? == before, "a disk that is read only has changed");
+
+    check::devices(&spec, &vm.report()?, &[(BLK, 1), (BLK, 0), (RNG, 0)])?;
+    let cpus = |index| ctx.cpus_of(ctx.pnode(index));
+    check::workers(&vm, &[("blk0", cpus(1)), ("blk1", cpus(0)), ("rng", cpus(0))])?;
+    check::bound(&vm, &spec)?;
+
+    shared(ctx, &near, &far)?;
+    vm.power_off()?;
+    ensure!(fs::read(&near)?.len() == 3 << 20, "the disk's length has changed");
+    Ok(())
+}
+
+/// What the guest writes and flushes is in the file, where it should be.
+fn written(vm: &mut Vm, name: &str, path: &Path) -> Result<()> {
+    let before = fs::read(path)?;
+    vm.output(&format!(
+        "yes NUMAVISO | dd of=/dev/{name} bs=4096 seek=3 count=2 iflag=fullblock conv=notrunc,fsync 2>&1"
+    ))?;
+    let after = fs::read(path)?;
+    let (head, tail) = (3 * 4096, 5 * 4096);
+    let text: Vec<u8> = b"NUMAVISO\n".iter().copied().cycle().take(tail - head).collect();
+    ensure!(after.get(head..tail) == Some(&text), "the host's file does not have what the guest wrote");
+    ensure!(
+        after.get(..head) == before.get(..head) && after.get(tail..) == before.get(tail..),
+        "the host's file has changed where the guest did not write"
+    );
+    Ok(())
+}
+
+/// A second VM is refused a disk that one writes, and one that another would write.
+fn shared(ctx: &Ctx, written: &Path, read: &Path) -> Result<()> {
+    for path in [written, read] {
+        let mut start = Start::default();
+        start.flags.extend(flag(path, ""));
+        one_line(ctx, &start, "another process holds it")?;
+    }
+    Ok(())
+}
+
+/// Status 2 and one line with `words`.
+fn one_line(ctx: &Ctx, start: &Start, words: &str) -> Result<()> {
+    let output = start.command(ctx.payload).stdin(std::process::Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.code() == Some(2), "ended with {}, not with 2: {said}", output.status);
+    ensure!(
+        said.contains(words) && said.trim_end().lines().count() == 1,
+        "not one line with '{words}': {said}"
+    );
+    Ok(())
+}
+
+fn refusals(ctx: &Ctx) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let file = |name: &str, bytes: &[u8]| -> Result<PathBuf> {
+        let path = directory.path().join(name);
+        fs::write(&path, bytes)?;
+        File::options().write(true).open(&path)?.set_len(1 << 20)?;
+        Ok(path)
+    };
+    let qcow2 = file("qcow2", b"QFI\xfb\0\0\0\x03")?;
+    let raw = file("raw", b"")?;
+    let missing = directory.path().join("missing");
+    for (path, options, words) in [
+        (&qcow2, "", "qemu-img convert"),
+        (&missing, "", "missing"),
+        (&directory.path().to_owned(), ",readonly=on", "regular file"),
+        (&raw, ",vnode=1", "vnode"),
+        (&raw, ",queues=0", "queues"),
+        (&raw, ",serial=123456789012345678901", "serial"),
+    ] {
+        let mut start = Start::default();
+        start.flags.extend(flag(path, options));
+        one_line(ctx, &start, words)?;
+    }
+    Ok(())
+}
