@@ -9,8 +9,12 @@ use std::hint::black_box;
 fn plan(c: &mut Criterion) {
     let root = tempfile::tempdir().unwrap();
     HostShape::new(64).write(root.path()).unwrap();
-    let spec =
-        VmSpec { vnodes: Some(64), vcpus: Some(256), memory: Some(Bytes::gib(64)), ..VmSpec::default() };
+    let spec = VmSpec {
+        vnodes: Some(64.into()),
+        vcpus: Some(256),
+        memory: Some(Bytes::gib(64)),
+        ..VmSpec::default()
+    };
     c.bench_function("read a host of 64 nodes", |b| {
         b.iter(|| HostTopology::read(black_box(root.path())).unwrap())
     });

@@ -9,6 +9,7 @@ pub mod devices;
 pub mod distance;
 pub mod host;
 pub mod ids;
+pub mod ledger;
 pub mod memory_map;
 pub mod pci_map;
 pub mod placement;
@@ -30,14 +31,15 @@ pub use devices::{DeviceError, VmDevices};
 pub use distance::{Distance, DistanceMatrix};
 pub use host::{HostError, HostTopology, Pnode};
 pub use ids::{ApicId, PcpuId, PnodeId, VcpuId, VnodeId};
+pub use ledger::{Claim, Ledger, NodeClaim};
 pub use memory_map::{Gpa, MemoryMap, RamRange};
 pub use pci_map::{PciMap, PciSegment};
 pub use placement::{Placement, PlacementError, Shortfall, VnodePlacement};
 pub use plan::{Plan, PlanError};
 pub use set::{CpuSet, IdSet, NodeSet, VcpuSet};
 pub use spec::{
-    Affinity, AttributeSpec, CacheSpec, MemoryPolicy, OnReset, PageSize, PinSpec, SerialSpec, VmSpec,
-    VnodeSpec,
+    Affinity, AttributeSpec, CacheSpec, Fit, MemoryPolicy, OnReset, PageSize, PinSpec, PlacementPolicy,
+    SerialSpec, VmSpec, VnodeCount, VnodeSpec,
 };
 pub use topology::{SpecError, VmTopology, Vnode};
 pub use units::Bytes;

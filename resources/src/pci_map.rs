@@ -90,7 +90,7 @@ mod tests {
     use crate::{Bytes, VmSpec, VmTopology};
 
     fn map(vnodes: u32, memory: Bytes) -> (MemoryMap, PciMap) {
-        let spec = VmSpec { vnodes: Some(vnodes), memory: Some(memory), ..VmSpec::default() };
+        let spec = VmSpec { vnodes: Some(vnodes.into()), memory: Some(memory), ..VmSpec::default() };
         let topology = VmTopology::try_from(&spec).unwrap();
         let memory = MemoryMap::new(&topology);
         let pci = PciMap::new(&topology, &memory);

@@ -1,29 +1,61 @@
 //! Which pnodes and host CPUs each vnode gets, and why. Carrying it out is `vmm`'s work.
+//!
+//! Vnodes that name pnodes come first, in the order of their ids; `decide` chooses for the others together.
 
+mod choose;
 mod cpus;
+mod decide;
 mod error;
+pub mod explain;
+mod greedy;
+mod lay;
+mod miss;
+mod pack;
+mod problem;
+mod reason;
 mod room;
+mod spread;
 
 use crate::host::{HostTopology, Pnode};
 use crate::ids::{PnodeId, VcpuId, VnodeId};
+use crate::ledger::{Claim, Ledger};
+use crate::placement::cpus::Pins;
+use crate::placement::decide::Question;
+use crate::placement::problem::{Amounts, CPUS};
 use crate::placement::room::Room;
 use crate::set::{CpuSet, NodeSet};
-use crate::spec::MemoryPolicy;
+use crate::spec::{Affinity, Fit, MemoryPolicy, PlacementPolicy};
 use crate::topology::{VmTopology, Vnode};
 use crate::units::Bytes;
 use serde::Serialize;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::fmt;
-
-use cpus::Pins;
 
 pub use error::PlacementError;
+pub use explain::Decision;
+pub use reason::{Free, Reason, Shortfall};
+
+/// The rules to place by, and what others have.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// How pnodes are chosen for vnodes that name none.
+    pub policy: PlacementPolicy,
+    /// What happens when these fit nowhere as they are.
+    pub fit: Fit,
+    /// What living VMs were promised.
+    pub ledger: &'a Ledger,
+}
 
 /// Where every vnode lies and where every vCPU may run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Placement {
     /// By vnode id.
     pub vnodes: Vec<VnodePlacement>,
+    /// How the pnodes of vnodes that named none were chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Decision>,
+    /// What the VM takes of each pnode.
+    pub claim: Claim,
 }
 
 /// Where one vnode lies.
@@ -47,139 +79,161 @@ pub struct VnodePlacement {
     pub shortfalls: Vec<Shortfall>,
 }
 
-/// Why a vnode lies where it lies.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "reason", rename_all = "kebab-case")]
-pub enum Reason {
-    /// The user named the pnodes.
-    Asked,
-    /// The pnode with the most memory left, after the vnodes before this one.
-    MostFreeMemory {
-        /// What was left there.
-        free: Bytes,
-    },
-    /// The pnode with the most huge pages of the wanted size left, after the vnodes before this one.
-    MostFreeHugePages {
-        /// How many were left there.
-        free: u64,
-    },
-    /// A vnode without memory: the pnode with the most host CPUs not yet given to a vCPU of this VM.
-    MostFreeCpus {
-        /// How many were left.
-        free: usize,
-    },
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Asked => f.write_str("asked for"),
-            Self::MostFreeMemory { free } => write!(f, "most free memory ({})", free.human()),
-            Self::MostFreeHugePages { free } => write!(f, "most free huge pages ({free})"),
-            Self::MostFreeCpus { free } => write!(f, "most free CPUs ({free})"),
-        }
-    }
-}
-
-/// Something that was wished and that this host does not have; the VM starts all the same.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "shortfall", rename_all = "kebab-case")]
-pub enum Shortfall {
-    /// `affinity=hard`, but there are not enough CPUs left for one each: the vCPUs share all CPUs of their pnodes.
-    SharedCpus {
-        /// vCPUs of the vnode.
-        vcpus: usize,
-        /// CPUs that no vCPU of this VM was pinned to.
-        left: usize,
-    },
-    /// None of the pnodes has CPUs: the vCPUs run on the nearest that has.
-    CpusElsewhere {
-        /// Without CPUs.
-        pnodes: NodeSet,
-        /// Where they run.
-        nearest: PnodeId,
-    },
-    /// `policy=preferred` and none of the pnodes has memory: the nearest that has holds it.
-    MemoryElsewhere {
-        /// Without memory.
-        pnodes: NodeSet,
-        /// Where it lies.
-        nearest: PnodeId,
-    },
-    /// `policy=preferred` and the pnodes have less than was asked: the rest lies elsewhere.
-    MemorySpills {
-        /// The vnode's memory.
-        memory: Bytes,
-        /// What its pnodes have.
-        available: Bytes,
-    },
-}
-
-impl fmt::Display for Shortfall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::SharedCpus { vcpus, left } => {
-                write!(
-                    f,
-                    "its {vcpus} vCPUs share the CPUs of their pnodes, which have {left} left to pin to"
-                )
-            }
-            Self::CpusElsewhere { pnodes, nearest } => {
-                write!(
-                    f,
-                    "its vCPUs run on pnode {nearest}, the nearest with CPUs, as pnode {pnodes} has none"
-                )
-            }
-            Self::MemoryElsewhere { pnodes, nearest } => {
-                write!(
-                    f,
-                    "memory lies on pnode {nearest}, the nearest with memory, as pnode {pnodes} has none"
-                )
-            }
-            Self::MemorySpills { memory, available } => {
-                let (memory, available) = (memory.human(), available.human());
-                write!(f, "of its {memory} only {available} fit on its pnodes, the rest lies elsewhere")
-            }
-        }
-    }
-}
-
 impl Placement {
-    /// Places the vnodes one after another, each on the pnodes asked for, or else on the one with the most room;
-    /// what a vnode takes is gone for those after it. Fails when a strict wish cannot be kept, with the numbers.
-    pub fn new(topology: &VmTopology, host: &HostTopology) -> Result<Self, PlacementError> {
-        let mut room = Room::new(host);
+    /// Places the vnodes that name pnodes there, one after another, and the others where `terms` has it; what a
+    /// vnode takes is gone for those after it. Fails when a strict wish cannot be kept, with the numbers.
+    pub fn new(
+        topology: &VmTopology,
+        host: &HostTopology,
+        terms: &Terms<'_>,
+    ) -> Result<Self, PlacementError> {
+        let mut room = Room::new(host, terms.ledger);
         let pins = cpus::pinned(topology, host)?;
         // A CPU that one vCPU alone was pinned to is no other vCPU's.
-        pins.values().filter(|cpus| cpus.len() == 1).for_each(|cpu| room.pin(cpu));
-        let vnodes = topology.vnodes().iter().map(|vnode| place(vnode, host, &pins, &mut room));
-        Ok(Self { vnodes: vnodes.collect::<Result<_, _>>()? })
+        for cpus in pins.values().filter(|cpus| cpus.len() == 1) {
+            let home = host.pnodes().iter().filter(|pnode| !pnode.cpus.intersection(cpus).is_empty());
+            home.for_each(|pnode| room.pin(pnode.id, cpus));
+        }
+        let mut placed = Vec::with_capacity(topology.vnodes().len());
+        for vnode in topology.vnodes() {
+            if let Some(asked) = &vnode.asked {
+                placed.push(place_asked(vnode, asked, host, &pins, &mut room)?);
+            }
+        }
+        let mut vnodes: Vec<&Vnode> =
+            topology.vnodes().iter().filter(|vnode| vnode.asked.is_none()).collect();
+        check_usable(&vnodes, host)?;
+        for vnode in std::mem::take(&mut vnodes) {
+            match follow_pins(vnode, host, &pins, &mut room)? {
+                Some(at) => placed.push(at),
+                None => vnodes.push(vnode),
+            }
+        }
+        let mut decision = None;
+        if !vnodes.is_empty() {
+            let given = &placed;
+            let question =
+                Question { topology, vnodes: &vnodes, given, host, room: &room, pins: &pins, terms };
+            let decided = question.decide()?;
+            for (vnode, shares) in vnodes.iter().zip(&decided.shares) {
+                placed.push(place_chosen(vnode, shares, host, &pins, &mut room, terms.policy)?);
+            }
+            decision = Some(decided.decision);
+        }
+        placed.sort_by_key(|at| at.vnode);
+        Ok(Self { vnodes: placed, decision, claim: room.into_claim() })
     }
 }
 
-fn place(
+/// A vnode whose vCPUs are pinned lies where most of these pins are, if it has room there: of equals where most is
+/// free, then the lowest. What has none is decided on like the others.
+fn follow_pins(
     vnode: &Vnode,
+    host: &HostTopology,
+    pins: &Pins,
+    room: &mut Room,
+) -> Result<Option<VnodePlacement>, PlacementError> {
+    let pinned: Vec<&CpuSet> = vnode.vcpus.iter().filter_map(|vcpu| pins.get(&vcpu)).collect();
+    let here =
+        |pnode: &Pnode| pinned.iter().filter(|cpus| !cpus.intersection(&pnode.cpus).is_empty()).count();
+    let usable = |pnode: &&Pnode| {
+        let memory = vnode.memory == Bytes::ZERO || (pnode.has_memory() && pnode.memory_allowed);
+        memory && here(pnode) > 0 && room.holds(pnode.id, vnode)
+    };
+    let rank = |pnode: &&Pnode| (here(pnode), room.free(pnode.id, vnode).amount(), Reverse(pnode.id));
+    let Some(pnode) = host.pnodes().iter().filter(usable).max_by_key(rank) else { return Ok(None) };
+    let (home, free) = (NodeSet::one(pnode.id), room.free(pnode.id, vnode));
+    let mut shortfalls = Vec::new();
+    room.take_memory(vnode, &home, &mut shortfalls)?;
+    let why = Reason::Pinned { free };
+    Ok(Some(with_cpus(vnode, home.clone(), home, host, pins, room, why, shortfalls)))
+}
+
+fn place_asked(
+    vnode: &Vnode,
+    home: &NodeSet,
     host: &HostTopology,
     pins: &Pins,
     room: &mut Room,
 ) -> Result<VnodePlacement, PlacementError> {
     let mut shortfalls = Vec::new();
-    let (home, why) = match &vnode.asked {
-        Some(asked) => (asked.clone(), Reason::Asked),
-        None => choose(vnode, host, pins, room)?,
-    };
-    check_exists(vnode, &home, host)?;
-    let pnodes = memory_pnodes(vnode, &home, host, &mut shortfalls)?;
+    check_exists(vnode, home, host)?;
+    let pnodes = memory_pnodes(vnode, home, host, &mut shortfalls)?;
     room.take_memory(vnode, &pnodes, &mut shortfalls)?;
-    let cpu_pnodes = cpus::home(vnode, &home, host, &mut shortfalls)?;
-    let cpus: CpuSet = host
-        .pnodes()
-        .iter()
-        .filter(|pnode| cpu_pnodes.contains(pnode.id))
-        .flat_map(|pnode| pnode.cpus.iter())
-        .collect();
+    let cpu_pnodes = cpus::home(vnode, home, host, &mut shortfalls)?;
+    Ok(with_cpus(vnode, pnodes, cpu_pnodes, host, pins, room, Reason::Asked, shortfalls))
+}
+
+/// Takes what was decided. The numbers are known to fit but for one thing: the equal parts that `interleave` wants of
+/// several pnodes.
+fn place_chosen(
+    vnode: &Vnode,
+    shares: &[(PnodeId, Amounts)],
+    host: &HostTopology,
+    pins: &Pins,
+    room: &mut Room,
+    policy: PlacementPolicy,
+) -> Result<VnodePlacement, PlacementError> {
+    let mut shortfalls = Vec::new();
+    let all: NodeSet = shares.iter().map(|(id, _)| *id).collect();
+    let amount = |amounts: &Amounts| amounts[..CPUS].iter().copied().max().unwrap_or(0);
+    let memory: Vec<(PnodeId, u64)> =
+        shares.iter().map(|(id, amounts)| (*id, amount(amounts))).filter(|(_, amount)| *amount > 0).collect();
+    let with_memory: NodeSet = memory.iter().map(|(id, _)| *id).collect();
+    let with_vcpus: NodeSet =
+        shares.iter().filter(|(_, amounts)| amounts[CPUS] > 0).map(|(id, _)| *id).collect();
+    let why = match shares {
+        [(only, _)] => Reason::Chosen { policy, free: room.free(*only, vnode) },
+        _ => {
+            shortfalls.push(Shortfall::Spread { pnodes: all.clone() });
+            Reason::Spread { policy }
+        }
+    };
+    match (vnode.policy, shares) {
+        (MemoryPolicy::Interleave, [_, _, ..]) => room.take_memory(vnode, &with_memory, &mut shortfalls)?,
+        (MemoryPolicy::Bind | MemoryPolicy::Preferred | MemoryPolicy::Interleave, _) => {
+            room.take_exactly(vnode, &memory)
+        }
+    }
+    let pnodes = if with_memory.is_empty() { all.clone() } else { with_memory };
+    let near = if with_vcpus.is_empty() { all } else { with_vcpus };
+    let cpu_pnodes = cpus::home(vnode, &near, host, &mut shortfalls)?;
+    let left: u64 = cpu_pnodes.iter().map(|id| room.cpus(id)).sum();
+    let mut placed = with_cpus(vnode, pnodes, cpu_pnodes, host, pins, room, why, shortfalls);
+    let told = placed.shortfalls.iter().any(|shortfall| matches!(shortfall, Shortfall::SharedCpus { .. }));
+    let wanted = vnode.vcpus.iter().filter(|vcpu| !pins.contains_key(vcpu)).count();
+    if left < wanted as u64 && vnode.affinity != Affinity::None && !told {
+        placed.shortfalls.push(Shortfall::ClaimedCpus { vcpus: wanted, left });
+    }
+    Ok(placed)
+}
+
+#[expect(clippy::too_many_arguments, reason = "a constructor of all it was told")]
+fn with_cpus(
+    vnode: &Vnode,
+    pnodes: NodeSet,
+    cpu_pnodes: NodeSet,
+    host: &HostTopology,
+    pins: &Pins,
+    room: &mut Room,
+    why: Reason,
+    mut shortfalls: Vec<Shortfall>,
+) -> VnodePlacement {
+    let at_home = host.pnodes().iter().filter(|pnode| cpu_pnodes.contains(pnode.id));
+    let cpus: CpuSet = at_home.flat_map(|pnode| pnode.cpus.iter()).collect();
     let vcpus = cpus::spread(vnode, &cpu_pnodes, host, pins, room, &mut shortfalls);
-    Ok(VnodePlacement { vnode: vnode.id, pnodes, cpu_pnodes, cpus, vcpus, why, shortfalls })
+    VnodePlacement { vnode: vnode.id, pnodes, cpu_pnodes, cpus, vcpus, why, shortfalls }
+}
+
+/// A vnode that leaves the choice needs somewhere to go at all.
+fn check_usable(vnodes: &[&Vnode], host: &HostTopology) -> Result<(), PlacementError> {
+    let memory = host.pnodes().iter().any(|pnode| pnode.has_memory() && pnode.memory_allowed);
+    let cpus = host.pnodes().iter().any(|pnode| !pnode.cpus.is_empty());
+    match vnodes.iter().find(|vnode| !cpus || (vnode.memory > Bytes::ZERO && !memory)) {
+        Some(vnode) if !cpus => Err(PlacementError::NoCpus { vnode: vnode.id }),
+        Some(vnode) => Err(PlacementError::NoMemoryAnywhere { vnode: vnode.id }),
+        None => Ok(()),
+    }
 }
 
 fn check_exists(vnode: &Vnode, home: &NodeSet, host: &HostTopology) -> Result<(), PlacementError> {
@@ -222,54 +276,6 @@ fn memory_pnodes(
     let nearest = host.nearest(home, usable).ok_or(PlacementError::NoMemoryAnywhere { vnode: vnode.id })?.id;
     shortfalls.push(Shortfall::MemoryElsewhere { pnodes: home.clone(), nearest });
     Ok(NodeSet::one(nearest))
-}
-
-/// The pnode with the most room for a vnode that named none: among those with CPUs that its vCPUs are pinned to, if
-/// any are.
-fn choose(
-    vnode: &Vnode,
-    host: &HostTopology,
-    pins: &Pins,
-    room: &Room,
-) -> Result<(NodeSet, Reason), PlacementError> {
-    let pinned: Vec<&CpuSet> = vnode.vcpus.iter().filter_map(|vcpu| pins.get(&vcpu)).collect();
-    let for_its_vcpus = |pnode: &Pnode| match pinned.is_empty() {
-        true => !pnode.cpus.is_empty(),
-        false => pinned.iter().any(|cpus| !cpus.intersection(&pnode.cpus).is_empty()),
-    };
-    let most = |wanted: &dyn Fn(&Pnode) -> bool, left: &dyn Fn(PnodeId) -> u64| {
-        let candidates = host.pnodes().iter().filter(|pnode| wanted(pnode));
-        // Of equals max_by_key takes the last: so the lowest id.
-        candidates.rev().map(|pnode| (left(pnode.id), pnode.id)).max_by_key(|(left, _)| *left)
-    };
-    if vnode.memory == Bytes::ZERO {
-        let left = |id: PnodeId| room.cpus(id) as u64;
-        let (free, id) = most(&for_its_vcpus, &left).ok_or(PlacementError::NoCpus { vnode: vnode.id })?;
-        return Ok((
-            NodeSet::one(id),
-            Reason::MostFreeCpus { free: usize::try_from(free).unwrap_or(usize::MAX) },
-        ));
-    }
-    let usable = |pnode: &Pnode| pnode.has_memory() && pnode.memory_allowed;
-    let with_cpus = |pnode: &Pnode| usable(pnode) && (vnode.vcpus.is_empty() || for_its_vcpus(pnode));
-    let (need, pool) = match vnode.pages.pool() {
-        Some(size) => (vnode.memory.get() / size.get(), Some(size)),
-        None => (vnode.memory.get(), None),
-    };
-    let left = |id: PnodeId| match pool {
-        Some(size) => room.huge_pages(id, size),
-        None => room.memory(id).get(),
-    };
-    let near = most(&with_cpus, &left);
-    let any = most(&usable, &left);
-    let fits = |found: &Option<(u64, PnodeId)>| found.is_some_and(|(left, _)| left >= need);
-    let found = if fits(&near) || !fits(&any) { near.or(any) } else { any };
-    let (free, id) = found.ok_or(PlacementError::NoMemoryAnywhere { vnode: vnode.id })?;
-    let why = match pool {
-        Some(_) => Reason::MostFreeHugePages { free },
-        None => Reason::MostFreeMemory { free: Bytes(free) },
-    };
-    Ok((NodeSet::one(id), why))
 }
 
 #[cfg(test)]

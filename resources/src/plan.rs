@@ -1,13 +1,16 @@
 //! Everything decided about a VM before anything is touched.
 
+mod vnodes;
+
 use crate::cpu_topology::CpuTopology;
 use crate::devices::{DeviceError, VmDevices};
 use crate::host::HostTopology;
 use crate::ids::PnodeId;
+use crate::ledger::Ledger;
 use crate::memory_map::MemoryMap;
 use crate::pci_map::PciMap;
 use crate::placement::{Placement, PlacementError};
-use crate::spec::VmSpec;
+use crate::spec::{VmSpec, VnodeCount};
 use crate::topology::{SpecError, VmTopology};
 use serde::Serialize;
 
@@ -74,11 +77,24 @@ impl PlanError {
 }
 
 impl Plan {
-    /// Validates `spec`, places it on `host` and lays out its addresses.
+    /// Validates `spec`, places it on `host` as if no other VM lived there, and lays out its addresses.
     pub fn new(spec: &VmSpec, host: &HostTopology) -> Result<Self, PlanError> {
-        let topology = VmTopology::try_from(spec)?;
+        Self::beside(spec, host, &Ledger::new())
+    }
+
+    /// Validates `spec`, places it on `host` beside the VMs of `ledger` and lays out its addresses.
+    pub fn beside(spec: &VmSpec, host: &HostTopology, ledger: &Ledger) -> Result<Self, PlanError> {
+        let (topology, placement) = match spec.vnodes {
+            Some(VnodeCount::Auto) if spec.numa.is_empty() => vnodes::as_needed(spec, host, ledger)?,
+            Some(VnodeCount::Auto | VnodeCount::Exactly(_)) | None => {
+                let topology = VmTopology::try_from(spec)?;
+                // Mistakes in what was typed come before what the host has no room for.
+                VmDevices::new(spec, topology.vnodes().len())?;
+                let placement = vnodes::place(spec, &topology, host, ledger)?;
+                (topology, placement)
+            }
+        };
         let devices = VmDevices::new(spec, topology.vnodes().len())?;
-        let placement = Placement::new(&topology, host)?;
         if topology.mirrors_attributes()
             && let Some(pnode) = host.without_attributes(&topology, &placement)
         {

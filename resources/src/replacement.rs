@@ -170,8 +170,12 @@ fn vcpus(vnode: &Vnode, now: &Placement, host: &HostTopology, cpus: &CpuSet) -> 
 #[cfg(test)]
 mod tests {
     use super::{ReplacementError, replace};
+    use crate::placement::Terms;
     use crate::test_host::HostShape;
-    use crate::{Affinity, Bytes, HostTopology, Placement, PnodeId, VmSpec, VmTopology, VnodeId, VnodeSpec};
+    use crate::{
+        Affinity, Bytes, Fit, HostTopology, Placement, PlacementPolicy, PnodeId, VmSpec, VmTopology, VnodeId,
+        VnodeSpec,
+    };
 
     fn vm(affinity: Affinity, host: &HostTopology) -> (VmTopology, Placement) {
         let vnode = |id: u32| VnodeSpec {
@@ -183,7 +187,9 @@ mod tests {
         };
         let topology =
             VmTopology::try_from(&VmSpec { numa: vec![vnode(0), vnode(1)], ..VmSpec::default() }).unwrap();
-        let placement = Placement::new(&topology, host).unwrap();
+        let ledger = crate::Ledger::new();
+        let terms = Terms { policy: PlacementPolicy::Auto, fit: Fit::Prefer, ledger: &ledger };
+        let placement = Placement::new(&topology, host, &terms).unwrap();
         (topology, placement)
     }
 

@@ -2,7 +2,7 @@
 
 use crate::cpu_list::CpuList;
 use crate::set::IdSet;
-use crate::spec::{SerialSpec, Switch};
+use crate::spec::{SerialSpec, Switch, VnodeCount};
 use crate::units::Bytes;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, Type};
 use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat};
@@ -82,3 +82,11 @@ impl PartialSchema for SerialSpec {
 }
 
 impl ToSchema for SerialSpec {}
+
+impl PartialSchema for VnodeCount {
+    fn schema() -> SchemaOf {
+        OneOfBuilder::new().item(number()).item(words(&["auto"])).into()
+    }
+}
+
+impl ToSchema for VnodeCount {}

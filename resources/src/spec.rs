@@ -30,7 +30,7 @@ pub struct VmSpec {
     pub memory: Option<Bytes>,
     /// How many vnodes to make when none is described.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub vnodes: Option<u32>,
+    pub vnodes: Option<VnodeCount>,
     /// The vnodes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub numa: Vec<VnodeSpec>,
@@ -68,6 +68,10 @@ pub struct VmSpec {
     pub serial: SerialSpec,
     /// What a guest's reset does.
     pub on_reset: OnReset,
+    /// How pnodes are chosen for vnodes that name none.
+    pub placement: PlacementPolicy,
+    /// What happens when such vnodes fit nowhere as they are.
+    pub fit: Fit,
 }
 
 /// A vnode as typed; everything but the id may be left out.
@@ -262,6 +266,37 @@ words!(
         Reboot = "reboot",
     } allowed "exit, reboot"
 );
+
+words!(
+    /// How pnodes are chosen for vnodes that name none.
+    #[derive(Default)]
+    PlacementPolicy {
+        /// For all of them together: the fewest pnodes, then the nearest to each other, then the least claimed.
+        #[default]
+        Auto = "auto",
+        /// Each on the first pnode that has room.
+        FirstFit = "first-fit",
+        /// Each on the pnode with the least free memory that has room.
+        BestFit = "best-fit",
+        /// Each on the pnode with the most free memory.
+        WorstFit = "worst-fit",
+    } allowed "auto, first-fit, best-fit, worst-fit"
+);
+
+words!(
+    /// What happens when vnodes that name no pnode fit nowhere as they are.
+    #[derive(Default)]
+    Fit {
+        /// They are refused.
+        Strict = "strict",
+        /// They are spread over several pnodes, or share CPUs, and that is reported.
+        #[default]
+        Prefer = "prefer",
+    } allowed "strict, prefer"
+);
+
+mod vnode_count;
+pub use vnode_count::VnodeCount;
 
 impl PageSize {
     /// The size of the host page pool it draws on; `None` for ordinary memory.

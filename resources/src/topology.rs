@@ -16,7 +16,7 @@ use crate::distance::{Distance, DistanceMatrix, DistanceSpec};
 use crate::ids::{VcpuId, VnodeId};
 use crate::set::{NodeSet, VcpuSet};
 use crate::spec::{
-    Affinity, AttributesFrom, DistancesFrom, MemoryPolicy, PageSize, Switch, VmSpec, VnodeSpec,
+    Affinity, AttributesFrom, DistancesFrom, MemoryPolicy, PageSize, Switch, VmSpec, VnodeCount, VnodeSpec,
 };
 use crate::units::Bytes;
 use figures::{given_attributes, given_caches, given_initiator};
@@ -218,14 +218,20 @@ impl VmTopology {
 
 fn in_id_order(spec: &VmSpec) -> Result<Vec<VnodeSpec>, SpecError> {
     if spec.numa.is_empty() {
-        let count = spec.vnodes.unwrap_or(1);
+        let count = match spec.vnodes {
+            Some(VnodeCount::Exactly(count)) => count,
+            // How many `auto` makes is known once a host is: `Plan` tries this with numbers.
+            Some(VnodeCount::Auto) | None => 1,
+        };
         if !(1..=MAX_VNODES).contains(&count) {
             return Err(SpecError::VnodeCount(count as usize));
         }
         return Ok((0..count).map(VnodeSpec::new).collect());
     }
     let described = spec.numa.len();
-    if let Some(asked) = spec.vnodes.filter(|asked| *asked as usize != described) {
+    let agrees =
+        |asked: &VnodeCount| *asked == VnodeCount::Exactly(u32::try_from(described).unwrap_or(u32::MAX));
+    if let Some(asked) = spec.vnodes.filter(|asked| !agrees(asked)) {
         return Err(SpecError::VnodeCountConflict { asked, described });
     }
     if described > MAX_VNODES as usize {

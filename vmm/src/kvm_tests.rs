@@ -70,7 +70,7 @@ fn resets_end_the_vm_with_their_own_cause() {
 
 #[test]
 fn many_vcpus_start_and_stop() {
-    let spec = VmSpec { vcpus: Some(16), vnodes: Some(4), ..VmSpec::default() };
+    let spec = VmSpec { vcpus: Some(16), vnodes: Some(4.into()), ..VmSpec::default() };
     if let Some((exit, _)) = boot(&spec, &outs(&[(SLEEP_CONTROL, POWER_OFF)])) {
         assert_eq!(exit.unwrap(), Exit::PowerOff);
     }

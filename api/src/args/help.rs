@@ -43,7 +43,7 @@ Vnodes (--numa, once per vnode; all keys but id may be left out):
              only; default: an even share of what the others leave of --memory
   vcpus      a list, [] for a vnode with memory only; default: an even share of
              the vCPUs that no vnode names
-  pnode      a list of host nodes; default: the one with the most memory left
+  pnode      a list of host nodes; default: chosen by --placement
   policy     bind        on its pnodes and nowhere else; what does not fit does
                          not start (default)
              preferred   on its pnodes while there is room
@@ -61,7 +61,17 @@ Vnodes (--numa, once per vnode; all keys but id may be left out):
   initiator  of a vnode with memory only: the vnode it is attached to (HMAT)
 
 Without --numa there are --vnodes vnodes of equal size, with --vcpus vCPUs and
---memory in all.
+--memory in all. `--vnodes auto` makes as many as the VM needs pnodes.
+
+Placement, for vnodes without pnode:
+  auto       all of them on the fewest pnodes that have room for each vnode and
+             an unclaimed CPU for each vCPU; of these on the nearest to each
+             other, then the least claimed, then those with the most memory free
+  first-fit  each on the first pnode that has room
+  best-fit   each on the fullest that has room, worst-fit on the emptiest
+With --fit strict nothing starts that does not fit so. With --fit prefer vnodes
+are spread over several pnodes, and CPUs shared, and `plan` says so; memory that
+the host does not have is refused all the same.
 
 Distances: 10 to itself, 11 to 254 to another vnode, 255 for no way. F:T=V holds
 for T:F too unless that is given; what nobody gives is 20. `--distances host`

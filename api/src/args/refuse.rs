@@ -144,6 +144,12 @@ mod tests {
             ("serve --api-socket x --api-socket-mode 888", "--api-socket-mode: `888` is not a mode, must be octal digits such as 660".to_owned()),
             ("plan --log loud", "--log: `loud` is not one of error, warn, info, debug".to_owned()),
             ("plan --distances far", "--distances: `far` is not one of host".to_owned()),
+            ("plan --vnodes some", "--vnodes: `some` is not a whole number, and not auto".to_owned()),
+            (
+                "plan --placement tight",
+                "--placement: `tight` is not one of auto, first-fit, best-fit, worst-fit".to_owned(),
+            ),
+            ("plan --fit loose", "--fit: `loose` is not one of strict, prefer".to_owned()),
             ("run --on-reset halt", "--on-reset: `halt` is not one of exit, reboot".to_owned()),
             ("run --serial tty", "--serial: `tty` is not one of stdio, none, file=PATH".to_owned()),
             ("completions", "<SHELL>: missing, must be given; see numavisor --help".to_owned()),

@@ -4,7 +4,7 @@ use crate::args::{count, device, distance, hmat, numa, on_reset, pin};
 use crate::exit::Failure;
 use clap::Args;
 use resources::spec::{AttributesFrom, DistancesFrom, Switch};
-use resources::{Bytes, OnReset, SerialSpec, VmSpec};
+use resources::{Bytes, Fit, OnReset, PlacementPolicy, SerialSpec, VmSpec, VnodeCount};
 use std::path::PathBuf;
 
 /// The flags that describe a VM.
@@ -43,9 +43,9 @@ pub struct VmFlags {
     /// Memory of the whole VM; what no vnode names is shared out evenly [default: 512M]
     #[arg(long, value_name = "SIZE", allow_negative_numbers = true, help_heading = "Shape")]
     pub memory: Option<Bytes>,
-    /// Number of vnodes to make, without describing them [default: 1]
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, help_heading = "Shape")]
-    pub vnodes: Option<u32>,
+    /// Number of vnodes to make, without describing them; auto: as many as the VM needs pnodes [default: 1]
+    #[arg(long, value_name = "N|auto", value_parser = vnodes, allow_negative_numbers = true, help_heading = "Shape")]
+    pub vnodes: Option<VnodeCount>,
     /// One vnode: id=N and any of memory, vcpus, pnode, policy, affinity, pages, prefault, latency, bandwidth,
     /// initiator
     #[arg(long, value_name = "id=N,KEY=VALUE,...", help_heading = "Shape")]
@@ -80,6 +80,20 @@ pub struct VmFlags {
     /// Host CPUs of single vCPUs: 0-1=4-7, 2=node:1,^9; repeatable
     #[arg(long, value_name = "VCPUS=CPUS", help_heading = "Shape")]
     pub pin: Vec<String>,
+    /// How pnodes are chosen for vnodes that name none: auto, first-fit, best-fit or worst-fit [default: auto]
+    #[arg(long, value_name = "RULE", help_heading = "Placement")]
+    pub placement: Option<PlacementPolicy>,
+    /// What happens when these fit nowhere: strict refuses, prefer spreads them or shares CPUs [default: prefer]
+    #[arg(long, value_name = "HOW", help_heading = "Placement")]
+    pub fit: Option<Fit>,
+}
+
+/// A value of `--vnodes`.
+fn vnodes(text: &str) -> Result<VnodeCount, String> {
+    match text {
+        "auto" => Ok(VnodeCount::Auto),
+        _ => count(text).map(VnodeCount::Exactly).map_err(|why| format!("{why}, and not auto")),
+    }
 }
 
 impl VmFlags {
@@ -103,6 +117,12 @@ impl VmFlags {
         }
         if let Some(on_reset) = self.on_reset {
             spec.on_reset = on_reset;
+        }
+        if let Some(placement) = self.placement {
+            spec.placement = placement;
+        }
+        if let Some(fit) = self.fit {
+            spec.fit = fit;
         }
         if !self.numa.is_empty() {
             spec.numa = list("--numa", &self.numa, numa::parse)?;

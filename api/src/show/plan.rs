@@ -11,7 +11,9 @@ const LAST_XAPIC_ID: ApicId = ApicId(254);
 
 /// Who lies where and why, the guest's addresses, the distances it is told, and what is not as wished.
 pub fn text(plan: &Plan) -> String {
-    let mut parts = vec![summary(plan), vnodes(plan), addresses(plan), distances(plan)];
+    let mut parts = vec![summary(plan), vnodes(plan)];
+    parts.extend(decision(plan));
+    parts.extend([addresses(plan), distances(plan)]);
     parts.extend(figures(plan));
     parts.extend(caches(plan));
     parts.extend(devices::text(plan));
@@ -70,6 +72,12 @@ fn cpus(vnode: &Vnode, at: &VnodePlacement) -> String {
     }
     let all = at.vcpus.values().fold(CpuSet::new(), |all, cpus| all.union(cpus));
     or_dash(all)
+}
+
+/// How pnodes were chosen, if any were.
+fn decision(plan: &Plan) -> Option<String> {
+    let lines = plan.placement.decision.as_ref()?.lines();
+    Some(format!("placement: {}\n", lines.join("\n           ")))
 }
 
 fn addresses(plan: &Plan) -> String {

@@ -1,9 +1,9 @@
 //! A plan for programs: the schema of `numavisor plan --json`, version 1. Fields are added, never changed.
 
-use resources::placement::{Reason, Shortfall};
+use resources::placement::{Decision, Reason, Shortfall};
 use resources::{
-    Affinity, ApicId, Bytes, CpuSet, DistanceMatrix, Gpa, MemoryAttributes, MemoryPolicy, MemorySideCache,
-    NodeSet, PageSize, Plan, VcpuId, VmDevices, VnodeId,
+    Affinity, ApicId, Bytes, Claim, CpuSet, DistanceMatrix, Gpa, MemoryAttributes, MemoryPolicy,
+    MemorySideCache, NodeSet, PageSize, Plan, VcpuId, VmDevices, VnodeId,
 };
 use serde::Serialize;
 
@@ -18,6 +18,11 @@ pub struct Document<'a> {
     vcpus: usize,
     /// Ascending by id, from 0 without holes.
     vnodes: Vec<Vnode<'a>>,
+    /// How pnodes were chosen for vnodes that named none, and the same in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    placement: Option<Choice<'a>>,
+    /// What the VM takes of each pnode.
+    claim: &'a Claim,
     /// SLIT distances that the guest is told, from row to column.
     distances: &'a DistanceMatrix,
     /// HMAT figures that the guest is told, `[initiator][target]`, null where there are none; nanoseconds, MiB/s.
@@ -87,6 +92,14 @@ struct Missing<'a> {
     text: String,
 }
 
+/// How pnodes were chosen: the figures, and the same in words.
+#[derive(Debug, Serialize)]
+struct Choice<'a> {
+    #[serde(flatten)]
+    decision: &'a Decision,
+    text: Vec<String>,
+}
+
 /// The document of a plan.
 pub fn document(plan: &Plan) -> Document<'_> {
     let vnodes = plan.topology.vnodes().iter().zip(&plan.placement.vnodes).map(|(vnode, at)| Vnode {
@@ -118,6 +131,12 @@ pub fn document(plan: &Plan) -> Document<'_> {
         memory: plan.topology.memory(),
         vcpus: plan.topology.vcpu_count(),
         vnodes: vnodes.collect(),
+        placement: plan
+            .placement
+            .decision
+            .as_ref()
+            .map(|decision| Choice { decision, text: decision.lines() }),
+        claim: &plan.placement.claim,
         distances: plan.topology.distances(),
         attributes: plan.topology.attributes(),
         caches: plan.topology.caches(),

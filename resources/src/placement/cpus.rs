@@ -1,7 +1,7 @@
 //! Which host CPUs a vnode's vCPUs may run on. Where its memory lies is `room`'s business.
 
 use crate::cpu_list::CpuList;
-use crate::host::HostTopology;
+use crate::host::{HostTopology, Pnode};
 use crate::placement::room::Room;
 use crate::placement::{PlacementError, Shortfall};
 use crate::set::{CpuSet, NodeSet};
@@ -45,8 +45,9 @@ pub fn home(
     Ok(NodeSet::one(nearest))
 }
 
-/// The CPUs of each vCPU: those it was pinned to; else, with affinity hard, one each that no other vCPU of this VM has, as long as there are enough for the
-/// whole vnode; with soft, all of the vnode's pnodes; with none, all of the host.
+/// The CPUs of each vCPU: those it was pinned to; else, with affinity hard, one each that no other vCPU is pinned to,
+/// of this VM or another, as long as there are enough for the whole vnode; with soft, all of the vnode's pnodes; with
+/// none, all of the host.
 pub fn spread(
     vnode: &Vnode,
     pnodes: &NodeSet,
@@ -55,30 +56,50 @@ pub fn spread(
     room: &mut Room,
     shortfalls: &mut Vec<Shortfall>,
 ) -> BTreeMap<VcpuId, CpuSet> {
-    let of_each: Vec<&CpuSet> =
-        host.pnodes().iter().filter(|pnode| pnodes.contains(pnode.id)).map(|pnode| &pnode.cpus).collect();
-    let all: CpuSet = of_each.iter().flat_map(|cpus| cpus.iter()).collect();
+    let of_each: Vec<&Pnode> = host.pnodes().iter().filter(|pnode| pnodes.contains(pnode.id)).collect();
+    let all: CpuSet = of_each.iter().flat_map(|pnode| pnode.cpus.iter()).collect();
     let unpinned: Vec<VcpuId> = vnode.vcpus.iter().filter(|vcpu| !pins.contains_key(vcpu)).collect();
     let everyone = |cpus: &CpuSet| unpinned.iter().map(|vcpu| (*vcpu, cpus.clone())).collect();
-    room.take_cpus(pnodes, vnode.vcpus.len());
+    let own = own_cpus(vnode, &of_each, room, unpinned.len(), shortfalls);
+    // Those with a CPU of their own are at home where that is; the others where CPUs are unclaimed.
+    room.take_cpus(pnodes, vnode.vcpus.len() - own.len());
     let mut spread: BTreeMap<VcpuId, CpuSet> = match vnode.affinity {
         Affinity::None => everyone(&host.cpus()),
-        Affinity::Soft => everyone(&all),
-        Affinity::Hard => {
-            let left = room.unpinned(&all);
-            if left.len() < unpinned.len() {
-                shortfalls.push(Shortfall::SharedCpus { vcpus: unpinned.len(), left: left.len() });
-                everyone(&all)
-            } else {
-                let own = in_turn(of_each.iter().map(|cpus| cpus.intersection(&left)));
-                let taken: CpuSet = own.iter().copied().take(unpinned.len()).collect();
-                room.pin(&taken);
-                unpinned.iter().zip(own).map(|(vcpu, cpu)| (*vcpu, CpuSet::one(cpu))).collect()
-            }
+        Affinity::Hard if !own.is_empty() => {
+            unpinned.iter().zip(own).map(|(vcpu, cpu)| (*vcpu, CpuSet::one(cpu))).collect()
         }
+        Affinity::Hard | Affinity::Soft => everyone(&all),
     };
     spread.extend(vnode.vcpus.iter().filter_map(|vcpu| Some((vcpu, pins.get(&vcpu)?.clone()))));
     spread
+}
+
+/// With affinity hard a CPU for each of `count` vCPUs, taken from the room; none at all if there are not enough.
+fn own_cpus(
+    vnode: &Vnode,
+    of_each: &[&Pnode],
+    room: &mut Room,
+    count: usize,
+    shortfalls: &mut Vec<Shortfall>,
+) -> Vec<PcpuId> {
+    match vnode.affinity {
+        Affinity::None | Affinity::Soft => return Vec::new(),
+        Affinity::Hard => {}
+    }
+    let left: Vec<CpuSet> = of_each.iter().map(|pnode| room.unpinned(&pnode.cpus)).collect();
+    let total = left.iter().map(CpuSet::len).sum();
+    if total < count {
+        shortfalls.push(Shortfall::SharedCpus { vcpus: count, left: total });
+        return Vec::new();
+    }
+    let own: Vec<PcpuId> = in_turn(left.into_iter()).into_iter().take(count).collect();
+    let pinned: CpuSet = own.iter().copied().collect();
+    for pnode in of_each {
+        let here = pnode.cpus.intersection(&pinned);
+        room.pin(pnode.id, &here);
+        room.settle(pnode.id, here.len() as u64);
+    }
+    own
 }
 
 /// The first of each set, then the second of each, and so on: a vnode on several pnodes has vCPUs on each.

@@ -1,8 +1,9 @@
 //! Why a machine cannot be placed on a host: always with vnode, pnodes and numbers.
 
 use crate::ids::{PnodeId, VcpuId, VnodeId};
+use crate::placement::explain::{Lack, Miss};
 use crate::set::{CpuSet, NodeSet};
-use crate::spec::MemoryPolicy;
+use crate::spec::{MemoryPolicy, PlacementPolicy};
 use crate::units::Bytes;
 
 /// Why a vnode cannot be placed.
@@ -101,6 +102,25 @@ pub enum PlacementError {
         /// Pages free there, less those of the vnodes before this one.
         available: u64,
     },
+    /// `--fit strict`, and there is no pnode for each vnode that named none.
+    #[error("{}; nearest is {nearest} (placement={policy}, fit=strict)", nothing_fits(.vnode, .asked))]
+    NothingFits {
+        /// The first vnode that no pnode has room for; none if each could be placed alone.
+        vnode: Option<VnodeId>,
+        /// What does not fit: that vnode, or all of them.
+        asked: Lack,
+        /// The rule.
+        policy: PlacementPolicy,
+        /// The pnodes that lack least.
+        nearest: Miss,
+    },
+}
+
+fn nothing_fits(vnode: &Option<VnodeId>, asked: &Lack) -> String {
+    match vnode {
+        Some(vnode) => format!("vnodes[{vnode}].pnode: no pnode has room for {}", asked.amounts()),
+        None => format!("vnodes: no pnodes have room for {} in whole vnodes", asked.amounts()),
+    }
 }
 
 impl PlacementError {
@@ -114,6 +134,7 @@ impl PlacementError {
             Self::NoCpus { .. } => "no_cpus_anywhere",
             Self::NoPinnedCpu { .. } => "no_pinned_cpu",
             Self::Memory { .. } => "pnode_memory_short",
+            Self::NothingFits { .. } => "nothing_fits",
             Self::HugePages { .. } => "pnode_huge_pages_short",
         }
     }
@@ -126,7 +147,8 @@ impl PlacementError {
             | Self::NoMemoryAnywhere { .. }
             | Self::NoCpus { .. }
             | Self::Memory { .. }
-            | Self::HugePages { .. } => false,
+            | Self::HugePages { .. }
+            | Self::NothingFits { .. } => false,
         }
     }
 }

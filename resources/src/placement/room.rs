@@ -1,39 +1,53 @@
 //! What the vnodes placed so far have left of each pnode. Which pnode comes next is `placement`'s choice.
 
-use crate::host::{HostTopology, HugePool};
+use crate::host::{HostTopology, Pnode};
 use crate::ids::PnodeId;
-use crate::placement::{PlacementError, Shortfall};
+use crate::ledger::{Claim, Ledger, NodeClaim};
+use crate::placement::{Free, PlacementError, Shortfall};
 use crate::set::{CpuSet, NodeSet};
 use crate::spec::MemoryPolicy;
 use crate::topology::Vnode;
 use crate::units::Bytes;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// What is left.
 pub struct Room {
     nodes: BTreeMap<PnodeId, NodeRoom>,
-    /// CPUs that a vCPU of this VM is pinned to.
+    /// CPUs that a vCPU is pinned to, of this VM or another.
     pinned: CpuSet,
+    /// What the vnodes placed so far have taken.
+    claim: Claim,
 }
 
 struct NodeRoom {
     memory: Bytes,
     pools: BTreeMap<Bytes, u64>,
-    cpus: usize,
+    cpus: u64,
+    /// vCPUs at home there.
+    claimed: u64,
 }
 
 impl Room {
-    /// All of the host.
-    pub fn new(host: &HostTopology) -> Self {
-        let free = |(size, pool): (&Bytes, &HugePool)| (*size, pool.free.min(pool.total));
-        let nodes = host.pnodes().iter().map(|pnode| {
-            let pools = match pnode.memory_allowed {
-                true => pnode.huge_pages.iter().map(free).collect(),
-                false => BTreeMap::new(),
-            };
-            (pnode.id, NodeRoom { memory: pnode.available(), pools, cpus: pnode.cpus.len() })
-        });
-        Self { nodes: nodes.collect(), pinned: CpuSet::new() }
+    /// All of the host that living VMs have not been promised.
+    pub fn new(host: &HostTopology, ledger: &Ledger) -> Self {
+        let room = |pnode: &Pnode| {
+            let left = |size: Bytes, free: u64| free.saturating_sub(ledger.untouched_pages(pnode.id, size));
+            let pools = pnode.huge_pages.iter().filter(|_| pnode.memory_allowed && pnode.has_memory());
+            NodeRoom {
+                memory: pnode.available().saturating_sub(ledger.untouched_memory(pnode.id)),
+                pools: pools.map(|(size, pool)| (*size, left(*size, pool.free.min(pool.total)))).collect(),
+                cpus: pnode.cpus.len() as u64,
+                claimed: ledger.vcpus(pnode.id),
+            }
+        };
+        let nodes = host.pnodes().iter().map(|pnode| (pnode.id, room(pnode)));
+        Self { nodes: nodes.collect(), pinned: ledger.pinned(), claim: Claim::default() }
+    }
+
+    /// What the vnodes placed so far have taken.
+    pub fn into_claim(self) -> Claim {
+        self.claim
     }
 
     /// Ordinary memory left on one pnode.
@@ -47,8 +61,28 @@ impl Room {
     }
 
     /// CPUs of one pnode less the vCPUs that are at home there.
-    pub fn cpus(&self, id: PnodeId) -> usize {
-        self.nodes.get(&id).map_or(0, |node| node.cpus)
+    pub fn cpus(&self, id: PnodeId) -> u64 {
+        self.nodes.get(&id).map_or(0, |node| node.cpus.saturating_sub(node.claimed))
+    }
+
+    /// What is left on one pnode of what a vnode takes.
+    pub fn free(&self, id: PnodeId, vnode: &Vnode) -> Free {
+        match (vnode.memory, vnode.pages.pool()) {
+            (Bytes::ZERO, _) => Free::Cpus(self.cpus(id)),
+            (_, Some(size)) => Free::HugePages(self.huge_pages(id, size)),
+            (_, None) => Free::Memory(self.memory(id)),
+        }
+    }
+
+    /// Whether one pnode has room for a vnode's memory.
+    pub fn holds(&self, id: PnodeId, vnode: &Vnode) -> bool {
+        let need = vnode.memory.get() / vnode.pages.pool().map_or(1, Bytes::get);
+        vnode.memory == Bytes::ZERO || self.free(id, vnode).amount() >= need
+    }
+
+    /// vCPUs at home on one pnode.
+    pub fn claimed(&self, id: PnodeId) -> u64 {
+        self.nodes.get(&id).map_or(0, |node| node.claimed)
     }
 
     /// CPUs that no vCPU is pinned to, out of `cpus`.
@@ -56,18 +90,47 @@ impl Room {
         cpus.difference(&self.pinned)
     }
 
-    /// Notes that a vCPU is pinned to each of `cpus`.
-    pub fn pin(&mut self, cpus: &CpuSet) {
+    /// Notes that a vCPU is pinned to each of `cpus`, which are CPUs of `pnode`.
+    pub fn pin(&mut self, pnode: PnodeId, cpus: &CpuSet) {
+        if cpus.is_empty() {
+            return;
+        }
         self.pinned = self.pinned.union(cpus);
+        self.claim.add(pnode, &NodeClaim { pinned: cpus.clone(), ..NodeClaim::default() });
     }
 
-    /// Notes that `vcpus` vCPUs are at home on `pnodes`, spread evenly.
+    /// Notes that `vcpus` vCPUs are at home on `pnodes`: one after the other where most CPUs are unclaimed, and when
+    /// none is, where the fewest vCPUs are for each CPU.
     pub fn take_cpus(&mut self, pnodes: &NodeSet, vcpus: usize) {
-        let share = vcpus.div_ceil(pnodes.len().max(1));
-        for id in pnodes.iter() {
-            if let Some(node) = self.nodes.get_mut(&id) {
-                node.cpus = node.cpus.saturating_sub(share);
+        // vCPUs per CPU as a number to compare, in 1/65536.
+        let load = |node: &NodeRoom| (node.claimed << 16) / node.cpus.max(1);
+        for _ in 0..vcpus {
+            let homes = pnodes.iter().filter_map(|id| Some((id, self.nodes.get(&id)?)));
+            let rank = |(id, node): &(PnodeId, &NodeRoom)| {
+                (Reverse(node.cpus.saturating_sub(node.claimed)), load(node), *id)
+            };
+            if let Some((id, _)) = homes.min_by_key(rank) {
+                self.settle(id, 1);
             }
+        }
+    }
+
+    /// Notes that `vcpus` vCPUs are at home on one pnode.
+    pub fn settle(&mut self, pnode: PnodeId, vcpus: u64) {
+        if vcpus == 0 {
+            return;
+        }
+        if let Some(node) = self.nodes.get_mut(&pnode) {
+            node.claimed = node.claimed.saturating_add(vcpus);
+        }
+        self.claim.add(pnode, &NodeClaim { vcpus, ..NodeClaim::default() });
+    }
+
+    /// Takes a vnode's memory where it was decided to lie, so much of each pnode.
+    pub fn take_exactly(&mut self, vnode: &Vnode, shares: &[(PnodeId, u64)]) {
+        let unit = vnode.pages.pool().map_or(Unit::Memory, Unit::Pages);
+        for (id, share) in shares {
+            self.take([*id].into_iter(), unit, *share);
         }
     }
 
@@ -171,6 +234,13 @@ impl Room {
             let taken = need.min(*left);
             *left -= taken;
             need -= taken;
+            let (memory, huge_pages) = match unit {
+                Unit::Memory => (Bytes(taken), BTreeMap::new()),
+                Unit::Pages(size) => (Bytes::ZERO, BTreeMap::from([(size, taken)])),
+            };
+            if taken > 0 {
+                self.claim.add(id, &NodeClaim { memory, huge_pages, ..NodeClaim::default() });
+            }
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Who gets what, case by case, and what may never happen.
 
-use crate::placement::{Placement, PlacementError, Reason, Shortfall};
-use crate::spec::{Affinity, MemoryPolicy, PageSize, VmSpec, VnodeSpec};
+use crate::placement::{Free, Placement, PlacementError, Reason, Shortfall, Terms};
+use crate::spec::{Affinity, Fit, MemoryPolicy, PageSize, PlacementPolicy, VmSpec, VnodeSpec};
 use crate::test_host::HostShape;
-use crate::{Bytes, NodeSet, PnodeId, VmTopology, VnodeId};
+use crate::{Bytes, Ledger, NodeSet, PnodeId, VmTopology, VnodeId};
 use proptest::prelude::{Strategy, proptest};
 use proptest::sample::select;
 use std::collections::BTreeMap;
@@ -20,9 +20,17 @@ fn on(pnode: &str, spec: VnodeSpec) -> VnodeSpec {
     VnodeSpec { pnode: Some(pnode.parse().unwrap()), ..spec }
 }
 
+fn chosen(free: Free) -> Reason {
+    Reason::Chosen { policy: PlacementPolicy::Auto, free }
+}
+
+fn terms(ledger: &Ledger) -> Terms<'_> {
+    Terms { policy: PlacementPolicy::Auto, fit: Fit::Prefer, ledger }
+}
+
 fn place(host: &HostShape, numa: Vec<VnodeSpec>) -> Result<Placement, PlacementError> {
     let topology = VmTopology::try_from(&VmSpec { numa, ..VmSpec::default() }).unwrap();
-    Placement::new(&topology, &host.topology())
+    Placement::new(&topology, &host.topology(), &terms(&Ledger::new()))
 }
 
 fn pnodes(placement: &Placement) -> Vec<String> {
@@ -128,14 +136,15 @@ fn nodes_without_memory_are_refused_except_as_a_preference() {
     assert_eq!(placed.vnodes[0].shortfalls, [elsewhere]);
     assert_eq!(pnodes(&place(&host, vec![preferred("0-1")]).unwrap()), ["0"]);
     let without_memory = place(&host, vec![vnode(0, "64M", "0"), on("1", vnode(1, "0", "1"))]).unwrap();
-    assert_eq!(pnodes(&without_memory), ["0", "1"]);
+    assert_eq!(pnodes(&without_memory), ["2", "1"]);
 }
 
 #[test]
 fn memory_that_the_cpuset_forbids_is_refused() {
     let host = HostShape::new(2).topology().restricted_to(&"0-3".parse().unwrap(), &"0".parse().unwrap());
     let spec = |pnode| VmSpec { numa: vec![on(pnode, vnode(0, "64M", "0"))], ..VmSpec::default() };
-    let place = |pnode| Placement::new(&VmTopology::try_from(&spec(pnode)).unwrap(), &host);
+    let place =
+        |pnode| Placement::new(&VmTopology::try_from(&spec(pnode)).unwrap(), &host, &terms(&Ledger::new()));
     assert!(place("0").is_ok());
     assert_eq!(
         place("1").unwrap_err().to_string(),
@@ -172,16 +181,18 @@ fn huge_pages_do_not_need_ordinary_memory() {
     let host = HostShape::new(1).pool(0, Bytes::mib(2), 512, 512).free(0, Bytes::ZERO, Bytes::ZERO);
     let spec = VnodeSpec { pages: Some(PageSize::Huge2M), ..vnode(0, "1G", "0") };
     let placed = place(&host, vec![spec]).unwrap();
-    assert_eq!(placed.vnodes[0].why, Reason::MostFreeHugePages { free: 512 });
+    assert_eq!(placed.vnodes[0].why, chosen(Free::HugePages(512)));
 }
 
 #[test]
-fn a_vnode_that_names_no_pnode_goes_where_most_memory_is_left() {
+fn vnodes_that_name_no_pnode_share_the_fewest() {
     let host = with_room(with_room(HostShape::new(3), 1, Bytes::mib(3000)), 2, Bytes::mib(2990));
     let host = with_room(host, 0, Bytes::mib(2000));
-    let placed = place(&host, (0..3).map(|id| vnode(id, "512M", &id.to_string())).collect()).unwrap();
-    assert_eq!(pnodes(&placed), ["1", "2", "1"]);
-    assert_eq!(placed.vnodes[1].why, Reason::MostFreeMemory { free: Bytes::mib(2990) });
+    let placed = place(&host, (0..2).map(|id| vnode(id, "512M", &id.to_string())).collect()).unwrap();
+    assert_eq!(pnodes(&placed), ["1", "1"]);
+    assert_eq!(placed.vnodes[1].why, chosen(Free::Memory(Bytes::mib(2488))));
+    let three = place(&host, (0..3).map(|id| vnode(id, "512M", &id.to_string())).collect()).unwrap();
+    assert_eq!(pnodes(&three), ["1", "1", "2"]);
 }
 
 #[test]
@@ -195,21 +206,21 @@ fn vcpus_draw_a_vnode_to_a_pnode_with_cpus_while_it_fits_there() {
     let host = HostShape::new(2).memory(1, Bytes::gib(64)).cpus(1, "");
     assert_eq!(pnodes(&place(&host, vec![vnode(0, "1G", "0")]).unwrap()), ["0"]);
     let large = place(&host, vec![vnode(0, "16G", "0")]).unwrap();
-    assert_eq!(pnodes(&large), ["1"]);
-    let nearest = Shortfall::CpusElsewhere { pnodes: NodeSet::one(PnodeId(1)), nearest: PnodeId(0) };
-    assert_eq!(large.vnodes[0].shortfalls, [nearest]);
-    let memory_only = place(&host, vec![vnode(0, "1G", "0"), vnode(1, "1G", "")]).unwrap();
+    assert_eq!(pnodes(&large), ["0-1"]);
+    assert_eq!(large.vnodes[0].cpu_pnodes.to_string(), "0");
+    assert_eq!(large.vnodes[0].shortfalls, [Shortfall::Spread { pnodes: "0-1".parse().unwrap() }]);
+    let memory_only = place(&host, vec![vnode(0, "1G", "0"), vnode(1, "8G", "")]).unwrap();
     assert_eq!(pnodes(&memory_only), ["0", "1"]);
     assert_eq!(memory_only.vnodes[1].shortfalls, []);
 }
 
 #[test]
-fn a_vnode_without_memory_goes_where_most_cpus_are_left() {
+fn a_vnode_without_memory_goes_where_cpus_are_left() {
     let host = HostShape::new(2).cpus(1, "2-7");
-    let numa = vec![on("1", vnode(0, "64M", "0-4")), vnode(1, "0", "5")];
+    let numa = vec![on("1", vnode(0, "64M", "0-4")), vnode(1, "0", "5-6")];
     let placed = place(&host, numa).unwrap();
     assert_eq!(pnodes(&placed), ["1", "0"]);
-    assert_eq!(placed.vnodes[1].why, Reason::MostFreeCpus { free: 2 });
+    assert_eq!(placed.vnodes[1].why, chosen(Free::Cpus(2)));
 }
 
 #[test]
@@ -279,7 +290,7 @@ proptest! {
         }).collect();
         let Ok(topology) = VmTopology::try_from(&VmSpec { numa, ..VmSpec::default() }) else { return Ok(()) };
         let host = host.topology();
-        let Ok(placement) = Placement::new(&topology, &host) else { return Ok(()) };
+        let Ok(placement) = Placement::new(&topology, &host, &terms(&Ledger::new())) else { return Ok(()) };
         let mut bound: BTreeMap<PnodeId, u64> = BTreeMap::new();
         let mut pinned = std::collections::BTreeSet::new();
         for (vnode, at) in topology.vnodes().iter().zip(&placement.vnodes) {

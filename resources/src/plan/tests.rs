@@ -2,7 +2,7 @@
 
 use crate::distance::DistanceSpec;
 use crate::memory_map::{HOLE_END, HOLE_START};
-use crate::spec::{Affinity, DistancesFrom, MemoryPolicy, PageSize, Switch, VmSpec, VnodeSpec};
+use crate::spec::{Affinity, DistancesFrom, MemoryPolicy, PageSize, Switch, VmSpec, VnodeCount, VnodeSpec};
 use crate::test_host::HostShape;
 use crate::{Bytes, PcpuId, Plan, PnodeId, VcpuId};
 use proptest::option::of;
@@ -80,6 +80,7 @@ fn any_spec() -> impl Strategy<Value = VmSpec> {
                 .filter(|d| d.from != d.to || d.value.is_multiple_of(7))
                 .collect();
             let vnodes = Some(vnodes).filter(|vnodes| numa.is_empty() || vnodes.is_multiple_of(5));
+            let vnodes = vnodes.map(VnodeCount::Exactly);
             VmSpec { vcpus, memory, vnodes, numa, distances, distances_from, ..VmSpec::default() }
         })
 }
@@ -151,19 +152,24 @@ proptest! {
 }
 
 #[test]
-fn sixty_four_vnodes_lie_on_sixty_four_pnodes() {
-    let spec =
-        VmSpec { vnodes: Some(64), vcpus: Some(64), memory: Some(Bytes::gib(32)), ..VmSpec::default() };
+fn sixty_four_vnodes_lie_on_as_few_of_sixty_four_pnodes_as_have_cpus_for_them() {
+    let spec = VmSpec {
+        vnodes: Some(64.into()),
+        vcpus: Some(64),
+        memory: Some(Bytes::gib(32)),
+        ..VmSpec::default()
+    };
     let plan = Plan::new(&spec, &HostShape::new(64).topology()).unwrap();
     let pnodes: BTreeSet<_> = plan.placement.vnodes.iter().map(|v| v.pnodes.first()).collect();
-    assert_eq!(pnodes.len(), 64);
+    assert_eq!(pnodes.len(), 32);
     let first = plan.placement.vnodes[0].cpus.first();
     assert_eq!(first, Some(PcpuId(0)));
 }
 
 #[test]
 fn two_hundred_and_fifty_six_vcpus_are_planned_with_their_apic_ids() {
-    let spec = VmSpec { vnodes: Some(4), vcpus: Some(300), memory: Some(Bytes::gib(1)), ..VmSpec::default() };
+    let spec =
+        VmSpec { vnodes: Some(4.into()), vcpus: Some(300), memory: Some(Bytes::gib(1)), ..VmSpec::default() };
     let plan = Plan::new(&spec, &HostShape::new(4).topology()).unwrap();
     assert_eq!(plan.cpus.max_apic_id().0, (3 << 7) + 74);
 }

@@ -2,7 +2,7 @@
 
 use crate::distance::DistanceError;
 use crate::ids::{VcpuId, VnodeId};
-use crate::spec::PageSize;
+use crate::spec::{PageSize, VnodeCount};
 use crate::topology::{MAX_MEMORY, MAX_VCPUS, MAX_VNODES, MEMORY_UNIT};
 use crate::units::Bytes;
 
@@ -13,7 +13,7 @@ pub enum SpecError {
     #[error("vnodes: {asked} vnodes asked for but {described} described, must be the same or left out")]
     VnodeCountConflict {
         /// The count typed.
-        asked: u32,
+        asked: VnodeCount,
         /// How many were described.
         described: usize,
     },

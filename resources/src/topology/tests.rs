@@ -33,8 +33,12 @@ fn nothing_said_is_one_vnode_with_one_vcpu_and_512m() {
 
 #[test]
 fn the_short_form_shares_out_evenly_and_in_order() {
-    let spec =
-        VmSpec { vcpus: Some(5), memory: Some(Bytes::mib(1026)), vnodes: Some(2), ..VmSpec::default() };
+    let spec = VmSpec {
+        vcpus: Some(5),
+        memory: Some(Bytes::mib(1026)),
+        vnodes: Some(2.into()),
+        ..VmSpec::default()
+    };
     assert_eq!(topology(&spec), shape(&[(0, "514M", "0-2"), (1, "512M", "3-4")]));
 }
 
@@ -73,8 +77,8 @@ fn ids_are_dense_and_differ() {
     assert_eq!(topology(&twice), Err(SpecError::DuplicateId { index: 1, id: 0 }));
     let hole = numa(vec![vnode(0, Some("64M"), Some("0")), vnode(2, Some("64M"), None)]);
     assert_eq!(topology(&hole), Err(SpecError::IdHole { index: 1, id: 2, last: 1 }));
-    let conflict = VmSpec { vnodes: Some(3), ..numa(vec![vnode(0, Some("64M"), Some("0"))]) };
-    assert_eq!(topology(&conflict), Err(SpecError::VnodeCountConflict { asked: 3, described: 1 }));
+    let conflict = VmSpec { vnodes: Some(3.into()), ..numa(vec![vnode(0, Some("64M"), Some("0"))]) };
+    assert_eq!(topology(&conflict), Err(SpecError::VnodeCountConflict { asked: 3.into(), described: 1 }));
 }
 
 #[test]
@@ -111,7 +115,7 @@ fn counts_are_bounded() {
     assert_eq!(topology(&spec), Err(SpecError::VcpuCount(0)));
     let spec = VmSpec { vcpus: Some(MAX_VCPUS + 1), ..VmSpec::default() };
     assert_eq!(topology(&spec), Err(SpecError::VcpuCount(u64::from(MAX_VCPUS) + 1)));
-    let spec = VmSpec { vnodes: Some(0), ..VmSpec::default() };
+    let spec = VmSpec { vnodes: Some(0.into()), ..VmSpec::default() };
     assert_eq!(topology(&spec), Err(SpecError::VnodeCount(0)));
     let spec = numa(vec![vnode(0, Some("64M"), Some("0")), vnode(1, Some("0"), None)]);
     assert_eq!(topology(&spec), Err(SpecError::EmptyVnode(VnodeId(1))));

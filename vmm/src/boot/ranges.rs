@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn ranges_of_many_vnodes_become_few() {
-        let spec = VmSpec { memory: Some(Bytes::gib(5)), vnodes: Some(64), ..VmSpec::default() };
+        let spec = VmSpec { memory: Some(Bytes::gib(5)), vnodes: Some(64.into()), ..VmSpec::default() };
         let topology = VmTopology::try_from(&spec).unwrap();
         let map = MemoryMap::new(&topology);
         let ranges = address_ranges(&map, &PciMap::new(&topology, &map));

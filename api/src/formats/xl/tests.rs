@@ -191,7 +191,7 @@ fn what_xl_does_not_look_at_is_refused_with_line_and_rule() {
 
 #[test]
 fn xl_needs_a_pnode_for_each_of_several_vnodes() {
-    let spec = VmSpec { vnodes: Some(2), ..VmSpec::default() };
+    let spec = VmSpec { vnodes: Some(2.into()), ..VmSpec::default() };
     let refused = formats::write(Format::Xl, &spec).unwrap_err().to_string();
     assert_eq!(refused, "vnodes[0].pnode: missing, xl needs one for every vnode");
     assert!(formats::write(Format::Xl, &VmSpec::default()).is_ok());

@@ -1,0 +1,228 @@
+//! The choice of pnodes told: the candidates, why the winner won, what was the nearest miss. How it was made is
+//! `decide`'s and `choose`'s business.
+
+use crate::placement::choose::Key;
+use crate::placement::problem::{Amounts, CPUS, MEMORY, PAGES_1G, PAGES_2M};
+use crate::set::NodeSet;
+use crate::spec::{Fit, PlacementPolicy};
+use crate::units::Bytes;
+use serde::Serialize;
+use std::fmt;
+
+/// How the pnodes of the vnodes that named none were chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    /// The rule.
+    pub policy: PlacementPolicy,
+    /// What was allowed when nothing fits.
+    pub fit: Fit,
+    /// What had to be given up.
+    pub compromise: Compromise,
+    /// The set of pnodes that was taken, with those that other vnodes named.
+    pub winner: Candidate,
+    /// Sets with as many pnodes in which the VM fits, as far as they were looked at (`auto`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub candidates: Option<u64>,
+    /// The next best of these, and what it lost on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runner_up: Option<RunnerUp>,
+    /// What came nearest without fitting: fewer pnodes if there are several, else another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nearest_miss: Option<Miss>,
+    /// Whether nothing better can exist; else the search ended at its bound.
+    pub proven: bool,
+}
+
+/// What had to be given up with `--fit prefer`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compromise {
+    /// Nothing: every vnode lies whole on one pnode that has room for it.
+    None,
+    /// Vnodes lie on several pnodes.
+    Spread,
+    /// There are fewer unclaimed CPUs than vCPUs, so some are shared.
+    SharedCpus,
+    /// Both.
+    SpreadAndSharedCpus,
+}
+
+/// A set of pnodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Candidate {
+    /// Which.
+    pub pnodes: NodeSet,
+    /// Sum of the distances between them, there and back.
+    pub distance: u64,
+    /// vCPUs claimed there before.
+    pub claimed_vcpus: u64,
+    /// Free memory there before, of the kinds that the VM takes.
+    pub free: Bytes,
+}
+
+/// The second.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RunnerUp {
+    /// The set.
+    #[serde(flatten)]
+    pub candidate: Candidate,
+    /// What it lost on.
+    pub lost_on: Criterion,
+}
+
+/// What decides between two sets with as many pnodes, the first that differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Criterion {
+    /// Sum of distances.
+    Distance,
+    /// vCPUs already claimed.
+    ClaimedVcpus,
+    /// Free memory.
+    FreeMemory,
+    /// The lowest indices win.
+    Order,
+}
+
+/// Pnodes without room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Miss {
+    /// Which.
+    pub pnodes: NodeSet,
+    /// What they lack.
+    #[serde(flatten)]
+    pub lack: Lack,
+}
+
+/// What is missing; nothing at all if there is enough together but vnodes cannot be laid whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Lack {
+    /// Ordinary memory.
+    pub memory: Bytes,
+    /// Pages of 2 MiB.
+    pub pages_2m: u64,
+    /// Pages of 1 GiB.
+    pub pages_1g: u64,
+    /// CPUs that no vCPU has claimed.
+    pub cpus: u64,
+}
+
+impl From<Amounts> for Lack {
+    fn from(missing: Amounts) -> Self {
+        Self {
+            memory: Bytes(missing[MEMORY]),
+            pages_2m: missing[PAGES_2M],
+            pages_1g: missing[PAGES_1G],
+            cpus: missing[CPUS],
+        }
+    }
+}
+
+impl Criterion {
+    /// What decides between a better and a worse set.
+    pub fn between(better: &Key, worse: &Key) -> Self {
+        if better.distance != worse.distance {
+            Self::Distance
+        } else if better.claimed != worse.claimed {
+            Self::ClaimedVcpus
+        } else if better.free != worse.free {
+            Self::FreeMemory
+        } else {
+            Self::Order
+        }
+    }
+}
+
+impl Lack {
+    /// The amounts in words.
+    pub fn amounts(&self) -> String {
+        let mut parts = Vec::new();
+        if self.memory > Bytes::ZERO {
+            parts.push(format!("{} of memory", self.memory.human()));
+        }
+        for (pages, size) in [(self.pages_2m, "2M"), (self.pages_1g, "1G")] {
+            if pages > 0 {
+                parts.push(format!("{pages} pages of {size}"));
+            }
+        }
+        match self.cpus {
+            0 => {}
+            1 => parts.push("1 unclaimed CPU".to_owned()),
+            cpus => parts.push(format!("{cpus} unclaimed CPUs")),
+        }
+        parts.join(" and ")
+    }
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self == Self::default() {
+            true => f.write_str("enough together, but not for whole vnodes"),
+            false => write!(f, "short of {}", self.amounts()),
+        }
+    }
+}
+
+impl fmt::Display for Miss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pnode {}, {}", self.pnodes, self.lack)
+    }
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pnodes, distance, claimed_vcpus, free } = self;
+        write!(
+            f,
+            "pnode {pnodes}: distances {distance}, {claimed_vcpus} vCPUs claimed, {} free",
+            free.human()
+        )
+    }
+}
+
+impl fmt::Display for Criterion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Distance => "its distances",
+            Self::ClaimedVcpus => "the vCPUs claimed there",
+            Self::FreeMemory => "its free memory",
+            Self::Order => "the order of pnodes alone",
+        })
+    }
+}
+
+impl fmt::Display for Compromise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "every vnode fits whole",
+            Self::Spread => "vnodes are spread",
+            Self::SharedCpus => "CPUs are shared",
+            Self::SpreadAndSharedCpus => "vnodes are spread and CPUs are shared",
+        })
+    }
+}
+
+impl Decision {
+    /// A few lines for people, the first about the winner.
+    pub fn lines(&self) -> Vec<String> {
+        let Self { policy, fit, compromise, winner, candidates, runner_up, nearest_miss, proven } = self;
+        let mut lines = vec![format!("{policy}, fit={fit}: {winner}; {compromise}")];
+        if let Some(count) = candidates {
+            let sets = if *count == 1 { "candidate" } else { "candidates" };
+            let as_many = if winner.pnodes.len() == 1 { "one pnode" } else { "as many pnodes" };
+            lines.push(match runner_up {
+                Some(RunnerUp { candidate, lost_on }) => {
+                    format!("{count} {sets} with {as_many}; next best {candidate}; it lost on {lost_on}")
+                }
+                None => format!("{count} {sets} with {as_many}"),
+            });
+        }
+        if let Some(miss) = nearest_miss {
+            lines.push(format!("nearest miss: {miss}"));
+        }
+        if !proven {
+            lines.push("the search ended at its bound: something better may exist".to_owned());
+        }
+        lines
+    }
+}

@@ -1,0 +1,51 @@
+//! First, best and worst fit: one vnode after the other, each on the first pnode, the fullest or the emptiest that
+//! has room. What one takes is gone for the next.
+
+use crate::placement::problem::{Amounts, CPUS, Problem, fits, take};
+use crate::spec::PlacementPolicy;
+use std::cmp::Reverse;
+
+/// The pnode of each vnode, or the first vnode that no pnode has room for.
+pub fn each(problem: &Problem, policy: PlacementPolicy) -> Result<Vec<usize>, usize> {
+    let mut rooms: Vec<Amounts> = problem.bins.iter().map(|bin| bin.room).collect();
+    let place = |(index, item): (usize, &Amounts)| {
+        let at = pick(&rooms, item, policy).ok_or(index)?;
+        take(&mut rooms[at], item);
+        Ok(at)
+    };
+    problem.items.iter().enumerate().map(place).collect()
+}
+
+/// Ties go to the first.
+fn pick(rooms: &[Amounts], item: &Amounts, policy: PlacementPolicy) -> Option<usize> {
+    // A vnode has memory of one kind, or none: then its CPUs count.
+    let kind = (0..CPUS).find(|kind| item[*kind] > 0).unwrap_or(CPUS);
+    let mut fitting = (0..rooms.len()).filter(|bin| fits(item, &rooms[*bin]));
+    match policy {
+        PlacementPolicy::Auto | PlacementPolicy::FirstFit => fitting.next(),
+        PlacementPolicy::BestFit => fitting.min_by_key(|bin| rooms[*bin][kind]),
+        PlacementPolicy::WorstFit => fitting.min_by_key(|bin| Reverse(rooms[*bin][kind])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::each;
+    use crate::placement::problem::{Bin, Problem};
+    use crate::spec::PlacementPolicy::{BestFit, FirstFit, WorstFit};
+
+    #[test]
+    fn each_rule_takes_its_pnode_and_ties_go_to_the_first() {
+        let bin = |memory: u64| Bin { room: [memory, 0, 0, 2], claimed: 0, free: memory };
+        let problem = |items: &[u64]| Problem {
+            bins: [1, 9, 5, 9, 5].map(bin).to_vec(),
+            items: items.iter().map(|memory| [*memory, 0, 0, 1]).collect(),
+            given: vec![],
+            pairs: vec![vec![20; 5]; 5],
+        };
+        assert_eq!(each(&problem(&[4, 4, 4]), FirstFit), Ok(vec![1, 1, 2]));
+        assert_eq!(each(&problem(&[4, 4, 4]), BestFit), Ok(vec![2, 4, 1]));
+        assert_eq!(each(&problem(&[4, 4, 4]), WorstFit), Ok(vec![1, 3, 1]));
+        assert_eq!(each(&problem(&[9, 9, 6]), FirstFit), Err(2));
+    }
+}
