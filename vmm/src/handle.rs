@@ -241,7 +241,7 @@ impl Shared {
         self.publish(VmView { state, placement: now.placement.clone(), vcpus: Vec::new() });
     }
 
-    /// The guest is about to start again, where it was planned to.
+    /// The guest is about to start again, where it was planned to. Whoever asked for it sees that before the answer.
     pub(crate) fn starts_again(&self) {
         let placement = self.plan.placement.clone();
         self.publish(VmView { state: VmState::Starting, placement, vcpus: Vec::new() });

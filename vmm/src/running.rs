@@ -186,6 +186,7 @@ impl Running {
     /// The reset that comes is one that was asked for from outside: the guest starts again, whatever resets do.
     pub fn ask_restart(&self) {
         self.shared.ask_restart();
+        self.shared.starts_again();
     }
 
     /// How it stands.

@@ -6,9 +6,8 @@ use crate::commands::run::refused;
 use crate::exit::{Failure, Status};
 use crate::http::app::App;
 use crate::http::desk::{Desk, Standing};
-use crate::http::server::Server;
+use crate::http::server::{Server, end_signals};
 use crate::http::socket::Socket;
-use nix::sys::signal::{SigSet, Signal};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,7 +17,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let socket = Socket::open(&args.socket.required()?).map_err(refused)?;
     let failed =
         |call: &str, error: std::io::Error| Failure::new(Status::Host, format_args!("{call}: {error}"));
-    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+    let signals = end_signals();
     // In all threads that are started from here on, so that only the one that waits for them gets them.
     signals.thread_block().map_err(|error| failed("pthread_sigmask", error.into()))?;
     let app = App::new();

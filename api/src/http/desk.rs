@@ -1,12 +1,15 @@
 //! The desk where everything asked of the VM as a whole arrives, is let in or refused, and is done one after the other
 //! by one thread. Who may ask what is `admission`'s table.
 
+mod deeds;
+
+pub use deeds::check;
+
 use crate::http::admission::{Admission, Command, Denial, Queue, State, Ticket, Verdict, verdict};
 use crate::http::events::EventLog;
 use crate::http::problem::Problem;
 use crate::http::{convert, wire};
-use crate::start::{Audience, StartError, prepare};
-use axum::http::StatusCode;
+use deeds::join;
 use resources::{CpuSet, VcpuId, VmSpec, VmTopology};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -201,121 +204,6 @@ impl Desk {
         }
     }
 
-    fn carry_out(self: &Arc<Self>, task: Task) -> Outcome {
-        match task {
-            Task::Define(spec) => self.define(*spec),
-            Task::Boot => self.boot(),
-            Task::Pause => self.tell(Request::Pause),
-            Task::Resume => self.tell(Request::Resume),
-            Task::Shutdown => self.tell(Request::PowerButton),
-            Task::Reset => self.tell(Request::Reset),
-            Task::Delete => self.delete(),
-            Task::Affinity(vcpu, cpus) => {
-                self.tell(Request::Affinity(vcpu, cpus.clone()))?;
-                self.events.add("affinity", json!({"vcpu": vcpu, "cpus": cpus}));
-                Ok(Done::So)
-            }
-        }
-    }
-
-    fn tell(&self, request: Request) -> Outcome {
-        self.handle(Command::Look)?.ask(request)?;
-        Ok(Done::So)
-    }
-
-    fn define(&self, spec: VmSpec) -> Outcome {
-        let topology = check(&spec)?;
-        let vm = Current {
-            spec: Arc::new(spec),
-            topology: Arc::new(topology),
-            handle: None,
-            thread: None,
-            end: None,
-        };
-        let before = self.lock().vm.replace(vm);
-        self.stands(State::Defined, None);
-        match before {
-            Some(before) => {
-                join(before.thread);
-                Ok(Done::So)
-            }
-            None => Ok(Done::Created),
-        }
-    }
-
-    fn boot(self: &Arc<Self>) -> Outcome {
-        let (spec, before) = match &mut self.lock().vm {
-            Some(vm) => (Arc::clone(&vm.spec), vm.thread.take()),
-            None => return Err(Denial::NoVm.into()),
-        };
-        join(before);
-        let audience =
-            Audience { progress: None, observer: Some(self.observer()), signals: vmm::Signals::Caller };
-        let vm = prepare(spec.as_ref().clone(), audience)?;
-        let handle = vm.handle();
-        self.put(|current| {
-            current.handle = Some(handle);
-            current.end = None;
-        });
-        self.stands(State::Starting, None);
-        let desk = Arc::clone(self);
-        let thread = std::thread::Builder::new().name("vm".to_owned()).spawn(move || {
-            let result = vm.run();
-            desk.ended(&result);
-        });
-        match thread {
-            Ok(thread) => {
-                self.put(|current| current.thread = Some(thread));
-                Ok(Done::So)
-            }
-            Err(error) => {
-                self.put(|current| current.handle = None);
-                self.stands(State::Defined, None);
-                Err(Problem::unavailable("host_refused", format_args!("clone: {error}")))
-            }
-        }
-    }
-
-    fn put(&self, change: impl FnOnce(&mut Current)) {
-        if let Some(vm) = &mut self.lock().vm {
-            change(vm);
-        }
-    }
-
-    fn delete(&self) -> Outcome {
-        self.end()?;
-        let vm = self.lock().vm.take();
-        if let Some(vm) = vm {
-            join(vm.thread);
-        }
-        self.stands(State::Absent, None);
-        Ok(Done::So)
-    }
-
-    /// Ends the VM if it runs, and waits until it is over, if it is this desk that runs it.
-    fn end(&self) -> Result<(), Problem> {
-        let mut inner = self.lock();
-        loop {
-            let handle = inner.vm.as_ref().and_then(|vm| vm.handle.clone());
-            let ours = inner.vm.as_ref().is_some_and(|vm| vm.thread.is_some());
-            match (inner.queue.state(), handle) {
-                (State::Absent | State::Defined | State::Stopped, _) | (_, None) => return Ok(()),
-                (State::Starting | State::Running | State::Paused, Some(handle)) => {
-                    drop(inner);
-                    match handle.ask(Request::Stop) {
-                        Ok(_) if !ours => return Ok(()),
-                        // It takes no requests while it starts, or ended by itself just now.
-                        Ok(_) | Err(vmm::RequestError::State { .. }) => {}
-                        Err(error) => return Err(error.into()),
-                    }
-                    inner = self.lock();
-                }
-            }
-            let wait = std::time::Duration::from_millis(20);
-            inner = self.changed.wait_timeout(inner, wait).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
     /// The VM that runs, if what is wanted of it can be done now.
     pub fn handle(&self, command: Command) -> Result<VmHandle, Problem> {
         let inner = self.lock();
@@ -394,22 +282,6 @@ impl Desk {
     }
 }
 
-/// A VM as typed that makes sense whatever the host.
-pub fn check(spec: &VmSpec) -> Result<VmTopology, Problem> {
-    let topology = VmTopology::try_from(spec)?;
-    match spec.kernel {
-        Some(_) => Ok(topology),
-        None => Err(StartError::NoKernel.into()),
-    }
-}
-
-fn join(thread: Option<JoinHandle<()>>) {
-    if let Some(thread) = thread {
-        // It ended, or is about to: its VM is over.
-        let _ = thread.join();
-    }
-}
-
 fn wire_state(state: State) -> Option<wire::VmState> {
     match state {
         State::Absent => None,
@@ -437,34 +309,5 @@ impl vmm::Observer for Observer {
     fn job(&self, job: &vmm::JobView) {
         self.0.events.add("job", json!({"job": convert::job(job)}));
         (self.0.poke)();
-    }
-}
-
-impl From<Denial> for Problem {
-    fn from(denial: Denial) -> Self {
-        let status = match denial {
-            Denial::NoVm => StatusCode::NOT_FOUND,
-            Denial::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
-            Denial::VmRuns
-            | Denial::AlreadyBooted
-            | Denial::NotRunning
-            | Denial::Starting
-            | Denial::Paused => StatusCode::CONFLICT,
-        };
-        Self::new(status, denial.code(), denial)
-    }
-}
-
-impl From<StartError> for Problem {
-    fn from(error: StartError) -> Self {
-        match error {
-            StartError::NoKernel => Self::typed(StatusCode::UNPROCESSABLE_ENTITY, "no_kernel", error),
-            StartError::Look(failure) => Self::unavailable("host_refused", failure.line),
-            StartError::Plan(error) => error.into(),
-            StartError::Vm(error) if error.is_input() => {
-                Self::typed(StatusCode::UNPROCESSABLE_ENTITY, "payload", error)
-            }
-            StartError::Vm(error) => Self::unavailable("host_refused", error),
-        }
     }
 }

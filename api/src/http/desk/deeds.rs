@@ -1,0 +1,177 @@
+//! Carries out what the desk let in: one deed at a time, in the desk's thread.
+
+use super::{Current, Desk, Done, Outcome, Task};
+use crate::http::admission::{Command, Denial, State};
+use crate::http::problem::Problem;
+use crate::start::{Audience, StartError, prepare};
+use axum::http::StatusCode;
+use resources::{VmSpec, VmTopology};
+use serde_json::json;
+use std::sync::{Arc, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use vmm::Request;
+
+/// How often a VM that starts is asked to end: it takes no requests before it runs.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+
+impl Desk {
+    pub(super) fn carry_out(self: &Arc<Self>, task: Task) -> Outcome {
+        match task {
+            Task::Define(spec) => self.define(*spec),
+            Task::Boot => self.boot(),
+            Task::Pause => self.tell(Request::Pause),
+            Task::Resume => self.tell(Request::Resume),
+            Task::Shutdown => self.tell(Request::PowerButton),
+            Task::Reset => self.tell(Request::Reset),
+            Task::Delete => self.delete(),
+            Task::Affinity(vcpu, cpus) => {
+                self.tell(Request::Affinity(vcpu, cpus.clone()))?;
+                self.events.add("affinity", json!({"vcpu": vcpu, "cpus": cpus}));
+                Ok(Done::So)
+            }
+        }
+    }
+
+    fn tell(&self, request: Request) -> Outcome {
+        self.handle(Command::Look)?.ask(request)?;
+        Ok(Done::So)
+    }
+
+    fn define(&self, spec: VmSpec) -> Outcome {
+        let topology = check(&spec)?;
+        let vm = Current {
+            spec: Arc::new(spec),
+            topology: Arc::new(topology),
+            handle: None,
+            thread: None,
+            end: None,
+        };
+        let before = self.lock().vm.replace(vm);
+        self.stands(State::Defined, None);
+        match before {
+            Some(before) => {
+                join(before.thread);
+                Ok(Done::So)
+            }
+            None => Ok(Done::Created),
+        }
+    }
+
+    fn boot(self: &Arc<Self>) -> Outcome {
+        let (spec, before) = match &mut self.lock().vm {
+            Some(vm) => (Arc::clone(&vm.spec), vm.thread.take()),
+            None => return Err(Denial::NoVm.into()),
+        };
+        join(before);
+        let audience =
+            Audience { progress: None, observer: Some(self.observer()), signals: vmm::Signals::Caller };
+        let vm = prepare(spec.as_ref().clone(), audience)?;
+        let handle = vm.handle();
+        self.put(|current| {
+            current.handle = Some(handle);
+            current.end = None;
+        });
+        self.stands(State::Starting, None);
+        let desk = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("vm".to_owned()).spawn(move || {
+            let result = vm.run();
+            desk.ended(&result);
+        });
+        match thread {
+            Ok(thread) => {
+                self.put(|current| current.thread = Some(thread));
+                Ok(Done::So)
+            }
+            Err(error) => {
+                self.put(|current| current.handle = None);
+                self.stands(State::Defined, None);
+                Err(Problem::unavailable("host_refused", format_args!("clone: {error}")))
+            }
+        }
+    }
+
+    fn put(&self, change: impl FnOnce(&mut Current)) {
+        if let Some(vm) = &mut self.lock().vm {
+            change(vm);
+        }
+    }
+
+    fn delete(&self) -> Outcome {
+        self.end()?;
+        let vm = self.lock().vm.take();
+        if let Some(vm) = vm {
+            join(vm.thread);
+        }
+        self.stands(State::Absent, None);
+        Ok(Done::So)
+    }
+
+    /// Ends the VM if it runs, and waits until it is over, if it is this desk that runs it.
+    pub(super) fn end(&self) -> Result<(), Problem> {
+        let mut inner = self.lock();
+        loop {
+            let handle = inner.vm.as_ref().and_then(|vm| vm.handle.clone());
+            let ours = inner.vm.as_ref().is_some_and(|vm| vm.thread.is_some());
+            match (inner.queue.state(), handle) {
+                (State::Absent | State::Defined | State::Stopped, _) | (_, None) => return Ok(()),
+                (State::Starting | State::Running | State::Paused, Some(handle)) => {
+                    drop(inner);
+                    match handle.ask(Request::Stop) {
+                        Ok(_) if !ours => return Ok(()),
+                        // It takes no requests while it starts, or ended by itself just now.
+                        Ok(_) | Err(vmm::RequestError::State { .. }) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                    inner = self.lock();
+                }
+            }
+            inner = self.changed.wait_timeout(inner, ASK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// A VM as typed that makes sense whatever the host.
+pub fn check(spec: &VmSpec) -> Result<VmTopology, Problem> {
+    let topology = VmTopology::try_from(spec)?;
+    match spec.kernel {
+        Some(_) => Ok(topology),
+        None => Err(StartError::NoKernel.into()),
+    }
+}
+
+pub(super) fn join(thread: Option<JoinHandle<()>>) {
+    if let Some(thread) = thread {
+        // It ended, or is about to: its VM is over.
+        let _ = thread.join();
+    }
+}
+
+impl From<Denial> for Problem {
+    fn from(denial: Denial) -> Self {
+        let status = match denial {
+            Denial::NoVm => StatusCode::NOT_FOUND,
+            Denial::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
+            Denial::VmRuns
+            | Denial::AlreadyBooted
+            | Denial::NotRunning
+            | Denial::Starting
+            | Denial::Paused => StatusCode::CONFLICT,
+        };
+        Self::new(status, denial.code(), denial)
+    }
+}
+
+impl From<StartError> for Problem {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::NoKernel => Self::typed(StatusCode::UNPROCESSABLE_ENTITY, "no_kernel", error),
+            StartError::Look(failure) => Self::unavailable("host_refused", failure.line),
+            StartError::Plan(error) => error.into(),
+            StartError::Vm(error) if error.is_input() => {
+                Self::typed(StatusCode::UNPROCESSABLE_ENTITY, "payload", error)
+            }
+            StartError::Vm(error) => Self::unavailable("host_refused", error),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! A VM's life over HTTP, and what others see of it.
+
+use crate::support::{LONG, Server, kvm, wait_for};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+
+/// The data of events so far.
+fn events(server: &Server, after: u64) -> Vec<Value> {
+    let text = server.ask("GET", &format!("/v1/events?follow=false&after={after}")).text;
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    data.map(|data| serde_json::from_str(data).unwrap()).collect()
+}
+
+fn states(events: &[Value]) -> Vec<&str> {
+    events.iter().filter_map(|event| event["state"].as_str()).collect()
+}
+
+#[test]
+fn a_vm_is_defined_booted_paused_reset_moved_and_deleted() {
+    if !kvm() {
+        return;
+    }
+    let server = Server::serve();
+    let vm = server.define();
+    assert_eq!((vm.status, &vm.document["state"]), (201, &json!("defined")));
+    assert_eq!(server.define().status, 200);
+    let plan = server.ask("GET", "/v1/vm/plan");
+    assert_eq!((plan.status, &plan.document["memory"]), (200, &json!(64 << 20)));
+    assert_eq!(server.ask("GET", "/v1/vnodes").problem(), (409, "vm_not_running"));
+    assert_eq!(server.ask("POST", "/v1/vm/boot").status, 202);
+    server.wait_state("running");
+
+    let vnodes = server.ask("GET", "/v1/vnodes?fresh=true").document;
+    let vnode = &vnodes["vnodes"][0];
+    assert_eq!(vnode["memory"], 32 << 20);
+    let on: u64 =
+        vnode["residency"]["on"].as_array().unwrap().iter().map(|on| on["bytes"].as_u64().unwrap()).sum();
+    let absent = vnode["residency"]["absent"].as_u64().unwrap();
+    assert_eq!(on + absent, 32 << 20);
+    assert_eq!(vnode["residency"]["hit"], on);
+    let thread = vnode["vcpus"][0]["thread"].as_u64().unwrap();
+    let name = std::fs::read_to_string(format!("/proc/{}/task/{thread}/comm", server.child.id())).unwrap();
+    assert_eq!(name, "vcpu0\n");
+    assert_eq!(server.ask("GET", "/v1/vnodes/1").document["id"], 1);
+
+    assert_eq!(server.ask("POST", "/v1/vm/pause").document["state"], "paused");
+    assert_eq!(server.ask("POST", "/v1/vm/pause").document["state"], "paused");
+    assert_eq!(server.ask("POST", "/v1/vm/resume").document["state"], "running");
+
+    let pnode = vnode["pnodes"].as_str().unwrap();
+    let job = server.json("POST", "/v1/vnodes/0/move", &json!({ "pnode": pnode }).to_string());
+    assert_eq!((job.status, job.header("location")), (202, "/v1/jobs/1"));
+    let job = wait_for("the move", || {
+        let job = server.ask("GET", "/v1/jobs/1").document;
+        (job["state"] != "running").then_some(job)
+    });
+    assert_eq!((&job["state"], &job["seen"]), (&json!("done"), &json!(32 << 20)));
+    assert_eq!(server.ask("DELETE", "/v1/jobs/1").problem(), (409, "job_over"));
+
+    let vcpu = server.json("PUT", "/v1/vcpus/1/affinity", r#"{"cpus": [0]}"#);
+    assert_eq!((vcpu.status, &vcpu.document["affinity"]), (200, &json!("0")));
+
+    let before = events(&server, 0).last().unwrap()["id"].as_u64().unwrap();
+    assert_eq!(server.ask("POST", "/v1/vm/reset").status, 202);
+    wait_for("the reset", || (states(&events(&server, before)) == ["starting", "running"]).then_some(()));
+
+    assert_eq!(server.ask("DELETE", "/v1/vm").status, 204);
+    assert_eq!(server.ask("GET", "/v1/vm").problem(), (404, "no_vm"));
+    let all = events(&server, 0);
+    let expected =
+        ["defined", "starting", "running", "paused", "running", "starting", "running", "stopped", "absent"];
+    assert_eq!(states(&all), expected);
+    let ids: Vec<u64> = all.iter().map(|event| event["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids, (1..=ids.len() as u64).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_stream_of_events_goes_on_where_it_left_off() {
+    if !kvm() {
+        return;
+    }
+    let server = Server::running();
+    let mut stream = server.connect();
+    stream.write_all(b"GET /v1/events HTTP/1.1\r\nhost: x\r\nlast-event-id: 1\r\n\r\n").unwrap();
+    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+    let mut next = || lines.by_ref().find_map(|line| line.strip_prefix("id: ").map(str::to_owned)).unwrap();
+    assert_eq!((next(), next()), ("2".to_owned(), "3".to_owned()));
+    assert_eq!(server.ask("POST", "/v1/vm/pause").status, 200);
+    assert_eq!(next(), "4");
+}
+
+#[test]
+fn a_job_that_is_slow_is_cancelled_and_vcpus_stay() {
+    if !kvm() {
+        return;
+    }
+    let server = Server::running();
+    let body = r#"{"pnode": 0, "bandwidth": 1}"#;
+    assert_eq!(server.json("POST", "/v1/vnodes/0/move", body).status, 202);
+    // Nothing has to move on a host with one node, so the job may be over already.
+    let answer = server.ask("DELETE", "/v1/jobs/1");
+    assert!(matches!(answer.status, 202 | 409), "{answer:?}");
+    wait_for("the end of the job", || {
+        (server.ask("GET", "/v1/jobs/1").document["state"] != "running").then_some(())
+    });
+    assert_eq!(server.ask("GET", "/v1/jobs").document["jobs"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn metrics_are_lines_with_types_and_the_figures_of_the_vm() {
+    if !kvm() {
+        return;
+    }
+    let server = Server::running();
+    server.ask("GET", "/v1/vnodes?fresh=true");
+    let answer = server.ask("GET", "/v1/metrics");
+    assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    let mut typed = Vec::new();
+    for line in answer.text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            typed.push(rest.split(' ').next().unwrap().to_owned());
+        } else if !line.starts_with('#') {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            let family = typed.last().unwrap();
+            assert!(name.starts_with(family.as_str()), "{line} under {family}");
+        }
+    }
+    for line in [
+        "numavisor_vm_state{state=\"running\"} 1",
+        "numavisor_vcpu_exits_total{vcpu=\"0\",reason=\"port\"} 3",
+        "numavisor_vnode_memory_bytes{vnode=\"1\"} 33554432",
+        "numavisor_http_request_duration_seconds_bucket{operation=\"getVnodes\",status=\"200\",le=\"+Inf\"} 1",
+    ] {
+        assert!(answer.text.lines().any(|other| other == line), "{line} not in {}", answer.text);
+    }
+}
+
+#[test]
+fn run_serves_meanwhile_and_delete_ends_it() {
+    if !kvm() {
+        return;
+    }
+    let mut server = Server::start(&["run", "--memory", "32M"]);
+    server.wait_state("running");
+    assert_eq!(server.ask("POST", "/v1/vm/pause").status, 200);
+    assert_eq!(server.ask("DELETE", "/v1/vm").status, 204);
+    assert_eq!(server.end().code(), Some(143));
+    assert!(!server.socket.exists());
+}
+
+#[test]
+fn serve_ends_at_once_without_a_guest_and_at_the_second_signal_with_one() {
+    let mut server = Server::serve();
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.end().code(), Some(0));
+    assert!(!server.socket.exists());
+    if !kvm() {
+        return;
+    }
+    let mut server = Server::running();
+    server.signal(Signal::SIGTERM);
+    std::thread::sleep(LONG / 200);
+    // The guest has no ears for the power button.
+    assert!(server.child.try_wait().unwrap().is_none());
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.end().code(), Some(143));
+    assert!(!server.socket.exists());
+}
+
+#[test]
+fn a_client_that_goes_away_in_the_middle_leaves_nothing_half_done() {
+    if !kvm() {
+        return;
+    }
+    let server = Server::running();
+    for command in ["pause", "resume", "pause", "resume", "reset"] {
+        let mut stream = server.connect();
+        let text = format!("POST /v1/vm/{command} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+        stream.write_all(text.as_bytes()).unwrap();
+    }
+    server.wait_state("running");
+    // Half of a definition is none.
+    let mut stream = server.connect();
+    stream
+        .write_all(b"PUT /v1/vm HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{\"ke")
+        .unwrap();
+    drop(stream);
+    assert_eq!(server.ask("GET", "/v1/vm").document["memory"], 64 << 20);
+}

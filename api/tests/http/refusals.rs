@@ -1,0 +1,141 @@
+//! What is refused, with status, code, field and rule.
+
+use crate::support::{Server, kvm};
+
+#[test]
+fn a_bad_body_is_refused_by_what_is_wrong_with_it() {
+    let server = Server::serve();
+    let large = format!("{{\"cmdline\": \"{}\"}}", "x".repeat(1 << 20));
+    let cases: &[(&str, u16, &str, &str)] = &[
+        ("", 400, "json_syntax", ""),
+        ("{", 400, "json_syntax", ""),
+        ("{} {}", 400, "json_syntax", ""),
+        ("\u{feff}{}", 400, "json_syntax", ""),
+        ("[]", 422, "no_kernel", "kernel"),
+        ("7", 422, "schema", ""),
+        (r#"{"kernal": "x"}"#, 422, "schema", "kernal"),
+        (r#"{"vcpus": "two"}"#, 422, "schema", "vcpus"),
+        (r#"{"vcpus": 1, "vcpus": 2}"#, 422, "schema", ""),
+        (r#"{"memory": "1.5G"}"#, 422, "schema", "memory"),
+        (r#"{"numa": [{"id": 0, "policy": "strict"}]}"#, 422, "schema", "numa[0].policy"),
+        (r#"{"kernel": "x", "vcpus": 0}"#, 422, "vcpu_count", "vcpus"),
+        (r#"{"kernel": "x", "memory": "1M"}"#, 422, "memory_unit", "memory"),
+        (
+            r#"{"kernel": "x", "vnodes": 2, "distances": [{"from": 0, "to": 1, "value": 10}]}"#,
+            422,
+            "distance",
+            "distances[0]",
+        ),
+        (r#"{"memory": "1G"}"#, 422, "no_kernel", "kernel"),
+        (&large, 413, "too_large", ""),
+    ];
+    for (body, status, code, field) in cases {
+        let answer = server.json("PUT", "/v1/vm", body);
+        let short: String = body.chars().take(60).collect();
+        assert_eq!(answer.problem(), (*status, *code), "{short}");
+        if !field.is_empty() {
+            assert_eq!(answer.document["field"], *field, "{short}");
+            assert!(!answer.document["rule"].as_str().unwrap().is_empty(), "{short}");
+        }
+        let detail = answer.document["detail"].as_str().unwrap();
+        assert!(!detail.is_empty() && !detail.contains('\n'), "{detail}");
+        assert_eq!(answer.document["type"], format!("urn:numavisor:problem:{code}"));
+    }
+    assert_eq!(server.ask("GET", "/v1/vm").problem(), (404, "no_vm"));
+}
+
+#[test]
+fn a_body_is_json_and_says_so() {
+    let server = Server::serve();
+    for headers in ["", "content-type: text/plain\r\n", "content-type: application/x-www-form-urlencoded\r\n"]
+    {
+        let answer = server.send("PUT", "/v1/vm", headers, "{}");
+        assert_eq!(answer.problem(), (415, "media_type"), "{headers}");
+    }
+    let typed = "content-type: Application/JSON; charset=utf-8\r\n";
+    assert_eq!(server.send("POST", "/v1/plan", typed, r#"{"memory": "64M"}"#).status, 200);
+}
+
+#[test]
+fn a_command_without_a_body_takes_none() {
+    let server = Server::serve();
+    assert_eq!(server.json("POST", "/v1/vm/boot", r#"{"now": true}"#).problem(), (400, "body_not_empty"));
+    assert_eq!(server.json("POST", "/v1/vm/boot", "{}").problem(), (404, "no_vm"));
+}
+
+#[test]
+fn queries_and_numbers_that_make_no_sense_are_refused() {
+    let server = Server::serve();
+    for (path, code) in [
+        ("/v1/vm?verbose=true", "bad_parameter"),
+        ("/v1/vnodes?fresh=maybe", "bad_parameter"),
+        ("/v1/vnodes?fresh=true&fresh=true", "bad_parameter"),
+        ("/v1/events?after=-1", "bad_id"),
+        ("/v1/events?after=18446744073709551616", "bad_id"),
+        ("/v1/vnodes/x", "bad_id"),
+        ("/v1/vnodes/-1", "bad_id"),
+        ("/v1/vnodes/4294967296", "bad_id"),
+        ("/v1/jobs/%31", "no_vm"),
+    ] {
+        let answer = server.ask("GET", path);
+        let status = if code == "no_vm" { 404 } else { 400 };
+        assert_eq!(answer.problem(), (status, code), "{path}");
+    }
+    let answer = server.send("GET", "/v1/events", "last-event-id: first\r\n", "");
+    assert_eq!(answer.problem(), (400, "bad_id"));
+}
+
+#[test]
+fn a_plan_that_does_not_fit_is_a_matter_of_room_and_a_wrong_pnode_of_input() {
+    let server = Server::serve();
+    let answer = server.json("POST", "/v1/plan", r#"{"memory": "15T"}"#);
+    assert_eq!(answer.problem(), (507, "pnode_memory_short"));
+    assert_eq!(answer.document["field"], "vnodes[0].memory");
+    let answer = server.json("POST", "/v1/plan", r#"{"numa": [{"id": 0, "pnode": 99999}]}"#);
+    assert_eq!(answer.problem(), (422, "no_such_pnode"));
+    assert_eq!(answer.document["field"], "vnodes[0].pnode");
+}
+
+#[test]
+fn a_kernel_that_is_not_there_is_refused_when_it_is_booted() {
+    if !kvm() {
+        return;
+    }
+    let server = Server::serve();
+    let spec = r#"{"kernel": "/no/such/kernel", "memory": "64M"}"#;
+    assert_eq!(server.json("PUT", "/v1/vm", spec).status, 201);
+    assert_eq!(server.ask("POST", "/v1/vm/boot").problem(), (422, "payload"));
+    assert_eq!(server.ask("GET", "/v1/vm").document["state"], "defined");
+}
+
+#[test]
+fn what_a_running_vm_cannot_do_is_refused() {
+    if !kvm() {
+        return;
+    }
+    let server = Server::running();
+    let json = |method: &str, path: &str, body: &str| {
+        let answer = server.json(method, path, body);
+        let (status, code) = answer.problem();
+        (status, code.to_owned())
+    };
+    for (method, path, body, status, code) in [
+        ("PUT", "/v1/vm", r#"{"kernel": "x"}"#, 409, "vm_runs"),
+        ("POST", "/v1/vm/boot", "", 409, "vm_already_booted"),
+        ("POST", "/v1/vnodes/7/move", r#"{"pnode": 0}"#, 404, "no_such_vnode"),
+        ("POST", "/v1/vnodes/0/move", r#"{"pnode": 4095}"#, 422, "no_such_pnode"),
+        ("POST", "/v1/vnodes/0/move", r#"{"pnode": []}"#, 422, "no_pnode"),
+        ("POST", "/v1/vnodes/0/move", r#"{"node": 0}"#, 422, "schema"),
+        ("PUT", "/v1/vcpus/7/affinity", r#"{"cpus": 0}"#, 404, "no_such_vcpu"),
+        ("PUT", "/v1/vcpus/0/affinity", r#"{"cpus": []}"#, 422, "no_such_cpu"),
+        ("PUT", "/v1/vcpus/0/affinity", r#"{"cpus": "99999"}"#, 422, "no_such_cpu"),
+        ("PUT", "/v1/vnodes/7/memory-target", r#"{"target": 0}"#, 404, "no_such_vnode"),
+        ("PUT", "/v1/vnodes/0/memory-target", r#"{"target": 0}"#, 422, "below_floor"),
+        ("POST", "/v1/reclaim", r#"{"pnode": 0, "bytes": 1}"#, 501, "not_implemented"),
+        ("DELETE", "/v1/jobs/9", "", 404, "no_such_job"),
+    ] {
+        assert_eq!(json(method, path, body), (status, code.to_owned()), "{method} {path} {body}");
+    }
+    assert_eq!(server.ask("POST", "/v1/vm/pause").status, 200);
+    assert_eq!(json("POST", "/v1/vm/shutdown", ""), (409, "vm_paused".to_owned()));
+}
