@@ -205,7 +205,7 @@ mod tests {
         let [a, b] = [(); 2].map(|()| EventFd::new(EFD_NONBLOCK).unwrap());
         let source = |event: &EventFd, token, interest| Source { fd: event.as_raw_fd(), token, interest };
         let mut watched = BTreeMap::new();
-        let mut ready = || {
+        let ready = || {
             let mut events = [EpollEvent::default(); 4];
             let count = epoll.wait(0, &mut events).unwrap();
             let mut tokens: Vec<u64> = events[..count].iter().map(|event| event.data()).collect();
