@@ -22,7 +22,7 @@ use clap::{Args, Parser, Subcommand};
 use resources::OnReset;
 use std::path::PathBuf;
 
-pub use ctl::{CtlArgs, CtlCommand, MoveArgs, TopArgs};
+pub use ctl::{CtlArgs, CtlCommand, MemSetArgs, MoveArgs, TopArgs};
 pub use refuse::parse;
 pub use socket::SocketFlags;
 pub use vm::VmFlags;

@@ -94,6 +94,9 @@ pub struct MemSetArgs {
     pub vnode: u32,
     /// What it should keep
     pub size: Bytes,
+    /// Do not wait until the guest has done it
+    #[arg(long)]
+    pub detach: bool,
 }
 
 /// `ctl reclaim`.

@@ -1,13 +1,13 @@
 //! `numavisor ctl`: asks a running VM over its socket and shows the answer.
 
-use crate::args::{CtlArgs, CtlCommand, MoveArgs, VmFlags};
+use crate::args::{CtlArgs, CtlCommand, MemSetArgs, MoveArgs, VmFlags};
 use crate::ctl::client::{Answer, Client};
 use crate::ctl::{show, show_documents, stream, top};
 use crate::exit::{Failure, Status};
 use crate::files;
 use crate::http::wire;
 use indicatif::{ProgressBar, ProgressStyle};
-use resources::VmSpec;
+use resources::{Bytes, VmSpec};
 use serde::Serialize;
 use serde_json::Value;
 use std::io::IsTerminal;
@@ -49,11 +49,7 @@ pub fn run(args: CtlArgs) -> Result<ExitCode, Failure> {
         CtlCommand::Host => {
             ctl.print(&ctl.client.get("/v1/host")?, |host: Value| show_documents::host(&host))
         }
-        CtlCommand::MemSet(set) => {
-            let body = wire::TargetRequest { target: set.size };
-            let answer = ctl.send("PUT", &format!("/v1/vnodes/{}/memory-target", set.vnode), &body)?;
-            ctl.print(&answer, |vnode: wire::Vnode| show::vnodes(&[vnode]))
-        }
+        CtlCommand::MemSet(set) => ctl.set_memory(&set),
         CtlCommand::Reclaim(reclaim) => {
             let body =
                 wire::ReclaimRequest { pnode: reclaim.pnode, bytes: reclaim.size, exact: reclaim.exact };
@@ -142,11 +138,48 @@ impl Ctl {
         self.print(&answer, |vm: wire::Vm| show::vm(&vm))
     }
 
+    fn set_memory(&self, wanted: &MemSetArgs) -> Result<ExitCode, Failure> {
+        let path = format!("/v1/vnodes/{}", wanted.vnode);
+        let body = wire::TargetRequest { target: wanted.size };
+        let mut answer = self.send("PUT", &format!("{path}/memory-target"), &body)?;
+        let mut vnode: wire::Vnode = answer.read()?;
+        let request = vnode.balloon.as_ref().map_or(0, |balloon| balloon.request);
+        let before = vnode.actual;
+        let bar = std::io::stderr().is_terminal().then(|| bar("ballooning", before.abs_diff(vnode.target)));
+        // A request that took the place of this one ends it too.
+        let ended = |vnode: &wire::Vnode| {
+            vnode
+                .balloon
+                .as_ref()
+                .is_none_or(|balloon| balloon.request != request || balloon.outcome.is_some())
+        };
+        while !wanted.detach && !ended(&vnode) {
+            std::thread::sleep(LOOK);
+            answer = self.client.get(&path)?;
+            vnode = answer.read()?;
+            if let Some(bar) = &bar {
+                bar.set_position(before.abs_diff(vnode.actual));
+            }
+        }
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+        let done = self.print(&answer, |vnode: wire::Vnode| show::vnodes(&[vnode]))?;
+        let stop = vnode.balloon.and_then(|balloon| balloon.outcome).map(|outcome| outcome.stop);
+        match stop.filter(|stop| stop != "reached" && !wanted.detach) {
+            Some(stop) => {
+                let line = format!("vnode {}: {stop}, it keeps {}", vnode.id, Bytes(vnode.actual).human());
+                Err(Failure::new(Status::Conflict, line))
+            }
+            None => Ok(done),
+        }
+    }
+
     fn start_move(&self, wanted: &MoveArgs) -> Result<ExitCode, Failure> {
         let body = wire::MoveRequest { pnode: wanted.pnode.clone(), bandwidth: wanted.bandwidth };
         let mut answer = self.send("POST", &format!("/v1/vnodes/{}/move", wanted.vnode), &body)?;
         let mut job: wire::Job = answer.read()?;
-        let bar = std::io::stderr().is_terminal().then(|| bar(&job));
+        let bar = std::io::stderr().is_terminal().then(|| bar("moving", job.total));
         while job.state == wire::JobState::Running && !wanted.detach {
             std::thread::sleep(LOOK);
             answer = self.client.get(&format!("/v1/jobs/{}", job.id))?;
@@ -200,10 +233,11 @@ fn seen_from_here(mut spec: VmSpec) -> Result<VmSpec, Failure> {
     Ok(spec)
 }
 
-fn bar(job: &wire::Job) -> ProgressBar {
-    let bar = ProgressBar::new(job.total);
-    let text = "moving [{wide_bar}] {bytes}/{total_bytes}, {eta} left";
-    match ProgressStyle::with_template(text) {
+fn bar(doing: &str, total: u64) -> ProgressBar {
+    let bar = ProgressBar::new(total);
+    match ProgressStyle::with_template(&format!(
+        "{doing} [{{wide_bar}}] {{bytes}}/{{total_bytes}}, {{eta}} left"
+    )) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }

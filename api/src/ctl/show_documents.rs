@@ -111,10 +111,16 @@ pub fn event(event: &Value) -> String {
         match name.as_str() {
             "time" | "id" | "type" => {}
             "job" => line.push_str(&job(value)),
+            "balloon" => line.push_str(&balloon(value)),
             name => line.push_str(&format!(" {name}={}", word(value))),
         }
     }
     line
+}
+
+fn balloon(balloon: &Value) -> String {
+    let stop = word(&balloon["outcome"]["stop"]);
+    format!(" phase={} returned={} outcome={stop}", word(&balloon["phase"]), word(&balloon["returned"]))
 }
 
 fn job(job: &Value) -> String {

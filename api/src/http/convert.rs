@@ -4,8 +4,11 @@ use crate::http::wire;
 use resources::{Bytes, NodeSet, Plan, VnodeId};
 use std::collections::BTreeMap;
 use std::time::Instant;
-use vmm::balloon::VnodeMemory;
+use vmm::balloon::{Phase, VnodeMemory};
 use vmm::{Exit, JobView, VmView};
+
+/// The unit of balloons (virtio 1.3, 5.5.6).
+const BALLOON_PAGE: u64 = 4096;
 
 /// A measurement of one vnode.
 #[derive(Debug, Clone)]
@@ -37,6 +40,33 @@ pub fn job(view: &JobView) -> wire::Job {
         left: left.map(|(errno, bytes)| wire::LeftBehind { errno: *errno, bytes: bytes.get() }).collect(),
         error,
         elapsed_ms: u64::try_from(view.elapsed.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+/// A balloon.
+pub fn balloon(memory: &VnodeMemory) -> wire::Balloon {
+    let pages = |pages: u32| u64::from(pages) * BALLOON_PAGE;
+    let outcome = memory.outcome.map(|outcome| wire::BalloonOutcome {
+        stop: outcome.stop.code().to_owned(),
+        exact: outcome.exact,
+        wanted: pages(outcome.wanted),
+        reached: pages(outcome.reached),
+        took_ms: u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX),
+    });
+    wire::Balloon {
+        floor: memory.floor.get(),
+        on_node: memory.on_node.get(),
+        off_node: memory.off_node.get(),
+        returned: memory.returned.get(),
+        request: memory.request,
+        phase: match memory.phase {
+            Phase::Idle => wire::BalloonPhase::Idle,
+            Phase::Inflating => wire::BalloonPhase::Inflating,
+            Phase::Deflating => wire::BalloonPhase::Deflating,
+            Phase::Exhausted => wire::BalloonPhase::Exhausted,
+            Phase::Unresponsive => wire::BalloonPhase::Unresponsive,
+        },
+        outcome,
     }
 }
 
@@ -82,6 +112,7 @@ pub fn vnodes(
         // What has no balloon keeps all it has.
         target: ballooned(vnode.id).map_or(vnode.memory, |memory| memory.target).get(),
         actual: ballooned(vnode.id).map_or(vnode.memory, |memory| memory.actual).get(),
+        balloon: ballooned(vnode.id).map(balloon),
         policy: vnode.policy,
         pages: vnode.pages,
         affinity: vnode.affinity,

@@ -11,6 +11,7 @@ use std::fmt::Display;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use vmm::balloon::VnodeMemory;
 use vmm::{ExitReason, VmHandle};
 
 /// Upper bounds of the buckets of a latency, in microseconds; beyond the last is the bucket of the rest.
@@ -90,6 +91,7 @@ pub fn text(
         vnodes(&mut text, &handle, samples);
         moves(&mut text, &handle);
         devices(&mut text, &handle);
+        balloons(&mut text, &handle);
     }
     server(&mut text, events, requests);
     process(&mut text);
@@ -188,6 +190,45 @@ fn devices(text: &mut Text, handle: &VmHandle) {
     each("slow_notifications", "Notifications that came through an exit.", |d| d.counters.slow_notifications);
     each("host_failures", "Interrupts, routes and addresses that the host refused.", |d| {
         d.counters.host_failures
+    });
+}
+
+fn balloons(text: &mut Text, handle: &VmHandle) {
+    let all = handle.memory();
+    let mut each = |name: &str, kind: &str, help: &str, value: fn(&VnodeMemory) -> u64| {
+        text.family(name, kind, help);
+        for memory in &all {
+            text.line(name, &[("vnode", &memory.vnode)], value(memory));
+        }
+    };
+    let (gauge, counter) = ("gauge", "counter");
+    each("numavisor_balloon_on_node_bytes", gauge, "Memory of the vnode that its balloon holds.", |m| {
+        m.on_node.get()
+    });
+    each("numavisor_balloon_off_node_bytes", gauge, "Memory of other vnodes that the balloon holds.", |m| {
+        m.off_node.get()
+    });
+    each("numavisor_balloon_returned_bytes", gauge, "Memory that the host has back.", |m| m.returned.get());
+    each("numavisor_balloon_requests_total", counter, "Targets that were asked for.", |m| m.request);
+    each("numavisor_balloon_taken_pages_total", counter, "Pages that the guest gave.", |m| {
+        m.device.figures.taken
+    });
+    each("numavisor_balloon_given_pages_total", counter, "Pages that the guest took back.", |m| {
+        m.device.figures.given
+    });
+    each("numavisor_balloon_off_node_pages_total", counter, "Pages of other vnodes that came.", |m| {
+        m.device.figures.off_node
+    });
+    each("numavisor_balloon_rollbacks_total", counter, "Times that the driver was turned round.", |m| {
+        m.device.figures.rollbacks
+    });
+    each("numavisor_balloon_drained_pages_total", counter, "Pages taken back unasked.", |m| {
+        m.device.figures.drained
+    });
+    each("numavisor_balloon_faults_total", counter, "Pages and arrays that made no sense.", |m| {
+        let figures = &m.device.figures;
+        let pages = [figures.outside, figures.duplicates, figures.unknown, figures.malformed];
+        pages.iter().fold(figures.ignored_writes, |sum, count| sum.saturating_add(*count))
     });
 }
 

@@ -213,7 +213,7 @@ pub static ROUTES: [Route; 23] = [
     )
     .takes("TargetRequest")
     .gives(&[(202, "the balloon is at it")], Media::Json("Vnode"))
-    .fails(&[404, 409, 415, 422, 501]),
+    .fails(&[404, 409, 415, 422]),
     route(Op::PostReclaim, Method::POST, "/v1/reclaim", "postReclaim", "Get memory back from a pnode")
         .takes("ReclaimRequest")
         .gives(&[(202, "a job is at it")], Media::Json("Job"))

@@ -4,6 +4,7 @@
 use crate::http::convert::{self, Sample};
 use crate::http::desk::Desk;
 use crate::http::events::EventLog;
+use crate::http::wire;
 use resources::{Bytes, PnodeId, VnodeId};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use vmm::{JobId, JobState, VmHandle};
 
 /// A measurement that is younger is good enough for everybody.
 const FRESH: Duration = Duration::from_millis(500);
-/// How often a job's progress is told.
+/// How often the progress of jobs and balloons is told.
 const JOB_TICK: Duration = Duration::from_millis(250);
 /// How often memory is measured while someone listens for events, at most.
 const MISS_TICK: Duration = Duration::from_secs(10);
@@ -113,12 +114,16 @@ impl Watch {
             };
             let handle = desk.last_handle().filter(runs);
             if handle.is_none() {
-                // What was measured was another guest's.
+                // What was seen was another guest's.
+                seen = Seen::default();
                 self.done.send_if_modified(|(_, samples)| !std::mem::take(samples).is_empty());
             }
-            let moving = handle.as_ref().is_some_and(|handle| seen.jobs(handle, events));
+            let at_work = handle.as_ref().is_some_and(|handle| {
+                let moving = seen.jobs(handle, events);
+                seen.balloons(handle, events) || moving
+            });
             let listening = handle.is_some() && events.readers() > 0;
-            let tick = match (moving, listening) {
+            let tick = match (at_work, listening) {
                 (true, _) => Some(JOB_TICK),
                 (false, true) => Some(due.saturating_duration_since(Instant::now())),
                 (false, false) => None,
@@ -183,6 +188,7 @@ fn measure(handle: &VmHandle) -> BTreeMap<VnodeId, Sample> {
 struct Seen {
     foreign: BTreeMap<(VnodeId, PnodeId), Bytes>,
     jobs: BTreeMap<JobId, Bytes>,
+    balloons: BTreeMap<VnodeId, wire::Balloon>,
 }
 
 impl Seen {
@@ -197,6 +203,23 @@ impl Seen {
             }
         }
         !self.jobs.is_empty()
+    }
+
+    /// Tells how balloons stand that changed; whether a request is under way.
+    fn balloons(&mut self, handle: &VmHandle, events: &EventLog) -> bool {
+        let mut busy = false;
+        for memory in handle.memory() {
+            let now = convert::balloon(&memory);
+            busy |= now.request > 0 && now.outcome.is_none();
+            // Before the first request there is nothing to tell.
+            if now.request > 0 && self.balloons.get(&memory.vnode) != Some(&now) {
+                let (vnode, target, actual) = (memory.vnode, memory.target, memory.actual);
+                let data = json!({"vnode": vnode, "target": target, "actual": actual, "balloon": &now});
+                events.add("balloon", data);
+                self.balloons.insert(vnode, now);
+            }
+        }
+        busy
     }
 
     /// Tells of vnodes that have more memory on a foreign pnode than before. One that is being moved has for a while.

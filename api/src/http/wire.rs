@@ -135,6 +135,60 @@ pub struct Vcpu {
     pub cpu: Option<u32>,
 }
 
+/// What a vnode's balloon is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub enum BalloonPhase {
+    /// Where it should be.
+    Idle,
+    /// The guest gives pages.
+    Inflating,
+    /// The guest takes pages back.
+    Deflating,
+    /// The guest had fewer than were wanted, or needed them back.
+    Exhausted,
+    /// The guest's driver does nothing.
+    Unresponsive,
+}
+
+/// How a request for memory ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct BalloonOutcome {
+    /// Why: `reached`, `dry`, `exhausted`, `drained`, `unresponsive`, `no_driver` or `off_node`.
+    pub stop: String,
+    /// Without a page of another vnode.
+    pub exact: bool,
+    /// What was to be out.
+    pub wanted: u64,
+    /// What was out when it ended.
+    pub reached: u64,
+    /// How long it took.
+    pub took_ms: u64,
+}
+
+/// A vnode's balloon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct Balloon {
+    /// The least that the vnode may be asked to keep.
+    pub floor: u64,
+    /// What its balloon holds of its own memory.
+    pub on_node: u64,
+    /// What its balloon holds of other vnodes' memory.
+    pub off_node: u64,
+    /// What the host has back of both.
+    pub returned: u64,
+    /// Counts the requests.
+    pub request: u64,
+    /// What it is doing.
+    pub phase: BalloonPhase,
+    /// How the last request ended; absent before the first and while one is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<BalloonOutcome>,
+}
+
 /// A vnode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
@@ -147,6 +201,9 @@ pub struct Vnode {
     pub target: u64,
     /// What it has.
     pub actual: u64,
+    /// Its balloon, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<Balloon>,
     /// How its memory is held on its pnodes.
     pub policy: MemoryPolicy,
     /// The pages behind it.

@@ -49,6 +49,14 @@ fn every_command_shows_a_table_or_the_raw_answer() {
     assert!(printed(&server, &["openapi"]).contains("\"openapi\""));
     let top = printed(&server, &["top", "--count", "2"]);
     assert_eq!(top.matches("EXITS/s").count(), 2, "{top}");
+    // This guest has no driver, which shows after a while.
+    let set = server.ctl(&["mem-set", "0", "24M"]);
+    assert_eq!(set.status.code(), Some(6), "{set:?}");
+    let line = String::from_utf8(set.stderr).unwrap();
+    assert_eq!(line, "numavisor: vnode 0: no_driver, it keeps 32M\n");
+    assert!(printed(&server, &["mem-set", "0", "28M", "--detach"]).contains("28M"));
+    assert_eq!(refused(&server, &["mem-set", "0", "1M"]).0, Some(2));
+    assert!(printed(&server, &["events", "--no-follow"]).contains("outcome=no_driver"));
     assert!(printed(&server, &["reset"]).starts_with("state"));
     server.wait_state("running");
     assert!(printed(&server, &["shutdown"]).starts_with("state    running"));

@@ -61,6 +61,7 @@ pub async fn memory_target(State(app): State<Arc<App>>, Path(id): Path<String>, 
     // A target is of one vnode, so no other is to lose a page for it.
     let ask = vmm::Request::MemoryTarget { vnode: id, keep: wanted.target, exact: true };
     app.slowly(move || Ok(handle.ask(ask)?)).await?;
+    app.watch.poke();
     let vnodes = seen(&app, false).await?;
     let vnode = vnodes.iter().find(|vnode| vnode.id == id.0);
     Ok(json(StatusCode::ACCEPTED, vnode.ok_or_else(|| no_such_vnode(id))?))
