@@ -1,7 +1,6 @@
 //! The command line: flags as typed, and errors as one line. What a `--numa` or `--distance` says is in the modules
 //! of their grammars; what it means is `resources`' business.
 
-mod claims;
 mod config;
 mod ctl;
 mod device;
@@ -23,7 +22,6 @@ use clap::{Args, Parser, Subcommand};
 use resources::OnReset;
 use std::path::PathBuf;
 
-pub use claims::ClaimsFlags;
 pub use ctl::{CtlArgs, CtlCommand, MemSetArgs, MoveArgs, TopArgs};
 pub use refuse::parse;
 pub use socket::SocketFlags;
@@ -78,16 +76,12 @@ pub struct RunArgs {
     #[command(flatten)]
     pub vm: VmFlags,
     #[command(flatten)]
-    pub claims: ClaimsFlags,
-    #[command(flatten)]
     pub socket: SocketFlags,
 }
 
 /// `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    #[command(flatten)]
-    pub claims: ClaimsFlags,
     #[command(flatten)]
     pub socket: SocketFlags,
 }
@@ -97,8 +91,6 @@ pub struct ServeArgs {
 pub struct PlanArgs {
     #[command(flatten)]
     pub vm: VmFlags,
-    #[command(flatten)]
-    pub claims: ClaimsFlags,
     /// Print JSON instead of tables
     #[arg(long)]
     pub json: bool,
@@ -113,11 +105,6 @@ pub struct PlanArgs {
 /// `host`.
 #[derive(Debug, Args)]
 pub struct HostArgs {
-    /// Also list what living VMs were promised, and the sums by pnode
-    #[arg(long)]
-    pub claims: bool,
-    #[command(flatten)]
-    pub directory: ClaimsFlags,
     /// Print JSON instead of tables
     #[arg(long)]
     pub json: bool,

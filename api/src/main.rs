@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 mod args;
-mod claims;
 mod commands;
 mod ctl;
 mod exit;
