@@ -6,7 +6,6 @@
 mod attach;
 pub mod balloon;
 mod boot;
-pub mod claims;
 mod console;
 mod control;
 mod cpu;
