@@ -1,3 +1,5 @@
+//! Tests of configuration spaces: identity, masks, BAR sizing.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of which BAR answers where.
+
 use proptest::prelude::*;
 
 use super::*;

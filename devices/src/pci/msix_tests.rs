@@ -1,3 +1,5 @@
+//! Tests of MSI-X against a byte-level model.
+
 use proptest::prelude::*;
 
 use super::super::testing::TestVectors;

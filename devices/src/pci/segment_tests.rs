@@ -1,3 +1,5 @@
+//! Tests of segments: slots, windows, moved and overlapping BARs.
+
 use std::sync::mpsc;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Tests of the chain walker against a reference by the book.
+
 use proptest::prelude::*;
 use vm_memory::GuestMemoryMmap;
 

@@ -1,3 +1,5 @@
+//! Tests of queues in a worker's hands.
+
 use super::super::test_driver::{BUFFERS, TestInterrupt, TestMemory, TestQueue, memory};
 use super::*;
 use crate::pci::testing::is_readable;

@@ -1,3 +1,5 @@
+//! Tests of the entropy device.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

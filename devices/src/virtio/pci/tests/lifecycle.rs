@@ -1,3 +1,5 @@
+//! Tests of a function from reset to DRIVER_OK and back.
+
 use std::sync::atomic::Ordering;
 
 use super::super::common::status;

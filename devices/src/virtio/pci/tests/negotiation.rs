@@ -1,3 +1,5 @@
+//! Tests of discovery and feature negotiation.
+
 use std::sync::atomic::Ordering;
 
 use super::super::common::status;

@@ -1,3 +1,5 @@
+//! Tests of doorbells and interrupts.
+
 use super::super::common::status;
 use super::driver::{INDIRECT, Machine, VERSION_1, message, register};
 use super::echo::QUEUES;
