@@ -3,6 +3,7 @@
 //! A test names the host it needs and never asks whether that host is real or a lab.
 
 mod cpus;
+mod debian;
 mod disks;
 mod inputs;
 mod kernels;
@@ -50,12 +51,18 @@ pub(crate) fn all() -> impl Iterator<Item = &'static BootTest> {
         segments::TESTS,
         nets::TESTS,
         sockets::TESTS,
+        debian::TESTS,
         life::TESTS,
         terminal::TESTS,
         inputs::TESTS,
     ]
     .into_iter()
     .flatten()
+}
+
+/// Whether a test boots the Debian on a disk.
+pub(crate) fn wants_debian(test: &BootTest) -> bool {
+    debian::TESTS.iter().any(|one| one.name == test.name)
 }
 
 /// What a test may use.

@@ -111,6 +111,21 @@ fn sites() -> Result<BTreeSet<String>> {
     Ok(sites)
 }
 
+/// The configured sources of Debian itself, as lines of a `sources.list`.
+pub(crate) fn debian_sources() -> Result<String> {
+    let line = format!("deb [signed-by={KEYRING}] $(REPO_URI) $(RELEASE) $(COMPONENT)");
+    let lines = output(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        &line,
+        "Created-By: Packages",
+        "Origin: Debian",
+    ]))?;
+    ensure!(!lines.trim().is_empty(), "apt has no package sources of Debian");
+    let lines: BTreeSet<&str> = lines.lines().collect();
+    Ok(lines.into_iter().map(|line| format!("{line}\n")).collect())
+}
+
 /// Installs those of `packages` that are not there, saying which and why; without root, by sudo, else by telling.
 pub(crate) fn install(packages: &[(&str, &str)]) -> Result<()> {
     let missing: Vec<_> = packages.iter().filter(|(package, _)| !installed(package)).collect();

@@ -105,7 +105,8 @@ fn numbers(package: &str) -> Vec<u32> {
     version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
 }
 
-fn codename() -> Result<String> {
+/// The name of this Debian's release.
+pub(crate) fn codename() -> Result<String> {
     let release = fs::read_to_string("/etc/os-release")?;
     let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     Ok(name.context("/etc/os-release has no VERSION_CODENAME")?.to_owned())

@@ -1,6 +1,7 @@
 //! What guests and lab hosts boot: kernels taken from Debian packages and initramfs images made here.
 
 pub(crate) mod apt;
+pub(crate) mod debian;
 pub(crate) mod initramfs;
 pub(crate) mod kernel;
 pub(crate) mod modules;

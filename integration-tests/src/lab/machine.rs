@@ -26,6 +26,8 @@ pub(crate) struct Images {
     pub(crate) kernel: PathBuf,
     pub(crate) initramfs: PathBuf,
     pub(crate) payload: PathBuf,
+    /// A disk with a distribution on it; what is written to it is forgotten.
+    pub(crate) distribution: Option<PathBuf>,
     /// Where scratch disks and logs go.
     pub(crate) work: PathBuf,
 }
@@ -203,6 +205,10 @@ fn emulator(images: &Images, shape: &HostShape, scratch: &Scratch, pace: Pace) -
             "-drive",
             &format!("if=virtio,format=raw,cache=unsafe,file={}{options}", image.display()),
         ]);
+    }
+    if let Some(image) = &images.distribution {
+        let options = "if=virtio,format=raw,cache=unsafe,snapshot=on";
+        command.args(["-drive", &format!("{options},file={}", image.display())]);
     }
     command.arg("-kernel").arg(&images.kernel).arg("-initrd").arg(&images.initramfs);
     command.args(["-append", "console=ttyS0 quiet loglevel=1 reboot=k panic=1 nokaslr mitigations=off"]);

@@ -94,7 +94,12 @@ pub(crate) fn guest_view(spec: &GuestSpec, report: &GuestReport) -> Result<()> {
 
 /// No line of the guest's kernel log is about NUMA or topology trouble.
 pub(crate) fn quiet_log(report: &GuestReport) -> Result<()> {
-    for line in &report.kernel_lines {
+    quiet_lines(report.kernel_lines.iter().map(String::as_str))
+}
+
+/// The same for lines that are led by their level.
+pub(crate) fn quiet_lines<'a>(lines: impl Iterator<Item = &'a str>) -> Result<()> {
+    for line in lines {
         let lower = line.to_lowercase();
         let warning = ["<0>", "<1>", "<2>", "<3>", "<4>"].iter().any(|level| line.starts_with(level));
         let bad = TROUBLE.iter().any(|words| line.contains(words))

@@ -58,7 +58,8 @@ fn prepare() -> Result<Payload> {
     disk("/dev/vda", PAYLOAD, MsFlags::MS_RDONLY)?;
     disk("/dev/vdb", SCRATCH, MsFlags::empty())?;
     wait_for("/dev/kvm")?;
-    Ok(Payload { directory: PAYLOAD.into(), scratch: SCRATCH.into() })
+    let debian = Path::new("/dev/vdc").exists().then(|| "/dev/vdc".into());
+    Ok(Payload { directory: PAYLOAD.into(), scratch: SCRATCH.into(), debian })
 }
 
 fn disk(device: &str, at: &str, flags: MsFlags) -> Result<()> {

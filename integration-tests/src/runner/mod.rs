@@ -34,6 +34,9 @@ struct Arguments {
     /// Directory for files of the run
     #[arg(long)]
     scratch: PathBuf,
+    /// A disk with a Debian on it, which may be written to
+    #[arg(long)]
+    debian: Option<PathBuf>,
     /// What to do, as JSON
     #[arg(long)]
     job: String,
@@ -44,9 +47,9 @@ pub fn lab_runner_main() -> ExitCode {
     if std::process::id() == 1 {
         first::main();
     }
-    let arguments = Arguments::parse();
-    let payload = Payload { directory: arguments.payload, scratch: arguments.scratch };
-    let code = serde_json::from_str(&arguments.job).context("--job").and_then(|job| perform(&payload, &job));
+    let Arguments { payload: directory, scratch, debian, job } = Arguments::parse();
+    let payload = Payload { directory, scratch, debian };
+    let code = serde_json::from_str(&job).context("--job").and_then(|job| perform(&payload, &job));
     match code {
         Ok(code) => {
             Event::Exit { code }.say();

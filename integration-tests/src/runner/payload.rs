@@ -9,7 +9,12 @@ pub(crate) struct Payload {
     pub(crate) directory: PathBuf,
     /// Writable: logs and temporary files.
     pub(crate) scratch: PathBuf,
+    /// A disk with a Debian on it that may be written to, if there is one.
+    pub(crate) debian: Option<PathBuf>,
 }
+
+/// File names of the Debian's own kernel and initramfs.
+pub(crate) const DEBIAN: [&str; 2] = ["vmlinuz-debian", "initrd-debian.img"];
 
 /// Which kernel a guest boots.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

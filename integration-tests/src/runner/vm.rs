@@ -158,7 +158,17 @@ impl Vm {
 
     /// Waits for a line that `wanted` accepts.
     pub(crate) fn line<T>(&mut self, what: &str, wanted: impl Fn(&str) -> Option<T>) -> Result<T> {
-        let deadline = Instant::now() + PATIENCE;
+        self.line_within(PATIENCE, what, wanted)
+    }
+
+    /// The same with another patience.
+    pub(crate) fn line_within<T>(
+        &mut self,
+        patience: Duration,
+        what: &str,
+        wanted: impl Fn(&str) -> Option<T>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + patience;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
@@ -168,7 +178,7 @@ impl Vm {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!("{what} did not come within {} s", PATIENCE.as_secs())
+                    bail!("{what} did not come within {} s", patience.as_secs())
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = self.child.wait()?;

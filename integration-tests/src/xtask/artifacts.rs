@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::{cargo, setup};
+use crate::image::debian::Debian;
 use crate::image::kernel::Kernel;
 use crate::image::{initramfs, vmlinux};
 use crate::lab::disk;
 use crate::lab::machine::Images;
-use crate::runner::payload::GuestKernel;
+use crate::runner::payload::{DEBIAN, GuestKernel};
 
 /// The cache: fetched kernels, built images, logs. Never committed.
 pub(crate) fn cache() -> PathBuf {
@@ -25,6 +26,8 @@ pub(crate) struct Artifacts {
     pub(crate) payload: PathBuf,
     pub(crate) runner: PathBuf,
     kernel: Kernel,
+    /// The disk of the Debian, if it was asked for or is there.
+    pub(crate) debian: Option<PathBuf>,
 }
 
 impl Artifacts {
@@ -52,7 +55,24 @@ impl Artifacts {
             // Its tests fail then and say so; everything else can still run.
             Err(error) => eprintln!("no newer guest kernel: {error:#}"),
         }
-        Ok(Self { payload, runner: built.join("lab-runner"), kernel })
+        let mut artifacts = Self { payload, runner: built.join("lab-runner"), kernel, debian: None };
+        if let Some(debian) = Debian::made(&cache) {
+            artifacts.take(&debian)?;
+        }
+        Ok(artifacts)
+    }
+
+    /// Adds a Debian on a disk, made once.
+    pub(crate) fn add_debian(&mut self) -> Result<()> {
+        self.take(&Debian::make(&cache())?)
+    }
+
+    fn take(&mut self, debian: &Debian) -> Result<()> {
+        for (from, name) in [&debian.kernel, &debian.initramfs].into_iter().zip(DEBIAN) {
+            copy(from, &self.payload.join(name))?;
+        }
+        self.debian = Some(debian.disk.clone());
+        Ok(())
     }
 
     /// Adds the release build and the rival with all it needs: for benchmarks only, it is large.
@@ -98,7 +118,13 @@ impl Artifacts {
         let disk_image = work.join("payload.img");
         let mib = disk::size(&self.payload)? / (1 << 20) + 32;
         disk::pack(&self.payload, &disk_image, mib)?;
-        Ok(Images { kernel: self.kernel.bzimage(), initramfs: host_image, payload: disk_image, work })
+        Ok(Images {
+            kernel: self.kernel.bzimage(),
+            initramfs: host_image,
+            payload: disk_image,
+            distribution: self.debian.clone(),
+            work,
+        })
     }
 }
 

@@ -76,6 +76,12 @@ pub(crate) fn native(artifacts: &Artifacts, job: &Job, mut hear: impl FnMut(&str
     std::fs::create_dir_all(&scratch)?;
     let mut command = Command::new(&artifacts.runner);
     command.arg("--payload").arg(&artifacts.payload).arg("--scratch").arg(&scratch);
+    if let Some(disk) = &artifacts.debian {
+        // Guests write to theirs.
+        let own = scratch.join("debian.img");
+        std::fs::copy(disk, &own).with_context(|| format!("copying {}", disk.display()))?;
+        command.arg("--debian").arg(own);
+    }
     command.arg("--job").arg(serde_json::to_string(job)?).stdout(Stdio::piped());
     let mut runner = sys::die_with_parent(&mut command).spawn().context("starting the runner")?;
     let output = runner.stdout.take().context("no output")?;

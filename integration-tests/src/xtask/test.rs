@@ -12,7 +12,7 @@ use super::artifacts::Artifacts;
 use super::boot;
 use super::cargo::cargo;
 use super::setup;
-use crate::boot_tests::{BootTest, all};
+use crate::boot_tests::{self, BootTest, all};
 use crate::lab::job::{Event, Job, TestResult, Verdict};
 use crate::lab::machine::{self, Images, Pace};
 use crate::lab::shape::{HostShape, SHAPES};
@@ -148,7 +148,11 @@ fn place(test: &BootTest) -> Option<&'static HostShape> {
 }
 
 fn boot_tests(tests: &[&BootTest], tally: &mut Tally) -> Result<()> {
-    let artifacts = Artifacts::make()?;
+    let mut artifacts = Artifacts::make()?;
+    if tests.iter().any(|test| boot_tests::wants_debian(test)) {
+        // Its tests fail without and say so; everything else can still run.
+        artifacts.add_debian().unwrap_or_else(|error| eprintln!("no Debian to boot: {error:#}"));
+    }
     let Some(reason) = boot::why_not_native()? else {
         println!("boot tests run natively on this machine");
         let job = Job::Tests(tests.iter().map(|test| test.name.to_owned()).collect());
