@@ -6,6 +6,7 @@
 mod attach;
 pub mod balloon;
 mod boot;
+pub mod claims;
 mod console;
 mod control;
 mod cpu;

@@ -1,0 +1,131 @@
+//! The claims of living VMs while the directory is locked, and a claim of one's own. Which files there are is
+//! `record`'s knowledge.
+
+use crate::claims::directory::{Lock, plain};
+use crate::claims::error::failed;
+use crate::claims::record::{Record, SUFFIX, UNFINISHED};
+use crate::claims::{ClaimsError, touched};
+use nix::fcntl::{Flock, FlockArg};
+use resources::{Claim, Ledger};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A VM that lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Living {
+    /// The name of its file.
+    pub name: String,
+    /// Its process.
+    pub pid: u32,
+    /// When that started, in clock ticks since the host did.
+    pub started: u64,
+    /// What it was promised.
+    pub claim: Claim,
+    /// What of that it has touched, where that is known.
+    pub touched: Option<Claim>,
+}
+
+/// The claims of a host. Nobody else claims anything as long as it is open.
+#[derive(Debug)]
+pub struct Book {
+    root: PathBuf,
+    /// The living, by the names of their files.
+    pub living: Vec<Living>,
+    lock: Lock,
+}
+
+/// A claim, as long as it is kept: until it is dropped, or the process ends, however it does.
+#[derive(Debug)]
+pub struct Held {
+    path: PathBuf,
+    file: Flock<File>,
+}
+
+impl Book {
+    pub(super) fn new(root: PathBuf, lock: Lock, living: Vec<Living>) -> Self {
+        Self { root, living, lock }
+    }
+
+    /// What all of them were promised and have not touched.
+    pub fn ledger(&self) -> Ledger {
+        ledger(self.living.iter())
+    }
+
+    /// The same without one that is held here: what a VM that changes its own claim has to fit beside.
+    pub fn ledger_without(&self, held: &Held) -> Ledger {
+        ledger(self.living.iter().filter(|vm| !held.path.ends_with(&vm.name)))
+    }
+
+    /// Adds a claim, all of it or nothing, and closes the book.
+    pub fn claim(self, claim: &Claim) -> Result<Held, ClaimsError> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        let name = format!("{}-{now}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let new = self.root.join(format!("{name}{UNFINISHED}"));
+        let held = write(&new, claim).and_then(|file| {
+            let path = self.root.join(format!("{name}{SUFFIX}"));
+            fs::rename(&new, &path).map_err(failed(&path, "rename"))?;
+            Ok(Held { path, file })
+        });
+        if held.is_err() {
+            // What is left of it is ignored, and removed by the next that claims.
+            drop(fs::remove_file(&new));
+        }
+        drop(self.lock);
+        held
+    }
+
+    /// Puts another claim in the place of one that is held, all of it or nothing, and closes the book.
+    pub fn replace(self, held: &mut Held, claim: &Claim) -> Result<(), ClaimsError> {
+        let new = held.path.with_extension(UNFINISHED.trim_start_matches('.'));
+        let replaced = write(&new, claim).and_then(|file| {
+            fs::rename(&new, &held.path).map_err(failed(&held.path, "rename"))?;
+            held.file = file;
+            Ok(())
+        });
+        if replaced.is_err() {
+            drop(fs::remove_file(&new));
+        }
+        drop(self.lock);
+        replaced
+    }
+}
+
+impl Held {
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Held {
+    /// The name goes first; whoever has opened the file before finds it unlocked.
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.path));
+    }
+}
+
+fn ledger<'a>(living: impl Iterator<Item = &'a Living>) -> Ledger {
+    let nothing = Claim::default();
+    let mut ledger = Ledger::new();
+    living.for_each(|vm| ledger.add(&vm.claim, vm.touched.as_ref().unwrap_or(&nothing)));
+    ledger
+}
+
+fn encode(claim: &Claim) -> io::Result<Vec<u8>> {
+    let (pid, started) = (std::process::id(), touched::own_start());
+    serde_json::to_vec(&Record { version: 1, pid, started, claim: claim.clone() }).map_err(io::Error::from)
+}
+
+/// Locked before there is anything in it, so that it is never seen without its owner.
+fn write(path: &Path, claim: &Claim) -> Result<Flock<File>, ClaimsError> {
+    let file = plain().read(true).write(true).create_new(true).open(path).map_err(failed(path, "open"))?;
+    let mut file = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, error)| failed(path, "flock")(error.into()))?;
+    let text = encode(claim).map_err(failed(path, "write"))?;
+    file.write_all(&text).map_err(failed(path, "write"))?;
+    Ok(file)
+}

@@ -1,0 +1,164 @@
+//! The directory itself: where it is, whose it must be, and the short lock on it. Its files are `record`'s.
+
+use crate::claims::ClaimsError;
+use crate::claims::error::failed;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::geteuid;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The file whose lock is the directory's.
+const LOCK: &str = "lock";
+/// How long the lock is waited for. A start holds it while it reads sysfs and plans: some 10 ms. Fifty of them at
+/// once on a slow machine are done in a few seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is asked for.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// How the directory is locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// To look.
+    Shared,
+    /// To change something.
+    Alone,
+}
+
+/// The lock, as long as it is kept.
+pub type Lock = Flock<File>;
+
+pub fn default_path() -> PathBuf {
+    let user = geteuid();
+    if user.is_root() {
+        return PathBuf::from("/run/numavisor");
+    }
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+    match runtime {
+        Some(runtime) => runtime.join("numavisor"),
+        None => PathBuf::from(format!("/tmp/numavisor-{user}")),
+    }
+}
+
+/// Makes the last part of the path if it is missing; nobody but this user may have made it or may write to it.
+pub fn open_own(path: PathBuf) -> Result<PathBuf, ClaimsError> {
+    let mode = if geteuid().is_root() { 0o755 } else { 0o700 };
+    match DirBuilder::new().mode(mode).create(&path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed(path, "mkdir")(error)),
+    }
+    // Not through a symbolic link: in /tmp anyone can make one.
+    let found = fs::symlink_metadata(&path).map_err(failed(&path, "lstat"))?;
+    let why = if !found.is_dir() {
+        "is not a directory"
+    } else if found.uid() != geteuid().as_raw() {
+        "belongs to another user"
+    } else if found.mode() & 0o022 != 0 {
+        "can be written by others"
+    } else {
+        return Ok(path);
+    };
+    Err(ClaimsError::Unsafe { path, why })
+}
+
+/// Makes the path if it is missing.
+pub fn open_given(path: &Path) -> Result<PathBuf, ClaimsError> {
+    fs::create_dir_all(path).map_err(failed(path, "mkdir"))?;
+    Ok(path.to_owned())
+}
+
+/// A plain file that is not followed through a link and that does not block, whatever it is.
+pub fn plain() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC).mode(0o644);
+    options
+}
+
+/// Locks the directory, or gives up after [`PATIENCE`].
+pub fn lock(root: &Path, wanted: Wanted) -> Result<Lock, ClaimsError> {
+    let path = root.join(LOCK);
+    let argument = match wanted {
+        Wanted::Shared => FlockArg::LockSharedNonblock,
+        Wanted::Alone => FlockArg::LockExclusiveNonblock,
+    };
+    let started = Instant::now();
+    while started.elapsed() < PATIENCE {
+        let file = open_lock(&path).map_err(failed(&path, "open"))?;
+        match Flock::lock(file, argument) {
+            // A lock on a file that somebody has removed meanwhile excludes nobody.
+            Ok(lock) if is_still_there(&path, &lock) => return Ok(lock),
+            Ok(_) => {}
+            Err((_, Errno::EWOULDBLOCK | Errno::EINTR)) => std::thread::sleep(PAUSE),
+            Err((_, error)) => return Err(failed(&path, "flock")(error.into())),
+        }
+    }
+    Err(ClaimsError::Busy { path, seconds: PATIENCE.as_secs() })
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
+    match plain().read(true).write(true).create(true).truncate(false).open(path) {
+        // Those who may not write may still look.
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
+            plain().read(true).open(path)
+        }
+        result => result,
+    }
+}
+
+fn is_still_there(path: &Path, lock: &Lock) -> bool {
+    match (lock.metadata(), fs::symlink_metadata(path)) {
+        (Ok(locked), Ok(found)) => locked.ino() == found.ino() && locked.dev() == found.dev(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Wanted, lock, open_own};
+    use crate::claims::ClaimsError;
+    use std::fs::{Permissions, set_permissions};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn a_directory_of_ones_own_is_made_and_taken_again() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("numavisor");
+        assert_eq!(open_own(path.clone()).unwrap(), path);
+        assert_eq!(open_own(path.clone()).unwrap(), path);
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_or_could_have_made_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("open");
+        std::fs::create_dir(&path).unwrap();
+        set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
+        let refused = |path| open_own(path).unwrap_err().to_string();
+        assert!(refused(path.clone()).ends_with("open: can be written by others"));
+        symlink(root.path(), root.path().join("link")).unwrap();
+        assert!(refused(root.path().join("link")).ends_with("link: is not a directory"));
+        assert!(matches!(open_own(root.path().join("no/where")), Err(ClaimsError::Io { call: "mkdir", .. })));
+    }
+
+    #[test]
+    fn those_who_look_share_the_lock_and_those_who_change_do_not() {
+        let root = tempfile::tempdir().unwrap();
+        let (one, two) =
+            (lock(root.path(), Wanted::Shared).unwrap(), lock(root.path(), Wanted::Shared).unwrap());
+        drop((one, two));
+        let alone = lock(root.path(), Wanted::Alone).unwrap();
+        let waits = std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| lock(root.path(), Wanted::Shared).map(|_| ()));
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            let waits = !waiter.is_finished();
+            drop(alone);
+            waiter.join().unwrap().unwrap();
+            waits
+        });
+        assert!(waits);
+    }
+}

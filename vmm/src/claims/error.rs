@@ -1,0 +1,52 @@
+//! Why there are no claims: always with the path.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why claims cannot be had. None of these is about a single VM's file: those are ignored.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimsError {
+    /// A call on the directory or on a file of ours.
+    #[error("claims: {}: {call}: {source}", path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// What was asked.
+        call: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A directory that others could have made, or could write to.
+    #[error("claims: {}: {why}", path.display())]
+    Unsafe {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Somebody keeps the directory locked.
+    #[error("claims: {}: locked by another process for {seconds} s, starts hold it for milliseconds", path.display())]
+    Busy {
+        /// The lock.
+        path: PathBuf,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+}
+
+impl ClaimsError {
+    /// The stable name of the problem.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "claims_unusable",
+            Self::Unsafe { .. } => "claims_unsafe",
+            Self::Busy { .. } => "claims_busy",
+        }
+    }
+}
+
+/// An error with its path and call.
+pub fn failed(path: impl Into<PathBuf>, call: &'static str) -> impl FnOnce(io::Error) -> ClaimsError {
+    let path = path.into();
+    move |source| ClaimsError::Io { path, call, source }
+}
