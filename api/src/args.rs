@@ -1,6 +1,7 @@
 //! The command line: flags as typed, and errors as one line. What a `--numa` or `--distance` says is in the modules
 //! of their grammars; what it means is `resources`' business.
 
+mod claims;
 mod config;
 mod ctl;
 mod device;
@@ -22,6 +23,7 @@ use clap::{Args, Parser, Subcommand};
 use resources::OnReset;
 use std::path::PathBuf;
 
+pub use claims::ClaimsFlags;
 pub use ctl::{CtlArgs, CtlCommand, MemSetArgs, MoveArgs, TopArgs};
 pub use refuse::parse;
 pub use socket::SocketFlags;
@@ -76,12 +78,16 @@ pub struct RunArgs {
     #[command(flatten)]
     pub vm: VmFlags,
     #[command(flatten)]
+    pub claims: ClaimsFlags,
+    #[command(flatten)]
     pub socket: SocketFlags,
 }
 
 /// `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
+    #[command(flatten)]
+    pub claims: ClaimsFlags,
     #[command(flatten)]
     pub socket: SocketFlags,
 }
@@ -91,6 +97,8 @@ pub struct ServeArgs {
 pub struct PlanArgs {
     #[command(flatten)]
     pub vm: VmFlags,
+    #[command(flatten)]
+    pub claims: ClaimsFlags,
     /// Print JSON instead of tables
     #[arg(long)]
     pub json: bool,
@@ -105,6 +113,11 @@ pub struct PlanArgs {
 /// `host`.
 #[derive(Debug, Args)]
 pub struct HostArgs {
+    /// Also list what living VMs were promised, and the sums by pnode
+    #[arg(long)]
+    pub claims: bool,
+    #[command(flatten)]
+    pub directory: ClaimsFlags,
     /// Print JSON instead of tables
     #[arg(long)]
     pub json: bool,

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod claims;
 mod commands;
 mod ctl;
 mod exit;

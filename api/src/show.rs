@@ -1,5 +1,6 @@
 //! How hosts and plans are shown: tables for people, documents for programs.
 
+pub mod claims;
 mod devices;
 pub mod host;
 pub mod host_json;

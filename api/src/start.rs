@@ -1,6 +1,7 @@
 //! From what was typed to a VM that can run: looks at the host, plans, and hands everything to `vmm`. Who runs it, and
 //! what its end means, is the commands' and the HTTP desk's business.
 
+use crate::claims::ClaimsAt;
 use crate::exit::{Failure, Status};
 use crate::look;
 use resources::{Plan, PlanError, VmSpec};
@@ -22,6 +23,9 @@ pub enum StartError {
     /// It is not a machine, or the host has no room.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// What other VMs were promised could not be known.
+    #[error(transparent)]
+    Claims(#[from] vmm::claims::ClaimsError),
     /// Payload, tables or KVM.
     #[error(transparent)]
     Vm(Box<vmm::Error>),
@@ -43,6 +47,7 @@ impl From<StartError> for Failure {
             StartError::Plan(error) => {
                 Self::new(if error.is_input() { Status::Input } else { Status::Host }, error)
             }
+            StartError::Claims(error) => Self::new(Status::Host, error),
             StartError::Vm(error) => {
                 Self::new(if error.is_input() { Status::Input } else { Status::Host }, error)
             }
@@ -59,6 +64,8 @@ pub struct Audience {
     pub observer: Option<Box<dyn vmm::Observer>>,
     /// Answers the end signals.
     pub signals: vmm::Signals,
+    /// Where other VMs keep what they were promised.
+    pub claims: ClaimsAt,
 }
 
 /// Plans for this host and gets everything ready that can be refused without touching memory.
@@ -66,8 +73,10 @@ pub fn prepare(spec: VmSpec, audience: Audience) -> Result<vmm::Vm, StartError> 
     let Some(kernel) = spec.kernel.clone() else {
         return Err(StartError::NoKernel);
     };
+    let turn = audience.claims.turn()?;
     let host = look::host(Path::new(look::SYSFS)).map_err(StartError::Look)?;
-    let plan = Plan::new(&spec, &host)?;
+    let plan = Plan::beside(&spec, &host, &turn.ledger())?;
+    let claim = turn.take(&plan.placement.claim)?;
     for vnode in &plan.placement.vnodes {
         for shortfall in &vnode.shortfalls {
             tracing::warn!("vnode {}: {shortfall}", vnode.vnode);
@@ -78,7 +87,8 @@ pub fn prepare(spec: VmSpec, audience: Audience) -> Result<vmm::Vm, StartError> 
         initramfs: spec.initramfs,
         cmdline: spec.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.to_owned()),
     };
-    let Audience { progress, observer, signals } = audience;
-    let options = vmm::Options { serial: spec.serial, on_reset: spec.on_reset, progress, observer, signals };
+    let Audience { progress, observer, signals, claims: _ } = audience;
+    let options =
+        vmm::Options { serial: spec.serial, on_reset: spec.on_reset, progress, observer, signals, claim };
     Ok(vmm::Vm::new(plan, payload, options)?)
 }

@@ -55,6 +55,11 @@ impl Claims {
         directory::open_given(root).map(|root| Self { root })
     }
 
+    /// The directory at a path, to look at what is claimed: nothing is made, and if it is not there nobody lives.
+    pub fn look(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.root
@@ -85,7 +90,7 @@ impl Claims {
 
     fn list(&self, wanted: Wanted) -> Result<Book, ClaimsError> {
         let lock = directory::lock(&self.root, wanted)?;
-        let living = record::read_all(&self.root, wanted)?;
+        let living = if lock.is_some() { record::read_all(&self.root, wanted)? } else { Vec::new() };
         Ok(Book::new(self.root.clone(), lock, living))
     }
 }

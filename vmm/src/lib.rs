@@ -56,6 +56,8 @@ pub struct Options {
     pub observer: Option<Box<dyn Observer>>,
     /// Who answers SIGTERM, SIGINT and SIGHUP.
     pub signals: Signals,
+    /// What it was promised of the host: kept until all of it is given back.
+    pub claim: Option<claims::Held>,
 }
 
 /// Who answers the signals that ask a VM to end.

@@ -1,16 +1,23 @@
 //! `numavisor plan`: decides everything, touches nothing.
 
 use crate::args::PlanArgs;
+use crate::claims::ClaimsAt;
 use crate::exit::{Failure, Status};
 use crate::{files, look, show};
-use resources::{HostTopology, Plan, PlanError, VmSpec};
+use resources::{HostTopology, Ledger, Plan, PlanError, VmSpec};
 use std::path::Path;
 use std::process::ExitCode;
 
 /// Prints the plan and writes the tables.
 pub fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
     let spec = args.vm.spec()?;
-    let plan = decide(&spec, &look::host(&args.sysfs)?)?;
+    // VMs that live here are none of another host's business, unless it is said where its VMs are.
+    let ledger = match (&args.claims.claims_dir, args.sysfs == Path::new(look::SYSFS)) {
+        (Some(_), _) | (None, true) => ClaimsAt::from(&args.claims).ledger(),
+        (None, false) => Ok(Ledger::new()),
+    };
+    let ledger = ledger.map_err(|error| Failure::new(Status::Host, error))?;
+    let plan = decide(&spec, &look::host(&args.sysfs)?, &ledger)?;
     if let Some(directory) = &args.acpi_dir {
         write_tables(&plan, directory)?;
     }
@@ -22,8 +29,8 @@ pub fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
 }
 
 /// The plan, or why there is none.
-pub fn decide(spec: &VmSpec, host: &HostTopology) -> Result<Plan, Failure> {
-    Plan::new(spec, host).map_err(|error: PlanError| {
+pub fn decide(spec: &VmSpec, host: &HostTopology, ledger: &Ledger) -> Result<Plan, Failure> {
+    Plan::beside(spec, host, ledger).map_err(|error: PlanError| {
         let status = if error.is_input() { Status::Input } else { Status::Host };
         Failure::new(status, error)
     })

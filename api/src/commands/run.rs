@@ -1,6 +1,7 @@
 //! `numavisor run`: plans, then has it done, and turns the way it ended into a status.
 
 use crate::args::RunArgs;
+use crate::claims::ClaimsAt;
 use crate::exit::{Failure, Status};
 use crate::http::app::App;
 use crate::http::server::Server;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 pub fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let spec = args.vm.spec()?;
     let progress = PrefaultBar::for_terminal().map(|bar| Box::new(bar) as Box<dyn vmm::Progress>);
-    let audience = Audience { progress, ..Audience::default() };
+    let audience = Audience { progress, claims: ClaimsAt::from(&args.claims), ..Audience::default() };
     match args.socket.spec() {
         Some(socket) => ended(&served(spec, audience, &socket)?),
         None => ended(&prepare(spec, audience)?.run()),
@@ -28,7 +29,7 @@ fn served(
     socket: &SocketSpec,
 ) -> Result<Result<vmm::Exit, vmm::Error>, Failure> {
     let socket = Socket::open(socket).map_err(refused)?;
-    let app = App::new();
+    let app = App::new(audience.claims.clone());
     let vm = prepare(spec.clone(), Audience { observer: Some(app.desk.observer()), ..audience })?;
     app.desk.adopt(spec, vm.handle());
     let server = Server::start(&app, socket)

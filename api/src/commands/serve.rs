@@ -2,6 +2,7 @@
 //! presses the power button of a running VM, the second ends everything at once; without a VM the first one does.
 
 use crate::args::ServeArgs;
+use crate::claims::ClaimsAt;
 use crate::commands::run::refused;
 use crate::exit::{Failure, Status};
 use crate::http::app::App;
@@ -20,7 +21,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let signals = end_signals();
     // In all threads that are started from here on, so that only the one that waits for them gets them.
     signals.thread_block().map_err(|error| failed("pthread_sigmask", error.into()))?;
-    let app = App::new();
+    let app = App::new(ClaimsAt::from(&args.claims));
     let server = Server::start(&app, socket).map_err(|error| failed("--api-socket", error))?;
     let asked = Arc::new(AtomicU32::new(0));
     let (desk, count) = (Arc::clone(&app.desk), Arc::clone(&asked));

@@ -1,5 +1,6 @@
 //! What all requests share, and the router made from the table of operations.
 
+use crate::claims::ClaimsAt;
 use crate::http::desk::Desk;
 use crate::http::events::EventLog;
 use crate::http::handlers::{events, plans, vm, vnodes};
@@ -36,11 +37,11 @@ pub struct App {
 }
 
 impl App {
-    /// With a desk that has no VM yet.
-    pub fn new() -> Arc<Self> {
+    /// With a desk that has no VM yet, and where other VMs keep what they were promised.
+    pub fn new(claims: ClaimsAt) -> Arc<Self> {
         let (events, watch) = (Arc::new(EventLog::new()), Watch::new());
         let poked = Arc::clone(&watch);
-        let desk = Desk::new(Arc::clone(&events), move || poked.poke());
+        let desk = Desk::new(Arc::clone(&events), claims, move || poked.poke());
         let (requests, ending) = (Requests::default(), watch::Sender::new(false));
         Arc::new(Self { desk, events, watch, requests, ending, slow: Semaphore::new(SLOW_AT_ONCE) })
     }

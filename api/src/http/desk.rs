@@ -5,6 +5,7 @@ mod deeds;
 
 pub use deeds::check;
 
+use crate::claims::ClaimsAt;
 use crate::http::admission::{Admission, Command, Denial, Queue, State, Ticket, Verdict, verdict};
 use crate::http::events::EventLog;
 use crate::http::problem::Problem;
@@ -97,16 +98,28 @@ pub struct Desk {
     inner: Mutex<Inner>,
     changed: Condvar,
     events: Arc<EventLog>,
+    /// Where other VMs keep what they were promised.
+    pub claims: ClaimsAt,
     /// Told when the VM or a job changes.
     poke: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Desk {
     /// A desk without a VM. `poke` is called whenever the VM or one of its jobs changes, and must return at once.
-    pub fn new(events: Arc<EventLog>, poke: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+    pub fn new(
+        events: Arc<EventLog>,
+        claims: ClaimsAt,
+        poke: impl Fn() + Send + Sync + 'static,
+    ) -> Arc<Self> {
         let inner =
             Inner { queue: Queue::new(State::Absent), tasks: BTreeMap::new(), vm: None, closed: false };
-        Arc::new(Self { inner: Mutex::new(inner), changed: Condvar::new(), events, poke: Box::new(poke) })
+        Arc::new(Self {
+            inner: Mutex::new(inner),
+            changed: Condvar::new(),
+            events,
+            claims,
+            poke: Box::new(poke),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

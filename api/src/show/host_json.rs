@@ -1,7 +1,8 @@
 //! A host for programs: the schema of `numavisor host --json`, version 1. Fields are added, never changed.
 
-use resources::{AccessAttributes, Bytes, CpuSet, DistanceMatrix, HostTopology, PnodeId};
+use resources::{AccessAttributes, Bytes, Claim, CpuSet, DistanceMatrix, HostTopology, NodeClaim, PnodeId};
 use serde::Serialize;
+use vmm::claims::Living;
 
 /// The host.
 #[derive(Debug, Serialize)]
@@ -12,6 +13,31 @@ pub struct Document<'a> {
     pnodes: Vec<Pnode<'a>>,
     /// SLIT distances by position in `pnodes`, from row to column.
     distances: &'a DistanceMatrix,
+    /// Living VMs, where they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claims: Option<Vec<Vm<'a>>>,
+}
+
+/// A living VM.
+#[derive(Debug, Serialize)]
+struct Vm<'a> {
+    /// Its process.
+    pid: u32,
+    /// What it was promised, by pnode.
+    claim: &'a Claim,
+    /// What of that it has touched, by pnode; null where that cannot be known.
+    touched: Option<&'a Claim>,
+}
+
+/// What living VMs have of one host node together.
+#[derive(Debug, Serialize)]
+struct Claimed {
+    #[serde(flatten)]
+    promised: NodeClaim,
+    /// Bytes of `memory` that nobody has touched, so that the kernel counts them as free.
+    memory_untouched: Bytes,
+    /// What a new VM can have: `memory_available` less `memory_untouched`.
+    memory_left: Bytes,
 }
 
 /// One host node. Memory is in bytes.
@@ -32,6 +58,9 @@ struct Pnode<'a> {
     /// What the nearest CPUs see, where firmware tells all of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     attributes: Option<AccessAttributes>,
+    /// What living VMs were promised here together, where they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claimed: Option<Claimed>,
 }
 
 /// Huge pages of one size.
@@ -45,8 +74,18 @@ struct Pool {
     free: u64,
 }
 
-/// The document of a host.
-pub fn document(host: &HostTopology) -> Document<'_> {
+/// The document of a host, with its living VMs if they were asked for.
+pub fn document<'a>(host: &'a HostTopology, living: Option<&'a [Living]>) -> Document<'a> {
+    let ledger = living.map(Living::ledger);
+    let claimed = |pnode: &resources::Pnode| {
+        let ledger = ledger.as_ref()?;
+        let untouched = ledger.untouched_memory(pnode.id);
+        Some(Claimed {
+            promised: ledger.claimed(pnode.id).cloned().unwrap_or_default(),
+            memory_untouched: untouched,
+            memory_left: pnode.available().saturating_sub(untouched),
+        })
+    };
     let pnodes = host.pnodes().iter().map(|pnode| Pnode {
         id: pnode.id,
         cpus: &pnode.cpus,
@@ -61,6 +100,10 @@ pub fn document(host: &HostTopology) -> Document<'_> {
             .map(|(size, pool)| Pool { size: *size, total: pool.total, free: pool.free })
             .collect(),
         attributes: pnode.attributes,
+        claimed: claimed(pnode),
     });
-    Document { version: 1, pnodes: pnodes.collect(), distances: host.distances() }
+    let pnodes = pnodes.collect();
+    let vm = |vm: &'a Living| Vm { pid: vm.pid, claim: &vm.claim, touched: vm.touched.as_ref() };
+    let claims = living.map(|living| living.iter().map(vm).collect());
+    Document { version: 1, pnodes, distances: host.distances(), claims }
 }

@@ -34,7 +34,14 @@ pub struct Book {
     root: PathBuf,
     /// The living, by the names of their files.
     pub living: Vec<Living>,
-    lock: Lock,
+    lock: Option<Lock>,
+}
+
+impl Living {
+    /// What all of them were promised and have not touched.
+    pub fn ledger(living: &[Self]) -> Ledger {
+        ledger(living.iter())
+    }
 }
 
 /// A claim, as long as it is kept: until it is dropped, or the process ends, however it does.
@@ -45,13 +52,13 @@ pub struct Held {
 }
 
 impl Book {
-    pub(super) fn new(root: PathBuf, lock: Lock, living: Vec<Living>) -> Self {
+    pub(super) fn new(root: PathBuf, lock: Option<Lock>, living: Vec<Living>) -> Self {
         Self { root, living, lock }
     }
 
     /// What all of them were promised and have not touched.
     pub fn ledger(&self) -> Ledger {
-        ledger(self.living.iter())
+        Living::ledger(&self.living)
     }
 
     /// The same without one that is held here: what a VM that changes its own claim has to fit beside.

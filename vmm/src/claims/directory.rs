@@ -78,8 +78,9 @@ pub fn plain() -> OpenOptions {
     options
 }
 
-/// Locks the directory, or gives up after [`PATIENCE`].
-pub fn lock(root: &Path, wanted: Wanted) -> Result<Lock, ClaimsError> {
+/// Locks the directory, or gives up after [`PATIENCE`]. Who only looks makes nothing, and finds no lock where nobody
+/// has ever claimed.
+pub fn lock(root: &Path, wanted: Wanted) -> Result<Option<Lock>, ClaimsError> {
     let path = root.join(LOCK);
     let argument = match wanted {
         Wanted::Shared => FlockArg::LockSharedNonblock,
@@ -87,10 +88,14 @@ pub fn lock(root: &Path, wanted: Wanted) -> Result<Lock, ClaimsError> {
     };
     let started = Instant::now();
     while started.elapsed() < PATIENCE {
-        let file = open_lock(&path).map_err(failed(&path, "open"))?;
+        let file = match open_lock(&path, wanted) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound && wanted == Wanted::Shared => return Ok(None),
+            Err(error) => return Err(failed(&path, "open")(error)),
+        };
         match Flock::lock(file, argument) {
             // A lock on a file that somebody has removed meanwhile excludes nobody.
-            Ok(lock) if is_still_there(&path, &lock) => return Ok(lock),
+            Ok(lock) if is_still_there(&path, &lock) => return Ok(Some(lock)),
             Ok(_) => {}
             Err((_, Errno::EWOULDBLOCK | Errno::EINTR)) => std::thread::sleep(PAUSE),
             Err((_, error)) => return Err(failed(&path, "flock")(error.into())),
@@ -99,13 +104,10 @@ pub fn lock(root: &Path, wanted: Wanted) -> Result<Lock, ClaimsError> {
     Err(ClaimsError::Busy { path, seconds: PATIENCE.as_secs() })
 }
 
-fn open_lock(path: &Path) -> io::Result<File> {
-    match plain().read(true).write(true).create(true).truncate(false).open(path) {
-        // Those who may not write may still look.
-        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
-            plain().read(true).open(path)
-        }
-        result => result,
+fn open_lock(path: &Path, wanted: Wanted) -> io::Result<File> {
+    match wanted {
+        Wanted::Shared => plain().read(true).open(path),
+        Wanted::Alone => plain().read(true).write(true).create(true).truncate(false).open(path),
     }
 }
 
@@ -147,6 +149,8 @@ mod tests {
     #[test]
     fn those_who_look_share_the_lock_and_those_who_change_do_not() {
         let root = tempfile::tempdir().unwrap();
+        assert!(lock(root.path(), Wanted::Shared).unwrap().is_none());
+        drop(lock(root.path(), Wanted::Alone).unwrap());
         let (one, two) =
             (lock(root.path(), Wanted::Shared).unwrap(), lock(root.path(), Wanted::Shared).unwrap());
         drop((one, two));

@@ -63,7 +63,7 @@ fn add(touched: &mut Claim, line: &str) {
         let more = match size {
             0 => continue,
             // The page sizes that are no pool's.
-            ..=65536 => NodeClaim { memory: Bytes(pages.saturating_mul(size)), ..NodeClaim::default() },
+            1..=65536 => NodeClaim { memory: Bytes(pages.saturating_mul(size)), ..NodeClaim::default() },
             _ => NodeClaim { huge_pages: [(Bytes(size), pages)].into(), ..NodeClaim::default() },
         };
         touched.add(PnodeId(node), &more);

@@ -64,8 +64,12 @@ impl Desk {
             None => return Err(Denial::NoVm.into()),
         };
         join(before);
-        let audience =
-            Audience { progress: None, observer: Some(self.observer()), signals: vmm::Signals::Caller };
+        let audience = Audience {
+            progress: None,
+            observer: Some(self.observer()),
+            signals: vmm::Signals::Caller,
+            claims: self.claims.clone(),
+        };
         let vm = prepare(spec.as_ref().clone(), audience)?;
         let handle = vm.handle();
         self.put(|current| {
@@ -168,6 +172,7 @@ impl From<StartError> for Problem {
             StartError::NoKernel => Self::typed(StatusCode::UNPROCESSABLE_ENTITY, "no_kernel", error),
             StartError::Look(failure) => Self::unavailable("host_refused", failure.line),
             StartError::Plan(error) => error.into(),
+            StartError::Claims(error) => Self::unavailable(error.code(), error),
             StartError::Vm(error) if error.is_input() => {
                 Self::typed(StatusCode::UNPROCESSABLE_ENTITY, "payload", error)
             }

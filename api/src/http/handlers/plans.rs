@@ -1,6 +1,7 @@
 //! Plans and the host: what would be decided, and from what.
 
 use super::json;
+use crate::claims::ClaimsAt;
 use crate::http::app::App;
 use crate::http::body::{self, Query};
 use crate::http::problem::Problem;
@@ -20,9 +21,15 @@ pub fn look() -> Result<HostTopology, Problem> {
     look::host(Path::new(look::SYSFS)).map_err(|failure| Problem::unavailable("host_refused", failure.line))
 }
 
-fn planned(spec: &VmSpec) -> Answer {
-    let plan = Plan::new(spec, &look()?)?;
+fn planned(spec: &VmSpec, claims: &ClaimsAt) -> Answer {
+    let ledger = claims.ledger().map_err(|error| Problem::unavailable(error.code(), error))?;
+    let plan = Plan::beside(spec, &look()?, &ledger)?;
     Ok(json(StatusCode::OK, &plan_json::document(&plan)))
+}
+
+async fn plan(app: &Arc<App>, work: impl FnOnce(&ClaimsAt) -> Answer + Send + 'static) -> Answer {
+    let claims = app.desk.claims.clone();
+    app.slowly(move || work(&claims)).await
 }
 
 /// `GET /v1/vm/plan`: as it was decided, if it was.
@@ -31,7 +38,7 @@ pub async fn of_vm(State(app): State<Arc<App>>, request: Request) -> Answer {
     let spec = app.desk.spec()?;
     match app.desk.last_handle() {
         Some(handle) => Ok(json(StatusCode::OK, &plan_json::document(handle.plan()))),
-        None => app.slowly(move || planned(&spec)).await,
+        None => plan(&app, move |claims| planned(&spec, claims)).await,
     }
 }
 
@@ -39,11 +46,11 @@ pub async fn of_vm(State(app): State<Arc<App>>, request: Request) -> Answer {
 pub async fn of_body(State(app): State<Arc<App>>, request: Request) -> Answer {
     Query::of(&request, &[])?;
     let spec: VmSpec = body::json(request).await?;
-    app.slowly(move || planned(&spec)).await
+    plan(&app, move |claims| planned(&spec, claims)).await
 }
 
 /// `GET /v1/host`.
 pub async fn host(State(app): State<Arc<App>>, request: Request) -> Answer {
     Query::of(&request, &[])?;
-    app.slowly(|| Ok(json(StatusCode::OK, &host_json::document(&look()?)))).await
+    app.slowly(|| Ok(json(StatusCode::OK, &host_json::document(&look()?, None)))).await
 }
