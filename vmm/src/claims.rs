@@ -12,8 +12,6 @@ mod directory;
 mod error;
 mod record;
 #[cfg(test)]
-mod storm_tests;
-#[cfg(test)]
 mod tests;
 mod touched;
 

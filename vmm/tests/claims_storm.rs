@@ -1,8 +1,10 @@
 //! Many at once, and many that die: on a recorded host of 8 nodes, what is promised is never more than there is, and
 //! CPUs are shared only when all are claimed. Other processes are this test binary again, told by an environment
-//! variable to claim and wait.
+//! variable to claim and wait. A binary of its own, for a child holds copies of all locks of its parent until it has
+//! called `execve(2)`: tests of other locks beside it would find them held.
 
-use crate::claims::{Book, Claims, Held};
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use resources::test_host::HostShape;
 use resources::{Bytes, Fit, HostTopology, Plan, VmSpec};
 use std::io::{BufRead, BufReader, Read};
@@ -10,6 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
+use vmm::claims::{Book, Claims, Held};
 
 const DIRECTORY: &str = "NUMAVISOR_TEST_CLAIMS";
 const MEMORY: &str = "NUMAVISOR_TEST_MEMORY";
@@ -104,7 +107,7 @@ fn a_process_that_claims_and_waits() {
 
 fn spawn(root: &Path, memory: &str) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["claims::storm_tests::a_process_that_claims_and_waits", "--exact", "--nocapture"])
+        .args(["a_process_that_claims_and_waits", "--exact", "--nocapture"])
         .env(DIRECTORY, root)
         .env(MEMORY, memory)
         .stdin(Stdio::piped())
