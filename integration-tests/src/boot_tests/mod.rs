@@ -16,6 +16,7 @@ mod segments;
 mod sockets;
 mod terminal;
 mod topology;
+mod unikernels;
 mod views;
 
 use std::cell::RefCell;
@@ -43,6 +44,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static BootTest> {
         views::TESTS,
         topology::TESTS,
         kernels::TESTS,
+        unikernels::TESTS,
         cpus::TESTS,
         memory::TESTS,
         policies::TESTS,

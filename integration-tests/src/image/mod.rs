@@ -6,4 +6,5 @@ pub(crate) mod initramfs;
 pub(crate) mod kernel;
 pub(crate) mod modules;
 pub(crate) mod newc;
+pub(crate) mod unikernel;
 pub(crate) mod vmlinux;

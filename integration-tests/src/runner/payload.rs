@@ -13,6 +13,9 @@ pub(crate) struct Payload {
     pub(crate) debian: Option<PathBuf>,
 }
 
+/// File name of the tests' unikernel.
+pub(crate) const UNIKERNEL: &str = "unikernel";
+
 /// File names of the Debian's own kernel and initramfs.
 pub(crate) const DEBIAN: [&str; 2] = ["vmlinuz-debian", "initrd-debian.img"];
 

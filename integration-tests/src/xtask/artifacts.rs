@@ -10,10 +10,10 @@ use anyhow::{Context, Result};
 use super::{cargo, setup};
 use crate::image::debian::Debian;
 use crate::image::kernel::Kernel;
-use crate::image::{initramfs, vmlinux};
+use crate::image::{initramfs, unikernel, vmlinux};
 use crate::lab::disk;
 use crate::lab::machine::Images;
-use crate::runner::payload::{DEBIAN, GuestKernel};
+use crate::runner::payload::{DEBIAN, GuestKernel, UNIKERNEL};
 
 /// The cache: fetched kernels, built images, logs. Never committed.
 pub(crate) fn cache() -> PathBuf {
@@ -47,6 +47,7 @@ impl Artifacts {
         if !elf.exists() {
             write(&elf, &vmlinux::extract(&fs::read(kernel.bzimage())?)?)?;
         }
+        unikernel::build(&payload.join(UNIKERNEL))?;
         match Kernel::newer(&cache) {
             Ok(newer) => {
                 copy(&newer.bzimage(), &payload.join(GuestKernel::Newer.file()))?;

@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::image::apt;
 
 /// Package, and what it is for.
-const PACKAGES: [(&str, &str); 12] = [
+const PACKAGES: [(&str, &str); 13] = [
     ("qemu-system-x86", "emulates the lab's NUMA hosts; the rival in benchmarks"),
     ("seabios", "firmware for it"),
     ("busybox-static", "the shell in guests and lab hosts"),
@@ -13,6 +13,7 @@ const PACKAGES: [(&str, &str); 12] = [
     ("numactl", "numactl -H in guests and lab hosts"),
     ("acpica-tools", "iasl, which reads our ACPI tables back"),
     ("e2fsprogs", "makes the lab's disks"),
+    ("gcc", "builds the tests' unikernel"),
     ("mmdebstrap", "makes the Debian that a test boots"),
     ("xz-utils", "unpacks modules of newer kernels"),
     ("zstd", "unpacks newer kernels"),
