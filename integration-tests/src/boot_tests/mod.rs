@@ -2,6 +2,7 @@
 //!
 //! A test names the host it needs and never asks whether that host is real or a lab.
 
+mod balloon;
 mod cpus;
 mod debian;
 mod disks;
@@ -47,6 +48,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static BootTest> {
         unikernels::TESTS,
         cpus::TESTS,
         memory::TESTS,
+        balloon::TESTS,
         policies::TESTS,
         moves::TESTS,
         disks::TESTS,
