@@ -126,6 +126,21 @@ pub(crate) fn node_memory(node: u32) -> (u64, u64) {
     (value("MemTotal:"), value("MemFree:"))
 }
 
+/// KiB that lie free in the CPUs' own lists of a node; `MemFree` does not count them.
+pub(crate) fn node_per_cpu_kib(node: u32) -> u64 {
+    let zoneinfo = text("/proc/zoneinfo");
+    let mut here = false;
+    let mut pages = 0;
+    for line in zoneinfo.lines() {
+        if let Some(rest) = line.strip_prefix("Node ") {
+            here = rest.split(',').next().is_some_and(|number| number.trim().parse() == Ok(node));
+        } else if let Some(count) = line.trim().strip_prefix("count:").filter(|_| here) {
+            pages += count.trim().parse::<u64>().unwrap_or(0);
+        }
+    }
+    pages * 4
+}
+
 fn text(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap_or_default().trim_end().to_owned()
 }
