@@ -31,7 +31,7 @@ pub enum ReplacementError {
     #[error("pnode {0}: has no memory that this process may have")]
     NoMemory(PnodeId),
     /// Not enough of it.
-    #[error("pnode {pnodes}: {asked} of vnode {vnode} have to come there, {} are available", .available.human())]
+    #[error("pnode {pnodes}: {asked} of vnode {vnode} have to come there, {} are available", .available.human_beside(*.asked))]
     Full {
         /// As asked.
         pnodes: NodeSet,

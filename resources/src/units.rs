@@ -49,21 +49,31 @@ impl Bytes {
 
     /// For people: at most one decimal, in the largest unit that keeps the number above 1 (`1.5G`).
     pub fn human(self) -> String {
-        for (unit, shift) in [("T", 40), ("G", 30), ("M", 20), ("K", 10)] {
-            if self.0 >> shift > 0 {
-                let whole = self.0 >> shift;
-                let tenth = ((self.0 >> (shift - 10)) & 1023) * 10 / 1024;
-                return if tenth == 0 { format!("{whole}{unit}") } else { format!("{whole}.{tenth}{unit}") };
-            }
-        }
-        self.0.to_string()
+        let unit = UNITS.into_iter().find(|&(_, shift)| self.0 >> shift > 0);
+        unit.map_or_else(|| self.0.to_string(), |unit| self.tenths(unit))
+    }
+
+    /// For people: in the unit that `other` is displayed in, so that the two can be compared at a glance.
+    pub fn human_beside(self, other: Self) -> String {
+        let unit = UNITS.into_iter().find(|&(_, shift)| other.0 != 0 && other.0.is_multiple_of(1 << shift));
+        unit.filter(|&(_, shift)| self.0 >> shift > 0).map_or_else(|| self.human(), |unit| self.tenths(unit))
+    }
+
+    /// At most one decimal, rounded down.
+    fn tenths(self, (unit, shift): (&str, u32)) -> String {
+        let whole = self.0 >> shift;
+        let tenth = ((self.0 >> (shift - 10)) & 1023) * 10 / 1024;
+        if tenth == 0 { format!("{whole}{unit}") } else { format!("{whole}.{tenth}{unit}") }
     }
 }
+
+/// Largest first: name and power of two.
+const UNITS: [(&str, u32); 4] = [("T", 40), ("G", 30), ("M", 20), ("K", 10)];
 
 impl fmt::Display for Bytes {
     /// The exact amount in the largest unit that divides it (`512M`, `1025K`).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (unit, shift) in [("T", 40), ("G", 30), ("M", 20), ("K", 10)] {
+        for (unit, shift) in UNITS {
             if self.0 != 0 && self.0.is_multiple_of(1 << shift) {
                 return f.pad(&format!("{}{unit}", self.0 >> shift));
             }
@@ -159,6 +169,9 @@ mod tests {
         assert_eq!(Bytes(1536 << 20).human(), "1.5G");
         assert_eq!(Bytes(512 << 20).human(), "512M");
         assert_eq!(Bytes(100).human(), "100");
+        assert_eq!(Bytes((2764 << 20) + 4096).human_beside(Bytes::mib(3086)), "2764M");
+        assert_eq!(Bytes::mib(2560).human_beside(Bytes::gib(3)), "2.5G");
+        assert_eq!(Bytes(0).human_beside(Bytes::gib(3)), "0");
     }
 
     proptest! {

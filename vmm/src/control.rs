@@ -115,7 +115,9 @@ impl Control {
                 self.finish(Ok(Exit::PowerOff))
             }
             Event::Power(PowerRequest::Reset) | Event::Vcpu(StopCause::Reset) => self.finish(Ok(Exit::Reset)),
-            Event::Vcpu(StopCause::TripleFault) => self.finish(Ok(Exit::TripleFault)),
+            Event::Vcpu(StopCause::TripleFault(vcpu, rip)) => {
+                self.finish(Ok(Exit::TripleFault { vcpu, rip }))
+            }
             Event::Vcpu(StopCause::Failed(error)) => self.finish(Err(error)),
             Event::Request(request, reply) => {
                 // Who asked may have gone away.

@@ -40,7 +40,7 @@ pub use sys::{HostError, take_inherited_fd};
 
 use boot::Boot;
 use handle::Shared;
-use resources::{OnReset, Plan, SerialSpec};
+use resources::{OnReset, Plan, SerialSpec, VcpuId};
 use std::sync::Arc;
 
 /// How to run, beside what was planned.
@@ -78,7 +78,12 @@ pub enum Exit {
     /// The guest reset itself, and that was to be the end.
     Reset,
     /// A vCPU faulted while it handled a fault.
-    TripleFault,
+    TripleFault {
+        /// Which.
+        vcpu: VcpuId,
+        /// At which instruction, where the host can tell.
+        rip: Option<u64>,
+    },
     /// The user typed the escape.
     Quit,
     /// A second signal to end came.

@@ -75,7 +75,7 @@ pub fn end(result: &Result<Exit, vmm::Error>) -> wire::End {
     let cause = match result {
         Ok(Exit::PowerOff) => wire::EndCause::PowerOff,
         Ok(Exit::Reset) => wire::EndCause::Reset,
-        Ok(Exit::TripleFault) => wire::EndCause::TripleFault,
+        Ok(Exit::TripleFault { .. }) => wire::EndCause::TripleFault,
         Ok(Exit::Quit | Exit::Killed) => wire::EndCause::Killed,
         Err(_) => wire::EndCause::Failed,
     };

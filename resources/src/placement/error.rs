@@ -68,7 +68,7 @@ pub enum PlacementError {
     /// Less memory than asked for.
     #[error(
         "vnodes[{vnode}].memory: {asked} do not fit on pnode {pnodes}, which has {} available for it (policy={policy})",
-        .available.human()
+        .available.human_beside(*.asked)
     )]
     Memory {
         /// Whose.

@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// `IA32_MTRR_DEF_TYPE` (Intel SDM volume 3, 12.11.2.1): MTRRs on, write-back by default.
 const MSR_MTRR_DEF_TYPE: u32 = 0x2ff;
 const MTRR_ENABLE_WRITE_BACK: u64 = 1 << 11 | 6;
+/// Protected mode (Intel SDM 3A, 2.5).
+const CR0_PE: u64 = 1;
 /// `KVM_SYSTEM_EVENT_*` (`linux/kvm.h`).
 const SYSTEM_EVENT_SHUTDOWN: u32 = 1;
 const SYSTEM_EVENT_RESET: u32 = 2;
@@ -21,8 +23,8 @@ const SYSTEM_EVENT_RESET: u32 = 2;
 /// Why a vCPU stopped by itself.
 #[derive(Debug)]
 pub enum StopCause {
-    /// It faulted while handling a fault.
-    TripleFault,
+    /// It faulted while handling a fault, at this instruction where the host can still tell.
+    TripleFault(VcpuId, Option<u64>),
     /// KVM says the guest powered off.
     Shutdown,
     /// KVM says the guest reset itself.
@@ -147,7 +149,7 @@ impl Vcpu {
                     setup.ioapic.lock().unwrap_or_else(PoisonError::into_inner).end_of_interrupt(vector);
                 }
                 Ok(VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen) => {}
-                Ok(VcpuExit::Shutdown) => return Some(StopCause::TripleFault),
+                Ok(VcpuExit::Shutdown) => return Some(StopCause::TripleFault(self.id, self.crashed_at())),
                 Ok(VcpuExit::SystemEvent(SYSTEM_EVENT_SHUTDOWN, _)) => return Some(StopCause::Shutdown),
                 Ok(VcpuExit::SystemEvent(SYSTEM_EVENT_RESET, _)) => return Some(StopCause::Reset),
                 Ok(VcpuExit::InternalError) => return Some(StopCause::Failed(self.internal_error())),
@@ -174,6 +176,12 @@ impl Vcpu {
             Some(Pio::In(port, elements)) => elements.for_each(|data| _ = setup.pio.read(port, data)),
             None => {}
         }
+    }
+
+    /// Where it crashed. AMD's KVM resets a vCPU that shut down, and knows no more.
+    fn crashed_at(&self) -> Option<u64> {
+        let (regs, sregs) = (self.fd.get_regs().ok()?, self.fd.get_sregs().ok()?);
+        (sregs.cr0 & CR0_PE != 0).then_some(regs.rip)
     }
 
     fn internal_error(&mut self) -> VcpuError {
