@@ -68,8 +68,8 @@ pub enum Command {
     Ctl(CtlArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
-    /// Print the manual page
-    Man,
+    /// Print a manual page, or write those of all commands
+    Man(ManArgs),
 }
 
 /// `run`.
@@ -158,6 +158,16 @@ pub struct ExportArgs {
 pub struct CompletionsArgs {
     /// The shell
     pub shell: clap_complete::Shell,
+}
+
+/// `man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// The command, like `run` or `ctl move`; none: the program as a whole
+    pub of: Vec<String>,
+    /// Write a page for every command into this directory, as `numavisor-run.1`
+    #[arg(long, value_name = "DIR", conflicts_with = "of")]
+    pub dir: Option<PathBuf>,
 }
 
 /// A whole number, or why it is not.

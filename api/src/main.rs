@@ -38,6 +38,6 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Import(args) => commands::import::run(&args),
         Command::Export(args) => commands::export::run(&args),
         Command::Completions(args) => commands::generate::completions(&args),
-        Command::Man => commands::generate::man(),
+        Command::Man(args) => commands::generate::man(&args),
     }
 }

@@ -161,6 +161,19 @@ fn the_manual_and_the_completions_know_every_command() {
     for command in ["run", "plan", "host"] {
         assert!(man.contains(command) && bash.contains(command), "{command}");
     }
+    let directory = tempfile::tempdir().unwrap();
+    printed(&["man", "--dir", directory.path().to_str().unwrap()]);
+    for (words, page) in [(&["run"][..], "numavisor-run.1"), (&["ctl", "mem-set"], "numavisor-ctl-mem-set.1")]
+    {
+        let shown = printed(&[&["man"][..], words].concat());
+        assert_eq!(shown, std::fs::read_to_string(directory.path().join(page)).unwrap());
+        assert!(shown.contains(&page[..page.len() - 2].replace('-', "\\-")), "{shown}");
+    }
+    let unknown = numavisor(&["man", "ctl", "fly"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(
+        String::from_utf8_lossy(&unknown.stderr).starts_with("numavisor: `fly`: no command of numavisor ctl")
+    );
 }
 
 /// Two nodes to refuse things on, and files to refuse.

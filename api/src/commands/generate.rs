@@ -1,6 +1,6 @@
 //! `numavisor completions` and `numavisor man`: what packagers want, made from the flags themselves.
 
-use crate::args::{Cli, CompletionsArgs};
+use crate::args::{Cli, CompletionsArgs, ManArgs};
 use crate::exit::{Failure, Status};
 use crate::files;
 use clap::CommandFactory;
@@ -13,10 +13,35 @@ pub fn completions(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
     print(script)
 }
 
-/// Prints the manual page.
-pub fn man() -> Result<ExitCode, Failure> {
+/// Prints a manual page, or writes them all.
+pub fn man(args: &ManArgs) -> Result<ExitCode, Failure> {
+    let mut command = Cli::command();
+    if let Some(directory) = &args.dir {
+        return match clap_mangen::generate_to(command, directory) {
+            Ok(()) => Ok(Status::Done.into()),
+            Err(error) => Err(Failure::input(format_args!("--dir: {}: {error}", directory.display()))),
+        };
+    }
+    // Gives the commands below it their full names.
+    command.build();
+    let mut of = &command;
+    for name in &args.of {
+        of = of.find_subcommand(name).ok_or_else(|| {
+            let known: Vec<&str> = of.get_subcommands().map(clap::Command::get_name).collect();
+            let rule = if known.is_empty() {
+                "it has no commands".to_owned()
+            } else {
+                format!("must be one of {}", known.join(", "))
+            };
+            Failure::input(format_args!(
+                "`{}`: no command of {}, {rule}",
+                name.escape_default(),
+                of.get_bin_name().unwrap_or("numavisor")
+            ))
+        })?;
+    }
     let mut page = Vec::new();
-    clap_mangen::Man::new(Cli::command())
+    clap_mangen::Man::new(of.clone())
         .render(&mut page)
         .map_err(|error| Failure::new(Status::Internal, format_args!("man: {error}")))?;
     print(page)

@@ -4,6 +4,7 @@ pub(crate) mod artifacts;
 mod bench;
 mod boot;
 mod cargo;
+mod dist;
 mod setup;
 mod test;
 
@@ -35,6 +36,8 @@ enum Command {
     Test(test::Options),
     /// Run a command, or a shell, in a lab host: a Linux with several NUMA nodes and KVM inside an emulator
     Lab(LabOptions),
+    /// Build what a package holds into `target/dist`: the static release program, manual pages, completions
+    Dist,
     /// Measure start-up time, memory and size, and a rival beside it
     Bench(bench::Options),
 }
@@ -79,6 +82,7 @@ fn perform(cli: Cli) -> Result<ExitCode> {
             let job = if options.command.is_empty() { Job::Shell } else { Job::Command(options.command) };
             boot::lab(shape, &job, options.limit, options.rival)
         }
+        Command::Dist => dist::run(),
         Command::Bench(options) => bench::run(&options),
     }
 }
