@@ -131,7 +131,7 @@ impl Control {
         match request {
             Request::Pause => self.vm.pause(),
             Request::Resume => self.vm.resume(),
-            Request::ResizeDisk(index) => self.vm.resize_disk(index),
+            Request::ResizeDisk { disk, size } => self.vm.resize_disk(disk, size),
             Request::MemoryTarget { vnode, keep, exact } => self.vm.set_memory_target(vnode, keep, exact),
             Request::Affinity(vcpu, cpus) => self.vm.set_affinity(vcpu, cpus),
             Request::Move { to, bandwidth } => self.vm.start_move(*to, bandwidth),

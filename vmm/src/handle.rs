@@ -75,7 +75,12 @@ pub enum Request {
     /// Reset the guest.
     Reset,
     /// Tell the guest the length that a disk has now.
-    ResizeDisk(usize),
+    ResizeDisk {
+        /// Its number.
+        disk: usize,
+        /// Make it so long first; never shorter.
+        size: Option<Bytes>,
+    },
     /// Change where a vCPU may run.
     Affinity(VcpuId, CpuSet),
     /// Change how much memory a vnode keeps. How that goes on is in [`VmHandle::memory`].
@@ -103,6 +108,8 @@ pub enum Answer {
     Done,
     /// A job does it.
     Started(JobId),
+    /// The disk has that many bytes for the guest.
+    Resized(Bytes),
 }
 
 /// Why a request is not carried out.
@@ -340,7 +347,7 @@ impl VmHandle {
         let to = replace(&self.plan().topology, &self.view().placement, host, vnode, to, there)?;
         match self.ask(Request::Move { to: Box::new(to), bandwidth })? {
             Answer::Started(job) => Ok(job),
-            Answer::Done => Err(RequestError::NoAnswer),
+            Answer::Done | Answer::Resized(_) => Err(RequestError::NoAnswer),
         }
     }
 

@@ -30,6 +30,7 @@ pub mod test_kernel;
 
 pub use boot::{BootError, Payload};
 pub use cpu::{ExitCounters, ExitReason};
+pub use devices::virtio::blk::BlkError;
 pub use disk::{DiskError, DiskOptions, RawDisk};
 pub use firmware::{TablesError, tables};
 pub use handle::{Answer, DeviceView, Observer, Request, RequestError, VcpuView, VmHandle, VmState, VmView};

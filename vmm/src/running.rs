@@ -94,12 +94,12 @@ impl Running {
         Ok(Answer::Done)
     }
 
-    /// Tells the guest the length that a disk has now.
-    pub fn resize_disk(&self, index: usize) -> Result<Answer, RequestError> {
+    /// Tells the guest the length that a disk has now, or gets.
+    pub fn resize_disk(&self, index: usize, size: Option<Bytes>) -> Result<Answer, RequestError> {
         let disk = self.controls.disks.get(index).ok_or(RequestError::NoSuchDisk(index))?;
-        let bytes = disk.resize()?;
+        let bytes = size.map_or_else(|| disk.resize(), |size| disk.resize_to(size.get()))?;
         tracing::info!(disk = index, bytes, "disk length told");
-        Ok(Answer::Done)
+        Ok(Answer::Resized(Bytes(bytes)))
     }
 
     /// Changes where a vCPU may run.

@@ -53,6 +53,10 @@ pub enum CtlCommand {
     Move(MoveArgs),
     /// Say where a vCPU may run
     Affinity(AffinityArgs),
+    /// Show the virtio devices and what they count
+    Devices,
+    /// Make a disk longer, or tell the guest how long it has become
+    DiskResize(DiskResizeArgs),
     /// Show the jobs, or one of them
     Jobs(JobsArgs),
     /// Ask a job to end
@@ -137,6 +141,16 @@ pub struct AffinityArgs {
     pub vcpu: u32,
     /// Host CPUs, as a list
     pub cpus: CpuSet,
+}
+
+/// `ctl disk-resize`.
+#[derive(Debug, Args)]
+pub struct DiskResizeArgs {
+    /// Which disk, from 0 in the order in which they were given
+    #[arg(value_parser = count)]
+    pub disk: u32,
+    /// How long it shall be, no less than it is [default: tell the guest how long it is now]
+    pub size: Option<Bytes>,
 }
 
 /// `ctl jobs`.

@@ -64,6 +64,16 @@ pub fn run(args: CtlArgs) -> Result<ExitCode, Failure> {
                 format!("vCPU {} may run on {}\n", vcpu.id, show::dash(&vcpu.affinity))
             })
         }
+        CtlCommand::Devices => {
+            ctl.print(&ctl.client.get("/v1/devices")?, |all: wire::Devices| show::devices(&all.devices))
+        }
+        CtlCommand::DiskResize(wanted) => {
+            let body = wire::DiskSizeRequest { size: wanted.size };
+            let answer = ctl.send("PUT", &format!("/v1/disks/{}/size", wanted.disk), &body)?;
+            ctl.print(&answer, |disk: wire::DiskSize| {
+                format!("disk {} has {} bytes for the guest\n", disk.id, disk.size)
+            })
+        }
         CtlCommand::Jobs(jobs) => match jobs.job {
             Some(id) => {
                 ctl.print(&ctl.client.get(&format!("/v1/jobs/{id}"))?, |job: wire::Job| show::jobs(&[job]))

@@ -1,6 +1,6 @@
 //! Tables of the VM, its vnodes and its jobs.
 
-use crate::http::wire::{End, Job, JobState, Vm, Vnode};
+use crate::http::wire::{Device, End, Job, JobState, Vm, Vnode};
 use crate::show::table::{Side, Table};
 use resources::Bytes;
 use std::collections::BTreeSet;
@@ -36,6 +36,40 @@ pub fn vm(vm: &Vm) -> String {
         rows.extend(error.clone().map(|error| ("error", error)));
     }
     rows.iter().map(|(name, value)| format!("{name:<9}{value}\n")).collect()
+}
+
+/// Devices: where they sit, and what their transports count.
+pub fn devices(devices: &[Device]) -> String {
+    let right = |title| (title, Side::Right);
+    let mut table = table(&[
+        ("DEVICE", Side::Left),
+        right("VNODE"),
+        right("STARTS"),
+        right("RESETS"),
+        right("REFUSED"),
+        right("FAULTS"),
+        right("IGNORED"),
+        right("SLOW"),
+        right("FAILED"),
+    ]);
+    for Device { name, vnode, counters } in devices {
+        let mut row = vec![name.clone(), vnode.to_string()];
+        let failed = counters.failed_activations.saturating_add(counters.host_failures);
+        row.extend(
+            [
+                counters.activations,
+                counters.resets,
+                counters.refused_features,
+                counters.queue_faults,
+                counters.ignored_accesses,
+                counters.slow_notifications,
+                failed,
+            ]
+            .map(|count| count.to_string()),
+        );
+        table.row(row);
+    }
+    table.text()
 }
 
 /// Vnodes: what they have, where it lies, where their vCPUs run.

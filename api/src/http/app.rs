@@ -3,7 +3,7 @@
 use crate::claims::ClaimsAt;
 use crate::http::desk::Desk;
 use crate::http::events::EventLog;
-use crate::http::handlers::{events, plans, vm, vnodes};
+use crate::http::handlers::{devices, events, plans, vm, vnodes};
 use crate::http::metrics::Requests;
 use crate::http::problem::Problem;
 use crate::http::route::{Op, ROUTES, Route, find};
@@ -88,6 +88,8 @@ fn method(route: &Route) -> MethodRouter<Arc<App>> {
         Op::PostReclaim => on(filter, vnodes::reclaim),
         Op::MoveVnode => on(filter, vnodes::start_move),
         Op::PutAffinity => on(filter, vnodes::affinity),
+        Op::GetDevices => on(filter, devices::all),
+        Op::PutDiskSize => on(filter, devices::disk_size),
         Op::GetJobs => on(filter, vnodes::jobs),
         Op::GetJob => on(filter, vnodes::job),
         Op::CancelJob => on(filter, vnodes::cancel),

@@ -1,5 +1,6 @@
 //! One function per operation: reads the request, has it done, and answers. Who may do what is `admission`'s table.
 
+pub mod devices;
 pub mod events;
 pub mod plans;
 pub mod vm;

@@ -132,6 +132,9 @@ fn components() -> utoipa::openapi::Components {
     add::<wire::Vm>(&mut schemas);
     add::<wire::Vnodes>(&mut schemas);
     add::<wire::Jobs>(&mut schemas);
+    add::<wire::Devices>(&mut schemas);
+    add::<wire::DiskSize>(&mut schemas);
+    add::<wire::DiskSizeRequest>(&mut schemas);
     add::<wire::MoveRequest>(&mut schemas);
     add::<wire::AffinityRequest>(&mut schemas);
     add::<wire::TargetRequest>(&mut schemas);

@@ -186,6 +186,9 @@ impl From<vmm::RequestError> for Problem {
             E::State { .. } => Self::new(StatusCode::CONFLICT, "vm_not_running", error),
             E::Busy { .. } => Self::new(StatusCode::CONFLICT, "vnode_busy", error),
             E::NoSuchDisk(_) => Self::not_found("no_such_disk", error),
+            E::Disk(vmm::BlkError::Size { .. }) => {
+                Self::typed(StatusCode::UNPROCESSABLE_ENTITY, "disk_size", error)
+            }
             E::Disk(_) => Self::unavailable("host_refused", error),
             E::NoSuchVcpu(_) => Self::not_found("no_such_vcpu", error),
             E::Balloon(error) => error.into(),

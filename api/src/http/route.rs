@@ -23,6 +23,8 @@ pub enum Op {
     PostReclaim,
     MoveVnode,
     PutAffinity,
+    GetDevices,
+    PutDiskSize,
     GetJobs,
     GetJob,
     CancelJob,
@@ -137,7 +139,7 @@ const FRESH: &[(&str, Parameter, &str)] =
     &[("fresh", Parameter::Switch, "wait for a measurement of the memory that begins now")];
 
 /// All operations, those of one path together.
-pub static ROUTES: [Route; 23] = [
+pub static ROUTES: [Route; 25] = [
     route(Op::GetVm, Method::GET, "/v1/vm", "getVm", "The VM and how it stands")
         .gives(&[(200, "the VM")], Media::Json("Vm"))
         .fails(NO_VM),
@@ -226,6 +228,25 @@ pub static ROUTES: [Route; 23] = [
         .takes("AffinityRequest")
         .gives(&[(200, "it runs there")], Media::Json("Vcpu"))
         .fails(&[404, 409, 415, 422]),
+    route(
+        Op::GetDevices,
+        Method::GET,
+        "/v1/devices",
+        "getDevices",
+        "The virtio devices, and what they count",
+    )
+    .gives(&[(200, "the devices")], Media::Json("Devices"))
+    .fails(NOT_NOW),
+    route(
+        Op::PutDiskSize,
+        Method::PUT,
+        "/v1/disks/{id}/size",
+        "putDiskSize",
+        "Make a disk longer, or tell the guest how long it has become",
+    )
+    .takes("DiskSizeRequest")
+    .gives(&[(200, "the guest was told")], Media::Json("DiskSize"))
+    .fails(&[404, 409, 415, 422]),
     route(Op::GetJobs, Method::GET, "/v1/jobs", "getJobs", "The jobs that run, and the last that ended")
         .gives(&[(200, "the jobs")], Media::Json("Jobs"))
         .fails(NO_VM),

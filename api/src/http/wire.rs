@@ -278,6 +278,69 @@ pub struct ReclaimRequest {
     pub exact: bool,
 }
 
+/// How long a disk should be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct DiskSizeRequest {
+    /// Bytes, or a size such as `2G`; no less than the disk has. Without it the guest is told the size that the file or
+    /// the block device has now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<Bytes>,
+}
+
+/// How long a disk is for the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct DiskSize {
+    /// Its number, in the order in which the disks were given.
+    pub id: u32,
+    /// Bytes, in whole sectors.
+    pub size: u64,
+}
+
+/// What the transport of a device counts, since the guest started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct DeviceCounters {
+    /// The driver started the device.
+    pub activations: u64,
+    /// The driver reset it.
+    pub resets: u64,
+    /// The driver wanted features that cannot be had.
+    pub refused_features: u64,
+    /// The device could not start.
+    pub failed_activations: u64,
+    /// Queues that the driver broke.
+    pub queue_faults: u64,
+    /// Register accesses that made no sense.
+    pub ignored_accesses: u64,
+    /// Notifications that came through an exit.
+    pub slow_notifications: u64,
+    /// Interrupts, routes and addresses that the host refused.
+    pub host_failures: u64,
+}
+
+/// A virtio device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct Device {
+    /// Such as `blk0`, the first disk.
+    pub name: String,
+    /// Where it sits.
+    pub vnode: u32,
+    /// What it counts.
+    pub counters: DeviceCounters,
+}
+
+/// All virtio devices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct Devices {
+    /// In the order in which they were made.
+    pub devices: Vec<Device>,
+}
+
 /// How a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

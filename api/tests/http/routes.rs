@@ -35,6 +35,7 @@ fn body(operation: &Value) -> &'static str {
         "putMemoryTarget" => r#"{"target": "32M"}"#,
         "postReclaim" => r#"{"pnode": 0, "bytes": "2M"}"#,
         "moveVnode" => r#"{"pnode": [0], "bandwidth": "1G"}"#,
+        "putDiskSize" => r#"{"size": "1G"}"#,
         "putAffinity" => r#"{"cpus": 0}"#,
         "postPlan" => r#"{"memory": "64M"}"#,
         "putVm" => r#"{"kernel": "kernel", "memory": "64M"}"#,
@@ -90,6 +91,8 @@ fn every_operation_answers_as_documented_with_a_vm_that_runs() {
             "putMemoryTarget" | "shutdownVm" | "resetVm" | "moveVnode" => 202,
             // Jobs count from 1.
             "getJob" | "cancelJob" => 404,
+            // It has none.
+            "putDiskSize" => 404,
             _ => 200,
         };
         assert_eq!(status, expected, "{name}");

@@ -16,6 +16,11 @@ const TWO: Needs =
 
 pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "disk_two_and_entropy_on_their_vnodes", needs: TWO, run: on_their_vnodes },
+    BootTest {
+        name: "disk_grows_while_its_guest_runs",
+        needs: Needs { nodes: 1, cpus: 1, ..TWO },
+        run: grows,
+    },
     BootTest { name: "disk_refusals_are_one_line", needs: Needs { nodes: 1, cpus: 1, ..TWO }, run: refusals },
 ];
 
@@ -79,6 +84,47 @@ fn on_their_vnodes(ctx: &Ctx) -> Result<()> {
     vm.power_off()?;
     ensure!(fs::read(&near)?.len() == 3 << 20, "the disk's length has changed");
     Ok(())
+}
+
+fn grows(ctx: &Ctx) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let (disk, socket) = (directory.path().join("disk"), directory.path().join("api.sock"));
+    patterned(&disk, 2)?;
+    let (disk_text, socket) = (disk.to_string_lossy().into_owned(), socket.to_string_lossy().into_owned());
+    let spec = GuestSpec::new(vec![Vnode::on(ctx.pnode(0), 192, &[0])]);
+    let flags = ["--disk", &format!("path={disk_text}"), "--api-socket", &socket];
+    let mut vm = ctx.boot(&Start::of(&spec).flag(&flags))?;
+    vm.ask("modprobe virtio_pci virtio_blk")?;
+    sectors(&mut vm, 2 << 11)?;
+
+    let ctl = |words: &[&str]| ctx.numavisor(&[&["ctl", "--api-socket", &socket], words].concat());
+    let done = ctl(&["disk-resize", "0", "5M"])?;
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    ensure!(done.status.success() && said == "disk 0 has 5242880 bytes for the guest\n", "ctl says {said}");
+    ensure!(fs::metadata(&disk)?.len() == 5 << 20, "the file is {} bytes long", fs::metadata(&disk)?.len());
+    sectors(&mut vm, 5 << 11)?;
+    vm.output("yes NUMAVISO | dd of=/dev/vda bs=1M seek=4 count=1 iflag=fullblock conv=notrunc,fsync 2>&1")?;
+    ensure!(fs::read(&disk)?.ends_with(b"NUMAVISO\nNUMA"), "what the guest wrote at the end is not there");
+
+    // Someone else makes it longer; a shorter one is refused, as is a disk that is not there.
+    File::options().write(true).open(&disk)?.set_len(7 << 20)?;
+    ensure!(ctl(&["disk-resize", "0"])?.status.success(), "the new length could not be told");
+    sectors(&mut vm, 7 << 11)?;
+    for (words, status) in [(["disk-resize", "0", "1M"], 2), (["disk-resize", "1", "8M"], 2)] {
+        let refused = ctl(&words)?;
+        ensure!(refused.status.code() == Some(status), "{words:?} ended with {}", refused.status);
+    }
+    sectors(&mut vm, 7 << 11)?;
+    vm.power_off()
+}
+
+/// The guest's first disk has so many sectors, now or soon.
+fn sectors(vm: &mut Vm, expected: u64) -> Result<()> {
+    vm.output(&format!(
+        "for i in $(seq 50); do [ $(cat /sys/block/vda/size) = {expected} ] && exit 0; usleep 100000; done; \
+         cat /sys/block/vda/size; exit 1"
+    ))
+    .map(|_| ())
 }
 
 /// What the guest writes and flushes is in the file, where it should be.

@@ -155,6 +155,16 @@ impl Disk for RawDisk {
     fn name(&self) -> String {
         self.path.display().to_string()
     }
+
+    fn grow(&self, length: u64) -> io::Result<()> {
+        if self.is_device {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "a block device has the size it has"));
+        }
+        if self.shape.read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        self.file.set_len(length)
+    }
 }
 
 impl<M, G> DiskBackend<M> for RawDisk

@@ -95,6 +95,26 @@ pub enum BlkError {
         /// Why not.
         source: io::Error,
     },
+    /// A new size that the disk cannot have.
+    #[error("size {wanted}: {name} has {length} bytes, must be whole sectors and no less")]
+    Size {
+        /// The disk.
+        name: String,
+        /// In bytes.
+        wanted: u64,
+        /// The length it has, in bytes.
+        length: u64,
+    },
+    /// The host would not make the disk longer.
+    #[error("make {name} {wanted} bytes long: {source}")]
+    Grow {
+        /// The disk.
+        name: String,
+        /// In bytes.
+        wanted: u64,
+        /// Why not.
+        source: io::Error,
+    },
     /// The driver could not be told of the new size.
     #[error("tell the guest the new size of {name}: {source}")]
     Interrupt {
@@ -203,6 +223,24 @@ impl BlkControl {
             }
         }
         Ok(sectors * SECTOR_BYTES)
+    }
+
+    /// Makes the disk so many bytes long, unless it is already, and tells the driver as [`resize`](Self::resize) does.
+    ///
+    /// # Errors
+    /// [`BlkError::Size`] for a size below the disk's or one with a part of a sector, [`BlkError::Grow`] if the host
+    /// refuses; nothing has changed then.
+    pub fn resize_to(&self, wanted: u64) -> Result<u64, BlkError> {
+        let name = || self.shared.name.clone();
+        let length = self.disk.length().map_err(|source| BlkError::Length { name: name(), source })?;
+        if wanted < length || !wanted.is_multiple_of(SECTOR_BYTES) {
+            return Err(BlkError::Size { name: name(), wanted, length });
+        }
+        if wanted > length {
+            let refused = |source| BlkError::Grow { name: name(), wanted, source };
+            self.disk.grow(wanted).map_err(refused)?;
+        }
+        self.resize()
     }
 
     /// What the device has counted.

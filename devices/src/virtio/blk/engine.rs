@@ -36,6 +36,13 @@ pub trait Disk: Send + Sync {
 
     /// For log lines: a path, say.
     fn name(&self) -> String;
+
+    /// Makes it so many bytes long, more than it has. Kinds of disks that have the length they have refuse with
+    /// [`io::ErrorKind::Unsupported`].
+    fn grow(&self, length: u64) -> io::Result<()> {
+        let _ = length;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// A disk that makes engines for guest memory of the type `M`.

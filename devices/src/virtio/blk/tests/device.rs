@@ -110,6 +110,22 @@ fn a_disk_grows_and_shrinks_under_its_driver() {
 }
 
 #[test]
+fn a_disk_is_made_longer_and_never_shorter() {
+    let disk = disk(8);
+    let bench = Bench::new(&disk, 1);
+    for wanted in [0, 7 * 512, 8 * 512 + 1, 8 * 512 - 1] {
+        assert!(
+            matches!(bench.control.resize_to(wanted), Err(BlkError::Size { length: 4096, .. })),
+            "{wanted}"
+        );
+    }
+    assert_eq!(bench.control.resize_to(9 * 512).unwrap(), 9 * 512);
+    assert_eq!(bench.config(0, 8), 9_u64.to_le_bytes());
+    assert_eq!(bench.control.resize_to(9 * 512).unwrap(), 9 * 512, "it is so already");
+    assert_eq!(bench.interrupt.config.load(Ordering::Relaxed), 1);
+}
+
+#[test]
 fn a_resize_at_rest_needs_no_interrupt() {
     let disk = disk(64);
     let mut bench = Bench::new(&disk, 1);

@@ -89,6 +89,11 @@ impl Disk for TestDisk {
         self.shape
     }
 
+    fn grow(&self, length: u64) -> io::Result<()> {
+        self.state().length = Ok(length);
+        Ok(())
+    }
+
     fn length(&self) -> io::Result<u64> {
         match &self.state().length {
             Ok(length) => Ok(*length),

@@ -1,0 +1,52 @@
+//! The devices of the VM: what there is, and the size of disks.
+
+use super::json;
+use crate::http::admission::Command;
+use crate::http::app::App;
+use crate::http::body::{self, Query, number};
+use crate::http::problem::Problem;
+use crate::http::wire;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use std::sync::Arc;
+use vmm::{Answer, RequestError};
+
+/// `GET /v1/devices`.
+pub async fn all(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    Query::of(&request, &[])?;
+    let handle = app.desk.handle(Command::Look)?;
+    let devices = handle.devices().into_iter().map(|device| wire::Device {
+        name: device.name,
+        vnode: device.vnode.0,
+        counters: wire::DeviceCounters {
+            activations: device.counters.activations,
+            resets: device.counters.resets,
+            refused_features: device.counters.refused_features,
+            failed_activations: device.counters.failed_activations,
+            queue_faults: device.counters.queue_faults,
+            ignored_accesses: device.counters.ignored_accesses,
+            slow_notifications: device.counters.slow_notifications,
+            host_failures: device.counters.host_failures,
+        },
+    });
+    Ok(json(StatusCode::OK, &wire::Devices { devices: devices.collect() }))
+}
+
+/// `PUT /v1/disks/{id}/size`.
+pub async fn disk_size(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    Query::of(&request, &[])?;
+    let id: u32 = number("id", &id)?;
+    let wanted: wire::DiskSizeRequest = body::json(request).await?;
+    let handle = app.desk.handle(Command::Look)?;
+    let disk = usize::try_from(id).unwrap_or(usize::MAX);
+    let ask = vmm::Request::ResizeDisk { disk, size: wanted.size };
+    match app.slowly(move || Ok(handle.ask(ask)?)).await? {
+        Answer::Resized(size) => Ok(json(StatusCode::OK, &wire::DiskSize { id, size: size.get() })),
+        Answer::Done | Answer::Started(_) => Err(RequestError::NoAnswer.into()),
+    }
+}
