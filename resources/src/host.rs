@@ -1,6 +1,7 @@
 //! What this machine has: pnodes, their CPUs, memory, huge pages and distances, as the kernel tells them in sysfs.
 //! Who gets what of it is `placement`'s business; reading the files is `host::read`'s.
 
+mod free;
 mod mirror;
 mod read;
 mod sysfs;
@@ -13,6 +14,7 @@ use crate::units::Bytes;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
+pub use free::PnodeFree;
 pub use read::HostError;
 
 /// The nodes of a host and how far apart they are.

@@ -14,6 +14,7 @@ pub mod memory_map;
 pub mod pci_map;
 pub mod placement;
 pub mod plan;
+pub mod reclaim;
 pub mod replacement;
 #[cfg(feature = "schema")]
 mod schema;
@@ -29,7 +30,7 @@ pub use cpu_list::CpuList;
 pub use cpu_topology::CpuTopology;
 pub use devices::{DeviceError, VmDevices};
 pub use distance::{Distance, DistanceMatrix};
-pub use host::{HostError, HostTopology, Pnode};
+pub use host::{HostError, HostTopology, Pnode, PnodeFree};
 pub use ids::{ApicId, PcpuId, PnodeId, VcpuId, VnodeId};
 pub use ledger::{Claim, Ledger, NodeClaim};
 pub use memory_map::{Gpa, MemoryMap, RamRange};

@@ -133,6 +133,7 @@ impl Control {
             Request::Resume => self.vm.resume(),
             Request::ResizeDisk { disk, size } => self.vm.resize_disk(disk, size),
             Request::MemoryTarget { vnode, keep, exact } => self.vm.set_memory_target(vnode, keep, exact),
+            Request::Reclaim(order) => self.vm.start_reclaim(order),
             Request::Affinity(vcpu, cpus) => self.vm.set_affinity(vcpu, cpus),
             Request::Move { to, bandwidth } => self.vm.start_move(*to, bandwidth),
             Request::PowerButton => {

@@ -1,7 +1,7 @@
 //! How other threads look at a running VM and ask it for things. The control loop decides; nothing here changes a VM
 //! by itself.
 
-use crate::balloon::{self, BalloonError, VnodeMemory};
+use crate::balloon::{self, BalloonError, ReclaimOrder, ReclaimView, Reclaimer, VnodeMemory};
 use crate::cpu::ExitCounters;
 use crate::inbox::{Event, Notifier};
 use crate::jobs::{JobId, JobView, Jobs};
@@ -92,6 +92,8 @@ pub enum Request {
         /// Not a page may leave another vnode.
         exact: bool,
     },
+    /// Get memory of a pnode back, or give it again. How that goes on is in [`VmHandle::reclaim`].
+    Reclaim(ReclaimOrder),
     /// Move a vnode.
     Move {
         /// Where to; made for the placement of now.
@@ -131,6 +133,12 @@ pub enum RequestError {
         /// Which job.
         job: JobId,
     },
+    /// One at a time.
+    #[error("reclaim {0} is at it")]
+    Reclaiming(u64),
+    /// Nothing was asked for.
+    #[error("bytes: 0 is nothing, must be 1 or more")]
+    NothingAsked,
     /// No such disk.
     #[error("disk {0}: does not exist")]
     NoSuchDisk(usize),
@@ -186,6 +194,7 @@ pub(crate) struct Shared {
     observer: Option<Box<dyn Observer>>,
     restart: AtomicBool,
     balloons: Mutex<Arc<[balloon::Entry]>>,
+    pub(crate) reclaimer: Reclaimer,
     pub(crate) jobs: Jobs,
 }
 
@@ -199,6 +208,7 @@ impl Shared {
             observer,
             restart: AtomicBool::new(false),
             balloons: Mutex::default(),
+            reclaimer: Reclaimer::default(),
             jobs: Jobs::default(),
         })
     }
@@ -313,6 +323,16 @@ impl VmHandle {
     pub fn memory(&self) -> Vec<VnodeMemory> {
         let balloons = Arc::clone(&self.shared.balloons.lock().unwrap_or_else(PoisonError::into_inner));
         balloons.iter().map(balloon::Entry::view).collect()
+    }
+
+    /// The order by pnode that is under way, or the last that was.
+    pub fn reclaim(&self) -> Option<ReclaimView> {
+        self.shared.reclaimer.view()
+    }
+
+    /// Asks it to end; what was had is kept. False when none runs.
+    pub fn cancel_reclaim(&self) -> bool {
+        self.shared.reclaimer.cancel()
     }
 
     /// Asks the control loop and waits for its answer, which is a matter of microseconds but for a pause.

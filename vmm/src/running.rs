@@ -2,7 +2,7 @@
 //! has it, so nothing here needs a lock.
 
 use crate::attach::Controls;
-use crate::balloon::{Ask, BalloonError, Keeper, pages_out};
+use crate::balloon::{Ask, BalloonError, Keeper, ReclaimOrder, pages_out};
 use crate::cpu::VcpuThreads;
 use crate::handle::{Answer, RequestError, Shared, VcpuView, VmState, VmView};
 use crate::inbox::{Event, Notifier};
@@ -131,6 +131,28 @@ impl Running {
         }
     }
 
+    /// Starts getting memory of a pnode back, or giving it again.
+    pub fn start_reclaim(&mut self, order: ReclaimOrder) -> Result<Answer, RequestError> {
+        if self.paused {
+            return Err(RequestError::State {
+                state: self.state(),
+                needs: "the guest must run to give memory",
+            });
+        }
+        if order.bytes == Bytes::ZERO {
+            return Err(RequestError::NothingAsked);
+        }
+        if let Some(id) = self.shared.reclaimer.running() {
+            return Err(RequestError::Reclaiming(id));
+        }
+        let pnodes = self.placement.vnodes.iter().map(|at| (at.vnode, at.pnodes.clone())).collect();
+        let (wants, ram) = (self.keeper.wants()?, Arc::clone(&self.ram));
+        let thread = self.shared.reclaimer.start(order, wants, ram, pnodes)?;
+        self.movers.retain(|mover| !mover.is_finished());
+        self.movers.push(thread);
+        Ok(Answer::Done)
+    }
+
     /// Starts moving a vnode's memory. Its vCPUs follow when that is done.
     pub fn start_move(
         &mut self,
@@ -213,6 +235,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.shared.disconnect(VmState::Ended);
         self.shared.jobs.cancel_all();
+        self.shared.reclaimer.cancel();
         self.vcpus.stop();
         self.segments.reset();
         for mover in self.movers.drain(..) {

@@ -47,8 +47,10 @@ pub enum CtlCommand {
     Host,
     /// Say how much of its memory a vnode should keep
     MemSet(MemSetArgs),
-    /// Get memory back from a pnode
+    /// Get memory back from a pnode, and wait until it is had
     Reclaim(ReclaimArgs),
+    /// Give memory of a pnode back to the guest
+    Give(GiveArgs),
     /// Move a vnode to other pnodes, and wait until it is there
     Move(MoveArgs),
     /// Say where a vCPU may run
@@ -111,9 +113,25 @@ pub struct ReclaimArgs {
     pub pnode: u32,
     /// How much
     pub size: Bytes,
-    /// Exactly that much
+    /// Not a page of another pnode
     #[arg(long)]
     pub exact: bool,
+    /// Do not wait until it is had
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// `ctl give`.
+#[derive(Debug, Args)]
+pub struct GiveArgs {
+    /// On which pnode
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub pnode: u32,
+    /// How much
+    pub size: Bytes,
+    /// Do not wait until the guest has taken it
+    #[arg(long)]
+    pub detach: bool,
 }
 
 /// `ctl move`.

@@ -41,7 +41,7 @@ pub fn run(args: CtlArgs) -> Result<ExitCode, Failure> {
                         show::vnodes(&[vnode])
                     }),
                 None => ctl.print(&ctl.client.get(&format!("/v1/vnodes{fresh}"))?, |all: wire::Vnodes| {
-                    show::vnodes(&all.vnodes)
+                    format!("{}\n{}", show::vnodes(&all.vnodes), show::pnodes(&all.pnodes))
                 }),
             }
         }
@@ -53,8 +53,11 @@ pub fn run(args: CtlArgs) -> Result<ExitCode, Failure> {
         CtlCommand::Reclaim(reclaim) => {
             let body =
                 wire::ReclaimRequest { pnode: reclaim.pnode, bytes: reclaim.size, exact: reclaim.exact };
-            let answer = ctl.send("POST", "/v1/reclaim", &body)?;
-            ctl.print(&answer, |job: wire::Job| show::jobs(&[job]))
+            ctl.reclaim(ctl.send("POST", "/v1/reclaim", &body)?, reclaim.detach)
+        }
+        CtlCommand::Give(give) => {
+            let body = wire::GiveRequest { pnode: give.pnode, bytes: give.size };
+            ctl.reclaim(ctl.send("POST", "/v1/give", &body)?, give.detach)
         }
         CtlCommand::Move(wanted) => ctl.start_move(&wanted),
         CtlCommand::Affinity(wanted) => {
@@ -182,6 +185,35 @@ impl Ctl {
                 Err(Failure::new(Status::Conflict, line))
             }
             None => Ok(done),
+        }
+    }
+
+    /// Waits for what was started, and says how it ended; anything but `reached` is a conflict.
+    fn reclaim(&self, mut answer: Answer, detach: bool) -> Result<ExitCode, Failure> {
+        let mut now: wire::Reclaim = answer.read()?;
+        let (id, bar) = (now.id, std::io::stderr().is_terminal().then(|| bar("reclaiming", now.asked)));
+        while now.state == wire::JobState::Running && now.id == id && !detach {
+            std::thread::sleep(LOOK);
+            answer = self.client.get("/v1/reclaim")?;
+            now = answer.read()?;
+            if let Some(bar) = &bar {
+                bar.set_position(now.reached);
+            }
+        }
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+        let done = self.print(&answer, |reclaim: wire::Reclaim| show::reclaim(&reclaim))?;
+        match (now.error, now.stop) {
+            (Some(error), _) => Err(Failure::new(Status::Host, error)),
+            (None, Some(stop)) if stop != "reached" => {
+                let had = Bytes(now.reached).human();
+                Err(Failure::new(
+                    Status::Conflict,
+                    format_args!("pnode {}: {stop}, {had} were had", now.pnode),
+                ))
+            }
+            (None, _) => Ok(done),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Tables of the VM, its vnodes and its jobs.
 
-use crate::http::wire::{Device, End, Job, JobState, Vm, Vnode};
+use crate::http::wire::{Device, End, Job, JobState, PnodeUse, Reclaim, Vm, Vnode};
 use crate::show::table::{Side, Table};
 use resources::Bytes;
 use std::collections::BTreeSet;
@@ -126,6 +126,52 @@ fn vcpus(vnodes: &[Vnode]) -> String {
         }
     }
     table.text()
+}
+
+/// A row per pnode: whose memory it holds.
+pub fn pnodes(pnodes: &[PnodeUse]) -> String {
+    let mut table = table(&[("PNODE", Side::Right), ("HOLDS", Side::Right), ("OF VNODES", Side::Left)]);
+    for pnode in pnodes {
+        let each: Vec<String> =
+            pnode.vnodes.iter().map(|of| format!("{} ({})", of.vnode, human(of.bytes))).collect();
+        let sum = pnode.vnodes.iter().fold(0_u64, |sum, of| sum.saturating_add(of.bytes));
+        table.row([pnode.pnode.to_string(), human(sum), dash(each.join(", "))]);
+    }
+    table.text()
+}
+
+/// How a reclaim or give went, and who did what for it.
+pub fn reclaim(reclaim: &Reclaim) -> String {
+    let mut table = table(&[
+        ("VNODE", Side::Right),
+        ("THERE", Side::Right),
+        ("ASKED", Side::Right),
+        ("BALLOONED", Side::Right),
+        ("FREED", Side::Right),
+        ("ELSEWHERE", Side::Right),
+        ("MOVED", Side::Right),
+        ("STOP", Side::Left),
+    ]);
+    for part in &reclaim.parts {
+        let sizes =
+            [part.there, part.asked, part.ballooned, part.freed, part.elsewhere, part.moved].map(human);
+        let stop = dash(part.stop.as_deref().unwrap_or_default());
+        table.row(std::iter::once(part.vnode.to_string()).chain(sizes).chain([stop]));
+    }
+    let free = |free: &crate::http::wire::PnodeFree| human(free.free.saturating_add(free.on_cpu_lists));
+    let [before, after] =
+        [&reclaim.before, &reclaim.after].map(|at| at.as_ref().map_or("-".to_owned(), free));
+    format!(
+        "pnode {}: {} of {}, {} elsewhere, {}, {}.{:03} s; free {before} before, {after} now\n\n{}",
+        reclaim.pnode,
+        human(reclaim.reached),
+        human(reclaim.asked),
+        human(reclaim.elsewhere),
+        reclaim.stop.as_deref().unwrap_or(state(reclaim.state)),
+        reclaim.elapsed_ms / 1000,
+        reclaim.elapsed_ms % 1000,
+        table.text()
+    )
 }
 
 /// Jobs.

@@ -3,7 +3,7 @@
 use crate::claims::ClaimsAt;
 use crate::http::desk::Desk;
 use crate::http::events::EventLog;
-use crate::http::handlers::{devices, events, plans, vm, vnodes};
+use crate::http::handlers::{devices, events, plans, reclaim, vm, vnodes};
 use crate::http::metrics::Requests;
 use crate::http::problem::Problem;
 use crate::http::route::{Op, ROUTES, Route, find};
@@ -85,7 +85,10 @@ fn method(route: &Route) -> MethodRouter<Arc<App>> {
         Op::GetVnodes => on(filter, vnodes::all),
         Op::GetVnode => on(filter, vnodes::one),
         Op::PutMemoryTarget => on(filter, vnodes::memory_target),
-        Op::PostReclaim => on(filter, vnodes::reclaim),
+        Op::PostReclaim => on(filter, reclaim::take),
+        Op::PostGive => on(filter, reclaim::give),
+        Op::GetReclaim => on(filter, reclaim::get),
+        Op::CancelReclaim => on(filter, reclaim::cancel),
         Op::MoveVnode => on(filter, vnodes::start_move),
         Op::PutAffinity => on(filter, vnodes::affinity),
         Op::GetDevices => on(filter, devices::all),

@@ -4,7 +4,7 @@ use crate::http::wire;
 use resources::{Bytes, NodeSet, Plan, VnodeId};
 use std::collections::BTreeMap;
 use std::time::Instant;
-use vmm::balloon::{Phase, VnodeMemory};
+use vmm::balloon::{Phase, ReclaimKind, ReclaimPart, ReclaimState, ReclaimView, VnodeMemory};
 use vmm::{Exit, JobView, VmView};
 
 /// The unit of balloons (virtio 1.3, 5.5.6).
@@ -68,6 +68,60 @@ pub fn balloon(memory: &VnodeMemory) -> wire::Balloon {
         },
         outcome,
     }
+}
+
+/// A reclaim.
+pub fn reclaim(view: &ReclaimView) -> wire::Reclaim {
+    let (state, stop, error) = match &view.state {
+        ReclaimState::Running => (wire::JobState::Running, None, None),
+        ReclaimState::Ended(stop) => (wire::JobState::Done, Some(stop.code().to_owned()), None),
+        ReclaimState::Failed(error) => (wire::JobState::Failed, None, Some(error.to_string())),
+    };
+    let part = |part: &ReclaimPart| wire::ReclaimPart {
+        vnode: part.vnode.0,
+        there: part.there.get(),
+        asked: part.asked.get(),
+        ballooned: part.ballooned.get(),
+        freed: part.freed.get(),
+        elsewhere: part.elsewhere.get(),
+        moved: part.moved.get(),
+        stop: part.stop.map(|stop| stop.code().to_owned()),
+    };
+    let free = |free: resources::PnodeFree| wire::PnodeFree {
+        free: free.free.get(),
+        on_cpu_lists: free.on_cpu_lists.get(),
+    };
+    let (kind, reached) = match view.order.kind {
+        ReclaimKind::Take => (wire::ReclaimKind::Take, view.tally.freed()),
+        ReclaimKind::Give => (wire::ReclaimKind::Give, view.tally.ballooned()),
+    };
+    wire::Reclaim {
+        id: view.id,
+        kind,
+        pnode: view.order.pnode.0,
+        asked: view.order.bytes.get(),
+        exact: view.order.exact,
+        state,
+        stop,
+        reached: reached.get(),
+        elsewhere: view.tally.elsewhere().get(),
+        parts: view.tally.parts.iter().map(part).collect(),
+        before: view.before.map(free),
+        after: view.after.map(free),
+        error,
+        elapsed_ms: u64::try_from(view.elapsed.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+/// Whose memory lies on which pnode.
+pub fn pnodes(vnodes: &[wire::Vnode]) -> Vec<wire::PnodeUse> {
+    let mut pnodes: BTreeMap<u32, Vec<wire::OfVnode>> = BTreeMap::new();
+    for vnode in vnodes {
+        for on in vnode.residency.iter().flat_map(|residency| &residency.on) {
+            pnodes.entry(on.pnode).or_default().push(wire::OfVnode { vnode: vnode.id, bytes: on.bytes });
+        }
+    }
+    pnodes.into_iter().map(|(pnode, vnodes)| wire::PnodeUse { pnode, vnodes }).collect()
 }
 
 /// How a VM ended.

@@ -3,6 +3,7 @@
 pub mod devices;
 pub mod events;
 pub mod plans;
+pub mod reclaim;
 pub mod vm;
 pub mod vnodes;
 

@@ -139,6 +139,8 @@ fn components() -> utoipa::openapi::Components {
     add::<wire::AffinityRequest>(&mut schemas);
     add::<wire::TargetRequest>(&mut schemas);
     add::<wire::ReclaimRequest>(&mut schemas);
+    add::<wire::GiveRequest>(&mut schemas);
+    add::<wire::Reclaim>(&mut schemas);
     let open = |description: &str| {
         let any = AdditionalProperties::FreeForm(true);
         let version = ObjectBuilder::new().schema_type(Type::Integer);

@@ -90,12 +90,6 @@ impl Problem {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// A capability that this program does not have yet.
-    pub fn not_yet(capability: &str) -> Self {
-        let detail = format!("{capability} is not there yet");
-        Self::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", detail).at(capability, "not there yet")
-    }
-
     /// Nobody by that number.
     pub fn not_found(code: &str, detail: impl ToString) -> Self {
         Self::new(StatusCode::NOT_FOUND, code, detail)
@@ -185,6 +179,8 @@ impl From<vmm::RequestError> for Problem {
         match error {
             E::State { .. } => Self::new(StatusCode::CONFLICT, "vm_not_running", error),
             E::Busy { .. } => Self::new(StatusCode::CONFLICT, "vnode_busy", error),
+            E::Reclaiming(_) => Self::new(StatusCode::CONFLICT, "reclaim_busy", error),
+            E::NothingAsked => Self::typed(StatusCode::UNPROCESSABLE_ENTITY, "nothing_asked", error),
             E::NoSuchDisk(_) => Self::not_found("no_such_disk", error),
             E::Disk(vmm::BlkError::Size { .. }) => {
                 Self::typed(StatusCode::UNPROCESSABLE_ENTITY, "disk_size", error)

@@ -21,6 +21,9 @@ pub enum Op {
     GetVnode,
     PutMemoryTarget,
     PostReclaim,
+    PostGive,
+    GetReclaim,
+    CancelReclaim,
     MoveVnode,
     PutAffinity,
     GetDevices,
@@ -139,7 +142,7 @@ const FRESH: &[(&str, Parameter, &str)] =
     &[("fresh", Parameter::Switch, "wait for a measurement of the memory that begins now")];
 
 /// All operations, those of one path together.
-pub static ROUTES: [Route; 25] = [
+pub static ROUTES: [Route; 28] = [
     route(Op::GetVm, Method::GET, "/v1/vm", "getVm", "The VM and how it stands")
         .gives(&[(200, "the VM")], Media::Json("Vm"))
         .fails(NO_VM),
@@ -218,8 +221,18 @@ pub static ROUTES: [Route; 25] = [
     .fails(&[404, 409, 415, 422]),
     route(Op::PostReclaim, Method::POST, "/v1/reclaim", "postReclaim", "Get memory back from a pnode")
         .takes("ReclaimRequest")
-        .gives(&[(202, "a job is at it")], Media::Json("Job"))
-        .fails(&[404, 409, 415, 422, 501]),
+        .gives(&[(202, "the balloons are at it")], Media::Json("Reclaim"))
+        .fails(&[404, 409, 415, 422]),
+    route(Op::PostGive, Method::POST, "/v1/give", "postGive", "Give memory of a pnode back to the guest")
+        .takes("GiveRequest")
+        .gives(&[(202, "the balloons are at it")], Media::Json("Reclaim"))
+        .fails(&[404, 409, 415, 422]),
+    route(Op::GetReclaim, Method::GET, "/v1/reclaim", "getReclaim", "How the last reclaim or give stands")
+        .gives(&[(200, "how it stands")], Media::Json("Reclaim"))
+        .fails(NO_VM),
+    route(Op::CancelReclaim, Method::DELETE, "/v1/reclaim", "cancelReclaim", "Ask the reclaim to end")
+        .gives(&[(202, "it ends soon; what was had is kept")], Media::Json("Reclaim"))
+        .fails(&[404, 409]),
     route(Op::MoveVnode, Method::POST, "/v1/vnodes/{id}/move", "moveVnode", "Move a vnode to other pnodes")
         .takes("MoveRequest")
         .gives(&[(202, "a job is at it")], Media::Json("Job"))

@@ -131,7 +131,11 @@ fn what_a_running_vm_cannot_do_is_refused() {
         ("PUT", "/v1/vcpus/0/affinity", r#"{"cpus": "99999"}"#, 422, "no_such_cpu"),
         ("PUT", "/v1/vnodes/7/memory-target", r#"{"target": 0}"#, 404, "no_such_vnode"),
         ("PUT", "/v1/vnodes/0/memory-target", r#"{"target": 0}"#, 422, "below_floor"),
-        ("POST", "/v1/reclaim", r#"{"pnode": 0, "bytes": 1}"#, 501, "not_implemented"),
+        ("POST", "/v1/reclaim", r#"{"pnode": 0, "bytes": 0}"#, 422, "nothing_asked"),
+        ("POST", "/v1/reclaim", r#"{"pnode": 4095, "bytes": 1}"#, 422, "no_such_pnode"),
+        ("POST", "/v1/give", r#"{"pnode": 4095, "bytes": 1}"#, 422, "no_such_pnode"),
+        ("GET", "/v1/reclaim", "", 404, "no_reclaim"),
+        ("DELETE", "/v1/reclaim", "", 404, "no_reclaim"),
         ("DELETE", "/v1/jobs/9", "", 404, "no_such_job"),
     ] {
         assert_eq!(json(method, path, body), (status, code.to_owned()), "{method} {path} {body}");

@@ -38,6 +38,7 @@ fn body(operation: &Value) -> &'static str {
         "putDiskSize" => r#"{"size": "1G"}"#,
         "putAffinity" => r#"{"cpus": 0}"#,
         "postPlan" => r#"{"memory": "64M"}"#,
+        "postGive" => r#"{"pnode": 0, "bytes": "1M"}"#,
         "putVm" => r#"{"kernel": "kernel", "memory": "64M"}"#,
         _ => "",
     }
@@ -85,10 +86,14 @@ fn every_operation_answers_as_documented_with_a_vm_that_runs() {
         }
         server.wait_state("running");
         let status = ask(&server, &path, &method, &operation).status;
+        if matches!(name, "postReclaim" | "cancelReclaim") {
+            // The one before may be at it still, or be over already.
+            assert!([202, 409].contains(&status), "{name}: {status}");
+            continue;
+        }
         let expected = match name {
             "putVm" | "bootVm" => 409,
-            "postReclaim" => 501,
-            "putMemoryTarget" | "shutdownVm" | "resetVm" | "moveVnode" => 202,
+            "postGive" | "putMemoryTarget" | "shutdownVm" | "resetVm" | "moveVnode" => 202,
             // Jobs count from 1.
             "getJob" | "cancelJob" => 404,
             // It has none.

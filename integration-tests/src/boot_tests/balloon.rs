@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
 
 use super::{BootTest, Ctx};
 use crate::guest::report;
@@ -16,9 +17,14 @@ use crate::runner::vm::{Start, Vm, note};
 const TWO: Needs =
     Needs { nodes: 2, mib: 700, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: false };
 
+const EIGHT: Needs =
+    Needs { nodes: 8, mib: 430, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: false };
+
 pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "balloon_takes_from_the_vnode_that_was_asked", needs: TWO, run: stock },
     BootTest { name: "balloon_takes_from_the_vnode_under_a_newer_kernel", needs: TWO, run: newer },
+    BootTest { name: "reclaim_of_a_vnode_on_two_pnodes", needs: TWO, run: one_to_many },
+    BootTest { name: "reclaim_by_pnode_of_four_vnodes_on_three_of_eight", needs: EIGHT, run: four_vnodes },
 ];
 
 const MIB: u64 = 512;
@@ -100,5 +106,161 @@ fn takes_and_gives(ctx: &Ctx, kernel: GuestKernel) -> Result<()> {
     vm.ask("fill")?;
     let touched = check::bound(&vm, &spec)?;
     ensure!(touched[1] >= (MIB - 64) * 256, "only {} pages came back", touched[1]);
+    vm.power_off()
+}
+
+/// `ctl` of these words, whatever its status; what it printed.
+fn ctl(ctx: &Ctx, socket: &str, words: &[&str]) -> Result<Value> {
+    let arguments = [&["ctl", "--api-socket", socket, "--json"], words].concat();
+    let output = ctx.numavisor(&arguments)?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    serde_json::from_str(&text).with_context(|| format!("ctl {words:?} answers {text}"))
+}
+
+/// KiB of each vnode on each pnode, as numa_maps has them.
+fn by_node(vm: &Vm, spec: &GuestSpec) -> Result<Vec<std::collections::BTreeMap<u32, u64>>> {
+    let mut all = Vec::new();
+    for areas in residency::guest_ram(vm.pid(), spec)? {
+        let mut sums = std::collections::BTreeMap::new();
+        for (node, kib) in areas.iter().flat_map(|area| &area.kib) {
+            *sums.entry(*node).or_default() += kib;
+        }
+        all.push(sums);
+    }
+    Ok(all)
+}
+
+fn started(ctx: &Ctx, spec: &GuestSpec, kernel: GuestKernel) -> Result<(Vm, String, tempfile::TempDir)> {
+    let directory = tempfile::tempdir()?;
+    let socket = directory.path().join("api").to_string_lossy().into_owned();
+    let mut vm = ctx.boot(&Start::of(spec).kernel(kernel).flag(&["--api-socket", &socket]))?;
+    vm.ask("modprobe virtio_pci virtio_balloon").context("the guest's balloon driver")?;
+    Ok((vm, socket, directory))
+}
+
+/// KiB of a field in bytes.
+fn kib(value: &Value) -> u64 {
+    value.as_u64().unwrap_or(0) / 1024
+}
+
+fn one_to_many(ctx: &Ctx) -> Result<()> {
+    let (first, second) = (ctx.pnode(0), ctx.pnode(1));
+    let vnode = Vnode { pnodes: vec![first, second], ..Vnode::on(first, MIB, &[0, 1]) };
+    let spec = GuestSpec::new(vec![vnode.with("policy=interleave,prefault=on,pages=4K")]);
+    let (vm, socket, _directory) = started(ctx, &spec, GuestKernel::Newer)?;
+    let (before, free) = (by_node(&vm, &spec)?, host_free(second).0);
+    ensure!(before[0][&first] + before[0][&second] == MIB * 1024, "the vnode lies as {before:?} KiB");
+    let asked = 128 * 1024;
+    let to = second.to_string();
+    let done = ctl(ctx, &socket, &["reclaim", "--pnode", &to, "--exact", "128M"])?;
+    ensure!(done["stop"] == "reached" && kib(&done["reached"]) == asked, "it ended as {done}");
+    let moved = kib(&done["parts"][0]["moved"]);
+    ensure!(moved > asked / 4, "only {moved} KiB were moved, half of what came was of the other pnode");
+    let after = by_node(&vm, &spec)?;
+    let lost = [first, second].map(|node| before[0][&node].saturating_sub(after[0][&node]));
+    ensure!(lost == [0, asked], "the pnodes have {lost:?} KiB less of it: {before:?}, {after:?}");
+    let rise = host_free(second).0.saturating_sub(free);
+    ensure!(rise.abs_diff(asked) <= asked / 50, "pnode {second} has {rise} KiB more free");
+    vm.power_off()
+}
+
+/// Vnodes 0 to 3 on pnodes 1, 3, 3 and 5.
+fn four_vnodes(ctx: &Ctx) -> Result<()> {
+    let at = [1, 3, 3, 5].map(|index| ctx.pnode(index));
+    let mib = [288, 192, 224, 208];
+    let vnode = |index: usize| {
+        let vcpu = u32::try_from(index).unwrap_or(0);
+        Vnode::on(at[index], mib[index], &[vcpu]).with("prefault=on,pages=4K")
+    };
+    let spec = GuestSpec::new((0..4).map(vnode).collect());
+    let (mut vm, socket, _directory) = started(ctx, &spec, GuestKernel::Stock)?;
+
+    // Both ways round, measured.
+    let vnodes = ctl(ctx, &socket, &["vnodes", "--fresh"])?;
+    let of = |vnode: usize| json!({"vnode": vnode, "bytes": mib[vnode] << 20});
+    let expected = json!([
+        {"pnode": at[0], "vnodes": [of(0)]},
+        {"pnode": at[1], "vnodes": [of(1), of(2)]},
+        {"pnode": at[3], "vnodes": [of(3)]},
+    ]);
+    ensure!(vnodes["pnodes"] == expected, "the pnodes hold {}", vnodes["pnodes"]);
+
+    // One pnode, one vnode; then one pnode, two vnodes, in proportion to what they have there.
+    for (pnode, mib_asked, shares) in [(at[0], 64_u64, vec![64]), (at[1], 104, vec![48, 56])] {
+        let (before, free) = (backed(&vm, &spec)?, host_free(pnode).0);
+        let (to, size) = (pnode.to_string(), format!("{mib_asked}M"));
+        let done = ctl(ctx, &socket, &["reclaim", "--pnode", &to, "--exact", &size])?;
+        ensure!(done["stop"] == "reached" && done["elsewhere"] == 0, "it ended as {done}");
+        let after = backed(&vm, &spec)?;
+        let lost: Vec<u64> = before.iter().zip(&after).map(|(before, after)| before - after).collect();
+        let there = (0..4).filter(|index| at[*index] == pnode);
+        let mut expected = vec![0; 4];
+        there.zip(&shares).for_each(|(index, mib)| expected[index] = mib * 1024);
+        ensure!(lost == expected, "the vnodes gave {lost:?} KiB, not {expected:?}: {done}");
+        let rise = host_free(pnode).0.saturating_sub(free);
+        ensure!(rise.abs_diff(mib_asked * 1024) <= mib_asked * 1024 / 50, "{rise} KiB more free on {pnode}");
+    }
+
+    // Down to the floor, and not past it.
+    let done = ctl(ctx, &socket, &["reclaim", "--pnode", &at[3].to_string(), "--exact", "200M"])?;
+    ensure!(done["stop"] == "floor" && kib(&done["reached"]) == (mib[3] - 64) * 1024, "it ended as {done}");
+    let done = ctl(ctx, &socket, &["give", "--pnode", &at[3].to_string(), "144M"])?;
+    ensure!(done["stop"] == "reached", "it ended as {done}");
+
+    // More than its vnode has free: exact keeps what it had and touches nobody else; best effort goes on elsewhere.
+    vm.ask("alloc 64 3")?;
+    let before = backed(&vm, &spec)?;
+    let to = at[3].to_string();
+    let done = ctl(ctx, &socket, &["reclaim", "--pnode", &to, "--exact", "200M"])?;
+    let after = backed(&vm, &spec)?;
+    ensure!(done["stop"] == "short" && done["parts"][0]["stop"] == "dry", "it ended as {done}");
+    ensure!(
+        after[..3] == before[..3] && before[3] - after[3] == kib(&done["reached"]),
+        "{before:?} {after:?} {done}"
+    );
+    let done = ctl(ctx, &socket, &["reclaim", "--pnode", &to, "40M"])?;
+    ensure!(done["stop"] == "elsewhere", "it ended as {done}");
+    ensure!(kib(&done["reached"]) + kib(&done["elsewhere"]) >= 40 * 1024, "{done}");
+    let vnodes = ctl(ctx, &socket, &["vnodes", "--fresh"])?;
+    let all = vnodes["vnodes"].as_array().context("no vnodes")?;
+    ensure!(all.iter().all(|vnode| vnode["balloon"]["off_node"] == 0), "{vnodes}");
+
+    // Given back, it comes from the pnode again.
+    let done = ctl(ctx, &socket, &["give", "--pnode", &at[1].to_string(), "100M"])?;
+    ensure!(done["stop"] == "reached", "it ended as {done}");
+    let before = by_node(&vm, &spec)?;
+    vm.ask("alloc 32 2")?;
+    check::bound(&vm, &spec)?;
+    let after = by_node(&vm, &spec)?;
+    ensure!(after[2][&at[2]] >= before[2][&at[2]] + 24 * 1024, "{before:?} {after:?}");
+
+    // All at once, there and back.
+    for out in [0, 72] {
+        for (vnode, mib) in mib.iter().enumerate() {
+            let (vnode, size) = (vnode.to_string(), format!("{}M", mib - out));
+            ctl(ctx, &socket, &["mem-set", &vnode, &size, "--detach"])?;
+        }
+        let began = Instant::now();
+        let settled = loop {
+            let vnodes = ctl(ctx, &socket, &["vnodes"])?["vnodes"].clone();
+            let all = vnodes.as_array().context("no vnodes")?;
+            if all.iter().all(|vnode| !vnode["balloon"]["outcome"].is_null()) {
+                break vnodes;
+            }
+            ensure!(began.elapsed() < PATIENCE, "after {PATIENCE:?}: {vnodes}");
+            std::thread::sleep(Duration::from_millis(100));
+        };
+        let all = settled.as_array().context("no vnodes")?;
+        let right = |vnode: &Value| {
+            let (balloon, stop) = (&vnode["balloon"], &vnode["balloon"]["outcome"]["stop"]);
+            // The guest holds 64 MiB of the last one.
+            let stopped = *stop == "reached" || (vnode["id"] == 3 && *stop == "dry");
+            stopped
+                && balloon["off_node"] == 0
+                && (vnode["id"] == 3 || kib(&balloon["on_node"]) == out * 1024)
+        };
+        ensure!(all.iter().all(right), "all at once ended as {settled}");
+    }
+    check::bound(&vm, &spec)?;
     vm.power_off()
 }

@@ -63,11 +63,12 @@ impl Entry {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on this is wanted.
-    pub fn want(&self, now: std::time::Duration, ask: Ask) {
+    /// From now on this is wanted; gives the number of the request.
+    pub fn want(&self, now: std::time::Duration, ask: Ask) -> u64 {
         let mut status = self.status();
         status.request += 1;
         status.controller.want(now, ask);
+        status.request
     }
 
     /// Looks at the balloon and asks what is to be asked; true while a request is under way.

@@ -21,25 +21,48 @@ pub struct Keeper {
     thread: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
 }
 
+/// Asks balloons for things while their keeper lives. Other threads may have it.
+#[derive(Clone)]
+pub struct Wants {
+    entries: Arc<[Entry]>,
+    started: Instant,
+    wake: mpsc::Sender<()>,
+}
+
+impl Wants {
+    /// The balloons.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Has a vnode's balloon hold as many pages; the number of the request, or `None` if it has none.
+    pub fn want(&self, vnode: VnodeId, ask: Ask) -> Option<u64> {
+        let entry = self.entries.iter().find(|entry| entry.vnode == vnode)?;
+        let number = entry.want(self.started.elapsed(), ask);
+        // Nobody listens any more when the VM ends.
+        let _ = self.wake.send(());
+        Some(number)
+    }
+}
+
 impl Keeper {
     /// Looks at nothing yet.
     pub fn new(entries: Arc<[Entry]>) -> Self {
         Self { entries, started: Instant::now(), thread: None }
     }
 
+    /// What balloons are asked with; from now on somebody looks at them.
+    pub fn wants(&mut self) -> Result<Wants, HostError> {
+        let wake = match &self.thread {
+            Some((wake, _)) => wake.clone(),
+            None => self.thread.insert(self.spawn()?).0.clone(),
+        };
+        Ok(Wants { entries: Arc::clone(&self.entries), started: self.started, wake })
+    }
+
     /// Has a vnode's balloon hold as many pages; false if it has none.
     pub fn want(&mut self, vnode: VnodeId, ask: Ask) -> Result<bool, HostError> {
-        let Some(entry) = self.entries.iter().find(|entry| entry.vnode == vnode) else {
-            return Ok(false);
-        };
-        let wake = match &self.thread {
-            Some((wake, _)) => wake,
-            None => &self.thread.insert(self.spawn()?).0,
-        };
-        entry.want(self.started.elapsed(), ask);
-        // Never ends by itself.
-        let _ = wake.send(());
-        Ok(true)
+        Ok(self.wants()?.want(vnode, ask).is_some())
     }
 
     fn spawn(&self) -> Result<(mpsc::Sender<()>, JoinHandle<()>), HostError> {

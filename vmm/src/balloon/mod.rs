@@ -7,6 +7,10 @@ mod controller;
 mod host;
 mod keeper;
 mod outcome;
+mod reclaim;
+#[cfg(test)]
+mod reclaim_tests;
+mod reclaimer;
 #[cfg(test)]
 mod simulation;
 mod target;
@@ -15,9 +19,12 @@ pub(crate) use attach::attach;
 pub(crate) use board::Entry;
 pub(crate) use controller::Ask;
 pub(crate) use keeper::Keeper;
+pub(crate) use reclaimer::Reclaimer;
 pub(crate) use target::pages_out;
 
 pub use board::VnodeMemory;
 pub use host::DiscardFigures;
 pub use outcome::{Outcome, Phase, Stop};
+pub use reclaim::{ReclaimKind, ReclaimOrder, ReclaimPart, ReclaimStop, ReclaimTally};
+pub use reclaimer::{ReclaimState, ReclaimView};
 pub use target::BalloonError;

@@ -22,7 +22,9 @@ type Answer = Result<Response, Problem>;
 /// `GET /v1/vnodes`.
 pub async fn all(State(app): State<Arc<App>>, request: Request) -> Answer {
     let fresh = Query::of(&request, &["fresh"])?.switch("fresh", false)?;
-    Ok(json(StatusCode::OK, &wire::Vnodes { vnodes: seen(&app, fresh).await? }))
+    let vnodes = seen(&app, fresh).await?;
+    let pnodes = convert::pnodes(&vnodes);
+    Ok(json(StatusCode::OK, &wire::Vnodes { vnodes, pnodes }))
 }
 
 /// `GET /v1/vnodes/{id}`.
@@ -65,14 +67,6 @@ pub async fn memory_target(State(app): State<Arc<App>>, Path(id): Path<String>, 
     let vnodes = seen(&app, false).await?;
     let vnode = vnodes.iter().find(|vnode| vnode.id == id.0);
     Ok(json(StatusCode::ACCEPTED, vnode.ok_or_else(|| no_such_vnode(id))?))
-}
-
-/// `POST /v1/reclaim`.
-pub async fn reclaim(State(app): State<Arc<App>>, request: Request) -> Answer {
-    Query::of(&request, &[])?;
-    let _: wire::ReclaimRequest = body::json(request).await?;
-    app.desk.handle(Command::Look)?;
-    Err(Problem::not_yet("reclaim"))
 }
 
 /// `POST /v1/vnodes/{id}/move`.
