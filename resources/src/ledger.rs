@@ -6,6 +6,7 @@ use crate::set::CpuSet;
 use crate::units::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::iter::Sum;
 
 /// What one VM was promised, by pnode.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -43,6 +44,23 @@ impl NodeClaim {
         }
     }
 
+    /// Whichever claim on the same pnode is larger, amount by amount.
+    fn at_least(&mut self, other: &Self) {
+        self.memory = self.memory.max(other.memory);
+        self.vcpus = self.vcpus.max(other.vcpus);
+        self.pinned = self.pinned.union(&other.pinned);
+        for (size, pages) in &other.huge_pages {
+            let most = self.huge_pages.entry(*size).or_default();
+            *most = (*most).max(*pages);
+        }
+    }
+
+    /// Less what another claim has of the same pnode; nothing stays nothing. CPUs that vCPUs are pinned to stay.
+    fn less(&self, other: &Self) -> Self {
+        let vcpus = self.vcpus.saturating_sub(other.vcpus);
+        Self { vcpus, ..self.untouched(other) }
+    }
+
     /// What is promised here and not in `touched` yet, for memory and huge pages. vCPUs and CPUs stay as promised:
     /// no kernel counter falls when they are taken.
     fn untouched(&self, touched: &Self) -> Self {
@@ -65,11 +83,41 @@ impl Claim {
         self.pnodes.entry(pnode).or_default().add(more);
     }
 
+    /// What holds both this and another claim of the same vnode, of which one is to take the place of the other:
+    /// enough for either, by pnode, and not for both at once.
+    #[must_use]
+    pub fn at_least(mut self, other: &Self) -> Self {
+        for (pnode, node) in &other.pnodes {
+            self.pnodes.entry(*pnode).or_default().at_least(node);
+        }
+        self
+    }
+
+    /// Less what another has, pnode by pnode.
+    #[must_use]
+    pub fn less(&self, other: &Self) -> Self {
+        let nothing = NodeClaim::default();
+        let less = |(pnode, node): (&PnodeId, &NodeClaim)| {
+            (*pnode, node.less(other.pnodes.get(pnode).unwrap_or(&nothing)))
+        };
+        Self { pnodes: self.pnodes.iter().map(less).collect() }
+    }
+
     /// All of it, wherever.
     pub fn total(&self) -> NodeClaim {
         let mut total = NodeClaim::default();
         self.pnodes.values().for_each(|node| total.add(node));
         total
+    }
+}
+
+impl<'a> Sum<&'a Claim> for Claim {
+    fn sum<I: Iterator<Item = &'a Claim>>(claims: I) -> Self {
+        let mut sum = Self::default();
+        for claim in claims {
+            claim.pnodes.iter().for_each(|(pnode, node)| sum.add(*pnode, node));
+        }
+        sum
     }
 }
 
@@ -161,6 +209,18 @@ mod tests {
         ledger.add(&claim(0, 100, 1, 0, ""), &claim(0, 500, 5, 0, ""));
         ledger.add(&claim(0, 100, 1, 0, ""), &claim(2, 500, 5, 0, ""));
         assert_eq!(ledger.untouched_memory(PnodeId(0)), Bytes::mib(100));
+    }
+
+    #[test]
+    fn a_claim_on_two_sides_is_enough_for_either_and_not_for_both() {
+        let both =
+            claim(0, 500, 2, 3, "0-2").at_least(&claim(0, 200, 4, 3, "1")).at_least(&claim(1, 9, 0, 1, ""));
+        let expected: Claim = [&claim(0, 500, 4, 3, "0-2"), &claim(1, 9, 0, 1, "")].into_iter().sum();
+        assert_eq!(both, expected);
+        assert_eq!(
+            both.less(&claim(0, 600, 1, 1, "")).pnodes[&PnodeId(0)],
+            claim(0, 0, 3, 2, "0-2").pnodes[&PnodeId(0)]
+        );
     }
 
     #[test]

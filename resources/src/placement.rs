@@ -3,7 +3,7 @@
 //! Vnodes that name pnodes come first, in the order of their ids; `decide` chooses for the others together.
 
 mod choose;
-mod cpus;
+pub(crate) mod cpus;
 mod decide;
 mod error;
 pub mod explain;
@@ -13,12 +13,12 @@ mod miss;
 mod pack;
 mod problem;
 mod reason;
-mod room;
+pub(crate) mod room;
 mod spread;
 
 use crate::host::{HostTopology, Pnode};
 use crate::ids::{PnodeId, VcpuId, VnodeId};
-use crate::ledger::{Claim, Ledger};
+use crate::ledger::{Claim, Ledger, NodeClaim};
 use crate::placement::cpus::Pins;
 use crate::placement::decide::Question;
 use crate::placement::problem::{Amounts, CPUS};
@@ -77,6 +77,9 @@ pub struct VnodePlacement {
     /// What is not as wished.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shortfalls: Vec<Shortfall>,
+    /// What the vnode takes of each pnode.
+    #[serde(skip)]
+    pub claim: Claim,
 }
 
 impl Placement {
@@ -94,6 +97,8 @@ impl Placement {
             let home = host.pnodes().iter().filter(|pnode| !pnode.cpus.intersection(cpus).is_empty());
             home.for_each(|pnode| room.pin(pnode.id, cpus));
         }
+        // Counted with the vnodes of these vCPUs.
+        room.take_claim();
         let mut placed = Vec::with_capacity(topology.vnodes().len());
         for vnode in topology.vnodes() {
             if let Some(asked) = &vnode.asked {
@@ -121,7 +126,8 @@ impl Placement {
             decision = Some(decided.decision);
         }
         placed.sort_by_key(|at| at.vnode);
-        Ok(Self { vnodes: placed, decision, claim: room.into_claim() })
+        let claim = placed.iter().map(|at| &at.claim).sum();
+        Ok(Self { vnodes: placed, decision, claim })
     }
 }
 
@@ -209,7 +215,7 @@ fn place_chosen(
 }
 
 #[expect(clippy::too_many_arguments, reason = "a constructor of all it was told")]
-fn with_cpus(
+pub(crate) fn with_cpus(
     vnode: &Vnode,
     pnodes: NodeSet,
     cpu_pnodes: NodeSet,
@@ -222,7 +228,13 @@ fn with_cpus(
     let at_home = host.pnodes().iter().filter(|pnode| cpu_pnodes.contains(pnode.id));
     let cpus: CpuSet = at_home.flat_map(|pnode| pnode.cpus.iter()).collect();
     let vcpus = cpus::spread(vnode, &cpu_pnodes, host, pins, room, &mut shortfalls);
-    VnodePlacement { vnode: vnode.id, pnodes, cpu_pnodes, cpus, vcpus, why, shortfalls }
+    let mut claim = room.take_claim();
+    for pinned in vnode.vcpus.iter().filter_map(|vcpu| pins.get(&vcpu)).filter(|cpus| cpus.len() == 1) {
+        for pnode in host.pnodes().iter().filter(|pnode| !pnode.cpus.intersection(pinned).is_empty()) {
+            claim.add(pnode.id, &NodeClaim { pinned: pinned.clone(), ..NodeClaim::default() });
+        }
+    }
+    VnodePlacement { vnode: vnode.id, pnodes, cpu_pnodes, cpus, vcpus, why, shortfalls, claim }
 }
 
 /// A vnode that leaves the choice needs somewhere to go at all.

@@ -2,13 +2,14 @@
 //! there. First placement is `placement`'s, carrying it out is `vmm`'s work.
 
 use crate::host::HostTopology;
-use crate::ids::{PcpuId, PnodeId, VcpuId, VnodeId};
-use crate::placement::{Placement, Reason, VnodePlacement};
-use crate::set::{CpuSet, NodeSet};
-use crate::spec::{Affinity, MemoryPolicy};
+use crate::ids::{PnodeId, VnodeId};
+use crate::ledger::Ledger;
+use crate::placement::room::Room;
+use crate::placement::{PlacementError, Reason, VnodePlacement, cpus, with_cpus};
+use crate::set::NodeSet;
 use crate::topology::{VmTopology, Vnode};
 use crate::units::Bytes;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Why a vnode cannot go there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,103 +79,76 @@ impl ReplacementError {
     }
 }
 
-/// Where `vnode` lies after it moved to `to`. `there` is what of it lies on those pnodes already.
+/// What has to be known of a vnode that is to move.
+#[derive(Debug, Clone, Copy)]
+pub struct Mover<'a> {
+    /// Whose.
+    pub vnode: VnodeId,
+    /// What of it lies where.
+    pub residency: &'a BTreeMap<PnodeId, Bytes>,
+    /// What all others were promised: other VMs, and the other vnodes of this one.
+    pub ledger: &'a Ledger,
+}
+
+/// Where a vnode lies after it moved to `to`, and what it takes there. What of it is there already needs no room.
 pub fn replace(
     topology: &VmTopology,
-    now: &Placement,
     host: &HostTopology,
-    vnode: VnodeId,
+    mover: &Mover<'_>,
     to: &NodeSet,
-    there: Bytes,
 ) -> Result<VnodePlacement, ReplacementError> {
-    let wanted = topology.vnode(vnode).ok_or(ReplacementError::NoSuchVnode(vnode))?;
+    let wanted = topology.vnode(mover.vnode).ok_or(ReplacementError::NoSuchVnode(mover.vnode))?;
     if to.is_empty() {
         return Err(ReplacementError::NoPnode);
     }
     for pnode in to.iter() {
         let found = host.pnode(pnode).ok_or(ReplacementError::NoSuchPnode { pnode, host: host.ids() })?;
-        if wanted.memory > Bytes::ZERO && !found.has_memory() {
+        if wanted.memory > Bytes::ZERO && !(found.has_memory() && found.memory_allowed) {
             return Err(ReplacementError::NoMemory(pnode));
         }
     }
-    check_room(wanted, host, to, there)?;
-    let cpu_pnodes = home(host, to)?;
-    let cpus: CpuSet =
-        host.pnodes().iter().filter(|p| cpu_pnodes.contains(p.id)).flat_map(|p| p.cpus.iter()).collect();
-    let vcpus = vcpus(wanted, now, host, &cpus);
-    let why = Reason::Asked;
-    Ok(VnodePlacement { vnode, pnodes: to.clone(), cpu_pnodes, cpus, vcpus, why, shortfalls: Vec::new() })
+    let mut room = Room::new(host, mover.ledger);
+    for (pnode, bytes) in mover.residency {
+        room.credit(*pnode, wanted, *bytes);
+    }
+    let mut shortfalls = Vec::new();
+    let no_cpus = |_: PlacementError| ReplacementError::NoCpus(to.clone());
+    let pins = cpus::pinned(topology, host).unwrap_or_default();
+    room.take_memory(wanted, to, &mut shortfalls).map_err(|error| refusal(error, wanted, mover, to))?;
+    let cpu_pnodes = cpus::home(wanted, to, host, &mut shortfalls).map_err(no_cpus)?;
+    Ok(with_cpus(wanted, to.clone(), cpu_pnodes, host, &pins, &mut room, Reason::Asked, shortfalls))
 }
 
-fn check_room(
-    vnode: &Vnode,
-    host: &HostTopology,
-    to: &NodeSet,
-    there: Bytes,
-) -> Result<(), ReplacementError> {
-    let pnodes = || to.iter().filter_map(|id| host.pnode(id));
-    let asked = vnode.memory.saturating_sub(there);
-    if let Some(size) = vnode.pages.pool() {
-        let free: u64 = pnodes().filter_map(|p| p.huge_pages.get(&size)).map(|pool| pool.free).sum();
-        let asked = asked.get() / size.get();
-        if asked > free {
-            return Err(ReplacementError::PoolShort {
-                pnodes: to.clone(),
-                vnode: vnode.id,
-                size,
-                asked,
-                free,
-            });
+/// What `placement` says of a vnode that is not there yet, for one that is there in part.
+fn refusal(error: PlacementError, vnode: &Vnode, mover: &Mover<'_>, to: &NodeSet) -> ReplacementError {
+    let there = |pnodes: &NodeSet| {
+        let here = mover.residency.iter().filter(|(pnode, _)| pnodes.contains(**pnode));
+        here.fold(Bytes::ZERO, |sum, (_, bytes)| sum.saturating_add(*bytes))
+    };
+    match error {
+        PlacementError::Memory { pnodes, asked, available, .. } => {
+            let there = there(&pnodes);
+            let (asked, available) = (asked.saturating_sub(there), available.saturating_sub(there));
+            ReplacementError::Full { pnodes, vnode: vnode.id, asked, available }
         }
-        return Ok(());
-    }
-    let available = pnodes().fold(Bytes::ZERO, |sum, pnode| sum.saturating_add(pnode.available()));
-    match vnode.policy {
-        MemoryPolicy::Preferred => Ok(()),
-        MemoryPolicy::Bind | MemoryPolicy::Interleave if asked <= available => Ok(()),
-        MemoryPolicy::Bind | MemoryPolicy::Interleave => {
-            Err(ReplacementError::Full { pnodes: to.clone(), vnode: vnode.id, asked, available })
+        PlacementError::HugePages { pnodes, size, asked, available, .. } => {
+            let there = there(&pnodes).get() / size.get();
+            let (asked, free) = (asked.saturating_sub(there), available.saturating_sub(there));
+            ReplacementError::PoolShort { pnodes, vnode: vnode.id, size, asked, free }
         }
-    }
-}
-
-/// The pnodes out of `to` that have CPUs, or else the nearest that has.
-fn home(host: &HostTopology, to: &NodeSet) -> Result<NodeSet, ReplacementError> {
-    let own: NodeSet = to.iter().filter(|id| host.pnode(*id).is_some_and(|p| !p.cpus.is_empty())).collect();
-    if !own.is_empty() {
-        return Ok(own);
-    }
-    let nearest = host.nearest(to, |pnode| !pnode.cpus.is_empty());
-    nearest.map(|pnode| NodeSet::one(pnode.id)).ok_or_else(|| ReplacementError::NoCpus(to.clone()))
-}
-
-/// Hard vCPUs get CPUs that no other vnode's vCPU is pinned to, as long as there are enough for the whole vnode.
-fn vcpus(vnode: &Vnode, now: &Placement, host: &HostTopology, cpus: &CpuSet) -> BTreeMap<VcpuId, CpuSet> {
-    let everyone = |cpus: &CpuSet| vnode.vcpus.iter().map(|vcpu| (vcpu, cpus.clone())).collect();
-    match vnode.affinity {
-        Affinity::None => everyone(&host.cpus()),
-        Affinity::Soft => everyone(cpus),
-        Affinity::Hard => {
-            let others = now.vnodes.iter().filter(|p| p.vnode != vnode.id).flat_map(|p| p.vcpus.values());
-            let pinned: BTreeSet<PcpuId> =
-                others.filter(|set| set.len() == 1).filter_map(CpuSet::first).collect();
-            let free: Vec<PcpuId> = cpus.iter().filter(|cpu| !pinned.contains(cpu)).collect();
-            if free.len() < vnode.vcpus.len() {
-                return everyone(cpus);
-            }
-            vnode.vcpus.iter().zip(free).map(|(vcpu, cpu)| (vcpu, CpuSet::one(cpu))).collect()
-        }
+        // Nothing else comes of taking memory.
+        _ => ReplacementError::NoMemory(to.first().unwrap_or(PnodeId(0))),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ReplacementError, replace};
+    use super::{Mover, ReplacementError, replace};
     use crate::placement::Terms;
     use crate::test_host::HostShape;
     use crate::{
-        Affinity, Bytes, Fit, HostTopology, Placement, PlacementPolicy, PnodeId, VmSpec, VmTopology, VnodeId,
-        VnodeSpec,
+        Affinity, Bytes, Claim, Fit, HostTopology, NodeClaim, Placement, PlacementPolicy, PnodeId, VmSpec,
+        VmTopology, VnodeId, VnodePlacement, VnodeSpec,
     };
 
     fn vm(affinity: Affinity, host: &HostTopology) -> (VmTopology, Placement) {
@@ -193,45 +167,75 @@ mod tests {
         (topology, placement)
     }
 
+    /// Vnode 0 to `to`, beside the other vnodes of its VM.
+    fn send(
+        (topology, now): &(VmTopology, Placement),
+        host: &HostTopology,
+        to: &str,
+        there: &[(u32, Bytes)],
+    ) -> Result<VnodePlacement, ReplacementError> {
+        let mut ledger = crate::Ledger::new();
+        now.vnodes[1..].iter().for_each(|at| ledger.add(&at.claim, &Claim::default()));
+        let residency = there.iter().map(|(pnode, bytes)| (PnodeId(*pnode), *bytes)).collect();
+        let mover = Mover { vnode: VnodeId(0), residency: &residency, ledger: &ledger };
+        replace(topology, host, &mover, &to.parse().unwrap())
+    }
+
     #[test]
-    fn a_vnode_takes_its_vcpus_along() {
+    fn a_vnode_takes_its_vcpus_along_and_claims_there() {
         let host = HostShape::new(2).topology();
-        let (topology, now) = vm(Affinity::Soft, &host);
-        let to = "1".parse().unwrap();
-        let moved = replace(&topology, &now, &host, VnodeId(0), &to, Bytes::ZERO).unwrap();
+        let vm = vm(Affinity::Soft, &host);
+        let moved = send(&vm, &host, "1", &[]).unwrap();
         let cpus = &host.pnode(PnodeId(1)).unwrap().cpus;
-        assert_eq!(moved.pnodes, to);
+        assert_eq!(moved.pnodes, "1".parse().unwrap());
         assert!(moved.vcpus.values().all(|set| set == cpus));
+        let node = NodeClaim { memory: Bytes::gib(1), vcpus: 2, ..NodeClaim::default() };
+        assert_eq!(moved.claim, Claim { pnodes: [(PnodeId(1), node)].into() });
     }
 
     #[test]
     fn pinned_vcpus_do_not_share_while_there_are_cpus() {
         let host = HostShape::new(2).cpus(0, "0-3").cpus(1, "4-7").topology();
-        let (topology, now) = vm(Affinity::Hard, &host);
-        let moved = replace(&topology, &now, &host, VnodeId(0), &"1".parse().unwrap(), Bytes::ZERO).unwrap();
+        let moved = send(&vm(Affinity::Hard, &host), &host, "1", &[]).unwrap();
         let cpus: Vec<String> = moved.vcpus.values().map(ToString::to_string).collect();
         assert_eq!(cpus, ["6", "7"]);
         let host = HostShape::new(2).topology();
-        let (topology, now) = vm(Affinity::Hard, &host);
-        let moved = replace(&topology, &now, &host, VnodeId(0), &"1".parse().unwrap(), Bytes::ZERO).unwrap();
+        let moved = send(&vm(Affinity::Hard, &host), &host, "1", &[]).unwrap();
         assert!(moved.vcpus.values().all(|set| *set == moved.cpus));
     }
 
     #[test]
     fn what_is_there_already_needs_no_room() {
-        let host = HostShape::new(2).free(1, Bytes::mib(600), Bytes::ZERO).topology();
-        let (topology, now) = vm(Affinity::Soft, &HostShape::new(2).topology());
-        let ask = |there| replace(&topology, &now, &host, VnodeId(0), &"1".parse().unwrap(), there);
-        assert!(matches!(ask(Bytes::ZERO), Err(ReplacementError::Full { .. })));
-        assert!(ask(Bytes::mib(900)).is_ok());
+        let roomy = HostShape::new(2).topology();
+        let vm = vm(Affinity::Soft, &roomy);
+        let free = |mib| HostShape::new(2).free(1, Bytes::mib(mib), Bytes::ZERO).topology();
+        // The other vnode was promised 1 GiB there and has touched nothing.
+        assert!(matches!(send(&vm, &free(1600), "1", &[]), Err(ReplacementError::Full { .. })));
+        assert!(send(&vm, &free(1600), "1", &[(1, Bytes::mib(900))]).is_ok());
+        let claim = send(&vm, &roomy, "0-1", &[(1, Bytes::mib(900))]).unwrap().claim;
+        assert_eq!(claim.total().memory, Bytes::gib(1));
+    }
+
+    #[test]
+    fn what_others_were_promised_is_not_there_for_a_move() {
+        let host = HostShape::new(2).free(1, Bytes::mib(2500), Bytes::ZERO).topology();
+        let (topology, _) = vm(Affinity::Soft, &HostShape::new(2).topology());
+        let node = NodeClaim { memory: Bytes::gib(2), ..NodeClaim::default() };
+        let mut ledger = crate::Ledger::new();
+        let none = std::collections::BTreeMap::new();
+        let ask = |ledger: &crate::Ledger| {
+            let mover = Mover { vnode: VnodeId(0), residency: &none, ledger };
+            replace(&topology, &host, &mover, &"1".parse().unwrap())
+        };
+        assert!(ask(&ledger).is_ok());
+        ledger.add(&Claim { pnodes: [(PnodeId(1), node)].into() }, &Claim::default());
+        assert!(matches!(ask(&ledger), Err(ReplacementError::Full { .. })));
     }
 
     #[test]
     fn a_pnode_that_is_not_there_is_refused() {
         let host = HostShape::new(2).topology();
-        let (topology, now) = vm(Affinity::Soft, &host);
-        let error =
-            replace(&topology, &now, &host, VnodeId(0), &"7".parse().unwrap(), Bytes::ZERO).unwrap_err();
+        let error = send(&vm(Affinity::Soft, &host), &host, "7", &[]).unwrap_err();
         assert_eq!(error.to_string(), "pnode 7: does not exist, this host has 0-1");
     }
 }

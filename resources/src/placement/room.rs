@@ -16,7 +16,7 @@ pub struct Room {
     nodes: BTreeMap<PnodeId, NodeRoom>,
     /// CPUs that a vCPU is pinned to, of this VM or another.
     pinned: CpuSet,
-    /// What the vnodes placed so far have taken.
+    /// What was taken since it was asked for last.
     claim: Claim,
 }
 
@@ -45,9 +45,21 @@ impl Room {
         Self { nodes: nodes.collect(), pinned: ledger.pinned(), claim: Claim::default() }
     }
 
-    /// What the vnodes placed so far have taken.
-    pub fn into_claim(self) -> Claim {
-        self.claim
+    /// What was taken since this was asked last.
+    pub fn take_claim(&mut self) -> Claim {
+        std::mem::take(&mut self.claim)
+    }
+
+    /// Adds memory that a vnode has of a pnode already to what is left for it: in bytes, or in pages of its pool.
+    pub fn credit(&mut self, id: PnodeId, vnode: &Vnode, bytes: Bytes) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        match vnode.pages.pool() {
+            None => node.memory = node.memory.saturating_add(bytes),
+            Some(size) => {
+                let pages = node.pools.entry(size).or_default();
+                *pages = pages.saturating_add(bytes.get() / size.get());
+            }
+        }
     }
 
     /// Ordinary memory left on one pnode.
