@@ -170,6 +170,28 @@ fn place_asked(
     Ok(with_cpus(vnode, pnodes, cpu_pnodes, host, pins, room, Reason::Asked, shortfalls))
 }
 
+/// Places vnodes together in the best places beside those that are given, as `auto` has it, whatever pnodes they named;
+/// vCPUs that were pinned stay where they are.
+pub(crate) fn place_together(
+    topology: &VmTopology,
+    host: &HostTopology,
+    vnodes: &[&Vnode],
+    given: &[VnodePlacement],
+    mut room: Room,
+    ledger: &Ledger,
+) -> Result<Vec<VnodePlacement>, PlacementError> {
+    let pins = cpus::pinned(topology, host).unwrap_or_default();
+    let terms = Terms { policy: PlacementPolicy::Auto, fit: Fit::Prefer, ledger };
+    check_usable(vnodes, host)?;
+    let question = Question { topology, vnodes, given, host, room: &room, pins: &pins, terms: &terms };
+    let decided = question.decide()?;
+    let mut placed = Vec::with_capacity(vnodes.len());
+    for (vnode, shares) in vnodes.iter().zip(&decided.shares) {
+        placed.push(place_chosen(vnode, shares, host, &pins, &mut room, terms.policy)?);
+    }
+    Ok(placed)
+}
+
 /// Takes what was decided. The numbers are known to fit but for one thing: the equal parts that `interleave` wants of
 /// several pnodes.
 fn place_chosen(

@@ -3,9 +3,9 @@
 
 use crate::host::HostTopology;
 use crate::ids::{PnodeId, VnodeId};
-use crate::ledger::Ledger;
+use crate::ledger::{Claim, Ledger};
 use crate::placement::room::Room;
-use crate::placement::{PlacementError, Reason, VnodePlacement, cpus, with_cpus};
+use crate::placement::{Placement, PlacementError, Reason, VnodePlacement, cpus, place_together, with_cpus};
 use crate::set::NodeSet;
 use crate::topology::{VmTopology, Vnode};
 use crate::units::Bytes;
@@ -59,6 +59,17 @@ pub enum ReplacementError {
         /// Pages free.
         free: u64,
     },
+    /// A vnode cannot take its own place.
+    #[error("vnode {0}: is both, must be two vnodes that change places")]
+    SwapWithItself(VnodeId),
+    /// The vnodes of a pnode fit nowhere else.
+    #[error("pnode {pnode}: cannot be left: {why}")]
+    Nowhere {
+        /// The pnode.
+        pnode: PnodeId,
+        /// What is missing elsewhere.
+        why: Box<PlacementError>,
+    },
     /// No CPUs anywhere.
     #[error("pnode {0}: no host node has CPUs that this process may run on")]
     NoCpus(NodeSet),
@@ -74,6 +85,8 @@ impl ReplacementError {
             Self::NoMemory(_) => "no_memory_on_pnode",
             Self::Full { .. } => "pnode_full",
             Self::PoolShort { .. } => "pool_short",
+            Self::SwapWithItself(_) => "swap_with_itself",
+            Self::Nowhere { .. } => "nowhere_else",
             Self::NoCpus(_) => "no_cpus",
         }
     }
@@ -88,6 +101,78 @@ pub struct Mover<'a> {
     pub residency: &'a BTreeMap<PnodeId, Bytes>,
     /// What all others were promised: other VMs, and the other vnodes of this one.
     pub ledger: &'a Ledger,
+}
+
+/// What has to be known of several.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// What of each vnode that moves lies where.
+    pub residency: &'a BTreeMap<VnodeId, BTreeMap<PnodeId, Bytes>>,
+    /// What all others were promised: other VMs, and the vnodes of this one that do not move.
+    pub ledger: &'a Ledger,
+}
+
+/// Where two vnodes lie after each moved into the other's place. Each has the room that the other leaves, if both have
+/// the same kind of memory.
+pub fn swap(
+    topology: &VmTopology,
+    host: &HostTopology,
+    now: &Placement,
+    vnodes: [VnodeId; 2],
+    seen: &Seen<'_>,
+) -> Result<Vec<VnodePlacement>, ReplacementError> {
+    let [a, b] = vnodes;
+    let found = |id: VnodeId| topology.vnode(id).ok_or(ReplacementError::NoSuchVnode(id));
+    let at = |id: VnodeId| now.vnodes.get(id.index()).ok_or(ReplacementError::NoSuchVnode(id));
+    if a == b {
+        return Err(ReplacementError::SwapWithItself(a));
+    }
+    let alike = found(a)?.pages.pool() == found(b)?.pages.pool();
+    let credit = |id: VnodeId| {
+        let both = seen.residency.iter().filter(|(vnode, _)| alike || **vnode == id);
+        let mut sum: BTreeMap<PnodeId, Bytes> = BTreeMap::new();
+        for (pnode, bytes) in both.flat_map(|(_, on)| on) {
+            let here = sum.entry(*pnode).or_default();
+            *here = here.saturating_add(*bytes);
+        }
+        sum
+    };
+    let first = Mover { vnode: a, residency: &credit(a), ledger: seen.ledger };
+    let first = replace(topology, host, &first, &at(b)?.pnodes)?;
+    let mut ledger = seen.ledger.clone();
+    ledger.add(&first.claim, &Claim::default());
+    let second = Mover { vnode: b, residency: &credit(b), ledger: &ledger };
+    let second = replace(topology, host, &second, &at(a)?.pnodes)?;
+    Ok(vec![first, second])
+}
+
+/// Where `vnodes` lie after nothing of them is on `pnode` any more: together in the best places, as `auto` would have
+/// it beside the vnodes that stay.
+pub fn evacuate(
+    topology: &VmTopology,
+    host: &HostTopology,
+    now: &Placement,
+    pnode: PnodeId,
+    vnodes: &[VnodeId],
+    seen: &Seen<'_>,
+) -> Result<Vec<VnodePlacement>, ReplacementError> {
+    let others: NodeSet = host.ids().iter().filter(|id| *id != pnode).collect();
+    let cpus = host.pnodes().iter().filter(|p| p.id != pnode).flat_map(|p| p.cpus.iter()).collect();
+    let host = host.clone().restricted_to(&cpus, &others);
+    let mut room = Room::new(&host, seen.ledger);
+    let mut moving = Vec::with_capacity(vnodes.len());
+    for &id in vnodes {
+        let vnode = topology.vnode(id).ok_or(ReplacementError::NoSuchVnode(id))?;
+        // What a vnode has elsewhere it keeps, or leaves to another of them.
+        for (on, bytes) in seen.residency.get(&id).into_iter().flatten().filter(|(on, _)| **on != pnode) {
+            room.credit(*on, vnode, *bytes);
+        }
+        moving.push(vnode);
+    }
+    let given: Vec<VnodePlacement> =
+        now.vnodes.iter().filter(|at| !vnodes.contains(&at.vnode)).cloned().collect();
+    let nowhere = |why| ReplacementError::Nowhere { pnode, why: Box::new(why) };
+    place_together(topology, &host, &moving, &given, room, seen.ledger).map_err(nowhere)
 }
 
 /// Where a vnode lies after it moved to `to`, and what it takes there. What of it is there already needs no room.

@@ -10,6 +10,7 @@
 mod book;
 mod directory;
 mod error;
+pub(crate) mod own;
 mod record;
 #[cfg(test)]
 mod tests;

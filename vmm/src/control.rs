@@ -123,7 +123,10 @@ impl Control {
                 // Who asked may have gone away.
                 let _ = reply.send(self.answer(request));
             }
-            Event::JobEnded(id, result) => self.vm.job_ended(id, result),
+            Event::Landed(landed, reply) => {
+                self.vm.landed(landed);
+                let _ = reply.send(());
+            }
         }
     }
 
@@ -135,7 +138,7 @@ impl Control {
             Request::MemoryTarget { vnode, keep, exact } => self.vm.set_memory_target(vnode, keep, exact),
             Request::Reclaim(order) => self.vm.start_reclaim(order),
             Request::Affinity(vcpu, cpus) => self.vm.set_affinity(vcpu, cpus),
-            Request::Move { to, bandwidth } => self.vm.start_move(*to, bandwidth),
+            Request::Move { to, manner, bandwidth } => self.vm.start_moves(to, manner, bandwidth),
             Request::PowerButton => {
                 self.press_power_button();
                 Ok(Answer::Done)

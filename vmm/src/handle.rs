@@ -2,20 +2,28 @@
 //! by itself.
 
 use crate::balloon::{self, BalloonError, ReclaimOrder, ReclaimView, Reclaimer, VnodeMemory};
+use crate::claims::own::{OwnClaim, memory_of};
+use crate::claims::{ClaimsError, Held};
 use crate::cpu::ExitCounters;
 use crate::inbox::{Event, Notifier};
-use crate::jobs::{JobId, JobView, Jobs};
-use crate::memory::{GuestRam, Residency};
+use crate::jobs::{JobId, JobView, Jobs, MoveCounts};
+use crate::memory::{GuestRam, Manner, Residency};
 use crate::sys::HostError;
 use devices::virtio::{VirtioCounters, VirtioMeter};
-use resources::replacement::{ReplacementError, replace};
-use resources::{Bytes, CpuSet, HostTopology, NodeSet, Placement, Plan, VcpuId, VnodeId, VnodePlacement};
+use resources::replacement::{self, Mover, ReplacementError, Seen, replace};
+use resources::{
+    Bytes, CpuSet, HostTopology, NodeSet, Placement, Plan, PnodeId, VcpuId, VnodeId, VnodePlacement,
+};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::time::Duration;
 
 /// The control loop answers within microseconds; past this it is stuck and the caller should know.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// Looks at the host as it is now.
+pub type Look<'a> = &'a dyn Fn() -> Result<HostTopology, RequestError>;
 
 /// How a VM stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,10 +102,12 @@ pub enum Request {
     },
     /// Get memory of a pnode back, or give it again. How that goes on is in [`VmHandle::reclaim`].
     Reclaim(ReclaimOrder),
-    /// Move a vnode.
+    /// Move vnodes.
     Move {
         /// Where to; made for the placement of now.
-        to: Box<VnodePlacement>,
+        to: Vec<VnodePlacement>,
+        /// In which way, if they are several.
+        manner: Manner,
         /// Bytes per second.
         bandwidth: Option<Bytes>,
     },
@@ -108,7 +118,7 @@ pub enum Request {
 pub enum Answer {
     /// It is done.
     Done,
-    /// A job does it.
+    /// A job does it; where several do, the first of them: their numbers follow each other.
     Started(JobId),
     /// The disk has that many bytes for the guest.
     Resized(Bytes),
@@ -157,6 +167,12 @@ pub enum RequestError {
     /// The host refused.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// What other VMs were promised cannot be known, or changed.
+    #[error(transparent)]
+    Claims(#[from] ClaimsError),
+    /// The host cannot be looked at.
+    #[error("{0}")]
+    Look(String),
     /// A vCPU did not stop in time; all run on.
     #[error("vCPU {0} did not stop in time, the VM runs on")]
     NotStopped(VcpuId),
@@ -196,10 +212,15 @@ pub(crate) struct Shared {
     balloons: Mutex<Arc<[balloon::Entry]>>,
     pub(crate) reclaimer: Reclaimer,
     pub(crate) jobs: Jobs,
+    pub(crate) claim: OwnClaim,
 }
 
 impl Shared {
-    pub(crate) fn new(plan: &Arc<Plan>, observer: Option<Box<dyn Observer>>) -> Arc<Self> {
+    pub(crate) fn new(
+        plan: &Arc<Plan>,
+        observer: Option<Box<dyn Observer>>,
+        claim: Option<Held>,
+    ) -> Arc<Self> {
         let view = VmView { state: VmState::Starting, placement: plan.placement.clone(), vcpus: Vec::new() };
         Arc::new(Self {
             plan: Arc::clone(plan),
@@ -210,6 +231,7 @@ impl Shared {
             balloons: Mutex::default(),
             reclaimer: Reclaimer::default(),
             jobs: Jobs::default(),
+            claim: OwnClaim::new(claim, &plan.placement),
         })
     }
 
@@ -258,9 +280,9 @@ impl Shared {
         self.publish(VmView { state, placement: now.placement.clone(), vcpus: Vec::new() });
     }
 
-    /// The guest is about to start again, where it was planned to. Whoever asked for it sees that before the answer.
+    /// The guest is about to start again, where it lies. Whoever asked for it sees that before the answer.
     pub(crate) fn starts_again(&self) {
-        let placement = self.plan.placement.clone();
+        let placement = self.view().placement.clone();
         self.publish(VmView { state: VmState::Starting, placement, vcpus: Vec::new() });
     }
 
@@ -353,22 +375,107 @@ impl VmHandle {
         }
     }
 
-    /// Starts moving a vnode to other pnodes, as `host` is now; its vCPU threads follow when its memory is there.
+    /// Starts moving a vnode to other pnodes; its vCPU threads follow when its memory is there. Room there is claimed
+    /// first.
     pub fn move_vnode(
         &self,
         vnode: VnodeId,
         to: &NodeSet,
         bandwidth: Option<Bytes>,
-        host: &HostTopology,
+        look: Look<'_>,
     ) -> Result<JobId, RequestError> {
-        let residency = self.residency(vnode).transpose()?.unwrap_or_default();
-        let there = residency.on.iter().filter(|(pnode, _)| to.contains(**pnode));
-        let there = there.fold(Bytes::ZERO, |sum, (_, bytes)| sum.saturating_add(*bytes));
-        let to = replace(&self.plan().topology, &self.view().placement, host, vnode, to, there)?;
-        match self.ask(Request::Move { to: Box::new(to), bandwidth })? {
-            Answer::Started(job) => Ok(job),
-            Answer::Done | Answer::Resized(_) => Err(RequestError::NoAnswer),
+        let topology = &self.plan().topology;
+        self.send_off(&[vnode], Manner::InTurn, bandwidth, look, |host, seen| {
+            let nothing = BTreeMap::new();
+            let residency = seen.residency.get(&vnode).unwrap_or(&nothing);
+            Ok(vec![replace(topology, host, &Mover { vnode, residency, ledger: seen.ledger }, to)?])
+        })
+    }
+
+    /// Starts moving two vnodes into each other's places; gives the first of the two jobs.
+    pub fn swap(
+        &self,
+        vnodes: [VnodeId; 2],
+        bandwidth: Option<Bytes>,
+        look: Look<'_>,
+    ) -> Result<JobId, RequestError> {
+        let topology = &self.plan().topology;
+        let now = self.view();
+        self.send_off(&vnodes, Manner::Trade, bandwidth, look, |host, seen| {
+            replacement::swap(topology, host, &now.placement, vnodes, seen)
+        })
+    }
+
+    /// Starts moving every vnode that has anything on a pnode to the best other places, or says why there are none;
+    /// gives the first of the jobs and how many there are.
+    pub fn evacuate(
+        &self,
+        pnode: PnodeId,
+        bandwidth: Option<Bytes>,
+        look: Look<'_>,
+    ) -> Result<Vec<JobId>, RequestError> {
+        let (topology, now) = (&self.plan().topology, self.view());
+        let mut vnodes = Vec::new();
+        for at in &now.placement.vnodes {
+            let residency = self.residency(at.vnode).transpose()?.unwrap_or_default();
+            if at.pnodes.contains(pnode) || at.cpu_pnodes.contains(pnode) || residency.on.contains_key(&pnode)
+            {
+                vnodes.push(at.vnode);
+            }
         }
+        if vnodes.is_empty() {
+            let host = look()?;
+            return match host.pnode(pnode) {
+                Some(_) => Ok(Vec::new()),
+                None => Err(ReplacementError::NoSuchPnode { pnode, host: host.ids() }.into()),
+            };
+        }
+        let first = self.send_off(&vnodes, Manner::InTurn, bandwidth, look, |host, seen| {
+            replacement::evacuate(topology, host, &now.placement, pnode, &vnodes, seen)
+        })?;
+        Ok((first.0..).take(vnodes.len()).map(JobId).collect())
+    }
+
+    /// Has places decided for vnodes, claims them, and starts the moves; all of it or nothing.
+    fn send_off(
+        &self,
+        vnodes: &[VnodeId],
+        manner: Manner,
+        bandwidth: Option<Bytes>,
+        look: Look<'_>,
+        decide: impl FnOnce(&HostTopology, &Seen<'_>) -> Result<Vec<VnodePlacement>, ReplacementError>,
+    ) -> Result<JobId, RequestError> {
+        let mut turn = self.shared.claim.turn();
+        let mut moving = BTreeMap::new();
+        let mut residency = BTreeMap::new();
+        for &id in vnodes {
+            if let Some(job) = self.shared.jobs.moving(id) {
+                return Err(RequestError::Busy { vnode: id, job });
+            }
+            let vnode = self.plan().topology.vnode(id).ok_or(ReplacementError::NoSuchVnode(id))?;
+            let on = self.residency(id).transpose()?.unwrap_or_default().on;
+            let has = on.iter().map(|(pnode, bytes)| (*pnode, memory_of(vnode, *bytes)));
+            moving.insert(id, has.collect());
+            residency.insert(id, on);
+        }
+        let before: Vec<_> = vnodes.iter().map(|vnode| (*vnode, turn.of(*vnode))).collect();
+        let mut to = Vec::new();
+        turn.grow(&moving, |ledger| {
+            to = decide(&look()?, &Seen { residency: &residency, ledger })?;
+            Ok::<_, RequestError>(to.iter().map(|at| (at.vnode, at.claim.clone())).collect())
+        })?;
+        match self.ask(Request::Move { to, manner, bandwidth }) {
+            Ok(Answer::Started(first)) => Ok(first),
+            refused => {
+                turn.settle(&before);
+                refused.and(Err(RequestError::NoAnswer))
+            }
+        }
+    }
+
+    /// What moves of a vnode have done so far.
+    pub fn move_counts(&self, vnode: VnodeId) -> MoveCounts {
+        self.shared.jobs.counts(vnode)
     }
 
     /// All jobs that are remembered, oldest first.

@@ -2,10 +2,9 @@
 
 use crate::cpu::StopCause;
 use crate::handle::{Reply, Request};
-use crate::jobs::JobId;
-use crate::memory::MoveOutcome;
 use crate::sys::HostError;
 use devices::{PowerRequest, PowerSink, SerialHost};
+use resources::VnodePlacement;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -19,8 +18,17 @@ pub enum Event {
     Vcpu(StopCause),
     /// Somebody asks for something.
     Request(Request, Reply),
-    /// A job ended.
-    JobEnded(JobId, Result<MoveOutcome, HostError>),
+    /// Vnodes moved and lie so now; the reply comes when their threads have followed.
+    Landed(Vec<Landed>, mpsc::SyncSender<()>),
+}
+
+/// Where a vnode lies after a move.
+#[derive(Debug)]
+pub struct Landed {
+    /// Its place.
+    pub place: VnodePlacement,
+    /// Its threads go there.
+    pub follow: bool,
 }
 
 /// How other threads tell the loop something.

@@ -1,7 +1,7 @@
 //! Long work on a running VM: started by the control loop, done in a thread of its own, watched and cancelled by
 //! anybody.
 
-use crate::memory::{GuestRam, MemoryMove, MoveOutcome, MoveProgress, move_memory};
+use crate::memory::{GuestRam, Manner, MemoryMove, MoveOutcome, MoveProgress, Moved, move_memory};
 use crate::sys::HostError;
 use resources::{Bytes, VnodeId, VnodePlacement};
 use std::collections::BTreeMap;
@@ -48,8 +48,38 @@ pub enum JobState {
     Done(MoveOutcome),
     /// Ended by request; what was moved is there, the rest is where it was.
     Cancelled(MoveOutcome),
-    /// The host refused part way.
-    Failed(Arc<HostError>),
+    /// The host refused part way; where that leaves it.
+    Failed(Arc<HostError>, MoveOutcome),
+}
+
+/// What moves of a vnode have done since the VM started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MoveCounts {
+    /// Bytes that were moved.
+    pub moved: Bytes,
+    /// Bytes that the kernel would not move, each time that it was asked.
+    pub left: Bytes,
+    /// Moves that reached their end.
+    pub done: u64,
+    /// Moves that were cancelled.
+    pub cancelled: u64,
+    /// Moves that the host refused part way.
+    pub failed: u64,
+}
+
+/// A vnode that moves: what is done, and its places before and after.
+pub(crate) struct Planned {
+    pub job: MemoryMove,
+    pub from: VnodePlacement,
+    pub to: VnodePlacement,
+}
+
+/// How a vnode's move ended.
+pub(crate) struct Ended {
+    pub id: JobId,
+    pub from: VnodePlacement,
+    pub to: VnodePlacement,
+    pub moved: Moved,
 }
 
 struct Job {
@@ -72,6 +102,7 @@ pub struct Jobs {
 struct List {
     last: u64,
     jobs: BTreeMap<JobId, Job>,
+    counts: BTreeMap<VnodeId, MoveCounts>,
 }
 
 impl Jobs {
@@ -106,60 +137,74 @@ impl Jobs {
         self.with(|list| list.jobs.iter().find(|(_, job)| running(job)).map(|(id, _)| *id))
     }
 
-    /// Starts a move. `ended` is called in the job's thread.
-    pub(crate) fn start_move(
+    /// What moves of a vnode have done so far.
+    pub fn counts(&self, vnode: VnodeId) -> MoveCounts {
+        self.with(|list| list.counts.get(&vnode).copied().unwrap_or_default())
+    }
+
+    /// Starts moves of vnodes that go together, and are cancelled together; gives the first of their numbers, which
+    /// follow each other. `ended` is called in the jobs' thread.
+    pub(crate) fn start_moves(
         &self,
         ram: Arc<GuestRam>,
-        job: MemoryMove,
-        [from, to]: [VnodePlacement; 2],
-        ended: impl FnOnce(JobId, Result<MoveOutcome, HostError>) + Send + 'static,
+        moves: Vec<Planned>,
+        manner: Manner,
+        bandwidth: Option<Bytes>,
+        ended: impl FnOnce(Vec<Ended>) + Send + 'static,
     ) -> Result<(JobId, std::thread::JoinHandle<()>), HostError> {
-        let progress = Arc::new(MoveProgress::default());
-        let id = self.with(|list| {
-            list.last += 1;
-            JobId(list.last)
+        let cancel = Arc::default();
+        let progress: Vec<Arc<MoveProgress>> = moves
+            .iter()
+            .map(|_| Arc::new(MoveProgress { cancel: Arc::clone(&cancel), ..MoveProgress::default() }))
+            .collect();
+        // In the list before the thread runs, so that its end finds them.
+        let ids: Vec<JobId> = self.with(|list| {
+            let add = |(planned, progress): (&Planned, &Arc<MoveProgress>)| list.add(planned, progress);
+            moves.iter().zip(&progress).map(add).collect()
         });
-        let (cpus, vnode, mover) = (to.cpus.clone(), job.vnode, Arc::clone(&progress));
+        let first = ids.first().copied().unwrap_or(JobId(0));
+        let cpus = moves.first().map(|planned| planned.to.cpus.clone()).unwrap_or_default();
+        let name = moves.first().map(|planned| planned.job.vnode.to_string()).unwrap_or_default();
+        let numbers = ids.clone();
         let body = move || {
             // The copy is done by this thread: on the CPUs next to where the pages go.
             if let Err(error) = crate::memory::pin_this_thread(&cpus) {
                 tracing::info!(%error, "mover not pinned");
             }
-            let result = move_memory(&ram, &job, &mover);
+            let jobs: Vec<MemoryMove> = moves.iter().map(|planned| planned.job.clone()).collect();
+            let moved = move_memory(&ram, &jobs, manner, bandwidth, &progress);
             drop(ram);
-            ended(id, result);
+            let each = numbers.into_iter().zip(moves).zip(moved);
+            ended(
+                each.map(|((id, Planned { from, to, .. }), moved)| Ended { id, from, to, moved }).collect(),
+            );
         };
-        let entry =
-            Job { vnode, from, to, progress, started: Instant::now(), ended: None, state: JobState::Running };
-        // In the list before the thread runs, so that its end finds it.
-        self.with(|list| list.jobs.insert(id, entry));
-        match std::thread::Builder::new().name(format!("move-v{vnode}")).spawn(body) {
-            Ok(thread) => Ok((id, thread)),
+        match std::thread::Builder::new().name(format!("move-v{name}")).spawn(body) {
+            Ok(thread) => Ok((first, thread)),
             Err(error) => {
-                self.with(|list| list.jobs.remove(&id));
-                Err(HostError::new("clone", error).of(format!("move of vnode {vnode}")))
+                self.with(|list| ids.iter().for_each(|id| drop(list.jobs.remove(id))));
+                Err(HostError::new("clone", error).of(format!("move of vnode {name}")))
             }
         }
     }
 
-    /// Notes how a job ended; gives what it moved, from where to where.
-    pub(crate) fn end(
-        &self,
-        id: JobId,
-        result: Result<MoveOutcome, HostError>,
-    ) -> Option<(VnodeId, VnodePlacement, JobState)> {
+    /// Notes how a job ended.
+    pub(crate) fn end(&self, id: JobId, (outcome, error): Moved) {
         self.with(|list| {
-            let job = list.jobs.get_mut(&id)?;
+            let Some(job) = list.jobs.get_mut(&id) else { return };
             job.ended = Some(Instant::now());
-            job.state = match result {
-                Ok(outcome) if outcome.cancelled => JobState::Cancelled(outcome),
-                Ok(outcome) => JobState::Done(outcome),
-                Err(error) => JobState::Failed(Arc::new(error)),
+            let counts = list.counts.entry(job.vnode).or_default();
+            counts.moved = counts.moved.saturating_add(outcome.moved);
+            counts.left = counts.left.saturating_add(outcome.left_behind());
+            let (count, state) = match error {
+                Some(error) => (&mut counts.failed, JobState::Failed(Arc::new(error), outcome)),
+                None if outcome.cancelled => (&mut counts.cancelled, JobState::Cancelled(outcome)),
+                None => (&mut counts.done, JobState::Done(outcome)),
             };
-            let ended = (job.vnode, job.to.clone(), job.state.clone());
+            *count += 1;
+            job.state = state;
             list.forget_oldest();
-            Some(ended)
-        })
+        });
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut List) -> T) -> T {
@@ -168,6 +213,22 @@ impl Jobs {
 }
 
 impl List {
+    fn add(&mut self, planned: &Planned, progress: &Arc<MoveProgress>) -> JobId {
+        self.last += 1;
+        let id = JobId(self.last);
+        let job = Job {
+            vnode: planned.job.vnode,
+            from: planned.from.clone(),
+            to: planned.to.clone(),
+            progress: Arc::clone(progress),
+            started: Instant::now(),
+            ended: None,
+            state: JobState::Running,
+        };
+        self.jobs.insert(id, job);
+        id
+    }
+
     fn forget_oldest(&mut self) {
         let ended: Vec<JobId> =
             self.jobs.iter().filter(|(_, job)| job.ended.is_some()).map(|(id, _)| *id).collect();

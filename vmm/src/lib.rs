@@ -19,6 +19,7 @@ mod jobs;
 mod kvm;
 #[cfg(test)]
 mod kvm_tests;
+mod landing;
 mod machine;
 mod memory;
 pub mod net;
@@ -33,10 +34,12 @@ pub use cpu::{ExitCounters, ExitReason};
 pub use devices::virtio::blk::BlkError;
 pub use disk::{DiskError, DiskOptions, RawDisk};
 pub use firmware::{TablesError, tables};
-pub use handle::{Answer, DeviceView, Observer, Request, RequestError, VcpuView, VmHandle, VmState, VmView};
-pub use jobs::{JobId, JobState, JobView};
+pub use handle::{
+    Answer, DeviceView, Look, Observer, Request, RequestError, VcpuView, VmHandle, VmState, VmView,
+};
+pub use jobs::{JobId, JobState, JobView, MoveCounts};
 pub use kvm::KvmError;
-pub use memory::{MoveOutcome, PrefaultError, Progress, RamError, Residency};
+pub use memory::{Manner, MoveOutcome, PrefaultError, Progress, RamError, Residency};
 pub use sys::{HostError, take_inherited_fd};
 
 use boot::Boot;
@@ -174,6 +177,16 @@ pub struct Vm {
     tables: acpi::TableSet,
     kvm: kvm::KvmHost,
     options: Options,
+    claim: ClaimUntilTheEnd,
+}
+
+/// Gives back what the VM was promised, when it is gone; handles live longer.
+struct ClaimUntilTheEnd(Arc<Shared>);
+
+impl Drop for ClaimUntilTheEnd {
+    fn drop(&mut self) {
+        self.0.claim.release();
+    }
 }
 
 impl Vm {
@@ -183,8 +196,9 @@ impl Vm {
         let boot = Boot::prepare(payload, &plan)?;
         let tables = tables(&plan)?;
         let kvm = kvm::KvmHost::open(&plan)?;
-        let shared = Shared::new(&plan, options.observer.take());
-        Ok(Self { shared, plan, boot, tables, kvm, options })
+        let shared = Shared::new(&plan, options.observer.take(), options.claim.take());
+        let claim = ClaimUntilTheEnd(Arc::clone(&shared));
+        Ok(Self { shared, plan, boot, tables, kvm, options, claim })
     }
 
     /// For other threads to look at it and ask it for things.
@@ -197,7 +211,7 @@ impl Vm {
     /// With [`Signals::Vm`] takes over SIGTERM, SIGINT and SIGHUP: the first asks the guest to power off, the second
     /// ends it.
     pub fn run(self) -> Result<Exit, Error> {
-        let Self { shared, plan, mut boot, tables, kvm, mut options } = self;
+        let Self { shared, mut plan, mut boot, tables, kvm, mut options, claim: _claim } = self;
         sys::prepare_kick()?;
         loop {
             let machine = machine::Machine::build(&shared, &plan, &mut boot, &tables, &kvm, &mut options)?;
@@ -206,6 +220,11 @@ impl Vm {
                 (Exit::Reset, OnReset::Reboot) => tracing::info!("the guest resets"),
                 (exit, _) => return Ok(exit),
             }
+            // It starts again where it lies now, and claims no more than that.
+            let placement = shared.view().placement.clone();
+            let claims: Vec<_> = placement.vnodes.iter().map(|at| (at.vnode, at.claim.clone())).collect();
+            shared.claim.turn().settle(&claims);
+            plan = Arc::new(Plan { placement, ..plan.as_ref().clone() });
             shared.starts_again();
         }
     }

@@ -5,11 +5,11 @@ use crate::attach::Controls;
 use crate::balloon::{Ask, BalloonError, Keeper, ReclaimOrder, pages_out};
 use crate::cpu::VcpuThreads;
 use crate::handle::{Answer, RequestError, Shared, VcpuView, VmState, VmView};
-use crate::inbox::{Event, Notifier};
-use crate::jobs::{JobId, JobState};
-use crate::memory::{GuestRam, MemoryMove, MoveOutcome};
+use crate::inbox::{Landed, Notifier};
+use crate::jobs::{JobId, Planned};
+use crate::landing::Landing;
+use crate::memory::{GuestRam, Manner, MemoryMove};
 use crate::pci::Segments;
-use crate::sys::HostError;
 use resources::{Affinity, Bytes, CpuSet, Placement, Plan, VcpuId, VnodeId, VnodePlacement};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -153,45 +153,52 @@ impl Running {
         Ok(Answer::Done)
     }
 
-    /// Starts moving a vnode's memory. Its vCPUs follow when that is done.
-    pub fn start_move(
+    /// Starts moving the memory of vnodes. Their vCPUs follow when that is done.
+    pub fn start_moves(
         &mut self,
-        to: VnodePlacement,
+        to: Vec<VnodePlacement>,
+        manner: Manner,
         bandwidth: Option<Bytes>,
     ) -> Result<Answer, RequestError> {
-        let no_such = || resources::replacement::ReplacementError::NoSuchVnode(to.vnode);
-        let vnode = self.plan.topology.vnode(to.vnode).ok_or_else(no_such)?;
-        if let Some(job) = self.shared.jobs.moving(to.vnode) {
-            return Err(RequestError::Busy { vnode: to.vnode, job });
-        }
-        let from = self.placement.vnodes.get(to.vnode.index()).ok_or_else(no_such)?.clone();
-        let job = MemoryMove { vnode: to.vnode, to: to.pnodes.clone(), policy: vnode.policy, bandwidth };
-        let notifier = self.notifier.clone();
-        let ended = move |id, result| notifier.send(Event::JobEnded(id, result));
-        let (id, thread) = self.shared.jobs.start_move(Arc::clone(&self.ram), job, [from, to], ended)?;
+        let plan = |to: VnodePlacement| {
+            let no_such = || resources::replacement::ReplacementError::NoSuchVnode(to.vnode);
+            let vnode = self.plan.topology.vnode(to.vnode).ok_or_else(no_such)?;
+            if let Some(job) = self.shared.jobs.moving(to.vnode) {
+                return Err(RequestError::Busy { vnode: to.vnode, job });
+            }
+            let from = self.placement.vnodes.get(to.vnode.index()).ok_or_else(no_such)?.clone();
+            let (now, then) = (from.pnodes.clone(), to.pnodes.clone());
+            let job = MemoryMove { vnode: to.vnode, from: now, to: then, policy: vnode.policy };
+            Ok(Planned { job, from, to })
+        };
+        let moves = to.into_iter().map(plan).collect::<Result<Vec<_>, RequestError>>()?;
+        let vnodes: Vec<VnodeId> = moves.iter().map(|planned| planned.job.vnode).collect();
+        let landing = Landing {
+            shared: Arc::clone(&self.shared),
+            notifier: self.notifier.clone(),
+            plan: Arc::clone(&self.plan),
+        };
+        let ended = move |ended| landing.land(ended);
+        let ram = Arc::clone(&self.ram);
+        let (first, thread) = self.shared.jobs.start_moves(ram, moves, manner, bandwidth, ended)?;
         self.movers.retain(|mover| !mover.is_finished());
         self.movers.push(thread);
-        self.shared.tell_job(id);
-        Ok(Answer::Started(id))
+        (first.0..).zip(&vnodes).for_each(|(id, _)| self.shared.tell_job(JobId(id)));
+        Ok(Answer::Started(first))
     }
 
-    /// A move ended. If every page was looked at the vnode is there, but for pages left behind, and its vCPUs follow;
-    /// otherwise its policy is the new one, its pages are on both sides, and its vCPUs stay.
-    pub fn job_ended(&mut self, id: JobId, result: Result<MoveOutcome, HostError>) {
-        let Some((vnode, to, state)) = self.shared.jobs.end(id, result) else {
-            return;
-        };
-        self.shared.tell_job(id);
-        match state {
-            JobState::Done(_) => {
-                self.follow(&to);
-                if let Some(place) = self.placement.vnodes.get_mut(vnode.index()) {
-                    *place = to;
-                }
-                self.publish();
+    /// Vnodes moved. Of those whose every page was looked at, threads follow.
+    pub fn landed(&mut self, landed: Vec<Landed>) {
+        for Landed { place, follow } in landed {
+            if follow {
+                self.follow(&place);
             }
-            JobState::Cancelled(_) | JobState::Failed(_) | JobState::Running => {}
+            if let Some(now) = self.placement.vnodes.get_mut(place.vnode.index()) {
+                *now = place;
+            }
         }
+        self.placement.claim = self.placement.vnodes.iter().map(|at| &at.claim).sum();
+        self.publish();
     }
 
     fn follow(&mut self, to: &VnodePlacement) {

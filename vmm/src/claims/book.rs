@@ -4,7 +4,7 @@
 use crate::claims::directory::{Lock, plain};
 use crate::claims::error::failed;
 use crate::claims::record::{Record, SUFFIX, UNFINISHED};
-use crate::claims::{ClaimsError, touched};
+use crate::claims::{Claims, ClaimsError, touched};
 use nix::fcntl::{Flock, FlockArg};
 use resources::{Claim, Ledger};
 use std::fs::{self, File};
@@ -102,6 +102,11 @@ impl Book {
 }
 
 impl Held {
+    /// The directory that it is in.
+    pub fn claims(&self) -> Claims {
+        Claims::look(self.path.parent().unwrap_or(Path::new("/")))
+    }
+
     /// Its file.
     pub fn path(&self) -> &Path {
         &self.path

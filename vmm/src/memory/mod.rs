@@ -8,7 +8,7 @@ mod ram;
 mod residency;
 mod shift;
 
-pub use moves::{MemoryMove, MoveOutcome, MoveProgress, move_memory};
+pub use moves::{Manner, MemoryMove, MoveOutcome, MoveProgress, Moved, move_memory};
 pub use prefault::{PrefaultError, Progress, kernel_cpus, pin_this_thread, prefault};
 pub use ram::{GuestRam, RamError, RamRegion};
 pub use residency::Residency;

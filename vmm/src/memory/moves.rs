@@ -1,35 +1,50 @@
-//! Moves a vnode's memory to other pnodes while the guest runs: policy first, so that new pages come from there, then
-//! page by page in chunks. What it did is asked from the kernel, page for page.
+//! Moves the memory of vnodes to other pnodes while the guest runs: policy first, so that new pages come from there,
+//! then page by page in chunks. What it did is asked from the kernel, page for page. Vnodes that change places go
+//! chunk by chunk in turn, for each needs the room that the other leaves.
+
+mod pages;
+#[cfg(test)]
+mod tests;
 
 use super::policy::kernel_policy;
 use super::ram::{GuestRam, RamRegion};
-use crate::sys::{HostError, PageStatus};
+use crate::sys::{HostError, Mode, NodeMask, PageStatus};
+use pages::{elsewhere, move_chunk};
 use resources::{Bytes, MemoryPolicy, NodeSet, PnodeId, VnodeId};
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Memory looked at between two looks at cancel and bandwidth.
 const CHUNK: usize = 64 << 20;
-/// A transparent huge page moves when one of its pages is named.
-const HUGE: usize = 2 << 20;
 /// Longest sleep for the bandwidth limit between two looks at cancel.
 const NAP: Duration = Duration::from_millis(50);
 
-/// What is asked.
+/// What is asked for one vnode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryMove {
     /// Whose memory.
     pub vnode: VnodeId,
+    /// The pnodes that its policy names now.
+    pub from: NodeSet,
     /// Where to.
     pub to: NodeSet,
-    /// Under which policy from now on.
+    /// Its policy, before and after.
     pub policy: MemoryPolicy,
-    /// Bytes per second, if limited.
-    pub bandwidth: Option<Bytes>,
 }
 
-/// How far it is; written by the mover, read by anybody.
+/// How several vnodes move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// One after the other.
+    InTurn,
+    /// Into each other's places: chunk by chunk, as long as there is room.
+    Trade,
+}
+
+/// How far one vnode is; written by the mover, read by anybody.
 #[derive(Debug, Default)]
 pub struct MoveProgress {
     /// Bytes looked at.
@@ -38,8 +53,8 @@ pub struct MoveProgress {
     pub total: AtomicU64,
     /// Bytes that were moved.
     pub moved: AtomicU64,
-    /// Set by who wants it to end.
-    pub cancel: AtomicBool,
+    /// Set by who wants it to end; vnodes that move together have one.
+    pub cancel: Arc<AtomicBool>,
 }
 
 /// What it did.
@@ -51,6 +66,10 @@ pub struct MoveOutcome {
     pub left: BTreeMap<i32, Bytes>,
     /// It was cancelled before the end.
     pub cancelled: bool,
+    /// The pnodes that the policy names now.
+    pub policy_on: NodeSet,
+    /// What lies outside of these at the end, measured.
+    pub elsewhere: BTreeMap<PnodeId, Bytes>,
 }
 
 impl MoveOutcome {
@@ -60,103 +79,235 @@ impl MoveOutcome {
     }
 }
 
-/// Changes the policy and moves the pages. An error leaves what was moved where it is now; policy and pages can then be
-/// moved on, or back.
+/// What became of one vnode, and the call that failed, if one did.
+pub type Moved = (MoveOutcome, Option<HostError>);
+
+/// What the host does for a move; pages are named by their offsets.
+pub trait Pages {
+    /// Length in bytes.
+    fn size(&self) -> usize;
+    /// The unit in which pages can be asked for and moved.
+    fn page(&self) -> usize;
+    /// Sets where pages may lie from now on.
+    fn set_policy(&self, mode: Mode, nodes: &NodeMask) -> Result<(), HostError>;
+    /// Where pages lie.
+    fn locate(&self, offsets: &[usize]) -> Result<Vec<PageStatus>, HostError>;
+    /// Moves the page at each offset to the node beside it.
+    fn relocate(&self, offsets: &[usize], nodes: &[PnodeId]) -> Result<Vec<PageStatus>, HostError>;
+}
+
+impl Pages for RamRegion {
+    fn size(&self) -> usize {
+        self.mapping.size()
+    }
+
+    fn page(&self) -> usize {
+        RamRegion::page(self)
+    }
+
+    fn set_policy(&self, mode: Mode, nodes: &NodeMask) -> Result<(), HostError> {
+        self.mapping.set_policy(mode, nodes)
+    }
+
+    fn locate(&self, offsets: &[usize]) -> Result<Vec<PageStatus>, HostError> {
+        self.mapping.locate(offsets)
+    }
+
+    fn relocate(&self, offsets: &[usize], nodes: &[PnodeId]) -> Result<Vec<PageStatus>, HostError> {
+        self.mapping.relocate(offsets, nodes)
+    }
+}
+
+/// Changes policies and moves pages of vnodes that move together. An error ends all of them and leaves what was moved
+/// where it is; each outcome says what its policy is now and what lies elsewhere, so that all can be moved on, or back.
 pub fn move_memory(
     ram: &GuestRam,
-    job: &MemoryMove,
-    progress: &MoveProgress,
-) -> Result<MoveOutcome, HostError> {
-    let total = ram.of(job.vnode).map(|region| region.mapping.size() as u64).sum();
-    progress.total.store(total, Ordering::Relaxed);
-    let subject = format!("vnode {}", job.vnode);
-    let invalid = || HostError::new("mbind", std::io::Error::from_raw_os_error(libc::EINVAL));
-    let (mode, mask) = kernel_policy(job.policy, &job.to).ok_or_else(invalid)?;
-    for region in ram.of(job.vnode) {
-        region.mapping.set_policy(mode, &mask).map_err(|error| error.of(&subject).on(&job.to))?;
-    }
-    let mut outcome = MoveOutcome::default();
-    let started = Instant::now();
-    for region in ram.of(job.vnode) {
-        let chunk = CHUNK.max(region.page());
-        for start in (0..region.mapping.size()).step_by(chunk) {
-            if progress.cancel.load(Ordering::Relaxed) {
-                outcome.cancelled = true;
-                return Ok(outcome);
-            }
-            let end = (start + chunk).min(region.mapping.size());
-            move_chunk(region, start..end, job, &mut outcome)
-                .map_err(|error| error.of(&subject).on(&job.to))?;
-            progress.seen.fetch_add((end - start) as u64, Ordering::Relaxed);
-            progress.moved.store(outcome.moved.get(), Ordering::Relaxed);
-            keep_to_bandwidth(job.bandwidth, outcome.moved, started, &progress.cancel);
-        }
-    }
-    Ok(outcome)
+    jobs: &[MemoryMove],
+    manner: Manner,
+    bandwidth: Option<Bytes>,
+    progress: &[Arc<MoveProgress>],
+) -> Vec<Moved> {
+    let parts = jobs.iter().zip(progress);
+    let movers = parts.map(|(job, progress)| Mover::new(ram.of(job.vnode).collect(), job, progress));
+    Group { movers: movers.collect(), manner, bandwidth, started: Instant::now() }.run()
 }
 
-fn move_chunk(
-    region: &RamRegion,
-    range: std::ops::Range<usize>,
-    job: &MemoryMove,
-    outcome: &mut MoveOutcome,
-) -> Result<(), HostError> {
-    let offsets: Vec<usize> = range.step_by(region.page()).collect();
-    let elsewhere = |status: &PageStatus| matches!(status, PageStatus::On(pnode) if !job.to.contains(*pnode));
-    let status = region.mapping.locate(&offsets)?;
-    let away: Vec<usize> =
-        offsets.iter().zip(&status).filter(|(_, s)| elsewhere(s)).map(|(offset, _)| *offset).collect();
-    if away.is_empty() {
-        return Ok(());
-    }
-    // One page of each block first: where that is a huge page, all of it has moved.
-    let mut heads = away.clone();
-    heads.dedup_by_key(|offset| *offset / HUGE);
-    send(region, &heads, job)?;
-    let status = region.mapping.locate(&away)?;
-    let small: Vec<usize> =
-        away.iter().zip(&status).filter(|(_, s)| elsewhere(s)).map(|(offset, _)| *offset).collect();
-    let refused = send(region, &small, job)?;
-    let page = Bytes(region.page() as u64);
-    for (offset, status) in away.iter().zip(region.mapping.locate(&away)?) {
-        let bytes = if elsewhere(&status) {
-            outcome.left.entry(refused.get(offset).copied().unwrap_or(libc::EAGAIN)).or_default()
-        } else {
-            &mut outcome.moved
-        };
-        *bytes = bytes.saturating_add(page);
-    }
-    Ok(())
+/// One vnode under way.
+struct Mover<'a, P> {
+    regions: Vec<&'a P>,
+    job: &'a MemoryMove,
+    progress: &'a MoveProgress,
+    outcome: MoveOutcome,
+    error: Option<HostError>,
 }
 
-/// Sends pages to the first pnode with room, interleaved ones to each in turn. Gives the errno of those that stayed.
-fn send(region: &RamRegion, offsets: &[usize], job: &MemoryMove) -> Result<BTreeMap<usize, i32>, HostError> {
-    let pnodes: Vec<PnodeId> = job.to.iter().collect();
-    let mut waiting = offsets.to_vec();
-    let mut refused = BTreeMap::new();
-    for attempt in 0..pnodes.len() {
-        if waiting.is_empty() {
-            break;
-        }
-        let target = |offset: usize| match job.policy {
-            MemoryPolicy::Interleave => pnodes[(offset / region.page() + attempt) % pnodes.len()],
-            MemoryPolicy::Bind | MemoryPolicy::Preferred => pnodes[attempt],
+struct Group<'a, P> {
+    movers: Vec<Mover<'a, P>>,
+    manner: Manner,
+    bandwidth: Option<Bytes>,
+    started: Instant,
+}
+
+/// Why a group does not go on.
+enum Stop {
+    Cancelled,
+    Failed,
+}
+
+impl<P: Pages> Group<'_, P> {
+    fn run(mut self) -> Vec<Moved> {
+        let stopped = match self.begin() {
+            false => Err(Stop::Failed),
+            true => match self.manner {
+                Manner::InTurn => (0..self.movers.len()).try_for_each(|at| self.pass(at..at + 1)),
+                Manner::Trade => self.trade(),
+            },
         };
-        let nodes: Vec<PnodeId> = waiting.iter().map(|offset| target(*offset)).collect();
-        let status = region.mapping.relocate(&waiting, &nodes)?;
-        refused.clear();
-        for (offset, status) in waiting.iter().zip(&status) {
-            if let PageStatus::Unknown(errno) = status {
-                refused.insert(*offset, *errno);
+        let cancelled = stopped.is_err();
+        for mover in &mut self.movers {
+            mover.end(self.manner, cancelled);
+        }
+        self.movers.into_iter().map(|mover| (mover.outcome, mover.error)).collect()
+    }
+
+    /// Sets all policies or none.
+    fn begin(&mut self) -> bool {
+        for at in 0..self.movers.len() {
+            if let Err(error) = self.movers[at].set_out(self.manner) {
+                self.movers[at].error = Some(error);
+                self.movers[..=at].iter_mut().for_each(Mover::turn_back);
+                return false;
             }
         }
-        // Only a full node is a reason to try the next one; what the call did not get to when it was full counts.
-        waiting.retain(|offset| matches!(refused.get(offset), Some(&(libc::ENOMEM | libc::EINPROGRESS))));
+        true
     }
-    for errno in refused.values_mut().filter(|errno| **errno == libc::EINPROGRESS) {
-        *errno = libc::ENOMEM;
+
+    /// Again and again, as long as something fits into the room that became free.
+    fn trade(&mut self) -> Result<(), Stop> {
+        loop {
+            let before = self.moved();
+            self.movers.iter_mut().for_each(|mover| mover.outcome.left.clear());
+            self.pass(0..self.movers.len())?;
+            let full = self.movers.iter().any(|mover| mover.outcome.left.contains_key(&libc::ENOMEM));
+            if !full || self.moved() == before {
+                return Ok(());
+            }
+        }
     }
-    Ok(refused)
+
+    /// Every chunk of some vnodes once, in turn.
+    fn pass(&mut self, which: Range<usize>) -> Result<(), Stop> {
+        let chunks: Vec<Vec<(usize, Range<usize>)>> =
+            self.movers[which.clone()].iter().map(Mover::chunks).collect();
+        let longest = chunks.iter().map(Vec::len).max().unwrap_or(0);
+        for step in 0..longest {
+            for (mover, chunks) in self.movers[which.clone()].iter_mut().zip(&chunks) {
+                let Some((region, range)) = chunks.get(step) else { continue };
+                if mover.progress.cancel.load(Ordering::Relaxed) {
+                    return Err(Stop::Cancelled);
+                }
+                mover.go(*region, range.clone())?;
+            }
+            if let Some(mover) = self.movers.first() {
+                keep_to_bandwidth(self.bandwidth, self.moved(), self.started, &mover.progress.cancel);
+            }
+        }
+        Ok(())
+    }
+
+    fn moved(&self) -> Bytes {
+        self.movers.iter().fold(Bytes::ZERO, |sum, mover| sum.saturating_add(mover.outcome.moved))
+    }
+}
+
+impl<'a, P: Pages> Mover<'a, P> {
+    fn new(regions: Vec<&'a P>, job: &'a MemoryMove, progress: &'a MoveProgress) -> Self {
+        let total = regions.iter().map(|region| region.size() as u64).sum();
+        progress.total.store(total, Ordering::Relaxed);
+        let outcome = MoveOutcome { policy_on: job.from.clone(), ..MoveOutcome::default() };
+        Self { regions, job, progress, outcome, error: None }
+    }
+
+    fn chunks(&self) -> Vec<(usize, Range<usize>)> {
+        let of = |(at, region): (usize, &&'a P)| {
+            let (chunk, size) = (CHUNK.max(region.page()), region.size());
+            let ranges = (0..size).step_by(chunk).map(move |start| start..(start + chunk).min(size));
+            ranges.map(move |range| (at, range)).collect::<Vec<_>>()
+        };
+        self.regions.iter().enumerate().flat_map(of).collect()
+    }
+
+    fn told(&self, error: HostError, on: &NodeSet) -> HostError {
+        error.of(format!("vnode {}", self.job.vnode)).on(on)
+    }
+
+    /// New pages come from the new pnodes from now on. While vnodes trade places their pnodes may both be full: then a
+    /// bound vnode only prefers the new one, for the guest must find memory for what it touches.
+    fn set_out(&mut self, manner: Manner) -> Result<(), HostError> {
+        let first = self.job.to.first().map(NodeSet::one).unwrap_or_default();
+        let (policy, on) = match (manner, self.job.policy) {
+            (Manner::Trade, MemoryPolicy::Bind) => (MemoryPolicy::Preferred, &first),
+            (_, policy) => (policy, &self.job.to),
+        };
+        self.set_policy(policy, on)?;
+        self.outcome.policy_on = self.job.to.clone();
+        Ok(())
+    }
+
+    /// The policy of before. If that cannot be had either, the one that is there stays, and is told.
+    fn turn_back(&mut self) {
+        match self.set_policy(self.job.policy, &self.job.from.clone()) {
+            Ok(()) => self.outcome.policy_on = self.job.from.clone(),
+            Err(error) => {
+                tracing::error!(%error, "the policy of before cannot be set again");
+                self.outcome.policy_on = self.job.from.union(&self.job.to);
+            }
+        }
+    }
+
+    fn set_policy(&self, policy: MemoryPolicy, on: &NodeSet) -> Result<(), HostError> {
+        let invalid = || HostError::new("mbind", std::io::Error::from_raw_os_error(libc::EINVAL));
+        let (mode, mask) = kernel_policy(policy, on).ok_or_else(|| self.told(invalid(), on))?;
+        let set = |region: &&P| region.set_policy(mode, &mask);
+        self.regions.iter().try_for_each(set).map_err(|error| self.told(error, on))
+    }
+
+    fn go(&mut self, region: usize, range: Range<usize>) -> Result<(), Stop> {
+        let length = range.len() as u64;
+        let result = move_chunk(self.regions[region], range, self.job, &mut self.outcome);
+        self.progress.moved.store(self.outcome.moved.get(), Ordering::Relaxed);
+        match result {
+            Ok(()) => {
+                let (seen, total) = (&self.progress.seen, self.progress.total.load(Ordering::Relaxed));
+                seen.store((seen.load(Ordering::Relaxed) + length).min(total), Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) => {
+                self.error = Some(self.told(error, &self.job.to));
+                Err(Stop::Failed)
+            }
+        }
+    }
+
+    /// The policy that stays, and what lies outside of it.
+    fn end(&mut self, manner: Manner, stopped: bool) {
+        let there = self.outcome.policy_on == self.job.to;
+        let full = self.outcome.left.contains_key(&libc::ENOMEM);
+        if manner == Manner::Trade && there && self.job.policy == MemoryPolicy::Bind {
+            // Half-way it is bound to both sides: on one of them alone the guest might find no memory.
+            let on = if stopped || full { self.job.from.union(&self.job.to) } else { self.job.to.clone() };
+            match self.set_policy(MemoryPolicy::Bind, &on) {
+                Ok(()) => self.outcome.policy_on = on,
+                Err(error) => self.error = self.error.take().or(Some(error)),
+            }
+        }
+        self.outcome.cancelled = stopped && self.error.is_none();
+        let measured = elsewhere(&self.regions, &self.outcome.policy_on);
+        match measured {
+            Ok(elsewhere) => self.outcome.elsewhere = elsewhere,
+            Err(error) => self.error = self.error.take().or(Some(error)),
+        }
+    }
 }
 
 fn keep_to_bandwidth(limit: Option<Bytes>, moved: Bytes, started: Instant, cancel: &AtomicBool) {

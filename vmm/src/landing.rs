@@ -1,0 +1,56 @@
+//! The end of a move, in the mover's thread: the control loop has threads follow, then what is no longer needed is given
+//! back, then the job is over. Whoever sees it over sees it so.
+
+use crate::claims::own::memory_of;
+use crate::handle::Shared;
+use crate::inbox::{Event, Landed, Notifier};
+use crate::jobs::Ended;
+use resources::{Claim, Plan, VnodePlacement};
+use std::sync::{Arc, mpsc};
+
+/// Who is told.
+pub struct Landing {
+    pub shared: Arc<Shared>,
+    pub notifier: Notifier,
+    pub plan: Arc<Plan>,
+}
+
+impl Landing {
+    pub(crate) fn land(&self, ended: Vec<Ended>) {
+        let landed: Vec<Landed> = ended.iter().map(|ended| self.place(ended)).collect();
+        let claims: Vec<_> = landed.iter().map(|to| (to.place.vnode, to.place.claim.clone())).collect();
+        let (reply, heard) = mpsc::sync_channel(1);
+        self.notifier.send(Event::Landed(landed, reply));
+        // A VM that ends keeps what it has until it is over.
+        if heard.recv().is_ok() {
+            self.shared.claim.turn().settle(&claims);
+        }
+        for Ended { id, moved, .. } in ended {
+            self.shared.jobs.end(id, moved);
+            self.shared.tell_job(id);
+        }
+    }
+
+    /// Where the vnode lies now, and what it needs there. If the move did not reach its end its threads stay, its
+    /// policy may be the new one, and room on both sides is kept: to go on, or back.
+    fn place(&self, Ended { from, to, moved: (outcome, error), .. }: &Ended) -> Landed {
+        let follow = error.is_none() && !outcome.cancelled;
+        let there = outcome.policy_on == to.pnodes;
+        let untouched = outcome.policy_on == from.pnodes && !there && outcome.moved.get() == 0;
+        let claim = match (follow && there, untouched) {
+            (true, _) => to.claim.clone().at_least(&self.left_behind(to, outcome)),
+            (false, true) => from.claim.clone(),
+            (false, false) => from.claim.clone().at_least(&to.claim),
+        };
+        let place = if follow { to } else { from };
+        Landed { place: VnodePlacement { pnodes: outcome.policy_on.clone(), claim, ..place.clone() }, follow }
+    }
+
+    fn left_behind(&self, to: &VnodePlacement, outcome: &crate::memory::MoveOutcome) -> Claim {
+        let mut claim = Claim::default();
+        if let Some(vnode) = self.plan.topology.vnode(to.vnode) {
+            outcome.elsewhere.iter().for_each(|(pnode, bytes)| claim.add(*pnode, &memory_of(vnode, *bytes)));
+        }
+        claim
+    }
+}
