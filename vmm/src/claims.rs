@@ -20,6 +20,7 @@ pub use book::{Book, Held, Living};
 pub use error::ClaimsError;
 
 use directory::Wanted;
+use record::Tell;
 use resources::Claim;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -66,7 +67,7 @@ impl Claims {
 
     /// Asks what each living VM has touched by now.
     pub fn survey(&self) -> Result<Survey, ClaimsError> {
-        let living = self.list(Wanted::Shared)?.living;
+        let living = self.list(Wanted::Shared, Tell::No)?.living;
         let touched = |vm: &Living| Some((vm.name.clone(), touched::of(vm.pid, vm.started)?));
         Ok(Survey { touched: living.iter().filter_map(touched).collect() })
     }
@@ -74,7 +75,7 @@ impl Claims {
     /// The living VMs, with what they have touched. Changes nothing.
     pub fn living(&self) -> Result<Vec<Living>, ClaimsError> {
         let survey = self.survey()?;
-        let mut living = self.list(Wanted::Shared)?.living;
+        let mut living = self.list(Wanted::Shared, Tell::Yes)?.living;
         living.iter_mut().for_each(|vm| vm.touched = survey.touched.get(&vm.name).cloned());
         Ok(living)
     }
@@ -82,14 +83,14 @@ impl Claims {
     /// Locks the directory until the book is closed: nobody else decides meanwhile. Files of VMs that are gone are
     /// removed.
     pub fn lock(&self, survey: Survey) -> Result<Book, ClaimsError> {
-        let mut book = self.list(Wanted::Alone)?;
+        let mut book = self.list(Wanted::Alone, Tell::Yes)?;
         book.living.iter_mut().for_each(|vm| vm.touched = survey.touched.get(&vm.name).cloned());
         Ok(book)
     }
 
-    fn list(&self, wanted: Wanted) -> Result<Book, ClaimsError> {
+    fn list(&self, wanted: Wanted, tell: Tell) -> Result<Book, ClaimsError> {
         let lock = directory::lock(&self.root, wanted)?;
-        let living = if lock.is_some() { record::read_all(&self.root, wanted)? } else { Vec::new() };
+        let living = if lock.is_some() { record::read_all(&self.root, wanted, tell)? } else { Vec::new() };
         Ok(Book::new(self.root.clone(), lock, living))
     }
 }

@@ -53,6 +53,10 @@ pub enum CtlCommand {
     Give(GiveArgs),
     /// Move a vnode to other pnodes, and wait until it is there
     Move(MoveArgs),
+    /// Move two vnodes into each other's places, and wait until they are there
+    Swap(SwapArgs),
+    /// Move everything that is on a pnode to the best other places, and wait until it is there
+    Evacuate(EvacuateArgs),
     /// Say where a vCPU may run
     Affinity(AffinityArgs),
     /// Show the virtio devices and what they count
@@ -147,6 +151,37 @@ pub struct MoveArgs {
     #[arg(long, value_name = "SIZE")]
     pub bandwidth: Option<Bytes>,
     /// Do not wait until it is there
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// `ctl swap`.
+#[derive(Debug, Args)]
+pub struct SwapArgs {
+    /// One vnode
+    #[arg(value_parser = count)]
+    pub vnode: u32,
+    /// The other
+    #[arg(value_parser = count)]
+    pub with: u32,
+    /// Bytes per second at most
+    #[arg(long, value_name = "SIZE")]
+    pub bandwidth: Option<Bytes>,
+    /// Do not wait until they are there
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// `ctl evacuate`.
+#[derive(Debug, Args)]
+pub struct EvacuateArgs {
+    /// Which pnode
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub pnode: u32,
+    /// Bytes per second at most
+    #[arg(long, value_name = "SIZE")]
+    pub bandwidth: Option<Bytes>,
+    /// Do not wait until it is done
     #[arg(long)]
     pub detach: bool,
 }

@@ -60,6 +60,15 @@ pub fn run(args: CtlArgs) -> Result<ExitCode, Failure> {
             ctl.reclaim(ctl.send("POST", "/v1/give", &body)?, give.detach)
         }
         CtlCommand::Move(wanted) => ctl.start_move(&wanted),
+        CtlCommand::Swap(wanted) => {
+            let vnodes = [wanted.vnode, wanted.with];
+            let body = wire::SwapRequest { vnodes, bandwidth: wanted.bandwidth };
+            ctl.follow(&ctl.send("POST", "/v1/swap", &body)?, wanted.detach)
+        }
+        CtlCommand::Evacuate(wanted) => {
+            let body = wire::EvacuateRequest { pnode: wanted.pnode, bandwidth: wanted.bandwidth };
+            ctl.follow(&ctl.send("POST", "/v1/evacuate", &body)?, wanted.detach)
+        }
         CtlCommand::Affinity(wanted) => {
             let body = wire::AffinityRequest { cpus: wanted.cpus };
             let answer = ctl.send("PUT", &format!("/v1/vcpus/{}/affinity", wanted.vcpu), &body)?;
@@ -234,13 +243,37 @@ impl Ctl {
         if let Some(bar) = bar {
             bar.finish_and_clear();
         }
-        let state = job.state;
         let done = self.print(&answer, |job: wire::Job| show::jobs(&[job]))?;
-        match state {
-            wire::JobState::Running | wire::JobState::Done => Ok(done),
-            wire::JobState::Cancelled => Err(Failure::new(Status::Conflict, "the move was cancelled")),
-            wire::JobState::Failed => Err(Failure::new(Status::Host, job.error.unwrap_or_default())),
+        ended(&job).map_or(Ok(done), Err)
+    }
+
+    /// Waits for jobs that go together.
+    fn follow(&self, answer: &Answer, detach: bool) -> Result<ExitCode, Failure> {
+        let mut all: wire::Jobs = answer.read()?;
+        let total = |jobs: &[wire::Job]| jobs.iter().map(|job| job.total).sum();
+        let bar = std::io::stderr().is_terminal().then(|| bar("moving", total(&all.jobs)));
+        while all.jobs.iter().any(|job| job.state == wire::JobState::Running) && !detach {
+            std::thread::sleep(LOOK);
+            for job in &mut all.jobs {
+                *job = self.client.get(&format!("/v1/jobs/{}", job.id))?.read()?;
+            }
+            if let Some(bar) = &bar {
+                bar.set_length(total(&all.jobs));
+                bar.set_position(all.jobs.iter().map(|job| job.seen).sum());
+            }
         }
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+        let text = match self.json {
+            true => {
+                serde_json::to_string(&all).map_err(|error| Failure::new(Status::Internal, error))? + "\n"
+            }
+            false if all.jobs.is_empty() => "nothing of the VM is there\n".to_owned(),
+            false => show::jobs(&all.jobs),
+        };
+        let done = files::print(&text)?;
+        all.jobs.iter().find_map(ended).map_or(Ok(done), Err)
     }
 
     fn events(&self, after: Option<u64>, follow: bool) -> Result<ExitCode, Failure> {
@@ -257,6 +290,15 @@ impl Ctl {
             files::print(&format!("{line}\n"))?;
         }
         Ok(Status::Done.into())
+    }
+}
+
+/// Why a job that is over did not reach its end.
+fn ended(job: &wire::Job) -> Option<Failure> {
+    match job.state {
+        wire::JobState::Running | wire::JobState::Done => None,
+        wire::JobState::Cancelled => Some(Failure::new(Status::Conflict, "the move was cancelled")),
+        wire::JobState::Failed => Some(Failure::new(Status::Host, job.error.clone().unwrap_or_default())),
     }
 }
 

@@ -86,7 +86,7 @@ pub fn memory(vnodes: &[Vnode]) -> String {
     header.extend(["MEMORY", "TARGET", "ACTUAL"].map(|title| (title.to_owned(), Side::Right)));
     header.extend(pnodes.iter().map(|pnode| (format!("ON {pnode}"), Side::Right)));
     header.extend(["ABSENT", "HIT", "MISS", "FOREIGN"].map(|title| (title.to_owned(), Side::Right)));
-    header.push(("JOB".to_owned(), Side::Right));
+    header.extend(["MOVED", "LEFT", "FAILED", "JOB"].map(|title| (title.to_owned(), Side::Right)));
     let mut table = Table::new(header);
     for vnode in vnodes {
         let mut row = vec![vnode.id.to_string(), vnode.pnodes.to_string(), vnode.policy.to_string()];
@@ -100,6 +100,7 @@ pub fn memory(vnodes: &[Vnode]) -> String {
             Some(found) => [found.absent, found.hit, found.miss, found.foreign].map(human),
             None => ["-", "-", "-", "-"].map(str::to_owned),
         });
+        row.extend([human(vnode.moves.moved), human(vnode.moves.left), vnode.moves.failed.to_string()]);
         row.push(dash(vnode.job.map(|job| job.to_string()).unwrap_or_default()));
         table.row(row);
     }

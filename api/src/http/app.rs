@@ -90,6 +90,8 @@ fn method(route: &Route) -> MethodRouter<Arc<App>> {
         Op::GetReclaim => on(filter, reclaim::get),
         Op::CancelReclaim => on(filter, reclaim::cancel),
         Op::MoveVnode => on(filter, vnodes::start_move),
+        Op::SwapVnodes => on(filter, vnodes::swap),
+        Op::Evacuate => on(filter, vnodes::evacuate),
         Op::PutAffinity => on(filter, vnodes::affinity),
         Op::GetDevices => on(filter, devices::all),
         Op::PutDiskSize => on(filter, devices::disk_size),

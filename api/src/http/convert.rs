@@ -25,7 +25,9 @@ pub fn job(view: &JobView) -> wire::Job {
         vmm::JobState::Running => (wire::JobState::Running, None, None),
         vmm::JobState::Done(outcome) => (wire::JobState::Done, Some(outcome), None),
         vmm::JobState::Cancelled(outcome) => (wire::JobState::Cancelled, Some(outcome), None),
-        vmm::JobState::Failed(error) => (wire::JobState::Failed, None, Some(error.to_string())),
+        vmm::JobState::Failed(error, outcome) => {
+            (wire::JobState::Failed, Some(outcome), Some(error.to_string()))
+        }
     };
     let left = outcome.iter().flat_map(|outcome| &outcome.left);
     wire::Job {
@@ -143,6 +145,7 @@ pub fn vnodes(
     jobs: &[JobView],
     memory: &[VnodeMemory],
     samples: &BTreeMap<VnodeId, Sample>,
+    counts: impl Fn(VnodeId) -> vmm::MoveCounts,
     ran_on: impl Fn(i32) -> Option<u32>,
 ) -> Vec<wire::Vnode> {
     let vnodes = plan.topology.vnodes().iter().zip(&view.placement.vnodes);
@@ -172,11 +175,21 @@ pub fn vnodes(
         affinity: vnode.affinity,
         pnodes: at.pnodes.clone(),
         cpu_pnodes: at.cpu_pnodes.clone(),
-        residency: samples.get(&vnode.id).map(|sample| residency(vnode.id, sample, view, samples)),
+        residency: samples.get(&vnode.id).map(|sample| {
+            let found = residency(vnode.id, sample, view, samples);
+            let interleaved = vnode.policy == resources::MemoryPolicy::Interleave;
+            wire::Residency { interleave_hit: interleaved.then_some(found.hit), ..found }
+        }),
         vcpus: vnode.vcpus.iter().map(vcpu).collect(),
         job: moving(vnode.id),
+        moves: moves(&counts(vnode.id)),
     };
     vnodes.map(one).collect()
+}
+
+fn moves(counts: &vmm::MoveCounts) -> wire::Moves {
+    let vmm::MoveCounts { moved, left, done, cancelled, failed } = *counts;
+    wire::Moves { moved: moved.get(), left: left.get(), done, cancelled, failed }
 }
 
 fn residency(
@@ -207,6 +220,7 @@ fn residency(
         hit: touched.saturating_sub(foreign).get(),
         miss: sum(strangers.map(|(_, bytes)| bytes)).get(),
         foreign: foreign.get(),
+        interleave_hit: None,
     }
 }
 

@@ -109,8 +109,15 @@ fn exits(text: &mut Text, handle: &VmHandle) {
 }
 
 fn vnodes(text: &mut Text, handle: &VmHandle, samples: &BTreeMap<VnodeId, Sample>) {
-    let vnodes =
-        crate::http::convert::vnodes(handle.plan(), &handle.view(), &[], &handle.memory(), samples, |_| None);
+    let vnodes = crate::http::convert::vnodes(
+        handle.plan(),
+        &handle.view(),
+        &[],
+        &handle.memory(),
+        samples,
+        |vnode| handle.move_counts(vnode),
+        |_| None,
+    );
     let mut each = |name: &str, help: &str, value: &dyn Fn(&wire::Vnode) -> Option<u64>| {
         text.family(name, "gauge", help);
         for vnode in &vnodes {
@@ -138,6 +145,11 @@ fn vnodes(text: &mut Text, handle: &VmHandle, samples: &BTreeMap<VnodeId, Sample
         "Age of the measurement of the vnode's memory.",
         &|v| of(v, |residency| residency.age_ms),
     );
+    each(
+        "numavisor_vnode_interleave_hit_bytes",
+        "Memory of the vnode on its own pnodes because its policy interleaves.",
+        &|v| v.residency.as_ref().and_then(|residency| residency.interleave_hit),
+    );
     let name = "numavisor_vnode_resident_bytes";
     text.family(name, "gauge", "Touched memory of the vnode, by the pnode it lies on.");
     for vnode in &vnodes {
@@ -147,7 +159,23 @@ fn vnodes(text: &mut Text, handle: &VmHandle, samples: &BTreeMap<VnodeId, Sample
     }
 }
 
+fn move_totals(text: &mut Text, handle: &VmHandle) {
+    let vnodes = handle.plan().topology.vnodes();
+    let mut each = |name: &str, help: &str, value: fn(&vmm::MoveCounts) -> u64| {
+        text.family(name, "counter", help);
+        for vnode in vnodes {
+            text.line(name, &[("vnode", &vnode.id)], value(&handle.move_counts(vnode.id)));
+        }
+    };
+    each("numavisor_vnode_moved_bytes_total", "Memory of the vnode that was moved.", |c| c.moved.get());
+    each("numavisor_vnode_left_bytes_total", "Memory that the kernel would not move.", |c| c.left.get());
+    each("numavisor_vnode_moves_done_total", "Moves of the vnode that reached their end.", |c| c.done);
+    each("numavisor_vnode_moves_cancelled_total", "Moves of the vnode that were cancelled.", |c| c.cancelled);
+    each("numavisor_vnode_moves_failed_total", "Moves of the vnode that the host refused.", |c| c.failed);
+}
+
 fn moves(text: &mut Text, handle: &VmHandle) {
+    move_totals(text, handle);
     let jobs: Vec<wire::Job> = handle.jobs().iter().map(crate::http::convert::job).collect();
     let count = |state| jobs.iter().filter(|job| job.state == state).count();
     let name = "numavisor_moves";

@@ -136,6 +136,8 @@ fn components() -> utoipa::openapi::Components {
     add::<wire::DiskSize>(&mut schemas);
     add::<wire::DiskSizeRequest>(&mut schemas);
     add::<wire::MoveRequest>(&mut schemas);
+    add::<wire::SwapRequest>(&mut schemas);
+    add::<wire::EvacuateRequest>(&mut schemas);
     add::<wire::AffinityRequest>(&mut schemas);
     add::<wire::TargetRequest>(&mut schemas);
     add::<wire::ReclaimRequest>(&mut schemas);

@@ -135,10 +135,11 @@ impl From<ReplacementError> for Problem {
             ReplacementError::NoPnode
             | ReplacementError::NoSuchPnode { .. }
             | ReplacementError::NoMemory(_)
+            | ReplacementError::SwapWithItself(_)
             | ReplacementError::NoCpus(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            ReplacementError::Full { .. } | ReplacementError::PoolShort { .. } => {
-                StatusCode::INSUFFICIENT_STORAGE
-            }
+            ReplacementError::Full { .. }
+            | ReplacementError::PoolShort { .. }
+            | ReplacementError::Nowhere { .. } => StatusCode::INSUFFICIENT_STORAGE,
         };
         let text = error.to_string();
         let rule = text.split_once(' ').map_or(text.as_str(), |(_, rest)| rest).to_owned();
@@ -190,6 +191,8 @@ impl From<vmm::RequestError> for Problem {
             E::Balloon(error) => error.into(),
             E::Replacement(error) => error.into(),
             E::Host(error) => error.into(),
+            E::Claims(error) => Self::unavailable(error.code(), error),
+            E::Look(_) => Self::unavailable("host_refused", error),
             E::NotStopped(_) => Self::unavailable("not_stopped", error),
             E::NoAnswer => Self::unavailable("no_answer", error),
         }

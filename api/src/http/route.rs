@@ -25,6 +25,8 @@ pub enum Op {
     GetReclaim,
     CancelReclaim,
     MoveVnode,
+    SwapVnodes,
+    Evacuate,
     PutAffinity,
     GetDevices,
     PutDiskSize,
@@ -237,6 +239,20 @@ pub static ROUTES: [Route; 28] = [
         .takes("MoveRequest")
         .gives(&[(202, "a job is at it")], Media::Json("Job"))
         .fails(&[404, 409, 415, 422, 507]),
+    route(Op::SwapVnodes, Method::POST, "/v1/swap", "swapVnodes", "Move two vnodes into each other's places")
+        .takes("SwapRequest")
+        .gives(&[(202, "two jobs are at it")], Media::Json("Jobs"))
+        .fails(&[404, 409, 415, 422, 507]),
+    route(
+        Op::Evacuate,
+        Method::POST,
+        "/v1/evacuate",
+        "evacuate",
+        "Move every vnode that has anything on a pnode to the best other places",
+    )
+    .takes("EvacuateRequest")
+    .gives(&[(202, "a job for each of them is at it")], Media::Json("Jobs"))
+    .fails(&[404, 409, 415, 422, 507]),
     route(Op::PutAffinity, Method::PUT, "/v1/vcpus/{id}/affinity", "putAffinity", "Say where a vCPU may run")
         .takes("AffinityRequest")
         .gives(&[(200, "it runs there")], Media::Json("Vcpu"))

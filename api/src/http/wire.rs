@@ -116,6 +116,9 @@ pub struct Residency {
     pub miss: u64,
     /// Of this vnode, on pnodes that are not its own.
     pub foreign: u64,
+    /// Of `hit`, what lies there because its policy interleaves; absent with other policies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interleave_hit: Option<u64>,
 }
 
 /// A vCPU.
@@ -224,6 +227,25 @@ pub struct Vnode {
     /// The job that moves it now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<u64>,
+    /// What moves of it have done since the VM started.
+    #[serde(default)]
+    pub moves: Moves,
+}
+
+/// What moves of a vnode have done.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct Moves {
+    /// Bytes that were moved.
+    pub moved: u64,
+    /// Bytes that the kernel would not move, each time that it was asked.
+    pub left: u64,
+    /// Moves that reached their end.
+    pub done: u64,
+    /// Moves that were cancelled.
+    pub cancelled: u64,
+    /// Moves that the host refused part way.
+    pub failed: u64,
 }
 
 /// All vnodes.
@@ -264,6 +286,30 @@ pub struct MoveRequest {
     /// The pnode or pnodes: a number, an array, or a list such as `0-1`.
     pub pnode: NodeSet,
     /// Bytes per second at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Bytes>,
+}
+
+/// Which vnodes change places.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct SwapRequest {
+    /// Two of them.
+    pub vnodes: [u32; 2],
+    /// Bytes per second at most, both ways together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Bytes>,
+}
+
+/// Which pnode is to have nothing of the VM any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct EvacuateRequest {
+    /// The pnode.
+    pub pnode: u32,
+    /// Bytes per second at most, of all its vnodes together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Bytes>,
 }

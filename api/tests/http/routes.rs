@@ -36,6 +36,8 @@ fn body(operation: &Value) -> &'static str {
         "postReclaim" => r#"{"pnode": 0, "bytes": "2M"}"#,
         "moveVnode" => r#"{"pnode": [0], "bandwidth": "1G"}"#,
         "putDiskSize" => r#"{"size": "1G"}"#,
+        "swapVnodes" => r#"{"vnodes": [0, 0]}"#,
+        "evacuate" => r#"{"pnode": 4096}"#,
         "putAffinity" => r#"{"cpus": 0}"#,
         "postPlan" => r#"{"memory": "64M"}"#,
         "postGive" => r#"{"pnode": 0, "bytes": "1M"}"#,
@@ -94,6 +96,8 @@ fn every_operation_answers_as_documented_with_a_vm_that_runs() {
         let expected = match name {
             "putVm" | "bootVm" => 409,
             "postGive" | "putMemoryTarget" | "shutdownVm" | "resetVm" | "moveVnode" => 202,
+            // A vnode with itself, and a pnode that no host has.
+            "swapVnodes" | "evacuate" => 422,
             // Jobs count from 1.
             "getJob" | "cancelJob" => 404,
             // It has none.

@@ -34,8 +34,26 @@ pub struct Record {
     pub claim: Claim,
 }
 
+/// Whether what is ignored is told: whoever looks twice tells once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tell {
+    /// With a warning.
+    Yes,
+    /// Silently.
+    No,
+}
+
+impl Tell {
+    fn warn(self, path: &Path, why: &str) {
+        match self {
+            Self::Yes => tracing::warn!("claims: {}: ignored, {why}", path.display()),
+            Self::No => {}
+        }
+    }
+}
+
 /// All living VMs, by the names of their files. Removes the files of the others if the directory is locked for that.
-pub fn read_all(root: &Path, wanted: Wanted) -> Result<Vec<Living>, ClaimsError> {
+pub fn read_all(root: &Path, wanted: Wanted, tell: Tell) -> Result<Vec<Living>, ClaimsError> {
     let entries = fs::read_dir(root).map_err(failed(root, "opendir"))?;
     let names = entries.take(MAX_FILES).flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let mut names: Vec<String> = names.collect();
@@ -49,12 +67,10 @@ pub fn read_all(root: &Path, wanted: Wanted) -> Result<Vec<Living>, ClaimsError>
                     living.push(Living { name, pid, started, claim, touched: None });
                 }
                 Found::Dead => {
-                    tracing::warn!("claims: {}: ignored, its process is gone", path.display());
+                    tell.warn(&path, "its process is gone");
                     remove(&path, wanted);
                 }
-                Found::Unreadable(why) => {
-                    tracing::warn!("claims: {}: ignored, {why}", path.display());
-                }
+                Found::Unreadable(why) => tell.warn(&path, &why),
                 Found::Gone => {}
             }
         } else if name.ends_with(UNFINISHED) {

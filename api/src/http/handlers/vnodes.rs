@@ -13,7 +13,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use resources::replacement::ReplacementError;
-use resources::{CpuSet, HostTopology, VcpuId, VnodeId};
+use resources::{CpuSet, HostTopology, PnodeId, VcpuId, VnodeId};
 use std::sync::Arc;
 use vmm::{JobId, VmHandle};
 
@@ -41,8 +41,11 @@ async fn seen(app: &App, fresh: bool) -> Result<Vec<wire::Vnode>, Problem> {
     let samples = app.watch.samples(fresh).await;
     let (view, jobs, memory) = (handle.view(), handle.jobs(), handle.memory());
     // A file in /proc per vCPU: microseconds each, but there may be thousands.
-    app.slowly(move || Ok(convert::vnodes(handle.plan(), &view, &jobs, &memory, &samples, procfs::ran_on)))
-        .await
+    app.slowly(move || {
+        let counts = |vnode| handle.move_counts(vnode);
+        Ok(convert::vnodes(handle.plan(), &view, &jobs, &memory, &samples, counts, procfs::ran_on))
+    })
+    .await
 }
 
 fn no_such_vnode(id: VnodeId) -> Problem {
@@ -78,7 +81,7 @@ pub async fn start_move(State(app): State<Arc<App>>, Path(id): Path<String>, req
     require_vnode(&handle, id)?;
     let job = app
         .slowly(move || {
-            let job = handle.move_vnode(id, &wanted.pnode, wanted.bandwidth, &look()?)?;
+            let job = handle.move_vnode(id, &wanted.pnode, wanted.bandwidth, &seen_host)?;
             find_job(&handle, job)
         })
         .await?;
@@ -87,6 +90,40 @@ pub async fn start_move(State(app): State<Arc<App>>, Path(id): Path<String>, req
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
+}
+
+/// `POST /v1/swap`.
+pub async fn swap(State(app): State<Arc<App>>, request: Request) -> Answer {
+    Query::of(&request, &[])?;
+    let wanted: wire::SwapRequest = body::json(request).await?;
+    let handle = app.desk.handle(Command::Move)?;
+    let vnodes = wanted.vnodes.map(VnodeId);
+    let jobs = app
+        .slowly(move || {
+            let first = handle.swap(vnodes, wanted.bandwidth, &seen_host)?.0;
+            [first, first + 1].iter().map(|id| find_job(&handle, JobId(*id))).collect::<Result<Vec<_>, _>>()
+        })
+        .await?;
+    Ok(json(StatusCode::ACCEPTED, &wire::Jobs { jobs }))
+}
+
+/// `POST /v1/evacuate`.
+pub async fn evacuate(State(app): State<Arc<App>>, request: Request) -> Answer {
+    Query::of(&request, &[])?;
+    let wanted: wire::EvacuateRequest = body::json(request).await?;
+    let handle = app.desk.handle(Command::Move)?;
+    let jobs = app
+        .slowly(move || {
+            let ids = handle.evacuate(PnodeId(wanted.pnode), wanted.bandwidth, &seen_host)?;
+            ids.into_iter().map(|id| find_job(&handle, id)).collect::<Result<Vec<_>, _>>()
+        })
+        .await?;
+    Ok(json(StatusCode::ACCEPTED, &wire::Jobs { jobs }))
+}
+
+/// The host, asked for by a VM that decides.
+fn seen_host() -> Result<HostTopology, vmm::RequestError> {
+    look().map_err(|problem| vmm::RequestError::Look(problem.detail.clone()))
 }
 
 /// `PUT /v1/vcpus/{id}/affinity`.
