@@ -366,7 +366,8 @@ fn a_kernel_that_is_not_one_is_refused_before_kvm_is_asked() {
     }
     let bench = Bench::new();
     let run = |kernel: &Path| {
-        bench.said(&numavisor(&["run", "--memory=64M", &format!("--kernel={}", kernel.display())]))
+        let kernel = format!("--kernel={}", kernel.display());
+        bench.said(&numavisor(&["run", "--memory=64M", "--claims-dir=none", &kernel]))
     };
     let (status, line) = run(&bench.file("junk", b"not a kernel"));
     assert_eq!(status, Some(2));

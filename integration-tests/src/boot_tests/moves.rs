@@ -191,7 +191,7 @@ fn swap(ctx: &Ctx) -> Result<()> {
     // Two of three parts of each pnode: neither vnode fits beside the other.
     let free =
         |pnode: u32| ctx.host.nodes.iter().find(|node| node.node == pnode).map_or(0, |node| node.free_mib);
-    let mib = free(first).min(free(second)) * 2 / 3;
+    let mib = free(first).min(free(second)) * 2 / 3 / 2 * 2;
     let spec = |a, b| GuestSpec::new(vec![Vnode::on(a, mib, &[0]), Vnode::on(b, mib - 32, &[1])]);
     let before = spec(first, second);
     let mut vm = ctx.boot(&Start::of(&before).flag(&["--api-socket", &flag]))?;

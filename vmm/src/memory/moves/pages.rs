@@ -82,15 +82,16 @@ fn send_blocks<P: Pages>(
 ) -> Result<BTreeMap<usize, i32>, HostError> {
     let mut heads = away.to_vec();
     heads.dedup_by_key(|offset| *offset / HUGE);
-    send(region, &heads, job)?;
+    send(region, &heads, HUGE.max(region.page()), job)?;
     let small = of_those_away(region, away, &job.to)?;
-    send(region, &small, job)
+    send(region, &small, region.page(), job)
 }
 
-/// Sends pages to the first pnode with room, interleaved ones to each in turn. Gives the errno of those that stayed.
+/// Sends pages to the first pnode with room, interleaved ones to each in turn by the unit that they move in. Gives the errno of those that stayed.
 fn send<P: Pages>(
     region: &P,
     offsets: &[usize],
+    unit: usize,
     job: &MemoryMove,
 ) -> Result<BTreeMap<usize, i32>, HostError> {
     let pnodes: Vec<PnodeId> = job.to.iter().collect();
@@ -101,7 +102,7 @@ fn send<P: Pages>(
             break;
         }
         let target = |offset: usize| match job.policy {
-            MemoryPolicy::Interleave => pnodes[(offset / region.page() + attempt) % pnodes.len()],
+            MemoryPolicy::Interleave => pnodes[(offset / unit + attempt) % pnodes.len()],
             MemoryPolicy::Bind | MemoryPolicy::Preferred => pnodes[attempt],
         };
         let nodes: Vec<PnodeId> = waiting.iter().map(|offset| target(*offset)).collect();

@@ -164,6 +164,16 @@ fn every_page_goes_and_the_policy_with_it() {
 }
 
 #[test]
+fn interleaved_pages_go_to_each_pnode_in_turn() {
+    let host = Host::new(&[(1, 500), (2, 500)], None);
+    let regions = [Region::new(&host, 100, 0)];
+    let job = MemoryMove { policy: MemoryPolicy::Interleave, ..ask(0, &[0], &[1, 2]) };
+    let (outcome, _) = alone(&regions, &job);
+    assert_eq!((outcome.moved, regions[0].on()), (pages(100), [(1, 50), (2, 50)].into()));
+    assert_eq!(*regions[0].policy.borrow(), (Mode::Interleave, mask(&set(&[1, 2]))));
+}
+
+#[test]
 fn pinned_pages_and_a_full_node_are_told_apart() {
     let host = Host::new(&[(1, 50)], None);
     let region = Region { pinned: [3, 4].into(), ..Region::new(&host, 100, 0) };
