@@ -144,7 +144,7 @@ const FRESH: &[(&str, Parameter, &str)] =
     &[("fresh", Parameter::Switch, "wait for a measurement of the memory that begins now")];
 
 /// All operations, those of one path together.
-pub static ROUTES: [Route; 28] = [
+pub static ROUTES: [Route; 30] = [
     route(Op::GetVm, Method::GET, "/v1/vm", "getVm", "The VM and how it stands")
         .gives(&[(200, "the VM")], Media::Json("Vm"))
         .fails(NO_VM),
