@@ -33,6 +33,9 @@ pub struct VmDevices {
     /// The vnode of the entropy device, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rng: Option<VnodeId>,
+    /// Whether the first balloon takes the guest's reports of free pages.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub free_page_reporting: bool,
 }
 
 /// A disk.
@@ -124,7 +127,8 @@ impl VmDevices {
             (0..).zip(&spec.nets).map(|(i, net)| Net::new(net, i, vnodes)).collect::<Result<Vec<_>, _>>()?;
         let vsock = spec.vsock.as_ref().map(|vsock| Vsock::new(vsock, vnodes)).transpose()?;
         let rng = spec.rng.is_some_and(|Switch(on)| on).then_some(VnodeId(0));
-        Ok(Self { disks, nets, vsock, rng })
+        let free_page_reporting = spec.free_page_reporting.is_some_and(|Switch(on)| on);
+        Ok(Self { disks, nets, vsock, rng, free_page_reporting })
     }
 }
 

@@ -64,6 +64,9 @@ pub struct VmSpec {
     /// Whether there is an entropy device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rng: Option<Switch>,
+    /// Whether the guest reports pages that it has free, which the host then gets back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_page_reporting: Option<Switch>,
     /// Where the guest's first serial port goes.
     pub serial: SerialSpec,
     /// What a guest's reset does.

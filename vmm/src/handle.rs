@@ -344,7 +344,7 @@ impl VmHandle {
     /// the VM runs.
     pub fn memory(&self) -> Vec<VnodeMemory> {
         let balloons = Arc::clone(&self.shared.balloons.lock().unwrap_or_else(PoisonError::into_inner));
-        balloons.iter().map(balloon::Entry::view).collect()
+        balloons.iter().inspect(|entry| entry.refresh()).map(balloon::Entry::view).collect()
     }
 
     /// The order by pnode that is under way, or the last that was.

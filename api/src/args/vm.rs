@@ -77,6 +77,9 @@ pub struct VmFlags {
     /// Entropy device
     #[arg(long, help_heading = "Devices")]
     pub rng: bool,
+    /// Have the guest report its free pages, and give them to the host
+    #[arg(long, help_heading = "Devices")]
+    pub free_page_reporting: bool,
     /// Host CPUs of single vCPUs: 0-1=4-7, 2=node:1,^9; repeatable
     #[arg(long, value_name = "VCPUS=CPUS", help_heading = "Shape")]
     pub pin: Vec<String>,
@@ -151,6 +154,9 @@ impl VmFlags {
         }
         if self.rng {
             spec.rng = Some(Switch(true));
+        }
+        if self.free_page_reporting {
+            spec.free_page_reporting = Some(Switch(true));
         }
         Ok(())
     }

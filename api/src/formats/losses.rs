@@ -18,6 +18,7 @@ pub fn note(format: Format, spec: &VmSpec, topology: &VmTopology, notes: &mut No
         ("nets", !spec.nets.is_empty()),
         ("vsock", spec.vsock.is_some()),
         ("rng", spec.rng.is_some()),
+        ("free_page_reporting", spec.free_page_reporting.is_some()),
     ];
     for (name, _) in devices.into_iter().filter(|(_, given)| *given) {
         notes.of(format!("{name}: devices are left out"));

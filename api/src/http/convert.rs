@@ -3,7 +3,7 @@
 use crate::http::wire;
 use resources::{Bytes, NodeSet, Plan, VnodeId};
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use vmm::balloon::{Phase, ReclaimKind, ReclaimPart, ReclaimState, ReclaimView, VnodeMemory};
 use vmm::{Exit, JobView, VmView};
 
@@ -54,6 +54,7 @@ pub fn balloon(memory: &VnodeMemory) -> wire::Balloon {
         wanted: pages(outcome.wanted),
         reached: pages(outcome.reached),
         took_ms: u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX),
+        rate: rate(pages(outcome.reached.abs_diff(outcome.from)), outcome.took),
     });
     wire::Balloon {
         floor: memory.floor.get(),
@@ -69,7 +70,15 @@ pub fn balloon(memory: &VnodeMemory) -> wire::Balloon {
             Phase::Unresponsive => wire::BalloonPhase::Unresponsive,
         },
         outcome,
+        reported: memory.discards.reported_bytes,
+        guest: memory.device.guest.all().collect(),
     }
+}
+
+/// Bytes a second; 0 for no time.
+fn rate(bytes: u64, took: Duration) -> u64 {
+    let rate = (u128::from(bytes) * 1_000_000).checked_div(took.as_micros()).unwrap_or(0);
+    u64::try_from(rate).unwrap_or(u64::MAX)
 }
 
 /// A reclaim.

@@ -253,6 +253,12 @@ fn balloons(text: &mut Text, handle: &VmHandle) {
     each("numavisor_balloon_drained_pages_total", counter, "Pages taken back unasked.", |m| {
         m.device.figures.drained
     });
+    each("numavisor_balloon_discards_total", counter, "System calls that let memory go.", |m| {
+        m.discards.calls
+    });
+    each("numavisor_balloon_discarded_bytes_total", counter, "Memory that they let go.", |m| {
+        m.discards.bytes
+    });
     each("numavisor_balloon_faults_total", counter, "Pages and arrays that made no sense.", |m| {
         let figures = &m.device.figures;
         let pages = [figures.outside, figures.duplicates, figures.unknown, figures.malformed];

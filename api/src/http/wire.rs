@@ -3,6 +3,7 @@
 
 use resources::{Affinity, Bytes, CpuSet, MemoryPolicy, NodeSet, PageSize, VmSpec};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// How the VM stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,6 +170,8 @@ pub struct BalloonOutcome {
     pub reached: u64,
     /// How long it took.
     pub took_ms: u64,
+    /// Bytes a second that came or went meanwhile.
+    pub rate: u64,
 }
 
 /// A vnode's balloon.
@@ -190,6 +193,11 @@ pub struct Balloon {
     /// How the last request ended; absent before the first and while one is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<BalloonOutcome>,
+    /// What the guest reported free of this vnode, in all.
+    pub reported: u64,
+    /// The guest's own figures of all its memory, by name, those without one by number; on the first balloon only.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub guest: BTreeMap<String, u64>,
 }
 
 /// A vnode.

@@ -23,6 +23,7 @@ const EIGHT: Needs =
 pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "balloon_takes_from_the_vnode_that_was_asked", needs: TWO, run: stock },
     BootTest { name: "balloon_takes_from_the_vnode_under_a_newer_kernel", needs: TWO, run: newer },
+    BootTest { name: "balloon_beside_page_cache_and_reports_of_free_pages", needs: TWO, run: beside_cache },
     BootTest { name: "reclaim_of_a_vnode_on_two_pnodes", needs: TWO, run: one_to_many },
     BootTest { name: "reclaim_by_pnode_of_four_vnodes_on_three_of_eight", needs: EIGHT, run: four_vnodes },
 ];
@@ -261,6 +262,68 @@ fn four_vnodes(ctx: &Ctx) -> Result<()> {
         };
         ensure!(all.iter().all(right), "all at once ended as {settled}");
     }
+    check::bound(&vm, &spec)?;
+    vm.power_off()
+}
+
+/// A number of KiB in a line of the guest's `meminfo` of node 1.
+fn guest_kib(vm: &mut Vm, key: &str) -> Result<u64> {
+    let line = vm.output(&format!("grep {key}: /sys/devices/system/node/node1/meminfo"))?;
+    line.split_whitespace().nth(3).and_then(|kib| kib.parse().ok()).with_context(|| format!("{key}: {line}"))
+}
+
+/// Free pages reported through the first vnode's balloon come back from the vnode that they are of; a target past what
+/// is free, with page cache on the vnode, ends without a page of another one.
+fn beside_cache(ctx: &Ctx) -> Result<()> {
+    let (first, second) = (ctx.pnode(0), ctx.pnode(1));
+    let spec = GuestSpec::new(vec![Vnode::on(first, OTHER_MIB, &[0]), Vnode::on(second, MIB, &[1])]);
+    let directory = tempfile::tempdir()?;
+    let disk = directory.path().join("disk").to_string_lossy().into_owned();
+    std::fs::File::create(&disk)?.set_len(160 << 20)?;
+    let socket = directory.path().join("api").to_string_lossy().into_owned();
+    let path = format!("path={disk}");
+    let flags = ["--api-socket", &socket, "--free-page-reporting", "--disk", &path];
+    let mut vm = ctx.boot(&Start::of(&spec).kernel(GuestKernel::Newer).flag(&flags))?;
+    vm.ask("modprobe virtio_pci virtio_blk virtio_balloon")?;
+
+    vm.ask("alloc 300 1")?;
+    ensure!(backed(&vm, &spec)?[1] >= 300 * 1024, "the host has {:?} KiB", backed(&vm, &spec)?);
+    vm.ask("free")?;
+    let began = Instant::now();
+    while backed(&vm, &spec)?[1] > 150 * 1024 {
+        ensure!(began.elapsed() < PATIENCE, "the host still has {:?} KiB", backed(&vm, &spec)?);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let _ = ctl(ctx, &socket, &["vnodes"])?;
+    std::thread::sleep(Duration::from_millis(500));
+    let vnodes = ctl(ctx, &socket, &["vnodes"])?["vnodes"].clone();
+    ensure!(kib(&vnodes[1]["balloon"]["reported"]) >= 150 * 1024, "reported were {vnodes}");
+    ensure!(kib(&vnodes[0]["balloon"]["guest"]["free-memory"]) > 100 * 1024, "the guest says {vnodes}");
+    check::bound(&vm, &spec)?;
+
+    // A disk that nobody has open has no cache.
+    vm.output("sleep 600 </dev/vda >/dev/null 2>&1 &")?;
+    vm.output("taskset 2 dd if=/dev/vda of=/dev/null bs=1M")?;
+    let cache = guest_kib(&mut vm, "FilePages")?;
+    ensure!(cache >= 120 * 1024, "node 1 has {cache} KiB of page cache");
+    ensure!(!mem_set(ctx, &socket, "1", "64M")?, "all of it came");
+    let vnode = ctl(ctx, &socket, &["vnodes", "1"])?;
+    let balloon = &vnode["balloon"];
+    ensure!(balloon["outcome"]["stop"] == "dry" && balloon["off_node"] == 0, "it ended as {vnode}");
+    // What could be had is what lies above the low watermark.
+    let low = vm.output("awk '/^Node/{n=$2} n==\"1,\"&&$1==\"low\"{s+=$2} END{print s*4}' /proc/zoneinfo")?;
+    let low: u64 = low.trim().parse().with_context(|| format!("low watermark: {low}"))?;
+    let (free, had) = (guest_kib(&mut vm, "MemFree")?, kib(&balloon["on_node"]));
+    note(
+        &ctx.transcript,
+        &format!("{had} KiB came, {free} KiB are free on node 1, its low watermark is {low} KiB"),
+    );
+    ensure!(
+        free <= low + had / 100 + 1024,
+        "{free} KiB are free, {low} KiB is the low watermark, {had} KiB came"
+    );
+    ensure!(guest_kib(&mut vm, "FilePages")? >= cache - cache / 10, "page cache went for it");
+    ensure!(mem_set(ctx, &socket, "1", "512M")?, "giving back was refused");
     check::bound(&vm, &spec)?;
     vm.power_off()
 }

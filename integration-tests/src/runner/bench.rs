@@ -52,7 +52,9 @@ pub(super) fn run(payload: &Payload, rounds: u32) -> Result<i32> {
         format!("id=1,memory=240M,vcpus=[1],pnode={},affinity=none", pnode(1)),
     );
     let two = sample(payload, numavisor(payload, &["--numa", &first, "--numa", &second]), &[256, 240])?;
+    let balloon = super::bench_balloon::run(payload, rounds)?;
     let figures = json!({
+        "balloon": balloon,
         "start_seconds": { "numavisor": median(&ours, |s| s.seconds), "qemu": median(&theirs, |s| s.seconds) },
         "own_kib": {
             "numavisor_1_vnode": median(&ours, |s| s.own_kib as f64),
@@ -75,7 +77,7 @@ fn median(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> f64 {
     }
 }
 
-fn numavisor(payload: &Payload, flags: &[&str]) -> Command {
+pub(super) fn numavisor(payload: &Payload, flags: &[&str]) -> Command {
     let mut command = Command::new(payload.numavisor_release());
     command.arg("run").arg("--kernel").arg(payload.kernel(GuestKernel::Stock));
     command
@@ -86,7 +88,7 @@ fn numavisor(payload: &Payload, flags: &[&str]) -> Command {
     command
 }
 
-fn rival(payload: &Payload) -> Command {
+pub(super) fn rival(payload: &Payload) -> Command {
     let at = payload.directory.join(RIVAL);
     let mut command = Command::new(at.join("ld.so"));
     command.arg("--library-path").arg(at.join("lib")).arg(at.join("qemu-system-x86_64"));

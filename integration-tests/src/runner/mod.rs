@@ -4,6 +4,7 @@
 //! part that knows the difference; the tests must not.
 
 pub(crate) mod bench;
+mod bench_balloon;
 pub(crate) mod check;
 pub(crate) mod demo;
 mod first;

@@ -68,6 +68,12 @@ fn table(figures: &Value) {
         number("/lab/own_kib/numavisor_2_vnodes") / 1024.0,
         number("/lab/own_kib/qemu") / 1024.0
     );
+    let (our, their) = (number("/lab/balloon/seconds/numavisor"), number("/lab/balloon/seconds/qemu"));
+    println!(
+        "75 % of 512 MiB from the guest   numavisor {our:.3} s, qemu {their:.3} s, ratio {:.2}, {:.2} calls a MiB",
+        their / our,
+        number("/lab/balloon/calls_per_mib")
+    );
     println!("plan for 64 vnodes on 64 nodes   {:.2} ms", number("/plan_64_milliseconds"));
     println!("release binary, static           {:.2} MiB", number("/binary_bytes") / 1_048_576.0);
 }

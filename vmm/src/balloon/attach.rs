@@ -1,7 +1,7 @@
 //! A balloon device for each vnode with memory that it can give back.
 
 use super::board::Entry;
-use super::host::{DiscardMeter, VnodeHost};
+use super::host::{Books, VnodeHost};
 use crate::attach::Attached;
 use crate::memory::GuestRam;
 use crate::sys::HostError;
@@ -12,16 +12,17 @@ use std::sync::Arc;
 /// Makes the devices, in the order of their vnodes, and what stays with the control loop.
 pub fn attach(plan: &Plan, ram: &Arc<GuestRam>) -> Result<(Vec<Attached>, Arc<[Entry]>), HostError> {
     let can = |vnode: &&Vnode| vnode.memory > Bytes::ZERO && vnode.pages.pool().is_none();
+    let books = Arc::new(Books::new(&plan.topology));
     let (mut attached, mut entries) = (Vec::new(), Vec::new());
     for vnode in plan.topology.vnodes().iter().filter(can) {
         let options = BalloonOptions {
             apic_ids: vnode.vcpus.iter().map(|vcpu| plan.cpus.apic_id(vcpu).0).collect(),
             // The guest's figures are of all its nodes, so one device has them; Linux takes reporting from one only.
             statistics: entries.is_empty(),
-            reporting: false,
+            reporting: plan.devices.free_page_reporting && entries.is_empty(),
         };
-        let meter = Arc::<DiscardMeter>::default();
-        let host = VnodeHost::new(Arc::clone(ram), vnode.id, Arc::clone(&meter));
+        let meter = Arc::clone(&books.of(vnode.id).meter);
+        let host = VnodeHost::new(Arc::clone(ram), vnode.id, Arc::clone(&books));
         let device = Balloon::new(options, Arc::new(host)).map_err(|e| HostError::new("eventfd", e))?;
         entries.push(Entry::new(vnode.id, vnode.memory, device.control(), meter));
         let name = format!("balloon{}", vnode.id);

@@ -7,6 +7,10 @@ use super::target::{bytes, floor};
 use devices::virtio::balloon::{BalloonControl, BalloonView};
 use resources::{Bytes, VnodeId};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Between two askings for the guest's own figures.
+const REFRESH: Duration = Duration::from_secs(1);
 
 /// One vnode's memory as its balloon has it.
 #[derive(Debug, Clone)]
@@ -46,6 +50,7 @@ pub struct Entry {
     pub control: BalloonControl,
     pub meter: Arc<DiscardMeter>,
     status: Mutex<Status>,
+    refreshed: Mutex<Option<Instant>>,
 }
 
 struct Status {
@@ -56,7 +61,7 @@ struct Status {
 impl Entry {
     pub fn new(vnode: VnodeId, memory: Bytes, control: BalloonControl, meter: Arc<DiscardMeter>) -> Self {
         let status = Mutex::new(Status { controller: Controller::new(), request: 0 });
-        Self { vnode, memory, control, meter, status }
+        Self { vnode, memory, control, meter, status, refreshed: Mutex::default() }
     }
 
     fn status(&self) -> MutexGuard<'_, Status> {
@@ -79,6 +84,15 @@ impl Entry {
             let _ = self.control.ask(ask.pages, ask.exact);
         }
         status.controller.is_busy()
+    }
+
+    /// Has the guest tell its own figures anew, at most once a second; a look soon after has them.
+    pub fn refresh(&self) {
+        let mut refreshed = self.refreshed.lock().unwrap_or_else(PoisonError::into_inner);
+        if refreshed.is_none_or(|at| at.elapsed() >= REFRESH) {
+            *refreshed = Some(Instant::now());
+            self.control.refresh();
+        }
     }
 
     /// How it stands.

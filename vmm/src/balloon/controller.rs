@@ -28,6 +28,8 @@ pub struct Ask {
 #[derive(Debug, Clone, Copy)]
 struct Run {
     since: Duration,
+    /// Pages that were out at the first look.
+    from: Option<u32>,
     /// Something was asked of the driver for it.
     asked: bool,
     ready_at: Duration,
@@ -98,6 +100,7 @@ impl Controller {
         self.again_at = None;
         self.run = Some(Run {
             since: now,
+            from: None,
             asked: false,
             ready_at: now,
             held: 0,
@@ -137,13 +140,14 @@ impl Controller {
             self.again_at = Some(now + self.rest);
             self.rest = (self.rest * 2).min(REST_MOST);
             self.phase = Phase::Exhausted;
-            self.outcome = Some(self.result(view, Stop::Drained, Duration::ZERO));
+            self.outcome = Some(self.result(view, Stop::Drained, view.asked, Duration::ZERO));
             return Some(Ask { pages: view.held, ..self.wanted });
         }
         None
     }
 
     fn go_on(&mut self, now: Duration, view: &BalloonView, mut run: Run) -> Option<Ask> {
+        run.from.get_or_insert(view.held);
         if !view.ready {
             self.run = Some(run);
             // Linux masks the interrupt for a moment while it moves it; a driver that is not there is another thing.
@@ -210,13 +214,15 @@ impl Controller {
     }
 
     fn finish(&mut self, now: Duration, view: &BalloonView, stop: Stop) {
-        let took = self.run.take().map_or(Duration::ZERO, |run| now - run.since);
+        let run = self.run.take();
+        let took = run.map_or(Duration::ZERO, |run| now - run.since);
+        let from = run.and_then(|run| run.from).unwrap_or(view.held);
         self.phase = match stop {
             Stop::Reached | Stop::NoDriver | Stop::OffNode(_) => Phase::Idle,
             Stop::Dry | Stop::Exhausted | Stop::Drained => Phase::Exhausted,
             Stop::Unresponsive => Phase::Unresponsive,
         };
-        self.outcome = Some(self.result(view, stop, took));
+        self.outcome = Some(self.result(view, stop, from, took));
         match stop {
             Stop::Reached => self.rest = REST,
             // The next driver begins where this one should have come to.
@@ -228,9 +234,10 @@ impl Controller {
         }
     }
 
-    fn result(&self, view: &BalloonView, stop: Stop, took: Duration) -> Outcome {
+    fn result(&self, view: &BalloonView, stop: Stop, from: u32, took: Duration) -> Outcome {
         let wanted = self.wanted;
         Outcome {
+            from,
             wanted: wanted.pages,
             exact: wanted.exact,
             reached: view.held,

@@ -55,6 +55,8 @@ impl Stop {
 /// How a request ended. Pages of 4 KiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
+    /// Pages that were out when it began.
+    pub from: u32,
     /// Pages that were to be out.
     pub wanted: u32,
     /// Without a page of another vnode.

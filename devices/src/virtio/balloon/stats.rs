@@ -50,6 +50,15 @@ impl GuestStats {
         Self { values }
     }
 
+    /// All values by name, or by the tag's number where it has none.
+    pub fn all(&self) -> impl Iterator<Item = (String, u64)> + '_ {
+        self.values.iter().map(|(tag, value)| {
+            let name =
+                NAMES.get(usize::from(*tag)).map_or_else(|| tag.to_string(), |name| (*name).to_owned());
+            (name, *value)
+        })
+    }
+
     /// The values whose tags have names.
     pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         self.values.iter().filter_map(|(tag, value)| Some((*NAMES.get(usize::from(*tag))?, *value)))
