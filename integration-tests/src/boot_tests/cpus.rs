@@ -27,6 +27,16 @@ pub(super) const TESTS: &[BootTest] = &[
         run: |ctx| once_more(ctx, many),
     },
     BootTest {
+        name: "cpus_two_hundred_and_fifty_six",
+        needs: Needs { mib: 800, ..TWO },
+        run: |ctx| once_more(ctx, far_too_many),
+    },
+    BootTest {
+        name: "cpus_sixty_four_vnodes",
+        needs: Needs { mib: 1300, ..TWO },
+        run: |ctx| once_more(ctx, sixty_four_vnodes),
+    },
+    BootTest {
         name: "cpus_apic_ids_above_255",
         needs: Needs { mib: 800, ..TWO },
         run: |ctx| once_more(ctx, wide_apic_ids),
@@ -115,6 +125,42 @@ fn many(ctx: &Ctx) -> Result<()> {
     ensure!(online == "0-127\n0-127", "CPUs online and possible are {online:?}");
     vm.output("dmesg | grep -iq x2apic")?;
     check::threads(&vm, &spec, |pnode| ctx.cpus_of(pnode))?;
+    vm.power_off()
+}
+
+/// All 256 are there, and those at the edges come up: all at once, before Linux stops the clock ticks of idle processors,
+/// they ask for 64,000 timer interrupts a second, more than an emulated host can give.
+fn far_too_many(ctx: &Ctx) -> Result<()> {
+    let spec = GuestSpec::new(vec![
+        Vnode::on(ctx.pnode(0), 512, &(0..128).collect::<Vec<_>>()),
+        Vnode::on(ctx.pnode(1), 480, &(128..256).collect::<Vec<_>>()),
+    ]);
+    let mut vm = ctx.boot(&Start::of(&spec).cmdline("maxcpus=2"))?;
+    ensure!(
+        vm.output("cat /sys/devices/system/cpu/possible")? == "0-255",
+        "not all of 256 CPUs are possible"
+    );
+    for cpu in [127, 128, 254, 255] {
+        vm.output(&format!("echo 1 > /sys/devices/system/cpu/cpu{cpu}/online"))?;
+        let ran_on = vm.output(&format!("taskset -c {cpu} cat /proc/self/stat | cut -d' ' -f39"))?;
+        ensure!(ran_on == cpu.to_string(), "what was to run on CPU {cpu} ran on {ran_on}");
+    }
+    let nodes = vm.output("cat /sys/devices/system/node/node[01]/cpulist")?;
+    ensure!(nodes == "0-1,127\n128,254-255", "the nodes have CPUs {nodes:?}");
+    check::threads(&vm, &spec, |pnode| ctx.cpus_of(pnode))?;
+    vm.power_off()
+}
+
+fn sixty_four_vnodes(ctx: &Ctx) -> Result<()> {
+    let vnode = |index: u32| {
+        let mib = if index == 0 { 256 } else { 32 };
+        let vcpus: &[u32] = if index < 16 { &[index] } else { &[] };
+        Vnode::on(ctx.pnode(index as usize % 2), mib, vcpus)
+    };
+    let spec = GuestSpec::new((0..64).map(vnode).collect());
+    let mut vm = ctx.boot(&Start::of(&spec))?;
+    check::guest_view(&spec, &vm.report()?)?;
+    check::bound(&vm, &spec)?;
     vm.power_off()
 }
 
