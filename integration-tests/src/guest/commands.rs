@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::{DONE, ERROR, OUT, REPORT, memory, modules, power, report, vsock};
+use super::{DONE, ERROR, OUT, REPORT, memory, modules, power, report, traffic, vsock};
 use crate::sys::BoundMemory;
 
 /// What a guest remembers between two commands.
@@ -65,6 +65,12 @@ impl State {
                 }
                 Ok(json!({}))
             }
+            // disk PATH HOW BYTES COUNT: requests past the page cache, one after the other; seconds
+            ("disk", [path, how, size, count]) => traffic::disk(path, how, size.parse()?, count.parse()?),
+            // stream ADDRESS MiB: as much by TCP; seconds
+            ("stream", [address, mib]) => traffic::stream(address, mib.parse()?),
+            // questions ADDRESS COUNT: asked by TCP, one after the other; seconds
+            ("questions", [address, count]) => traffic::questions(address, count.parse()?),
             // vsock-echo PORT: from now on what comes to that port goes back
             ("vsock-echo", [port]) => {
                 vsock::echo(port.parse()?)?;

@@ -10,6 +10,7 @@ pub(crate) mod memory;
 pub(crate) mod modules;
 pub(crate) mod power;
 pub(crate) mod report;
+pub(crate) mod traffic;
 pub(crate) mod vsock;
 
 use std::fs;

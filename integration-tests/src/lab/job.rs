@@ -27,6 +27,11 @@ pub(crate) enum Job {
         /// Starts of each side.
         rounds: u32,
     },
+    /// Use the disk and the interface of either in turn.
+    DeviceBench {
+        /// Starts of each side.
+        rounds: u32,
+    },
 }
 
 impl Job {
@@ -38,6 +43,7 @@ impl Job {
             Self::Shell => "shell",
             Self::Demo => "demo",
             Self::Bench { .. } => "bench",
+            Self::DeviceBench { .. } => "device-bench",
         }
     }
 }

@@ -20,8 +20,8 @@ use crate::sys;
 /// Memory of the guest whose start-up is timed, on both sides.
 const MIB: u64 = 512;
 /// The rival is started on its own loader and libraries, wherever the payload is.
-const RIVAL: &str = "qemu";
-const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
+pub(super) const RIVAL: &str = "qemu";
+pub(super) const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
 
 /// One start: seconds to the init's first line, and KiB resident beside guest memory.
 struct Sample {
@@ -66,7 +66,7 @@ pub(super) fn run(payload: &Payload, rounds: u32) -> Result<i32> {
     Ok(0)
 }
 
-fn median(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> f64 {
+pub(super) fn median<T>(samples: &[T], value: impl Fn(&T) -> f64) -> f64 {
     let mut values: Vec<f64> = samples.iter().map(value).collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;

@@ -7,6 +7,7 @@ pub(crate) mod bench;
 mod bench_balloon;
 pub(crate) mod check;
 pub(crate) mod demo;
+mod device_bench;
 mod first;
 pub(crate) mod host;
 pub(crate) mod payload;
@@ -72,6 +73,7 @@ fn perform(payload: &Payload, job: &Job) -> Result<i32> {
         Job::Shell => command(payload, &["setsid", "-c", "/bin/sh", "-i"].map(str::to_owned)),
         Job::Demo => demo::run(payload),
         Job::Bench { rounds } => bench::run(payload, *rounds),
+        Job::DeviceBench { rounds } => device_bench::run(payload, *rounds),
     }
 }
 

@@ -99,7 +99,8 @@ impl Artifacts {
             copy(&library, &rival.join("lib").join(name))?;
         }
         for directory in ["/usr/share/seabios", "/usr/share/qemu"] {
-            for name in ["bios-microvm.bin", "pvh.bin", "linuxboot_dma.bin", "kvmvapic.bin"] {
+            for name in ["bios-microvm.bin", "bios-256k.bin", "pvh.bin", "linuxboot_dma.bin", "kvmvapic.bin"]
+            {
                 let file = Path::new(directory).join(name);
                 if file.exists() {
                     copy(&file, &rival.join("firmware").join(name))?;

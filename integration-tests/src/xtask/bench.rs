@@ -22,6 +22,9 @@ pub(super) struct Options {
     /// Count instructions of a lab host with one CPU instead of taking wall time: slower, repeatable
     #[arg(long)]
     counted: bool,
+    /// Disk and network instead, beside QEMU's q35
+    #[arg(long, conflicts_with_all = ["counted", "no_lab"])]
+    devices: bool,
     /// Only what needs no lab: planning time and binary size
     #[arg(long)]
     no_lab: bool,
@@ -35,6 +38,9 @@ const PLANS: usize = 21;
 /// Measures, prints a table and the same as JSON.
 pub(super) fn run(options: &Options) -> Result<ExitCode> {
     let artifacts = Artifacts::make()?.with_rival()?;
+    if options.devices {
+        return devices(&artifacts, options.rounds);
+    }
     let release = artifacts.payload.join("numavisor-release");
     let mut figures = json!({
         "plan_64_milliseconds": plan_milliseconds(&release)?,
@@ -51,6 +57,37 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
         })?;
     }
     table(&figures);
+    println!("{figures}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Measures the devices in a lab host.
+fn devices(artifacts: &Artifacts, rounds: u32) -> Result<ExitCode> {
+    let mut figures = Value::Null;
+    let job = Job::DeviceBench { rounds };
+    machine::run(&artifacts.images()?, &SHAPES[0], &job, Pace::wall(1800), |line| {
+        match Event::parse(line) {
+            Some(Event::Bench(all)) => figures = all,
+            Some(_) => {}
+            None => println!("{line}"),
+        }
+    })?;
+    println!(
+        "{:<35}{:>10}{:>10}{:>7}   exits each     calls each",
+        "per second", "numavisor", "qemu", "ratio"
+    );
+    for (name, sides) in figures.as_object().into_iter().flatten() {
+        let number = |path: &str| sides.pointer(path).and_then(Value::as_f64).unwrap_or(f64::NAN);
+        let (our, their) = (number("/numavisor/per_second"), number("/qemu/per_second"));
+        println!(
+            "{name:<35}{our:>10.1}{their:>10.1}{:>7.2}{:>7.2}{:>7.2}{:>7.2}{:>7.2}",
+            our / their,
+            number("/numavisor/exits_each"),
+            number("/qemu/exits_each"),
+            number("/numavisor/calls_each"),
+            number("/qemu/calls_each"),
+        );
+    }
     println!("{figures}");
     Ok(ExitCode::SUCCESS)
 }
