@@ -6,6 +6,7 @@ mod args;
 mod claims;
 mod commands;
 mod ctl;
+mod descriptors;
 mod exit;
 mod files;
 mod formats;

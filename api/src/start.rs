@@ -2,6 +2,7 @@
 //! what its end means, is the commands' and the HTTP desk's business.
 
 use crate::claims::ClaimsAt;
+use crate::descriptors;
 use crate::exit::{Failure, Status};
 use crate::look;
 use resources::{Plan, PlanError, VmSpec};
@@ -68,6 +69,14 @@ pub struct Audience {
     pub claims: ClaimsAt,
 }
 
+/// More than a VM and an API need: notification, interrupt and host side of each queue, eventfds of each vCPU.
+fn descriptors_of(plan: &Plan) -> u64 {
+    let disks = plan.devices.disks.iter().map(|disk| u64::from(disk.queues));
+    let nets = plan.devices.nets.iter().map(|net| 2 * u64::from(net.queues) + 1);
+    let queues: u64 = disks.chain(nets).sum();
+    2048 + 4 * queues + 16 * (plan.topology.vcpu_count() + plan.topology.vnodes().len()) as u64
+}
+
 /// Plans for this host and gets everything ready that can be refused without touching memory.
 pub fn prepare(spec: VmSpec, audience: Audience) -> Result<vmm::Vm, StartError> {
     let Some(kernel) = spec.kernel.clone() else {
@@ -82,6 +91,7 @@ pub fn prepare(spec: VmSpec, audience: Audience) -> Result<vmm::Vm, StartError> 
             tracing::warn!("vnode {}: {shortfall}", vnode.vnode);
         }
     }
+    descriptors::make_room(descriptors_of(&plan));
     let payload = vmm::Payload {
         kernel,
         initramfs: spec.initramfs,

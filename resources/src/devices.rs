@@ -11,6 +11,8 @@ use std::path::PathBuf;
 pub const MAX_DEVICES: usize = 1024;
 /// Most queues of a disk.
 pub const MAX_DISK_QUEUES: u16 = 16;
+/// Most queues of a disk that nobody asked for: each has an interrupt, a ring and three descriptors.
+const DEFAULT_DISK_QUEUES: u16 = 4;
 /// Most queue pairs of an interface.
 pub const MAX_NET_QUEUES: u16 = 64;
 /// Longest name of a network interface (`IFNAMSIZ` less the NUL).
@@ -114,14 +116,17 @@ fn refuse<T>(
 }
 
 impl VmDevices {
-    /// Validates what was typed, for a VM of `vnodes` vnodes.
-    pub fn new(spec: &VmSpec, vnodes: usize) -> Result<Self, DeviceError> {
+    /// Validates what was typed, for a VM of `vnodes` vnodes and `vcpus` vCPUs.
+    pub fn new(spec: &VmSpec, vnodes: usize, vcpus: usize) -> Result<Self, DeviceError> {
         let count = spec.disks.len() + spec.nets.len();
         if count > MAX_DEVICES {
             return refuse("disks, nets", count, format!("devices, must be at most {MAX_DEVICES}"));
         }
-        let disks =
-            spec.disks.iter().enumerate().map(|(i, disk)| Disk::new(disk, &format!("disks[{i}]"), vnodes));
+        let disks = spec
+            .disks
+            .iter()
+            .enumerate()
+            .map(|(i, disk)| Disk::new(disk, &format!("disks[{i}]"), vnodes, vcpus));
         let disks = disks.collect::<Result<Vec<_>, _>>()?;
         let nets =
             (0..).zip(&spec.nets).map(|(i, net)| Net::new(net, i, vnodes)).collect::<Result<Vec<_>, _>>()?;
@@ -133,7 +138,7 @@ impl VmDevices {
 }
 
 impl Disk {
-    fn new(spec: &DiskSpec, at: &str, vnodes: usize) -> Result<Self, DeviceError> {
+    fn new(spec: &DiskSpec, at: &str, vnodes: usize, vcpus: usize) -> Result<Self, DeviceError> {
         let serial = spec.serial.clone().unwrap_or_default();
         if serial.len() > 20 || !serial.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
             let shown: String = serial.chars().take(40).collect();
@@ -148,7 +153,7 @@ impl Disk {
             vnode: vnode(spec.vnode, at, vnodes)?,
             read_only: on(spec.readonly, false),
             direct: on(spec.direct, false),
-            queues: queues(spec.queues, MAX_DISK_QUEUES, at)?,
+            queues: queues(spec.queues, disk_queues(vcpus), MAX_DISK_QUEUES, at)?,
             serial,
         })
     }
@@ -184,7 +189,7 @@ impl Net {
             },
             tap,
             mtu: spec.mtu,
-            queues: queues(spec.queues, MAX_NET_QUEUES, &at)?,
+            queues: queues(spec.queues, 1, MAX_NET_QUEUES, &at)?,
             vnode: vnode(spec.vnode, &at, vnodes)?,
             vhost: on(spec.vhost, true),
         })
@@ -221,8 +226,13 @@ fn vnode(id: Option<u32>, at: &str, vnodes: usize) -> Result<VnodeId, DeviceErro
     Ok(VnodeId(id))
 }
 
-fn queues(count: Option<u16>, most: u16, at: &str) -> Result<u16, DeviceError> {
-    let count = count.unwrap_or(1);
+/// A queue for each vCPU: then what a vCPU asked for interrupts that vCPU and no other.
+fn disk_queues(vcpus: usize) -> u16 {
+    u16::try_from(vcpus).unwrap_or(u16::MAX).clamp(1, DEFAULT_DISK_QUEUES)
+}
+
+fn queues(count: Option<u16>, default: u16, most: u16, at: &str) -> Result<u16, DeviceError> {
+    let count = count.unwrap_or(default);
     if !(1..=most).contains(&count) {
         return refuse(format!("{at}.queues"), count, format!("queues, must be 1 to {most}"));
     }
@@ -266,13 +276,22 @@ fn default_mac(tap: &Tap, index: u32) -> [u8; 6] {
 
 #[cfg(test)]
 mod tests {
-    use super::{Tap, VmDevices};
+    use super::{Tap, VmDevices, disk_queues};
     use crate::VnodeId;
     use crate::spec::VmSpec;
 
     fn devices(json: &str) -> Result<VmDevices, String> {
         let spec: VmSpec = serde_json::from_str(json).unwrap();
-        VmDevices::new(&spec, 2).map_err(|error| error.to_string())
+        VmDevices::new(&spec, 2, 3).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_disk_has_a_queue_per_vcpu_up_to_four_unless_told_otherwise() {
+        for (vcpus, queues) in [(1, 1), (3, 3), (4, 4), (5, 4), (70_000, 4)] {
+            assert_eq!(disk_queues(vcpus), queues);
+        }
+        let disks = devices(r#"{"disks": [{"path": "a"}, {"path": "b", "queues": 1}]}"#).unwrap().disks;
+        assert_eq!(disks.iter().map(|disk| disk.queues).collect::<Vec<_>>(), [3, 1]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The server: one thread with a small runtime for all connections, one for commands, one that watches. What requests
 //! mean is `app`'s work.
 
+use crate::descriptors;
 use crate::http::app::{App, router};
 use crate::http::patient::Patient;
 use crate::http::problem::Problem;
@@ -55,7 +56,8 @@ pub struct Server {
 impl Server {
     /// Starts serving.
     pub fn start(app: &Arc<App>, mut socket: Socket) -> io::Result<Self> {
-        raise_descriptor_limit();
+        // More connections than many hosts give a process descriptors at first.
+        descriptors::make_room(MOST_CONNECTIONS as u64 + OTHER_DESCRIPTORS);
         let listener = socket.listener()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -104,21 +106,6 @@ impl Drop for Server {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
-    }
-}
-
-/// 1,024 connections need more descriptors than many hosts give a process at first.
-fn raise_descriptor_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let wanted = MOST_CONNECTIONS as u64 + OTHER_DESCRIPTORS;
-    match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok((soft, hard)) if soft < wanted => {
-            if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard) {
-                tracing::info!(%error, "descriptor limit not raised");
-            }
-        }
-        Ok(_) => {}
-        Err(error) => tracing::info!(%error, "descriptor limit not known"),
     }
 }
 
