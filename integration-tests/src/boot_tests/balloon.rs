@@ -38,11 +38,11 @@ const NOISE_KIB: u64 = 8 * 1024;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn stock(ctx: &Ctx) -> Result<()> {
-    takes_and_gives(ctx, GuestKernel::Stock)
+    takes_and_gives(ctx, GuestKernel::Stock, "4K")
 }
 
 fn newer(ctx: &Ctx) -> Result<()> {
-    takes_and_gives(ctx, GuestKernel::Newer)
+    takes_and_gives(ctx, GuestKernel::Newer, "thp")
 }
 
 /// What the host has of each vnode in memory.
@@ -61,9 +61,10 @@ fn mem_set(ctx: &Ctx, socket: &str, vnode: &str, size: &str) -> Result<bool> {
     Ok(ctx.numavisor(&["ctl", "--api-socket", socket, "mem-set", vnode, size])?.status.success())
 }
 
-fn takes_and_gives(ctx: &Ctx, kernel: GuestKernel) -> Result<()> {
+fn takes_and_gives(ctx: &Ctx, kernel: GuestKernel, pages: &str) -> Result<()> {
     let (first, second) = (ctx.pnode(0), ctx.pnode(1));
-    let all = |pnode, mib, vcpu: u32| Vnode::on(pnode, mib, &[vcpu]).with("prefault=on,pages=4K");
+    let all =
+        |pnode, mib, vcpu: u32| Vnode::on(pnode, mib, &[vcpu]).with(&format!("prefault=on,pages={pages}"));
     let spec = GuestSpec::new(vec![all(first, OTHER_MIB, 0), all(second, MIB, 1)]);
     let directory = std::env::temp_dir().join(format!("numavisor-balloon-{}", std::process::id()));
     std::fs::create_dir_all(&directory)?;
@@ -78,14 +79,17 @@ fn takes_and_gives(ctx: &Ctx, kernel: GuestKernel) -> Result<()> {
 
     ensure!(mem_set(ctx, &socket, "1", "256M")?, "the target was refused");
     let began = Instant::now();
-    while backed(&vm, &spec)?[1] > MIB * 1024 - TAKEN_KIB {
+    // A huge page of which a part is out may be made whole again by the host's kernel.
+    let slack = if pages == "thp" { TAKEN_KIB / 50 } else { 0 };
+    while backed(&vm, &spec)?[1] > MIB * 1024 - TAKEN_KIB + slack {
         if began.elapsed() > PATIENCE {
             bail!("after {PATIENCE:?} the host has {:?} KiB of the vnodes", backed(&vm, &spec)?);
         }
         std::thread::sleep(Duration::from_millis(100));
     }
     let left = backed(&vm, &spec)?;
-    ensure!(left == [OTHER_MIB * 1024, MIB * 1024 - TAKEN_KIB], "the host has {left:?} KiB of the vnodes");
+    let right = left[0] == OTHER_MIB * 1024 && left[1].abs_diff(MIB * 1024 - TAKEN_KIB) <= slack;
+    ensure!(right, "the host has {left:?} KiB of the vnodes");
     check::bound(&vm, &spec)?;
     let (free, listed) = host_free(second);
     let (rise, on_lists) = (free.saturating_sub(host.0), listed.saturating_sub(host.1));
