@@ -55,6 +55,8 @@ impl State {
                 std::thread::sleep(Duration::from_secs_f64(seconds.parse()?));
                 Ok(json!({}))
             }
+            // timestamps SECONDS: writes the time to page after page; the longest time between two
+            ("timestamps", [seconds]) => Ok(memory::timestamps(Duration::from_secs_f64(seconds.parse()?))),
             ("report", []) => {
                 println!("{REPORT}{}", serde_json::to_string(&report::collect())?);
                 Ok(json!({}))

@@ -1,6 +1,9 @@
 //! Memory of a given node, and all the free memory of all nodes, taken without waking the OOM killer.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 
 use super::report;
 use crate::sys::BoundMemory;
@@ -22,6 +25,27 @@ pub(crate) fn allocate(mib: usize, node: u32) -> Result<BoundMemory> {
     let touched = memory.touch(mib * MIB);
     ensure!(touched == mib * MIB, "touched {touched} bytes of {mib} MiB");
     Ok(memory)
+}
+
+/// Memory that timestamps go to, page after page.
+const STAMPED_MIB: usize = 64;
+
+/// Writes the time to page after page of this thread's memory for so long: how often, and the longest time in between.
+pub(crate) fn timestamps(duration: Duration) -> Value {
+    let mut pages = vec![0u128; STAMPED_MIB * MIB / size_of::<u128>()];
+    let step = 4096 / size_of::<u128>();
+    pages.iter_mut().step_by(step).for_each(|stamp| *stamp = 1);
+    let began = Instant::now();
+    let (mut before, mut longest, mut count) = (began, Duration::ZERO, 0u64);
+    while before - began < duration {
+        for stamp in pages.iter_mut().step_by(step) {
+            let now = Instant::now();
+            *std::hint::black_box(stamp) = (now - began).as_nanos();
+            longest = longest.max(now - before);
+            (before, count) = (now, count + 1);
+        }
+    }
+    json!({ "stamps": count, "longest_gap_ms": longest.as_secs_f64() * 1000.0 })
 }
 
 /// All free memory of each node but the reserve.

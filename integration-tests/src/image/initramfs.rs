@@ -26,12 +26,12 @@ const GUEST_MODULES: [&str; 10] = [
 const HOST_MODULES: [&str; 8] =
     ["virtio_pci", "virtio_blk", "kvm", "kvm_amd", "kvm_intel", "tun", "vhost_vsock", "vhost_net"];
 
-/// The guest's image: our init, busybox, numactl and the virtio modules of its kernel.
+/// The guest's image: our init, busybox, the numactl package and the virtio modules of its kernel.
 pub(crate) fn guest(init: &Path, kernel: &Kernel) -> Result<Vec<u8>> {
     build(init, kernel, &GUEST_MODULES)
 }
 
-/// An L1's image: the runner as its init, busybox, numactl, and the modules of a KVM host.
+/// An L1's image: the runner as its init, busybox, the numactl package, and the modules of a KVM host.
 pub(crate) fn host(runner: &Path, kernel: &Kernel) -> Result<Vec<u8>> {
     build(runner, kernel, &HOST_MODULES)
 }
@@ -44,7 +44,9 @@ fn build(init: &Path, kernel: &Kernel, wanted: &[&str]) -> Result<Vec<u8>> {
     archive.character_device("dev/console", 5, 1);
     archive.copy("init", init)?;
     busybox(&mut archive)?;
-    program(&mut archive, Path::new("/usr/bin/numactl"))?;
+    for name in ["numactl", "migratepages"] {
+        program(&mut archive, &Path::new("/usr/bin").join(name))?;
+    }
     modules::add(&mut archive, kernel, wanted)?;
     Ok(archive.finish())
 }

@@ -32,6 +32,16 @@ pub(crate) enum Job {
         /// Starts of each side.
         rounds: u32,
     },
+    /// Move a vnode, and a plain process beside it.
+    Moves {
+        /// There and back.
+        rounds: u32,
+    },
+    /// Start many at once.
+    Starts {
+        /// How often.
+        rounds: u32,
+    },
 }
 
 impl Job {
@@ -44,6 +54,8 @@ impl Job {
             Self::Demo => "demo",
             Self::Bench { .. } => "bench",
             Self::DeviceBench { .. } => "device-bench",
+            Self::Moves { .. } => "moves",
+            Self::Starts { .. } => "starts",
         }
     }
 }

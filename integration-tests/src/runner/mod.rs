@@ -10,10 +10,12 @@ pub(crate) mod demo;
 mod device_bench;
 mod first;
 pub(crate) mod host;
+mod move_figures;
 pub(crate) mod payload;
 pub(crate) mod pools;
 pub(crate) mod residency;
 pub(crate) mod spec;
+mod start_figures;
 pub(crate) mod suite;
 pub(crate) mod vm;
 
@@ -74,6 +76,8 @@ fn perform(payload: &Payload, job: &Job) -> Result<i32> {
         Job::Demo => demo::run(payload),
         Job::Bench { rounds } => bench::run(payload, *rounds),
         Job::DeviceBench { rounds } => device_bench::run(payload, *rounds),
+        Job::Moves { rounds } => move_figures::run(payload, *rounds),
+        Job::Starts { rounds } => start_figures::run(payload, *rounds),
     }
 }
 

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::artifacts::{Artifacts, cache};
 use crate::lab::job::{Event, Job};
-use crate::lab::machine::{self, Pace};
-use crate::lab::shape::{COUNTED, SHAPES};
+use crate::lab::machine::{self, Images, Pace};
+use crate::lab::shape::{COUNTED, HostShape, SHAPES};
 
 /// What to measure, and how.
 #[derive(Debug, clap::Args)]
@@ -28,7 +28,16 @@ pub(super) struct Options {
     /// Only what needs no lab: planning time and binary size
     #[arg(long)]
     no_lab: bool,
+    /// Only moves of vnodes beside migratepages, on the lab host of two nodes
+    #[arg(long)]
+    moves: bool,
+    /// Only 50 starts at once, 20 times, on the lab host of eight nodes
+    #[arg(long)]
+    starts: bool,
 }
+
+/// Repetitions of the parallel starts.
+const STORMS: u32 = 20;
 
 /// Nodes of the host that planning is timed for.
 const NODES: u32 = 64;
@@ -37,6 +46,16 @@ const PLANS: usize = 21;
 
 /// Measures, prints a table and the same as JSON.
 pub(super) fn run(options: &Options) -> Result<ExitCode> {
+    if options.moves || options.starts {
+        let images = Artifacts::make()?.images()?;
+        if options.moves {
+            lab_figures(&images, "two", &Job::Moves { rounds: options.rounds })?;
+        }
+        if options.starts {
+            lab_figures(&images, "eight", &Job::Starts { rounds: STORMS })?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let artifacts = Artifacts::make()?.with_rival()?;
     if options.devices {
         return devices(&artifacts, options.rounds);
@@ -90,6 +109,17 @@ fn devices(artifacts: &Artifacts, rounds: u32) -> Result<ExitCode> {
     }
     println!("{figures}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a job on a lab host and prints its figures.
+fn lab_figures(images: &Images, host: &str, job: &Job) -> Result<()> {
+    let shape = HostShape::called(host).context("no such lab host")?;
+    machine::run(images, shape, job, Pace::wall(3600), |line| match Event::parse(line) {
+        Some(Event::Bench(figures)) => println!("{}: {figures}", job.name()),
+        Some(_) => {}
+        None => println!("{line}"),
+    })?;
+    Ok(())
 }
 
 fn table(figures: &Value) {
