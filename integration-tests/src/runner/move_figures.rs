@@ -20,10 +20,10 @@ use crate::lab::job::Event;
 use crate::sys::BoundMemory;
 
 /// Memory of the vnode, and of the plain process.
-const MIB: usize = 768;
+const MIB: usize = 256;
 const THP: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 /// How long the guest watches its clock for each side.
-const WATCH: &str = "12";
+const WATCH: &str = "6";
 
 /// Measures both page sizes, `rounds` there and back each after a pair that does not count, and says the figures.
 pub(super) fn run(payload: &Payload, rounds: u32) -> Result<i32> {
@@ -40,6 +40,7 @@ fn measure(payload: &Payload, pages: &str, rounds: u32) -> Result<Value> {
     // A plain process has no advice of its own, so the host is told.
     fs::write(THP, if pages == "4K" { "never" } else { "always" }).context(THP)?;
     let plain = plain(rounds)?;
+    println!("{pages}: migratepages {plain:.1} MiB/s");
     fs::write(THP, "madvise").context(THP)?;
     let transcript = Rc::new(RefCell::new(String::new()));
     let measured = ours(payload, pages, rounds, &transcript);
@@ -106,6 +107,7 @@ fn ours(
             }
         }
     }
+    println!("{pages}: numavisor {:.1} MiB/s", median(speeds.clone()));
     // What else makes the clock jump is in both.
     let (mut chunked, mut whole) = (Vec::new(), Vec::new());
     for _ in 0..rounds.max(1) {
@@ -113,6 +115,7 @@ fn ours(
         move_once(payload, &socket, "0")?;
         whole.push(watched(&mut vm, |pid| migratepages(pid, "0", "1").map(drop))?);
         let on = residency::pages_by_node(vm.pid(), &residency::guest_ram(vm.pid(), &spec)?[0])?;
+        println!("longest stalls: {chunked:?} ms, in one call {whole:?} ms");
         ensure!(on.get(&1).copied().unwrap_or(0) * 4096 > (MIB as u64) << 19, "it did not move: {on:?}");
         migratepages(vm.pid(), "1", "0")?;
     }

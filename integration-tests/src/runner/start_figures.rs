@@ -60,6 +60,9 @@ fn once(payload: &Payload, mib: u32) -> Result<Value> {
             shared |= vcpus > cpus;
             unclaimed |= vcpus < cpus;
         }
+        if let Some(refusal) = refusal(directory.path()) {
+            println!("refused: {refusal}");
+        }
         Ok(json!({ "living": living, "overbooked": overbooked.len(), "stacked": shared && unclaimed }))
     });
     for child in &mut children {
@@ -96,9 +99,16 @@ fn start(payload: &Payload, claims: &Path, directory: &Path, number: usize, mib:
     let mut command = Command::new(payload.numavisor());
     command.arg("run").arg("--kernel").arg(payload.kernel(GuestKernel::Stock));
     command.arg("--claims-dir").arg(claims).args(["--serial", "none", "--vcpus", "1"]);
-    command.args(["--memory", &format!("{mib}M")]);
+    // A guest without memory enough for its image stands still and does not end.
+    command.args(["--memory", &format!("{mib}M"), "--cmdline", "panic=0"]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said);
     sys::die_with_parent(&mut command).spawn().context("starting numavisor")
+}
+
+/// What one that was refused said.
+fn refusal(directory: &Path) -> Option<String> {
+    let said = (0..STARTS).filter_map(|n| fs::read_to_string(directory.join(format!("start-{n}"))).ok());
+    said.filter_map(|text| text.lines().last().map(str::to_owned)).next()
 }
 
 fn host(payload: &Payload, claims: &Path) -> Result<Value> {

@@ -14,8 +14,8 @@ use crate::placement::problem::{Amounts, KINDS, Problem, fits, missing, sum};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Most work of one search, in pnodes looked at; some 20 ms.
-pub const MAX_WORK: u64 = 5_000_000;
+/// Most work of one search, in pnodes looked at; some 10 ms.
+pub const MAX_WORK: u64 = 2_000_000;
 /// What a packing is counted as, in the same unit.
 const PACKING_WORK: u64 = 200;
 

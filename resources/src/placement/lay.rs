@@ -4,8 +4,8 @@
 
 use crate::placement::problem::{Amounts, KINDS, fits, missing, sum, take};
 
-/// Most work of one search, in distances looked at; some 20 ms.
-const MAX_WORK: u64 = 10_000_000;
+/// Most work of one search, in distances looked at; some 10 ms.
+const MAX_WORK: u64 = 5_000_000;
 
 /// What is to be laid.
 #[derive(Debug, Clone)]
