@@ -18,6 +18,8 @@ fn by_pnode(host: &HostTopology, living: &[Living]) -> String {
         ("PNODE", Side::Right),
         ("CLAIMED", Side::Right),
         ("UNTOUCHED", Side::Right),
+        ("HIT", Side::Right),
+        ("MISS", Side::Right),
         ("LEFT", Side::Right),
         ("PAGES CLAIMED", Side::Left),
         ("VCPUS", Side::Right),
@@ -27,10 +29,13 @@ fn by_pnode(host: &HostTopology, living: &[Living]) -> String {
     for pnode in host.pnodes() {
         let claimed = ledger.claimed(pnode.id).unwrap_or(&none);
         let untouched = ledger.untouched_memory(pnode.id);
+        let (hit, miss) = Living::hit_and_miss(living, pnode.id);
         table.row([
             pnode.id.to_string(),
             amount(claimed.memory),
             amount(untouched),
+            amount(hit),
+            amount(miss),
             pnode.available().saturating_sub(untouched).human(),
             or_dash(pages(claimed)),
             claimed.vcpus.to_string(),

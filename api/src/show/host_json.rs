@@ -36,6 +36,10 @@ struct Claimed {
     promised: NodeClaim,
     /// Bytes of `memory` that nobody has touched, so that the kernel counts them as free.
     memory_untouched: Bytes,
+    /// Bytes that living VMs have here as promised.
+    memory_hit: Bytes,
+    /// Bytes that living VMs have here beyond what they were promised here.
+    memory_miss: Bytes,
     /// What a new VM can have: `memory_available` less `memory_untouched`.
     memory_left: Bytes,
 }
@@ -83,6 +87,8 @@ pub fn document<'a>(host: &'a HostTopology, living: Option<&'a [Living]>) -> Doc
         Some(Claimed {
             promised: ledger.claimed(pnode.id).cloned().unwrap_or_default(),
             memory_untouched: untouched,
+            memory_hit: Living::hit_and_miss(living?, pnode.id).0,
+            memory_miss: Living::hit_and_miss(living?, pnode.id).1,
             memory_left: pnode.available().saturating_sub(untouched),
         })
     };

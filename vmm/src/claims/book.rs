@@ -6,7 +6,7 @@ use crate::claims::error::failed;
 use crate::claims::record::{Record, SUFFIX, UNFINISHED};
 use crate::claims::{Claims, ClaimsError, touched};
 use nix::fcntl::{Flock, FlockArg};
-use resources::{Claim, Ledger};
+use resources::{Bytes, Claim, Ledger, PnodeId};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -41,6 +41,19 @@ impl Living {
     /// What all of them were promised and have not touched.
     pub fn ledger(living: &[Self]) -> Ledger {
         ledger(living.iter())
+    }
+
+    /// What all of them together have of a pnode's ordinary memory: as promised there, and beyond that, which was
+    /// promised elsewhere or not at all. VMs that cannot be asked are left out.
+    pub fn hit_and_miss(living: &[Self], pnode: PnodeId) -> (Bytes, Bytes) {
+        let of = |vm: &Self| {
+            let memory = |claim: &Claim| claim.pnodes.get(&pnode).map_or(Bytes::ZERO, |node| node.memory);
+            let (promised, has) = (memory(&vm.claim), vm.touched.as_ref().map_or(Bytes::ZERO, memory));
+            (has.min(promised), has.saturating_sub(promised))
+        };
+        living.iter().map(of).fold((Bytes::ZERO, Bytes::ZERO), |(hit, miss), (more_hit, more_miss)| {
+            (hit.saturating_add(more_hit), miss.saturating_add(more_miss))
+        })
     }
 }
 

@@ -130,6 +130,26 @@ fn amounts_of_any_size_add_up_without_harm() {
 }
 
 #[test]
+fn totals_over_all_vms_say_what_lies_where_it_was_promised() {
+    let vm = |name: &str, promised: Claim, touched: Option<Claim>| crate::claims::Living {
+        name: name.to_owned(),
+        pid: 1,
+        started: 1,
+        claim: promised,
+        touched,
+    };
+    let living = [
+        vm("a", claim(0, Bytes::mib(100), 1), Some(claim(0, Bytes::mib(60), 0))),
+        vm("b", claim(0, Bytes::mib(100), 1), Some(claim(0, Bytes::mib(130), 0))),
+        vm("c", claim(1, Bytes::mib(100), 1), Some(claim(0, Bytes::mib(7), 0))),
+        vm("d", claim(0, Bytes::mib(100), 1), None),
+    ];
+    let of = |pnode| crate::claims::Living::hit_and_miss(&living, PnodeId(pnode));
+    assert_eq!(of(0), (Bytes::mib(160), Bytes::mib(37)));
+    assert_eq!(of(1), (Bytes::ZERO, Bytes::ZERO));
+}
+
+#[test]
 fn what_this_process_has_touched_is_found_by_its_number_and_start() {
     let (_root, claims) = claims();
     let held = book(&claims).claim(&claim(0, Bytes::gib(1), 1)).unwrap();
