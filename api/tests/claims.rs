@@ -70,15 +70,17 @@ fn host_lists_the_living_and_their_sums_by_pnode() {
     let held = [bench.claim(0, Bytes::gib(1), 1, "1"), bench.claim(0, Bytes::mib(512), 1, "")];
     let text = bench.printed("host --claims");
     let sums = "\
-PNODE  CLAIMED  UNTOUCHED  LEFT  PAGES CLAIMED  VCPUS  PINNED
-    0     1.5G       1.5G  1.8G  -                  2  1
-    1        -          -  3.3G  -                  0  -
+PNODE  CLAIMED  UNTOUCHED  HIT  MISS  LEFT  PAGES CLAIMED  VCPUS  PINNED
+    0     1.5G       1.5G    -     -  1.8G  -                  2  1
+    1        -          -    -     -  3.3G  -                  0  -
 ";
     assert!(text.contains(sums), "{text}");
     let me = std::process::id();
     assert_eq!(text.lines().filter(|line| line.trim_start().starts_with(&format!("{me} "))).count(), 2);
     let json: serde_json::Value = serde_json::from_str(&bench.printed("host --claims --json")).unwrap();
     assert_eq!(json["pnodes"][0]["claimed"]["memory_untouched"], 3u64 << 29);
+    assert_eq!(json["pnodes"][0]["claimed"]["memory_hit"], 0);
+    assert_eq!(json["pnodes"][0]["claimed"]["memory_miss"], 0);
     assert_eq!(json["claims"][0]["pid"], me);
     drop(held);
     assert!(!bench.printed("host --json").contains("\"claim"));
