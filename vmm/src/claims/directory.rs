@@ -6,18 +6,18 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::geteuid;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The file whose lock is the directory's.
 const LOCK: &str = "lock";
-/// How long the lock is waited for. A start holds it while it reads sysfs and plans: some 10 ms. Fifty of them at
-/// once on a slow machine are done in a few seconds.
+/// How long one may hold the lock before others give up. A start holds it while it reads sysfs and plans: some 10 ms.
+/// However many stand in line, each of them that gets it starts the time anew.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often it is asked for.
-const PAUSE: Duration = Duration::from_millis(2);
+/// How often it is asked for: at first, and after a while, lest those who wait keep the CPUs from the one who holds it.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(32));
 
 /// How the directory is locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,16 +78,20 @@ pub fn plain() -> OpenOptions {
     options
 }
 
-/// Locks the directory, or gives up after [`PATIENCE`]. Who only looks makes nothing, and finds no lock where nobody
-/// has ever claimed.
+/// Locks the directory, or gives up when the same process has held it for [`PATIENCE`]. Who only looks makes nothing,
+/// and finds no lock where nobody has ever claimed.
 pub fn lock(root: &Path, wanted: Wanted) -> Result<Option<Lock>, ClaimsError> {
+    lock_within(root, wanted, PATIENCE)
+}
+
+fn lock_within(root: &Path, wanted: Wanted, patience: Duration) -> Result<Option<Lock>, ClaimsError> {
     let path = root.join(LOCK);
     let argument = match wanted {
         Wanted::Shared => FlockArg::LockSharedNonblock,
         Wanted::Alone => FlockArg::LockExclusiveNonblock,
     };
-    let started = Instant::now();
-    while started.elapsed() < PATIENCE {
+    let (mut since, mut seen, mut pause) = (Instant::now(), None, PAUSE.0);
+    while since.elapsed() < patience {
         let file = match open_lock(&path, wanted) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound && wanted == Wanted::Shared => return Ok(None),
@@ -95,13 +99,50 @@ pub fn lock(root: &Path, wanted: Wanted) -> Result<Option<Lock>, ClaimsError> {
         };
         match Flock::lock(file, argument) {
             // A lock on a file that somebody has removed meanwhile excludes nobody.
-            Ok(lock) if is_still_there(&path, &lock) => return Ok(Some(lock)),
+            Ok(lock) if is_still_there(&path, &lock) => {
+                if wanted == Wanted::Alone {
+                    sign(&lock);
+                }
+                return Ok(Some(lock));
+            }
             Ok(_) => {}
-            Err((_, Errno::EWOULDBLOCK | Errno::EINTR)) => std::thread::sleep(PAUSE),
+            Err((file, Errno::EWOULDBLOCK | Errno::EINTR)) => {
+                let holder = Holder::of(&file);
+                if seen.as_ref() != Some(&holder) {
+                    (since, seen) = (Instant::now(), Some(holder));
+                }
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(PAUSE.1);
+            }
             Err((_, error)) => return Err(failed(&path, "flock")(error.into())),
         }
     }
-    Err(ClaimsError::Busy { path, seconds: PATIENCE.as_secs() })
+    let holder = seen.and_then(|holder| holder.pid);
+    Err(ClaimsError::Busy { path, holder, seconds: patience.as_secs() })
+}
+
+/// Who locked the directory last, and when: what it wrote into the file.
+#[derive(Debug, PartialEq, Eq)]
+struct Holder {
+    pid: Option<u32>,
+    signed: (i64, i64),
+}
+
+impl Holder {
+    fn of(file: &File) -> Self {
+        let mut text = String::new();
+        let read = file.take(16).read_to_string(&mut text);
+        let signed = file.metadata().map_or((0, 0), |found| (found.mtime(), found.mtime_nsec()));
+        Self { pid: read.ok().and_then(|_| text.trim().parse().ok()), signed }
+    }
+}
+
+/// Says who holds it. If that cannot be written, others only know less.
+fn sign(lock: &Lock) {
+    let text = format!("{}\n", std::process::id());
+    if let Err(error) = lock.set_len(0).and_then(|()| lock.write_all_at(text.as_bytes(), 0)) {
+        tracing::debug!(%error, "the lock of claims is not signed");
+    }
 }
 
 fn open_lock(path: &Path, wanted: Wanted) -> io::Result<File> {
@@ -120,10 +161,11 @@ fn is_still_there(path: &Path, lock: &Lock) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Wanted, lock, open_own};
+    use super::{Wanted, lock, lock_within, open_own, sign};
     use crate::claims::ClaimsError;
     use std::fs::{Permissions, set_permissions};
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::time::{Duration, Instant};
 
     #[test]
     fn a_directory_of_ones_own_is_made_and_taken_again() {
@@ -164,5 +206,27 @@ mod tests {
             waits
         });
         assert!(waits);
+    }
+
+    #[test]
+    fn one_that_keeps_the_lock_is_named_and_a_line_that_moves_is_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let patience = Duration::from_millis(300);
+        let held = lock(root.path(), Wanted::Alone).unwrap().unwrap();
+        let refused = lock_within(root.path(), Wanted::Alone, patience).unwrap_err();
+        let me = Some(std::process::id());
+        assert!(matches!(refused, ClaimsError::Busy { holder, .. } if holder == me), "{refused}");
+        let (waited, got) = std::thread::scope(|scope| {
+            let began = Instant::now();
+            let waiter = scope.spawn(|| lock_within(root.path(), Wanted::Alone, patience).is_ok());
+            // As if one after the other had got it.
+            for _ in 0..8 {
+                std::thread::sleep(Duration::from_millis(100));
+                sign(&held);
+            }
+            drop(held);
+            (began.elapsed(), waiter.join().unwrap())
+        });
+        assert!(got && waited > patience * 2, "{waited:?}");
     }
 }

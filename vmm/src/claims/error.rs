@@ -25,10 +25,12 @@ pub enum ClaimsError {
         why: &'static str,
     },
     /// Somebody keeps the directory locked.
-    #[error("claims: {}: locked by another process for {seconds} s, starts hold it for milliseconds", path.display())]
+    #[error("claims: {}: locked by {} for {seconds} s, starts hold it for milliseconds", path.display(), who(*holder))]
     Busy {
         /// The lock.
         path: PathBuf,
+        /// The process that has it, where that is known.
+        holder: Option<u32>,
         /// How long it was waited for.
         seconds: u64,
     },
@@ -43,6 +45,10 @@ impl ClaimsError {
             Self::Busy { .. } => "claims_busy",
         }
     }
+}
+
+fn who(holder: Option<u32>) -> String {
+    holder.map_or("another process".to_owned(), |pid| format!("process {pid}"))
 }
 
 /// An error with its path and call.

@@ -148,7 +148,7 @@ mod tests {
             })
             .unwrap();
         assert_eq!(seen(), plan.placement.claim.clone().at_least(&there));
-        let busy = || ClaimsError::Busy { path: root.path().to_owned(), seconds: 0 };
+        let busy = || ClaimsError::Busy { path: root.path().to_owned(), holder: None, seconds: 0 };
         assert!(own.turn().grow(&moving, |_| Err(busy())).is_err());
         assert_eq!(seen(), plan.placement.claim.clone().at_least(&there));
         own.turn().settle(&[(VnodeId(0), there.clone())]);
