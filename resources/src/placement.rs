@@ -72,6 +72,9 @@ pub struct VnodePlacement {
     pub cpus: CpuSet,
     /// The host CPUs that each of its vCPUs may run on.
     pub vcpus: BTreeMap<VcpuId, CpuSet>,
+    /// How its vCPUs are held there: as asked for at start, or since.
+    #[serde(skip)]
+    pub affinity: Affinity,
     /// Why these pnodes.
     pub why: Reason,
     /// What is not as wished.
@@ -256,7 +259,8 @@ pub(crate) fn with_cpus(
             claim.add(pnode.id, &NodeClaim { pinned: pinned.clone(), ..NodeClaim::default() });
         }
     }
-    VnodePlacement { vnode: vnode.id, pnodes, cpu_pnodes, cpus, vcpus, why, shortfalls, claim }
+    let affinity = vnode.affinity;
+    VnodePlacement { vnode: vnode.id, pnodes, cpu_pnodes, cpus, vcpus, affinity, why, shortfalls, claim }
 }
 
 /// A vnode that leaves the choice needs somewhere to go at all.

@@ -1,12 +1,13 @@
 //! Where a vnode of a running VM goes when it moves: whether the new pnodes can hold it and which CPUs its vCPUs get
-//! there. First placement is `placement`'s, carrying it out is `vmm`'s work.
+//! there; and where its vCPUs go when they alone do. First placement is `placement`'s, carrying it out is `vmm`'s work.
 
 use crate::host::HostTopology;
 use crate::ids::{PnodeId, VnodeId};
-use crate::ledger::{Claim, Ledger};
+use crate::ledger::{Claim, Ledger, NodeClaim};
 use crate::placement::room::Room;
 use crate::placement::{Placement, PlacementError, Reason, VnodePlacement, cpus, place_together, with_cpus};
-use crate::set::NodeSet;
+use crate::set::{CpuSet, NodeSet};
+use crate::spec::Affinity;
 use crate::topology::{VmTopology, Vnode};
 use crate::units::Bytes;
 use std::collections::BTreeMap;
@@ -97,6 +98,8 @@ impl ReplacementError {
 pub struct Mover<'a> {
     /// Whose.
     pub vnode: VnodeId,
+    /// How its vCPUs are held.
+    pub affinity: Affinity,
     /// What of it lies where.
     pub residency: &'a BTreeMap<PnodeId, Bytes>,
     /// What all others were promised: other VMs, and the other vnodes of this one.
@@ -137,11 +140,11 @@ pub fn swap(
         }
         sum
     };
-    let first = Mover { vnode: a, residency: &credit(a), ledger: seen.ledger };
+    let first = Mover { vnode: a, affinity: at(a)?.affinity, residency: &credit(a), ledger: seen.ledger };
     let first = replace(topology, host, &first, &at(b)?.pnodes)?;
     let mut ledger = seen.ledger.clone();
     ledger.add(&first.claim, &Claim::default());
-    let second = Mover { vnode: b, residency: &credit(b), ledger: &ledger };
+    let second = Mover { vnode: b, affinity: at(b)?.affinity, residency: &credit(b), ledger: &ledger };
     let second = replace(topology, host, &second, &at(a)?.pnodes)?;
     Ok(vec![first, second])
 }
@@ -162,16 +165,18 @@ pub fn evacuate(
     let mut room = Room::new(&host, seen.ledger);
     let mut moving = Vec::with_capacity(vnodes.len());
     for &id in vnodes {
-        let vnode = topology.vnode(id).ok_or(ReplacementError::NoSuchVnode(id))?;
+        let at = now.vnodes.get(id.index()).ok_or(ReplacementError::NoSuchVnode(id))?;
+        let vnode = held(topology, id, at.affinity)?;
         // What a vnode has elsewhere it keeps, or leaves to another of them.
         for (on, bytes) in seen.residency.get(&id).into_iter().flatten().filter(|(on, _)| **on != pnode) {
-            room.credit(*on, vnode, *bytes);
+            room.credit(*on, &vnode, *bytes);
         }
         moving.push(vnode);
     }
     let given: Vec<VnodePlacement> =
         now.vnodes.iter().filter(|at| !vnodes.contains(&at.vnode)).cloned().collect();
     let nowhere = |why| ReplacementError::Nowhere { pnode, why: Box::new(why) };
+    let moving: Vec<&Vnode> = moving.iter().collect();
     place_together(topology, &host, &moving, &given, room, seen.ledger).map_err(nowhere)
 }
 
@@ -182,12 +187,9 @@ pub fn replace(
     mover: &Mover<'_>,
     to: &NodeSet,
 ) -> Result<VnodePlacement, ReplacementError> {
-    let wanted = topology.vnode(mover.vnode).ok_or(ReplacementError::NoSuchVnode(mover.vnode))?;
-    if to.is_empty() {
-        return Err(ReplacementError::NoPnode);
-    }
-    for pnode in to.iter() {
-        let found = host.pnode(pnode).ok_or(ReplacementError::NoSuchPnode { pnode, host: host.ids() })?;
+    let wanted = &held(topology, mover.vnode, mover.affinity)?;
+    for found in all_of(to, host)? {
+        let pnode = found.id;
         if wanted.memory > Bytes::ZERO && !(found.has_memory() && found.memory_allowed) {
             return Err(ReplacementError::NoMemory(pnode));
         }
@@ -202,6 +204,51 @@ pub fn replace(
     room.take_memory(wanted, to, &mut shortfalls).map_err(|error| refusal(error, wanted, mover, to))?;
     let cpu_pnodes = cpus::home(wanted, to, host, &mut shortfalls).map_err(no_cpus)?;
     Ok(with_cpus(wanted, to.clone(), cpu_pnodes, host, &pins, &mut room, Reason::Asked, shortfalls))
+}
+
+/// Where a vnode lies after its vCPUs went to the CPUs of `home`, held as `affinity` says; its memory stays. Pinned vCPUs
+/// stay too. `ledger` is what all others were promised.
+pub fn rehome(
+    topology: &VmTopology,
+    host: &HostTopology,
+    now: &VnodePlacement,
+    (affinity, home): (Affinity, &NodeSet),
+    ledger: &Ledger,
+) -> Result<VnodePlacement, ReplacementError> {
+    let vnode = held(topology, now.vnode, affinity)?;
+    all_of(home, host)?;
+    let mut shortfalls = Vec::new();
+    let no_cpus = |_: PlacementError| ReplacementError::NoCpus(home.clone());
+    let cpu_pnodes = cpus::home(&vnode, home, host, &mut shortfalls).map_err(no_cpus)?;
+    let pins = cpus::pinned(topology, host).unwrap_or_default();
+    let (mut room, pnodes, why) = (Room::new(host, ledger), now.pnodes.clone(), now.why.clone());
+    let mut at = with_cpus(&vnode, pnodes, cpu_pnodes, host, &pins, &mut room, why, shortfalls);
+    for (pnode, node) in &now.claim.pnodes {
+        let memory = NodeClaim { vcpus: 0, pinned: CpuSet::new(), ..node.clone() };
+        if memory != NodeClaim::default() {
+            at.claim.add(*pnode, &memory);
+        }
+    }
+    Ok(at)
+}
+
+/// The vnode with its vCPUs held as they are now.
+fn held(topology: &VmTopology, id: VnodeId, affinity: Affinity) -> Result<Vnode, ReplacementError> {
+    let vnode = topology.vnode(id).ok_or(ReplacementError::NoSuchVnode(id))?;
+    Ok(Vnode { affinity, ..vnode.clone() })
+}
+
+/// The pnodes of a list: one at least, and all there.
+fn all_of<'a>(
+    pnodes: &NodeSet,
+    host: &'a HostTopology,
+) -> Result<Vec<&'a crate::host::Pnode>, ReplacementError> {
+    if pnodes.is_empty() {
+        return Err(ReplacementError::NoPnode);
+    }
+    let found =
+        |pnode| host.pnode(pnode).ok_or_else(|| ReplacementError::NoSuchPnode { pnode, host: host.ids() });
+    pnodes.iter().map(found).collect()
 }
 
 /// What `placement` says of a vnode that is not there yet, for one that is there in part.
@@ -227,100 +274,4 @@ fn refusal(error: PlacementError, vnode: &Vnode, mover: &Mover<'_>, to: &NodeSet
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Mover, ReplacementError, replace};
-    use crate::placement::Terms;
-    use crate::test_host::HostShape;
-    use crate::{
-        Affinity, Bytes, Claim, Fit, HostTopology, NodeClaim, Placement, PlacementPolicy, PnodeId, VmSpec,
-        VmTopology, VnodeId, VnodePlacement, VnodeSpec,
-    };
-
-    fn vm(affinity: Affinity, host: &HostTopology) -> (VmTopology, Placement) {
-        let vnode = |id: u32| VnodeSpec {
-            memory: Some(Bytes::gib(1)),
-            vcpus: Some(format!("{}-{}", id * 2, id * 2 + 1).parse().unwrap()),
-            pnode: Some(id.to_string().parse().unwrap()),
-            affinity: Some(affinity),
-            ..VnodeSpec::new(id)
-        };
-        let topology =
-            VmTopology::try_from(&VmSpec { numa: vec![vnode(0), vnode(1)], ..VmSpec::default() }).unwrap();
-        let ledger = crate::Ledger::new();
-        let terms = Terms { policy: PlacementPolicy::Auto, fit: Fit::Prefer, ledger: &ledger };
-        let placement = Placement::new(&topology, host, &terms).unwrap();
-        (topology, placement)
-    }
-
-    /// Vnode 0 to `to`, beside the other vnodes of its VM.
-    fn send(
-        (topology, now): &(VmTopology, Placement),
-        host: &HostTopology,
-        to: &str,
-        there: &[(u32, Bytes)],
-    ) -> Result<VnodePlacement, ReplacementError> {
-        let mut ledger = crate::Ledger::new();
-        now.vnodes[1..].iter().for_each(|at| ledger.add(&at.claim, &Claim::default()));
-        let residency = there.iter().map(|(pnode, bytes)| (PnodeId(*pnode), *bytes)).collect();
-        let mover = Mover { vnode: VnodeId(0), residency: &residency, ledger: &ledger };
-        replace(topology, host, &mover, &to.parse().unwrap())
-    }
-
-    #[test]
-    fn a_vnode_takes_its_vcpus_along_and_claims_there() {
-        let host = HostShape::new(2).topology();
-        let vm = vm(Affinity::Soft, &host);
-        let moved = send(&vm, &host, "1", &[]).unwrap();
-        let cpus = &host.pnode(PnodeId(1)).unwrap().cpus;
-        assert_eq!(moved.pnodes, "1".parse().unwrap());
-        assert!(moved.vcpus.values().all(|set| set == cpus));
-        let node = NodeClaim { memory: Bytes::gib(1), vcpus: 2, ..NodeClaim::default() };
-        assert_eq!(moved.claim, Claim { pnodes: [(PnodeId(1), node)].into() });
-    }
-
-    #[test]
-    fn pinned_vcpus_do_not_share_while_there_are_cpus() {
-        let host = HostShape::new(2).cpus(0, "0-3").cpus(1, "4-7").topology();
-        let moved = send(&vm(Affinity::Hard, &host), &host, "1", &[]).unwrap();
-        let cpus: Vec<String> = moved.vcpus.values().map(ToString::to_string).collect();
-        assert_eq!(cpus, ["6", "7"]);
-        let host = HostShape::new(2).topology();
-        let moved = send(&vm(Affinity::Hard, &host), &host, "1", &[]).unwrap();
-        assert!(moved.vcpus.values().all(|set| *set == moved.cpus));
-    }
-
-    #[test]
-    fn what_is_there_already_needs_no_room() {
-        let roomy = HostShape::new(2).topology();
-        let vm = vm(Affinity::Soft, &roomy);
-        let free = |mib| HostShape::new(2).free(1, Bytes::mib(mib), Bytes::ZERO).topology();
-        // The other vnode was promised 1 GiB there and has touched nothing.
-        assert!(matches!(send(&vm, &free(1600), "1", &[]), Err(ReplacementError::Full { .. })));
-        assert!(send(&vm, &free(1600), "1", &[(1, Bytes::mib(900))]).is_ok());
-        let claim = send(&vm, &roomy, "0-1", &[(1, Bytes::mib(900))]).unwrap().claim;
-        assert_eq!(claim.total().memory, Bytes::gib(1));
-    }
-
-    #[test]
-    fn what_others_were_promised_is_not_there_for_a_move() {
-        let host = HostShape::new(2).free(1, Bytes::mib(2500), Bytes::ZERO).topology();
-        let (topology, _) = vm(Affinity::Soft, &HostShape::new(2).topology());
-        let node = NodeClaim { memory: Bytes::gib(2), ..NodeClaim::default() };
-        let mut ledger = crate::Ledger::new();
-        let none = std::collections::BTreeMap::new();
-        let ask = |ledger: &crate::Ledger| {
-            let mover = Mover { vnode: VnodeId(0), residency: &none, ledger };
-            replace(&topology, &host, &mover, &"1".parse().unwrap())
-        };
-        assert!(ask(&ledger).is_ok());
-        ledger.add(&Claim { pnodes: [(PnodeId(1), node)].into() }, &Claim::default());
-        assert!(matches!(ask(&ledger), Err(ReplacementError::Full { .. })));
-    }
-
-    #[test]
-    fn a_pnode_that_is_not_there_is_refused() {
-        let host = HostShape::new(2).topology();
-        let error = send(&vm(Affinity::Soft, &host), &host, "7", &[]).unwrap_err();
-        assert_eq!(error.to_string(), "pnode 7: does not exist, this host has 0-1");
-    }
-}
+mod tests;

@@ -138,6 +138,7 @@ impl Control {
             Request::MemoryTarget { vnode, keep, exact } => self.vm.set_memory_target(vnode, keep, exact),
             Request::Reclaim(order) => self.vm.start_reclaim(order),
             Request::Affinity(vcpu, cpus) => self.vm.set_affinity(vcpu, cpus),
+            Request::Rehome(place) => self.vm.rehome(*place),
             Request::Move { to, manner, bandwidth } => self.vm.start_moves(to, manner, bandwidth),
             Request::PowerButton => {
                 self.press_power_button();

@@ -10,9 +10,9 @@ use crate::jobs::{JobId, JobView, Jobs, MoveCounts};
 use crate::memory::{GuestRam, Manner, Residency};
 use crate::sys::HostError;
 use devices::virtio::{VirtioCounters, VirtioMeter};
-use resources::replacement::{self, Mover, ReplacementError, Seen, replace};
+use resources::replacement::{self, Mover, ReplacementError, Seen, rehome, replace};
 use resources::{
-    Bytes, CpuSet, HostTopology, NodeSet, Placement, Plan, PnodeId, VcpuId, VnodeId, VnodePlacement,
+    Affinity, Bytes, CpuSet, HostTopology, NodeSet, Placement, Plan, PnodeId, VcpuId, VnodeId, VnodePlacement,
 };
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,6 +91,8 @@ pub enum Request {
     },
     /// Change where a vCPU may run.
     Affinity(VcpuId, CpuSet),
+    /// Send a vnode's threads to the CPUs of a place made for the placement of now; its memory stays.
+    Rehome(Box<VnodePlacement>),
     /// Change how much memory a vnode keeps. How that goes on is in [`VmHandle::memory`].
     MemoryTarget {
         /// Which vnode.
@@ -384,11 +386,12 @@ impl VmHandle {
         bandwidth: Option<Bytes>,
         look: Look<'_>,
     ) -> Result<JobId, RequestError> {
-        let topology = &self.plan().topology;
+        let (topology, now) = (&self.plan().topology, self.view());
         self.send_off(&[vnode], Manner::InTurn, bandwidth, look, |host, seen| {
             let nothing = BTreeMap::new();
             let residency = seen.residency.get(&vnode).unwrap_or(&nothing);
-            Ok(vec![replace(topology, host, &Mover { vnode, residency, ledger: seen.ledger }, to)?])
+            let affinity = at(&now, vnode)?.affinity;
+            Ok(vec![replace(topology, host, &Mover { vnode, affinity, residency, ledger: seen.ledger }, to)?])
         })
     }
 
@@ -473,6 +476,35 @@ impl VmHandle {
         }
     }
 
+    /// Holds the vCPUs of a vnode otherwise, on the CPUs of `home` or of the pnodes they are at home on; what works for the
+    /// vnode follows. CPUs of their own are claimed first.
+    pub fn set_vnode_affinity(
+        &self,
+        vnode: VnodeId,
+        affinity: Affinity,
+        home: Option<&NodeSet>,
+        look: Look<'_>,
+    ) -> Result<(), RequestError> {
+        let mut turn = self.shared.claim.turn();
+        if let Some(job) = self.shared.jobs.moving(vnode) {
+            return Err(RequestError::Busy { vnode, job });
+        }
+        let view = self.view();
+        let now = at(&view, vnode)?;
+        let wanted = (affinity, home.unwrap_or(&now.cpu_pnodes));
+        let (before, mut to) = (turn.of(vnode), None);
+        turn.grow(&BTreeMap::from([(vnode, Vec::new())]), |ledger| {
+            let place = rehome(&self.plan().topology, &look()?, now, wanted, ledger)?;
+            let claim = to.insert(place).claim.clone();
+            Ok::<_, RequestError>(vec![(vnode, claim)])
+        })?;
+        let Some(place) = to else { return Err(RequestError::NoAnswer) };
+        let claim = place.claim.clone();
+        let told = self.ask(Request::Rehome(Box::new(place)));
+        turn.settle(&[(vnode, if told.is_ok() { claim } else { before })]);
+        told.map(drop)
+    }
+
     /// What moves of a vnode have done so far.
     pub fn move_counts(&self, vnode: VnodeId) -> MoveCounts {
         self.shared.jobs.counts(vnode)
@@ -492,4 +524,8 @@ impl VmHandle {
     pub fn cancel(&self, id: JobId) -> bool {
         self.shared.jobs.cancel(id)
     }
+}
+
+fn at(view: &VmView, vnode: VnodeId) -> Result<&VnodePlacement, ReplacementError> {
+    view.placement.vnodes.get(vnode.index()).ok_or(ReplacementError::NoSuchVnode(vnode))
 }

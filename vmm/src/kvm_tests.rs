@@ -3,7 +3,7 @@
 
 use crate::test_kernel::{outs, pvh_elf};
 use crate::{Answer, Error, Exit, JobState, MoveOutcome, Options, Payload, Request, Vm, VmHandle, VmState};
-use resources::{Bytes, HostTopology, OnReset, Plan, SerialSpec, VcpuId, VmSpec, VnodeId};
+use resources::{Affinity, Bytes, HostTopology, OnReset, Plan, SerialSpec, VcpuId, VmSpec, VnodeId};
 use std::path::Path;
 
 const COM1: u16 = 0x3f8;
@@ -139,6 +139,45 @@ fn a_vcpu_thread_goes_where_it_is_sent() {
     let status = std::fs::read_to_string(format!("/proc/self/task/{}/status", vcpu.thread)).unwrap();
     assert!(status.contains("Cpus_allowed_list:\t0\n"), "{status}");
     assert!(handle.ask(Request::Affinity(VcpuId(9), cpus)).is_err());
+    handle.ask(Request::Stop).unwrap();
+    thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn the_vcpus_of_a_vnode_are_held_as_they_are_told_and_a_refusal_changes_nothing() {
+    let Some((handle, thread)) = spin() else { return };
+    let host = HostTopology::read(Path::new("/sys")).unwrap();
+    let look = || Ok(host.clone());
+    let vnode = handle.view().placement.vnodes[0].clone();
+    let allowed = || {
+        let threads = handle.view().vcpus.clone().into_iter().map(|vcpu| {
+            let path = format!("/proc/self/task/{}/status", vcpu.thread);
+            let status = std::fs::read_to_string(path).unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+            line.unwrap().trim().parse::<resources::CpuSet>().unwrap()
+        });
+        threads.collect::<Vec<_>>()
+    };
+    let cpus = vnode.cpus.clone();
+    let enough = cpus.len() >= vnode.vcpus.len();
+    handle.set_vnode_affinity(VnodeId(0), Affinity::Hard, None, &look).unwrap();
+    let hard = allowed();
+    assert!(hard.iter().all(|one| if enough { one.len() == 1 } else { *one == cpus }), "{hard:?}");
+    assert!(!enough || hard[0] != hard[1], "{hard:?}");
+    let nowhere = "77".parse().unwrap();
+    let error = handle.set_vnode_affinity(VnodeId(0), Affinity::Soft, Some(&nowhere), &look).unwrap_err();
+    assert!(error.to_string().starts_with("pnode 77: does not exist"), "{error}");
+    assert_eq!((allowed(), handle.view().placement.vnodes[0].affinity), (hard, Affinity::Hard));
+    // A CPU that is not there: the kernel refuses, and all are where they were.
+    let mut place = handle.view().placement.vnodes[0].clone();
+    place.vcpus.insert(VcpuId(1), "1023".parse().unwrap());
+    place.vcpus.insert(VcpuId(0), cpus.clone());
+    let before = allowed();
+    assert!(handle.ask(Request::Rehome(Box::new(place))).is_err());
+    assert_eq!(allowed(), before);
+    handle.set_vnode_affinity(VnodeId(0), Affinity::Soft, Some(&vnode.cpu_pnodes), &look).unwrap();
+    assert!(allowed().iter().all(|one| *one == cpus));
+    assert_eq!(handle.view().placement.vnodes[0].claim, vnode.claim);
     handle.ask(Request::Stop).unwrap();
     thread.join().unwrap().unwrap();
 }

@@ -110,6 +110,32 @@ impl Running {
         Ok(Answer::Done)
     }
 
+    /// Sends the threads of a vnode to other CPUs: all of its vCPUs, or if one cannot go none.
+    pub fn rehome(&mut self, place: VnodePlacement) -> Result<Answer, RequestError> {
+        let before = self.affinity.clone();
+        for (vcpu, cpus) in &place.vcpus {
+            let Err(error) = self.set_affinity(*vcpu, cpus.clone()) else { continue };
+            for vcpu in place.vcpus.keys() {
+                if let Some(Err(error)) = before.get(vcpu).map(|cpus| self.set_affinity(*vcpu, cpus.clone()))
+                {
+                    tracing::error!(%error, "vCPU does not go back");
+                }
+            }
+            return Err(error);
+        }
+        self.segments.follow(place.vnode, &place.cpus);
+        self.settle_at(place);
+        self.publish();
+        Ok(Answer::Done)
+    }
+
+    fn settle_at(&mut self, place: VnodePlacement) {
+        if let Some(now) = self.placement.vnodes.get_mut(place.vnode.index()) {
+            *now = place;
+        }
+        self.placement.claim = self.placement.vnodes.iter().map(|at| &at.claim).sum();
+    }
+
     /// Changes how much memory a vnode keeps; its guest needs time for that.
     pub fn set_memory_target(
         &mut self,
@@ -193,17 +219,14 @@ impl Running {
             if follow {
                 self.follow(&place);
             }
-            if let Some(now) = self.placement.vnodes.get_mut(place.vnode.index()) {
-                *now = place;
-            }
+            self.settle_at(place);
         }
-        self.placement.claim = self.placement.vnodes.iter().map(|at| &at.claim).sum();
         self.publish();
     }
 
     fn follow(&mut self, to: &VnodePlacement) {
         self.segments.follow(to.vnode, &to.cpus);
-        let bound = self.plan.topology.vnode(to.vnode).is_some_and(|vnode| vnode.affinity != Affinity::None);
+        let bound = to.affinity != Affinity::None;
         for (vcpu, cpus) in to.vcpus.iter().filter(|_| bound) {
             match self.set_affinity(*vcpu, cpus.clone()) {
                 Ok(_) => {}

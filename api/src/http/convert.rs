@@ -181,7 +181,7 @@ pub fn vnodes(
         balloon: ballooned(vnode.id).map(balloon),
         policy: vnode.policy,
         pages: vnode.pages,
-        affinity: vnode.affinity,
+        affinity: at.affinity,
         pnodes: at.pnodes.clone(),
         cpu_pnodes: at.cpu_pnodes.clone(),
         residency: samples.get(&vnode.id).map(|sample| {

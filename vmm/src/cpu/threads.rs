@@ -147,12 +147,13 @@ fn create(
     id: VcpuId,
     vnode: VnodeId,
 ) -> Result<Vcpu, VcpuError> {
-    let placed = plan.placement.vnodes.get(vnode.index()).and_then(|placement| placement.vcpus.get(&id));
-    match (placed, plan.topology.vnode(vnode).map(|vnode| vnode.affinity)) {
-        (Some(cpus), Some(Affinity::Hard | Affinity::Soft)) => {
+    let at = plan.placement.vnodes.get(vnode.index());
+    let placed = at.and_then(|at| Some((at.affinity, at.vcpus.get(&id)?)));
+    match placed {
+        Some((Affinity::Hard | Affinity::Soft, cpus)) => {
             pin_this_thread(cpus).map_err(|error| error.of(format!("vCPU {id} to CPUs {cpus}")))?;
         }
-        (_, Some(Affinity::None) | None) | (None, _) => {}
+        Some((Affinity::None, _)) | None => {}
     }
     let vcpu = Vcpu::create(setup, plan, id)?;
     if id == VcpuId(0) {
