@@ -78,7 +78,7 @@ pub enum Request {
     Resume,
     /// Press the power button.
     PowerButton,
-    /// End the VM now.
+    /// End the VM now, also while it starts.
     Stop,
     /// Reset the guest.
     Reset,
@@ -211,6 +211,8 @@ pub(crate) struct Shared {
     link: Mutex<Option<Link>>,
     observer: Option<Box<dyn Observer>>,
     restart: AtomicBool,
+    /// To end before it runs.
+    pub(crate) abandoned: AtomicBool,
     balloons: Mutex<Arc<[balloon::Entry]>>,
     pub(crate) reclaimer: Reclaimer,
     pub(crate) jobs: Jobs,
@@ -230,6 +232,7 @@ impl Shared {
             link: Mutex::new(None),
             observer,
             restart: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
             balloons: Mutex::default(),
             reclaimer: Reclaimer::default(),
             jobs: Jobs::default(),
@@ -267,8 +270,11 @@ impl Shared {
         devices: Vec<(VnodeId, Arc<VirtioMeter>)>,
         exits: Vec<(VcpuId, Arc<ExitCounters>)>,
     ) {
-        let link = Link { notifier, ram: Arc::downgrade(ram), devices, exits };
-        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
+        let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.abandoned.load(Ordering::Acquire) {
+            notifier.send(Event::Request(Request::Stop, mpsc::sync_channel(1).0));
+        }
+        *link = Some(Link { notifier, ram: Arc::downgrade(ram), devices, exits });
     }
 
     pub(crate) fn show_balloons(&self, balloons: Arc<[balloon::Entry]>) {
@@ -365,8 +371,14 @@ impl VmHandle {
         {
             let link = self.shared.link.lock().unwrap_or_else(PoisonError::into_inner);
             let state = self.view().state;
-            let link = link.as_ref().ok_or(RequestError::State { state, needs: "it must run" })?;
-            link.notifier.send(Event::Request(request, reply));
+            match (&*link, &request) {
+                (Some(link), _) => link.notifier.send(Event::Request(request, reply)),
+                (None, Request::Stop) if state == VmState::Starting => {
+                    self.shared.abandoned.store(true, Ordering::Release);
+                    return Ok(Answer::Done);
+                }
+                (None, _) => return Err(RequestError::State { state, needs: "it must run" }),
+            }
         }
         match answer.recv_timeout(ANSWER) {
             Ok(answer) => answer,

@@ -86,6 +86,43 @@ fn accesses_to_nothing_are_all_ones_and_harmless() {
     }
 }
 
+/// Ends the VM as soon as it hears how far its memory is.
+struct Impatient(std::sync::Arc<std::sync::OnceLock<VmHandle>>);
+
+impl crate::Progress for Impatient {
+    fn prefault(&mut self, _: Bytes, _: Bytes) {
+        let answer = self.0.get().unwrap().ask(Request::Stop);
+        assert!(matches!(answer, Ok(Answer::Done)), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_vm_that_takes_its_memory_can_be_ended() {
+    if !kvm_is_there() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (kernel, output) = (dir.path().join("kernel"), dir.path().join("serial"));
+    let code = outs(&[(COM1, b'x'), (SLEEP_CONTROL, POWER_OFF)]);
+    std::fs::write(&kernel, pvh_elf(&code, true)).unwrap();
+    let spec: VmSpec =
+        serde_json::from_str(r#"{"numa": [{"id": 0, "memory": "1G", "vcpus": "0", "prefault": "on"}]}"#)
+            .unwrap();
+    let plan = Plan::new(&spec, &HostTopology::read(Path::new("/sys")).unwrap()).unwrap();
+    let payload = Payload { kernel, initramfs: None, cmdline: String::new() };
+    let slot = std::sync::Arc::default();
+    let progress = Some(Box::new(Impatient(std::sync::Arc::clone(&slot))) as _);
+    let vm = Vm::new(
+        plan,
+        payload,
+        Options { serial: SerialSpec::File(output.clone()), progress, ..Options::default() },
+    )
+    .unwrap();
+    assert!(slot.set(vm.handle()).is_ok());
+    assert_eq!(vm.run().unwrap(), Exit::Killed);
+    assert_eq!(std::fs::read_to_string(output).unwrap(), "");
+}
+
 /// A guest that never ends by itself, its handle, and how it ended.
 fn spin() -> Option<(VmHandle, std::thread::JoinHandle<Result<Exit, Error>>)> {
     if !kvm_is_there() {

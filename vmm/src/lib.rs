@@ -90,7 +90,7 @@ pub enum Exit {
     },
     /// The user typed the escape.
     Quit,
-    /// A second signal to end came.
+    /// A second signal to end came, or [`Request::Stop`].
     Killed,
 }
 
@@ -215,6 +215,9 @@ impl Vm {
         sys::prepare_kick()?;
         loop {
             let machine = machine::Machine::build(&shared, &plan, &mut boot, &tables, &kvm, &mut options)?;
+            let Some(machine) = machine else {
+                return Ok(Exit::Killed);
+            };
             match (machine.run()?, options.on_reset) {
                 (Exit::Reset, _) if shared.take_restart() => tracing::info!("reset by request"),
                 (Exit::Reset, OnReset::Reboot) => tracing::info!("the guest resets"),

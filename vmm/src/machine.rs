@@ -19,7 +19,7 @@ use devices::{
     POWER_PORTS, PioBusBuilder, Power, Serial, SharedDevice,
 };
 use resources::{Plan, SerialSpec};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// A machine whose vCPUs exist and wait.
@@ -29,7 +29,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Takes memory, loads the payload and creates the vCPUs.
+    /// Takes memory, loads the payload and creates the vCPUs. `None` if the VM was told to end meanwhile.
     pub fn build(
         shared: &Arc<Shared>,
         plan: &Arc<Plan>,
@@ -37,14 +37,17 @@ impl Machine {
         tables: &acpi::TableSet,
         kvm: &KvmHost,
         options: &mut Options,
-    ) -> Result<Self, Error> {
+    ) -> Result<Option<Self>, Error> {
         let Options { serial, progress, signals, .. } = options;
         let stopping = Arc::new(AtomicBool::new(false));
         let output = Output::open(serial, Arc::clone(&stopping))
             .map_err(|source| Error::Serial { serial: serial.clone(), source })?;
         let (attached, mut controls) = attach::open(&plan.devices)?;
         let ram = Arc::new(GuestRam::new(plan)?);
-        prefault(plan, &ram, progress.as_deref_mut().map(|p| p as &mut dyn Progress))?;
+        prefault(plan, &ram, &shared.abandoned, progress.as_deref_mut().map(|p| p as &mut dyn Progress))?;
+        if shared.abandoned.load(Ordering::Acquire) {
+            return Ok(None);
+        }
         let entry = boot.load(plan, &ram, tables)?;
         let vm = Arc::new(kvm.create_vm(&ram)?);
         let (inbox, notifier) = Inbox::new()?;
@@ -76,7 +79,7 @@ impl Machine {
             Running::new(Arc::clone(shared), notifier, Arc::clone(plan), vcpus, segments, controls, ram);
         let stdio = matches!(serial, SerialSpec::Stdio);
         let control = Control::new(inbox, signals, devices.serial, devices.power, running, stdio);
-        Ok(Self { control, stopping })
+        Ok(Some(Self { control, stopping }))
     }
 
     /// Runs until the guest or the user ends it, then takes everything down.

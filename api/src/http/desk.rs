@@ -11,13 +11,17 @@ use crate::http::events::EventLog;
 use crate::http::problem::Problem;
 use crate::http::{convert, wire};
 use deeds::join;
-use resources::{CpuSet, VcpuId, VmSpec, VmTopology};
+use resources::{Bytes, CpuSet, VcpuId, VmSpec, VmTopology};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use vmm::{Exit, Request, VmHandle, VmView};
+
+/// How often it is told how far the guest's memory is taken.
+const PREFAULT_TICK: Duration = Duration::from_millis(250);
 
 /// What is to be done.
 #[derive(Debug)]
@@ -146,6 +150,11 @@ impl Desk {
             vm.end = Some(end.clone());
         }
         self.stands(State::Stopped, Some(&end));
+    }
+
+    /// Someone for `vmm` to tell how far the guest's memory is taken.
+    fn prefault(&self) -> Box<dyn vmm::Progress> {
+        Box::new(Prefault { events: Arc::clone(&self.events), told: Instant::now() })
     }
 
     fn stands(&self, state: State, end: Option<&wire::End>) {
@@ -322,5 +331,20 @@ impl vmm::Observer for Observer {
     fn job(&self, job: &vmm::JobView) {
         self.0.events.add("job", json!({"job": convert::job(job)}));
         (self.0.poke)();
+    }
+}
+
+/// Tells how far the guest's memory is taken, now and then and at the end.
+struct Prefault {
+    events: Arc<EventLog>,
+    told: Instant,
+}
+
+impl vmm::Progress for Prefault {
+    fn prefault(&mut self, done: Bytes, total: Bytes) {
+        if done == total || self.told.elapsed() >= PREFAULT_TICK {
+            self.told = Instant::now();
+            self.events.add("prefault", json!({"done": done, "total": total}));
+        }
     }
 }

@@ -76,6 +76,29 @@ fn a_vm_is_defined_booted_paused_reset_moved_and_deleted() {
 }
 
 #[test]
+fn a_vm_whose_memory_is_taken_is_deleted_before_it_runs() {
+    if !kvm() {
+        return;
+    }
+    let server = Server::serve();
+    let kernel = server.kernel.display();
+    let spec = format!(
+        r#"{{"kernel": "{kernel}", "serial": "none", "numa": [{{"id": 0, "memory": "2G", "vcpus": "0", "prefault": "on"}}]}}"#
+    );
+    assert_eq!(server.json("PUT", "/v1/vm", &spec).status, 201);
+    assert_eq!(server.ask("POST", "/v1/vm/boot").status, 202);
+    assert_eq!(server.ask("DELETE", "/v1/vm").status, 204);
+    assert_eq!(states(&events(&server, 0)), ["defined", "starting", "stopped", "absent"]);
+
+    assert_eq!(server.json("PUT", "/v1/vm", &spec).status, 201);
+    assert_eq!(server.ask("POST", "/v1/vm/boot").status, 202);
+    server.wait_state("running");
+    let told = events(&server, 0);
+    let last = told.iter().rfind(|event| event["type"] == "prefault").unwrap();
+    assert_eq!((&last["done"], &last["total"]), (&json!(2_u64 << 30), &json!(2_u64 << 30)));
+}
+
+#[test]
 fn a_stream_of_events_goes_on_where_it_left_off() {
     if !kvm() {
         return;

@@ -14,6 +14,7 @@ mod moves;
 mod nets;
 mod policies;
 mod segments;
+mod serving;
 mod sockets;
 mod terminal;
 mod topology;
@@ -57,6 +58,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static BootTest> {
         sockets::TESTS,
         debian::TESTS,
         life::TESTS,
+        serving::TESTS,
         terminal::TESTS,
         inputs::TESTS,
     ]

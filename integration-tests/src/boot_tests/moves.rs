@@ -36,7 +36,7 @@ pub(super) const TESTS: &[BootTest] = &[
 ];
 
 /// `numavisor ctl` of these words, which must succeed; its answer.
-fn ctl(ctx: &Ctx, socket: &Path, words: &[&str]) -> Result<Value> {
+pub(super) fn ctl(ctx: &Ctx, socket: &Path, words: &[&str]) -> Result<Value> {
     let socket = socket.to_string_lossy();
     let arguments = [&["ctl", "--api-socket", &*socket, "--json"], words].concat();
     let output = ctx.numavisor(&arguments)?;

@@ -40,10 +40,11 @@ struct Work<'a> {
     next: AtomicUsize,
 }
 
-/// Takes the memory of every vnode that asked for it. All vnodes at once.
+/// Takes the memory of every vnode that asked for it. All vnodes at once. Ends early once `abandon` is set.
 pub fn prefault(
     plan: &Plan,
     ram: &GuestRam,
+    abandon: &AtomicBool,
     mut progress: Option<&mut dyn Progress>,
 ) -> Result<(), PrefaultError> {
     let works: Vec<Work> = plan
@@ -67,7 +68,8 @@ pub fn prefault(
             for _ in 0..work.threads() {
                 let (sender, done, failed) = (sender.clone(), &done, &failed);
                 scope.spawn(move || {
-                    let result = work.run(ram, done, failed);
+                    let go_on = || !failed.load(Ordering::Relaxed) && !abandon.load(Ordering::Relaxed);
+                    let result = work.run(ram, done, go_on);
                     failed.fetch_or(result.is_err(), Ordering::Relaxed);
                     let _ = sender.send(result);
                 });
@@ -107,12 +109,12 @@ impl<'a> Work<'a> {
         self.chunks.len().min(self.cpus.len().max(1)).min(MAX_THREADS)
     }
 
-    fn run(&self, ram: &GuestRam, done: &AtomicU64, failed: &AtomicBool) -> Result<(), HostError> {
+    fn run(&self, ram: &GuestRam, done: &AtomicU64, go_on: impl Fn() -> bool) -> Result<(), HostError> {
         if let Err(error) = pin_this_thread(self.cpus) {
             // Where the thread runs changes how fast it is, not where the pages come from.
             tracing::info!(vnode = %self.vnode, %error, "prefault thread not pinned");
         }
-        while !failed.load(Ordering::Relaxed) {
+        while go_on() {
             let Some((region, offset, length)) = self.chunks.get(self.next.fetch_add(1, Ordering::Relaxed))
             else {
                 break;

@@ -65,7 +65,7 @@ impl Desk {
         };
         join(before);
         let audience = Audience {
-            progress: None,
+            progress: Some(self.prefault()),
             observer: Some(self.observer()),
             signals: vmm::Signals::Caller,
             claims: self.claims.clone(),
