@@ -11,8 +11,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 use vm_memory::Bytes as _;
 
-/// A thread takes this much at a time: small against a node's memory, large against a system call.
-const CHUNK: usize = 64 << 20;
+/// A thread takes this much at a time: large against a system call, and no more, since a call keeps every other thread
+/// of the process from mapping memory.
+const CHUNK: usize = 4 << 20;
 /// Threads per vnode: beyond a few, zeroing pages waits for the node's memory and not for a CPU.
 const MAX_THREADS: usize = 8;
 /// How often progress is told.
