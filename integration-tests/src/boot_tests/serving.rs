@@ -71,7 +71,10 @@ fn serve(ctx: &Ctx) -> Result<()> {
         let vnodes = ctl(ctx, &socket, &["vnodes", "--fresh"])?;
         for (vnode, pnode) in vnodes["vnodes"].as_array().context("no vnodes")?.iter().zip([first, second]) {
             let residency = &vnode["residency"];
-            ensure!(vnode["pnodes"] == pnode.to_string() && residency["foreign"] == 0, "ctl says {vnode}");
+            ensure!(
+                vnode["pnodes"].as_str() == Some(&pnode.to_string()) && residency["foreign"] == 0,
+                "ctl says {vnode}"
+            );
             let cpu = vnode["vcpus"][0]["cpu"].as_u64().context("no CPU of a vCPU")?;
             ensure!(ctx.cpus_of(pnode).iter().any(|&own| u64::from(own) == cpu), "ctl says {vnode}");
         }

@@ -1,6 +1,7 @@
 //! Carries out a disk's operations for one queue: through a ring of its own, or by plain system calls at once. The
 //! steps of an operation are `transfer`'s, the calls `sys`'.
 
+use super::lock::LockedFile;
 use super::transfer::{Ground, Step, Transfer};
 use crate::sys::{IoVec, Landed, Ring, RingOperation, discard_blocks};
 use devices::virtio::blk::{Completion, DiskEngine, Operation};
@@ -21,7 +22,6 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// An engine.
 pub struct Engine<G> {
     name: String,
-    file: Arc<File>,
     ground: Ground<G>,
     /// Without one, calls are made at once.
     ring: Option<Ring>,
@@ -30,6 +30,8 @@ pub struct Engine<G> {
     under_way: usize,
     done: Vec<Completion>,
     batches: u32,
+    /// Unlocked when nothing is under way any more.
+    locked: Arc<LockedFile>,
 }
 
 impl<G> Engine<G>
@@ -37,12 +39,18 @@ where
     G: GuestMemory<Bitmap = ()> + Send + Sync + 'static,
 {
     /// An engine for up to `depth` operations at a time.
-    pub fn new(name: String, file: Arc<File>, ground: Ground<G>, ring: Option<Ring>, depth: u16) -> Self {
+    pub fn new(
+        name: String,
+        locked: Arc<LockedFile>,
+        ground: Ground<G>,
+        ring: Option<Ring>,
+        depth: u16,
+    ) -> Self {
         if let Some(ring) = &ring {
             ring.follow_thread();
         }
         let transfers = (0..depth).map(|_| None).collect();
-        Self { name, file, ground, ring, transfers, under_way: 0, done: Vec::new(), batches: 0 }
+        Self { name, ground, ring, transfers, under_way: 0, done: Vec::new(), batches: 0, locked }
     }
 
     /// Takes an operation as far as it goes without waiting for the ring.
@@ -52,10 +60,10 @@ where
             let (result, memory) = match transfer.next(&self.ground) {
                 Step::Done(result) => break result,
                 Step::DiscardBlocks { offset, length } => {
-                    (discard_blocks(&self.file, offset, length).map(|()| 0), None)
+                    (discard_blocks(self.locked.file(), offset, length).map(|()| 0), None)
                 }
                 Step::Call(operation, memory) => match &mut self.ring {
-                    None => (call(&self.file, operation, memory.as_ref()), memory),
+                    None => (call(self.locked.file(), operation, memory.as_ref()), memory),
                     Some(ring) => match ring.push(tag, operation, memory) {
                         Ok(()) => return,
                         Err(memory) => (Err(io::Error::from_raw_os_error(libc::EIO)), memory),

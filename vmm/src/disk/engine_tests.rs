@@ -1,6 +1,7 @@
 //! Engines on real files, by ring and by plain calls, through the page cache and around it.
 
 use super::engine::Engine;
+use super::lock::LockedFile;
 use super::transfer::Ground;
 use super::{DiskError, DiskOptions, RawDisk};
 use crate::sys::Ring;
@@ -277,15 +278,15 @@ fn draining_leaves_nothing_in_flight() {
 fn an_engine_whose_ring_takes_nothing_goes_on_with_plain_calls() {
     let directory = TempDir::new().unwrap();
     let path = new_file(&directory);
-    let file = Arc::new(std::fs::File::open(&path).unwrap());
-    let mut ring = match Ring::new(&file, DEPTH) {
+    let locked = LockedFile::new(std::fs::File::open(&path).unwrap(), true).unwrap().unwrap();
+    let mut ring = match Ring::new(locked.file(), DEPTH) {
         Ok(ring) => ring,
         Err(error) => return eprintln!("skipped: no io_uring here: {error}"),
     };
     ring.refusing = true;
     let memory = memory();
     let ground = Ground { memory: Arc::clone(&memory), align: None, is_device: false };
-    let mut engine = Engine::new("disk".into(), file, ground, Some(ring), DEPTH);
+    let mut engine = Engine::new("disk".into(), Arc::new(locked), ground, Some(ring), DEPTH);
     assert!(engine.fd().is_some());
     let read = |i: u64| Operation::Read { offset: i * 512, data: segments(&[(i * 512, 512)]) };
     assert_eq!(run(&mut engine, vec![read(0), read(1)]), [Ok(()); 2]);

@@ -3,7 +3,7 @@
 use super::engine::Engine;
 use super::error::DiskError;
 use super::format::{SNIFF_BYTES, foreign_format};
-use super::lock::lock;
+use super::lock::LockedFile;
 use super::shape::{DirectAlignment, shape};
 use super::transfer::Ground;
 use crate::sys::{IoVec, Ring};
@@ -43,7 +43,7 @@ impl DiskOptions {
 #[derive(Debug)]
 pub struct RawDisk {
     path: PathBuf,
-    file: Arc<File>,
+    locked: Arc<LockedFile>,
     is_device: bool,
     direct: Option<DirectAlignment>,
     shape: DiskShape,
@@ -77,32 +77,32 @@ impl RawDisk {
         })?;
         let metadata =
             same_kind(&file, is_device).map_err(failed)?.ok_or(DiskError::Kind { path: path() })?;
-        match lock(&file, read_only) {
-            Ok(true) => {}
-            Ok(false) => return Err(DiskError::Locked { path: path(), read_only }),
+        let locked = match LockedFile::new(file, read_only) {
+            Ok(Some(locked)) => locked,
+            Ok(None) => return Err(DiskError::Locked { path: path(), read_only }),
             Err(source) => return Err(DiskError::Lock { path: path(), source }),
-        }
+        };
+        let file = locked.file();
         let read = |source| DiskError::Read { path: path(), source };
-        let length = length(&file, is_device).map_err(read)?;
+        let length = length(file, is_device).map_err(read)?;
         if length < SECTOR_BYTES {
             return Err(DiskError::Short { path: path(), length });
         }
         let direct = if options.direct {
-            Some(DirectAlignment::of(&file, is_device).ok_or(DiskError::NotDirect { path: path() })?)
+            Some(DirectAlignment::of(file, is_device).ok_or(DiskError::NotDirect { path: path() })?)
         } else {
             None
         };
         let mut beginning = IoVec::bounce(direct.map_or(SNIFF_BYTES, |direct| direct.offset as usize));
-        let count = beginning.read(&file, 0).map_err(read)?;
+        let count = beginning.read(file, 0).map_err(read)?;
         if let Some(format) = beginning.bounce_bytes().get(..count).and_then(foreign_format) {
             return Err(DiskError::Format { path: path(), format });
         }
-        let shape = shape(&file, &metadata, read_only, direct, sysfs);
-        let file = Arc::new(file);
-        let trial = options.io_uring.then(|| Ring::new(&file, TRIAL_DEPTH).map(drop));
+        let shape = shape(file, &metadata, read_only, direct, sysfs);
+        let trial = options.io_uring.then(|| Ring::new(file, TRIAL_DEPTH).map(drop));
         let rings = matches!(trial, Some(Ok(())));
         let no_ring = trial.and_then(Result::err).map(|error| error.to_string());
-        Ok(Self { path: path(), file, is_device, direct, shape, no_ring, rings })
+        Ok(Self { path: path(), locked: Arc::new(locked), is_device, direct, shape, no_ring, rings })
     }
 
     /// How requests are carried out: `io_uring` or `plain`.
@@ -149,7 +149,7 @@ impl Disk for RawDisk {
     }
 
     fn length(&self) -> io::Result<u64> {
-        length(&self.file, self.is_device)
+        length(self.locked.file(), self.is_device)
     }
 
     fn name(&self) -> String {
@@ -163,7 +163,7 @@ impl Disk for RawDisk {
         if self.shape.read_only {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
-        self.file.set_len(length)
+        self.locked.file().set_len(length)
     }
 }
 
@@ -178,8 +178,11 @@ where
             align: self.direct.map(|direct| direct.memory as usize),
             is_device: self.is_device,
         };
-        let ring =
-            if self.rings { Ring::new(&self.file, depth) } else { Err(io::ErrorKind::Unsupported.into()) };
+        let ring = if self.rings {
+            Ring::new(self.locked.file(), depth)
+        } else {
+            Err(io::ErrorKind::Unsupported.into())
+        };
         let ring = match ring {
             Ok(ring) => Some(ring),
             Err(error) => {
@@ -189,6 +192,6 @@ where
                 None
             }
         };
-        Box::new(Engine::new(self.name(), Arc::clone(&self.file), ground, ring, depth))
+        Box::new(Engine::new(self.name(), Arc::clone(&self.locked), ground, ring, depth))
     }
 }
