@@ -1,7 +1,14 @@
 //! How long answers take while the VM is busy: four clients ask again and again while a VM starts (taking its memory),
 //! waits and goes on, and has a vnode's pages looked at by a move. `cargo bench -p api --bench latency`
 
-#[allow(dead_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    dead_code,
+    reason = "the client of the tests, beside which nobody waits"
+)]
+
 #[path = "../tests/http/support.rs"]
 mod support;
 
