@@ -10,7 +10,8 @@ mod host_bridge;
 mod mechanism1;
 mod msix;
 mod segment;
-#[cfg(test)]
+#[cfg(any(test, feature = "test-driver"))]
+#[allow(dead_code, clippy::unwrap_used, reason = "a test's own mistakes end the test; fuzzers use a part")]
 pub(crate) mod testing;
 
 pub use bar::{Bar, BarError};

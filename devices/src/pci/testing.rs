@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -11,7 +10,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{IoEvents, MsixVectors, WorkerHandle, WorkerSpawner};
 use crate::interrupt::{InterruptError, MsiMessage};
-use crate::virtio::Worker;
+use crate::virtio::{Interest, Worker};
 
 fn refused() -> io::Error {
     io::ErrorKind::ResourceBusy.into()
@@ -106,7 +105,7 @@ impl IoEvents for TestIoEvents {
     }
 }
 
-type Slot = Arc<Mutex<Option<Box<dyn Worker>>>>;
+type Slot = Arc<Mutex<Option<(Box<dyn Worker>, Epoll)>>>;
 
 /// Runs workers when told to, in the caller's thread.
 #[derive(Default)]
@@ -141,20 +140,37 @@ impl TestSpawner {
         let slots = self.slots().clone();
         for slot in slots {
             let mut worker = slot.lock().unwrap();
-            let Some(worker) = &mut *worker else { continue };
+            let Some((worker, epoll)) = &mut *worker else { continue };
             for source in worker.sources() {
-                if is_readable(source.fd) {
+                let edge = if source.interest == Interest::Kick {
+                    EventSet::EDGE_TRIGGERED
+                } else {
+                    EventSet::empty()
+                };
+                // Refused if it is watched already.
+                let event = EpollEvent::new(EventSet::IN | edge, u64::from(source.token));
+                let _ = epoll.ctl(ControlOperation::Add, source.fd, event);
+            }
+            let mut events = [EpollEvent::default(); 16];
+            let ready = epoll.wait(0, &mut events).unwrap();
+            // In the order of the sources, not of the kicks.
+            events[..ready].sort_unstable_by_key(|event| event.data());
+            for event in &events[..ready] {
+                worker.ready(u32::try_from(event.data()).unwrap());
+            }
+        }
+    }
+
+    /// Serves all sources once, as if all were ready.
+    pub fn poke(&self) {
+        for slot in self.slots().clone() {
+            if let Some((worker, _)) = &mut *slot.lock().unwrap() {
+                for source in worker.sources() {
                     worker.ready(source.token);
                 }
             }
         }
     }
-}
-
-pub(crate) fn is_readable(fd: RawFd) -> bool {
-    let epoll = Epoll::new().unwrap();
-    epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, 0)).unwrap();
-    epoll.wait(0, &mut [EpollEvent::default()]).unwrap() > 0
 }
 
 impl WorkerSpawner for TestSpawner {
@@ -163,7 +179,7 @@ impl WorkerSpawner for TestSpawner {
             return Err(refused());
         }
         worker.start();
-        let slot = Arc::new(Mutex::new(Some(worker)));
+        let slot = Arc::new(Mutex::new(Some((worker, Epoll::new().unwrap()))));
         self.slots().push(Arc::clone(&slot));
         Ok(Box::new(TestHandle { slot, dying: Arc::clone(&self.dying) }))
     }
@@ -171,7 +187,7 @@ impl WorkerSpawner for TestSpawner {
 
 impl WorkerHandle for TestHandle {
     fn stop(self: Box<Self>) -> Option<Box<dyn Worker>> {
-        let mut worker = self.slot.lock().unwrap().take()?;
+        let (mut worker, _) = self.slot.lock().unwrap().take()?;
         worker.stop();
         (!self.dying.load(Ordering::Relaxed)).then_some(worker)
     }

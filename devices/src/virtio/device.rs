@@ -46,7 +46,7 @@ pub struct ActiveQueue {
     pub index: u16,
     /// Its rings; validated by the transport.
     pub queue: Queue,
-    /// Becomes readable when the driver notifies it. Non-blocking; read it before looking at the queue.
+    /// Counts the driver's notifications. Non-blocking; nobody needs to read it.
     pub kick: EventFd,
 }
 
@@ -135,6 +135,8 @@ pub trait VirtioDevice<M: GuestMemoryHandle>: Send {
 pub enum Interest {
     /// Reading.
     Readable,
+    /// Each write to an eventfd that nobody reads: ready once for it, and once at first if there were any before.
+    Kick,
     /// Writing.
     Writable,
     /// Both.

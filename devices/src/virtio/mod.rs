@@ -5,6 +5,8 @@ pub mod balloon;
 pub mod blk;
 mod device;
 mod guest_slices;
+#[cfg(any(test, feature = "test-driver"))]
+pub mod hostile_driver;
 mod kernel_datapath;
 pub mod net;
 mod pci;

@@ -114,21 +114,19 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
         self.memory.memory()
     }
 
-    /// What to wait for: becomes readable when the driver, or [`pop`](Self::pop), wants another round.
+    /// What to wait for: kicked when the driver, or [`pop`](Self::pop), wants another round.
     #[must_use]
     pub fn source(&self, token: u32) -> Source {
-        Source { fd: self.kick.as_raw_fd(), token, interest: Interest::Readable }
+        Source { fd: self.kick.as_raw_fd(), token, interest: Interest::Kick }
     }
 
-    /// Begins a round: takes the notification and allows another [`MAX_CHAINS_PER_ROUND`] chains.
+    /// Begins a round: allows another [`MAX_CHAINS_PER_ROUND`] chains.
     pub fn begin(&mut self) {
         self.begin_with(MAX_CHAINS_PER_ROUND);
     }
 
     /// As [`begin`](Self::begin), with another number of chains.
     pub fn begin_with(&mut self, chains: u16) {
-        // Fails if nobody kicked, which is as well.
-        let _ = self.kick.read();
         self.budget = chains;
     }
 
@@ -237,7 +235,7 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
                 return Err(QueueFault::AvailableIndex { available, next, size });
             }
             if self.budget == 0 {
-                // Fails only if the counter is full, and then it is readable.
+                // Fails only if the counter is full, after 2^64 kicks.
                 let _ = self.kick.write(1);
                 return Ok(None);
             }

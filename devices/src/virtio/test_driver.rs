@@ -19,7 +19,8 @@ pub type TestMemory = Arc<GuestMemoryMmap>;
 pub const BUFFERS: u64 = 0x10_0000;
 /// All memory.
 pub const MEMORY_BYTES: u64 = 0x80_0000;
-const QUEUE_BYTES: u64 = 0x4000;
+/// Rings of each queue.
+pub const QUEUE_BYTES: u64 = 0x4000;
 
 /// Two regions, so that buffers may lie across their border.
 pub const BORDER: u64 = 0x40_0000;

@@ -1,6 +1,6 @@
 //! A block device as a disk: a loop device, where this host lets us make one.
 
-use super::engine_tests::{run, segments};
+use super::engine_tests::{opened, run, segments};
 use super::{DiskError, DiskOptions, RawDisk};
 use devices::virtio::blk::{Disk, DiskBackend, Extent, Operation};
 use std::os::unix::fs::MetadataExt;
@@ -54,7 +54,7 @@ fn a_block_device_is_a_disk_of_its_own_shape() {
     for (io_uring, direct) in [(false, false), (true, false), (false, true), (true, true)] {
         let way = format!("io_uring={io_uring} direct={direct}");
         let options = DiskOptions { io_uring, direct, ..DiskOptions::new(&device.0) };
-        let disk = RawDisk::open(&options).unwrap();
+        let disk = opened(&options).unwrap();
         let shape = disk.shape();
         assert_eq!((disk.length().unwrap(), shape.logical_block), (DISK_BYTES, 4096), "{way}");
         assert!(shape.physical_block >= 4096, "{way}: {shape:?}");

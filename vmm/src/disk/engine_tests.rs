@@ -10,9 +10,11 @@ use devices::virtio::blk::{
     Completion, Disk, DiskBackend, DiskEngine, Extent, Operation, SECTOR_BYTES, Segments,
 };
 use proptest::prelude::*;
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tempfile::TempDir;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
@@ -37,11 +39,30 @@ fn new_file(directory: &TempDir) -> PathBuf {
     path
 }
 
+/// Opens a disk that was open before. A process that another test is just starting holds it a moment longer.
+pub(super) fn opened(options: &DiskOptions) -> Result<RawDisk, DiskError> {
+    let held = |result: &Result<_, _>| match result {
+        Err(DiskError::Locked { .. }) => true,
+        Err(DiskError::Open { source, .. }) => source.kind() == io::ErrorKind::ResourceBusy,
+        _ => false,
+    };
+    let mut result = RawDisk::open(options);
+    for _ in 0..1000 {
+        if !held(&result) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        result = RawDisk::open(options);
+    }
+    result
+}
+
 /// Opens a disk in each way that this host has.
 fn in_every_way(path: &Path, mut test: impl FnMut(&RawDisk, &str)) {
     for (io_uring, direct) in [(false, false), (true, false), (false, true), (true, true)] {
         let way = format!("io_uring={io_uring} direct={direct}");
-        let disk = match RawDisk::open(&DiskOptions { io_uring, direct, ..DiskOptions::new(path) }) {
+        let options = DiskOptions { io_uring, direct, ..DiskOptions::new(path) };
+        let disk = match opened(&options) {
             Err(DiskError::NotDirect { .. }) => {
                 eprintln!("skipped: no direct i/o on this file system");
                 continue;

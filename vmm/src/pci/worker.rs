@@ -144,6 +144,7 @@ fn watch(epoll: &Epoll, watched: &mut BTreeMap<RawFd, Source>, wanted: &[Source]
         }
         let set = match source.interest {
             Interest::Readable => EventSet::IN,
+            Interest::Kick => EventSet::IN | EventSet::EDGE_TRIGGERED,
             Interest::Writable => EventSet::OUT,
             Interest::Both => EventSet::IN | EventSet::OUT,
         };

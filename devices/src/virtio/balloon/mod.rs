@@ -13,6 +13,9 @@ mod pages;
 mod stack;
 mod state;
 mod stats;
+#[cfg(any(test, feature = "test-driver"))]
+#[allow(dead_code, clippy::unwrap_used, reason = "a test's own mistakes end the test; fuzzers use a part")]
+pub(in crate::virtio) mod test_host;
 mod worker;
 
 #[cfg(test)]

@@ -9,6 +9,9 @@ mod device;
 mod engine;
 mod request;
 mod segments;
+#[cfg(any(test, feature = "test-driver"))]
+#[allow(dead_code, clippy::unwrap_used, reason = "a test's own mistakes end the test; fuzzers use a part")]
+pub(in crate::virtio) mod test_disk;
 mod worker;
 
 #[cfg(test)]

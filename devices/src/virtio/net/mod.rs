@@ -13,6 +13,9 @@ mod features;
 mod pair;
 mod receive;
 mod tap;
+#[cfg(any(test, feature = "test-driver"))]
+#[allow(dead_code, clippy::unwrap_used, reason = "a test's own mistakes end the test; fuzzers use a part")]
+pub(in crate::virtio) mod test_tap;
 #[cfg(test)]
 mod tests;
 mod transmit;

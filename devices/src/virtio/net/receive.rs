@@ -19,6 +19,8 @@ use crate::virtio::{Chain, GuestMemoryHandle, WorkerQueue};
 
 /// Most frames of one round, so that the other direction gets its turn.
 const FRAMES_PER_ROUND: usize = 64;
+/// Most rounds in a row that do not try for more frames than came before.
+const MAX_PATIENCE: u32 = 16;
 /// Reads that fail one after the other until the interface is taken for gone, and left alone until the next reset.
 const MAX_FAILURES: u32 = 16;
 /// Where the number of buffers lies in the header.
@@ -38,6 +40,7 @@ pub(super) struct Receive<M> {
     held: Vec<u8>,
     /// What recent frames needed.
     recent: Recent,
+    pace: Pace,
     /// Most chains that the driver had ready at once.
     most: u16,
     failures: u32,
@@ -66,6 +69,38 @@ impl Recent {
     }
 }
 
+/// How many frames a round takes. Asking for one that is not there costs a system call, and whoever waits for the
+/// interface hears at once if there are more: so a round that found all it wanted is followed by a larger one, unless
+/// such tries were in vain lately.
+#[derive(Debug)]
+struct Pace {
+    frames: usize,
+    /// Rounds until the next try.
+    wait: u32,
+    /// That many after the next in vain.
+    patience: u32,
+}
+
+impl Pace {
+    const START: Self = Self { frames: 1, wait: 0, patience: 1 };
+
+    /// A round found so many frames.
+    fn found(&mut self, frames: usize) {
+        if frames < self.frames {
+            self.frames = frames.max(1);
+            self.wait = self.patience;
+            self.patience = (self.patience * 2).min(MAX_PATIENCE);
+        } else if self.wait > 0 {
+            self.wait -= 1;
+        } else {
+            if self.frames > 1 {
+                self.patience = 1;
+            }
+            self.frames = (self.frames * 2).min(FRAMES_PER_ROUND);
+        }
+    }
+}
+
 enum Step {
     /// On with the next frame.
     Next,
@@ -84,6 +119,7 @@ impl<M: GuestMemoryHandle> Receive<M> {
             rest: vec![0; MAX_FRAME_BYTES],
             held: Vec::new(),
             recent: Recent::default(),
+            pace: Pace::START,
             most: 0,
             failures: 0,
             log: LogLimit::per_second(1),
@@ -111,14 +147,16 @@ impl<M: GuestMemoryHandle> Receive<M> {
         self.most = self.most.max(self.queue.available());
         let guard = self.queue.memory();
         let mut window = Window::new(&*guard);
-        for _ in 0..FRAMES_PER_ROUND {
+        let mut found = 0;
+        // A frame that waits is not in the interface any more: nobody would call us for it.
+        while found < self.pace.frames || !self.held.is_empty() {
             let step = if self.held.is_empty() {
                 self.take(&mut window, tap, handle)
             } else {
                 self.place(&mut window, &handle.counts)
             };
             match step {
-                Step::Next => {}
+                Step::Next => found += 1,
                 Step::Idle => break,
                 Step::Starved => {
                     handle.counts.receive_starved.add(1);
@@ -126,6 +164,9 @@ impl<M: GuestMemoryHandle> Receive<M> {
                     break;
                 }
             }
+        }
+        if !self.starved {
+            self.pace.found(found);
         }
         window.put_back(&mut self.queue);
         self.queue.signal();

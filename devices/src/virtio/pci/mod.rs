@@ -9,6 +9,12 @@ mod interrupt;
 mod layout;
 mod queues;
 mod runner;
+#[cfg(any(test, feature = "test-driver"))]
+#[allow(dead_code, clippy::unwrap_used, reason = "a test's own mistakes end the test; fuzzers use a part")]
+pub(in crate::virtio) mod test_echo;
+#[cfg(any(test, feature = "test-driver"))]
+#[allow(dead_code, clippy::unwrap_used, reason = "a test's own mistakes end the test; fuzzers use a part")]
+pub(in crate::virtio) mod test_machine;
 
 pub use counters::{VirtioCounters, VirtioMeter};
 pub use function::{VirtioPci, VirtioPciError, VirtioPciHost};

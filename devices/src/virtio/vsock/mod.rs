@@ -18,6 +18,9 @@ mod host;
 mod kernel;
 mod packet;
 mod table;
+#[cfg(any(test, feature = "test-driver"))]
+#[allow(dead_code, clippy::unwrap_used, reason = "a test's own mistakes end the test; fuzzers use a part")]
+pub(in crate::virtio) mod test_sockets;
 #[cfg(test)]
 mod tests;
 mod worker;

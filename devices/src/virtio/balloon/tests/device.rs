@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::support::{Asked, TestHost, message, run};
 use crate::interrupt::InterruptError;
+use crate::virtio::balloon::test_host::{Asked, TestHost, message, run};
 use crate::virtio::balloon::{Balloon, BalloonControl, BalloonHost, BalloonOptions, NotReady};
 use crate::virtio::test_driver::{BUFFERS, TestInterrupt, TestMemory, TestQueue, activation, memory};
 use crate::virtio::{ActivationError, VirtioDevice, VirtioInterrupt, Worker};

@@ -4,4 +4,3 @@ mod device;
 mod hostile;
 mod pages;
 mod state;
-mod support;

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::support::run;
 use crate::virtio::balloon::compact;
 use crate::virtio::balloon::stack::{Removed, Stack};
+use crate::virtio::balloon::test_host::run;
 
 #[test]
 fn an_array_in_reverse_order_with_a_page_twice_is_one_run() {

@@ -1,9 +1,9 @@
 //! What is made of each array: where `exact` turns the driver round, and which pages stay with the guest.
 
-use super::support::{TestHost, message};
 use crate::interrupt::MsiMessage;
 use crate::virtio::balloon::Steering;
 use crate::virtio::balloon::state::{State, Verdict};
+use crate::virtio::balloon::test_host::{TestHost, message};
 
 fn state(pages: u32, exact: bool) -> State {
     let mut state = State::new(vec![2, 3]);

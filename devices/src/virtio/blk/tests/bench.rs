@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vm_memory::{Bytes, GuestAddress};
 
-use super::disk::TestDisk;
+use crate::virtio::blk::test_disk::TestDisk;
 use crate::virtio::blk::{Blk, BlkControl, BlkOptions, DiskBackend, Serial};
 use crate::virtio::test_driver::{
     BUFFERS, MEMORY_BYTES, TestInterrupt, TestMemory, TestQueue, activation, memory,

@@ -2,6 +2,5 @@
 
 mod bench;
 mod device;
-mod disk;
 mod model;
 mod requests;

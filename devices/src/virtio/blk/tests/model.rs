@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::bench::{Answer, Bench, Pending, extents, header};
-use super::disk::{Mischief, SHAPE, TestDisk};
 use crate::virtio::blk::MAX_RANGE_SECTORS;
+use crate::virtio::blk::test_disk::{Mischief, SHAPE, TestDisk};
 
 const SECTORS: u64 = 64;
 const SECTOR: usize = 512;

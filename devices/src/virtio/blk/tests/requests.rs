@@ -1,7 +1,7 @@
 //! Single requests, each against what virtio 1.3, 5.2.6 says of it.
 
 use super::bench::{Bench, UNTOUCHED, extents, header};
-use super::disk::{SHAPE, TestDisk};
+use crate::virtio::blk::test_disk::{SHAPE, TestDisk};
 use crate::virtio::blk::{BlkFigures, DiskShape, MAX_RANGE_SECTORS};
 
 const IN: u32 = 0;

@@ -6,4 +6,5 @@ mod hostile;
 mod receive;
 mod transmit;
 
-pub(super) use bench::{Bench, FakeTap, Reply, frame};
+pub(super) use super::test_tap::{FakeTap, Reply, frame};
+pub(super) use bench::Bench;

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::bench::{EAGAIN, EIO};
 use super::{Bench, Reply, frame};
 use crate::virtio::Interest;
+use crate::virtio::net::test_tap::{EAGAIN, EIO};
 use crate::virtio::net::{HEADER_BYTES, bits};
 use crate::virtio::test_driver::{BORDER, BUFFERS};
 
@@ -80,7 +80,7 @@ fn an_interface_is_not_watched_while_the_driver_has_no_buffers() {
     assert!(bench.queues[RX].wants_kick());
     let mut driver = Driver::default();
     assert!(driver.post(&mut bench, 1536));
-    bench.worker().ready(0);
+    bench.run();
     driver.take(&mut bench);
     assert_eq!(driver.frames.len(), 1);
     // Out of buffers again.
@@ -123,7 +123,7 @@ fn a_large_frame_waits_for_buffers_that_are_still_to_come() {
     for _ in 0..20 {
         assert!(driver.post(&mut bench, 1536));
     }
-    bench.worker().ready(0);
+    bench.run();
     driver.take(&mut bench);
     assert_eq!(driver.frames[20..], [frame(7, 30_000), frame(8, 50)]);
     assert_eq!(bench.handle.counters().received_copied, 1);

@@ -3,10 +3,10 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::bench::{EAGAIN, EIO};
 use super::{Bench, Reply, frame};
 use crate::virtio::Interest;
 use crate::virtio::net::MAX_FRAME_BYTES;
+use crate::virtio::net::test_tap::{EAGAIN, EIO};
 use crate::virtio::test_driver::{BORDER, BUFFERS};
 
 const TX: usize = 1;

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::super::common::status;
-use super::driver::{INDIRECT, Machine, VERSION_1, register};
+use super::super::test_machine::{INDIRECT, Machine, VERSION_1, register};
 use crate::virtio::VirtioCounters;
 use crate::virtio::test_driver::{BORDER, BUFFERS, MEMORY_BYTES, TestQueue};
 

@@ -1,8 +1,5 @@
 //! Tests of the transport from the driver's side, through configuration space and BARs as a guest does it.
 
-mod driver;
-mod echo;
-mod hostile;
 mod lifecycle;
 mod model;
 mod negotiation;

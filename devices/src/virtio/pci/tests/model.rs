@@ -4,8 +4,8 @@
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::driver::{EVENT_IDX, INDIRECT, Machine, VERSION_1, message};
-use super::echo::{QUEUE_SIZE, QUEUES};
+use super::super::test_echo::{QUEUE_SIZE, QUEUES};
+use super::super::test_machine::{EVENT_IDX, INDIRECT, Machine, VERSION_1, message};
 use crate::virtio::test_driver::{BUFFERS, TestBuffer, TestQueue};
 
 const SLOT_BYTES: u64 = 0x4000;
@@ -65,6 +65,8 @@ struct Lane {
     /// Available entries, used entries, and used entries at the last time the device asked.
     served: u16,
     notified: bool,
+    /// Notified since it was set up: whoever begins to watch then is called once for that.
+    rung: bool,
     wants: bool,
     event: u16,
     filler: u8,
@@ -106,6 +108,7 @@ impl Model {
             waiting: Vec::new(),
             served: 0,
             notified: false,
+            rung: false,
             wants: true,
             event: 0,
             filler: 0,
@@ -118,7 +121,8 @@ impl Model {
             Step::Add { queue, read, write, indirect } => self.add(*queue, read, write, *indirect),
             Step::Notify(queue) => {
                 self.machine.notify(*queue);
-                self.lanes[usize::from(*queue)].notified = true;
+                let lane = &mut self.lanes[usize::from(*queue)];
+                (lane.notified, lane.rung) = (true, true);
             }
             Step::Pump => {
                 self.machine.spawner.pump();
@@ -217,7 +221,7 @@ impl Model {
             if !started && !lane.notified {
                 continue;
             }
-            lane.notified = false;
+            lane.notified = started && lane.rung;
             let (old, mut new) = (lane.served, lane.served);
             for expected in lane.waiting.drain(..) {
                 let written = u32::try_from(expected.bytes.len()).unwrap();

@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use super::super::common::status;
-use super::driver::{EVENT_IDX, Found, INDIRECT, Machine, VERSION_1, register};
-use super::echo::{QUEUE_SIZE, QUEUES};
+use super::super::test_echo::{QUEUE_SIZE, QUEUES};
+use super::super::test_machine::{EVENT_IDX, Found, INDIRECT, Machine, VERSION_1, register};
 use crate::virtio::VirtioCounters;
 
 const OFFERED: u64 = VERSION_1 | INDIRECT | EVENT_IDX | 1 << 5;

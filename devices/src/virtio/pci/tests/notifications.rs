@@ -1,8 +1,8 @@
 //! Tests of doorbells and interrupts.
 
 use super::super::common::status;
-use super::driver::{INDIRECT, Machine, VERSION_1, message, register};
-use super::echo::QUEUES;
+use super::super::test_echo::QUEUES;
+use super::super::test_machine::{INDIRECT, Machine, VERSION_1, message, register};
 use crate::interrupt::MsiMessage;
 use crate::virtio::VirtioInterrupt;
 use crate::virtio::test_driver::{BUFFERS, MEMORY_BYTES};

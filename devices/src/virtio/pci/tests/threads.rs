@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::driver::{Machine, VERSION_1, message};
-use super::echo::QUEUES;
+use super::super::test_echo::QUEUES;
+use super::super::test_machine::{Machine, VERSION_1, message};
 use crate::pci::{WorkerHandle, WorkerSpawner};
 use crate::virtio::Worker;
 use crate::virtio::test_driver::BUFFERS;

@@ -10,14 +10,14 @@ use crate::virtio::{
     WorkerQueue,
 };
 
-pub(super) const QUEUES: u16 = 2;
-pub(super) const QUEUE_SIZE: u16 = 16;
+pub(in crate::virtio) const QUEUES: u16 = 2;
+pub(in crate::virtio) const QUEUE_SIZE: u16 = 16;
 /// Bit 5 is the device's own, bit 36 (of the transport's) must not get through.
-pub(super) const FEATURES: u64 = 1 << 5 | 1 << 36;
+pub(in crate::virtio) const FEATURES: u64 = 1 << 5 | 1 << 36;
 
 /// What the device did, and what it is to do, for the test to see and say.
 #[derive(Default)]
-pub(super) struct EchoState {
+pub(in crate::virtio) struct EchoState {
     pub generation: AtomicU32,
     pub config: Mutex<[u8; 8]>,
     /// The configuration interrupt, each time it went elsewhere.
@@ -27,7 +27,7 @@ pub(super) struct EchoState {
     pub interrupt: Mutex<Option<Arc<dyn VirtioInterrupt>>>,
 }
 
-pub(super) struct Echo(pub Arc<EchoState>);
+pub(in crate::virtio) struct Echo(pub Arc<EchoState>);
 
 impl<M: GuestMemoryHandle> VirtioDevice<M> for Echo {
     fn name(&self) -> &'static str {
@@ -99,7 +99,9 @@ impl<M: GuestMemoryHandle> EchoWorker<M> {
         queue.begin();
         while let Some(chain) = queue.pop() {
             let memory = queue.memory();
-            let mut data = vec![0; usize::try_from(chain.readable_bytes()).unwrap()];
+            // Of an absurd request, so much.
+            let length = chain.readable_bytes().min(1 << 20);
+            let mut data = vec![0; usize::try_from(length).unwrap()];
             assert_eq!(chain.read(&*memory, 0, &mut data), data.len());
             data.iter_mut().for_each(|byte| *byte = !*byte);
             let written = chain.write(&*memory, 0, &data);

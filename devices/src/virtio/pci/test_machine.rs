@@ -1,27 +1,28 @@
-//! A driver of the echo device that finds everything through the configuration space, as a guest would.
+//! A driver of the echo device, or another, that finds everything through the configuration space, as a guest would.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::common::status;
-use super::super::{VirtioCounters, VirtioMeter, VirtioPci, VirtioPciHost};
-use super::echo::{Echo, EchoState, QUEUE_SIZE, QUEUES};
+use super::common::status;
+use super::test_echo::{Echo, EchoState, QUEUE_SIZE, QUEUES};
+use super::{VirtioCounters, VirtioMeter, VirtioPci, VirtioPciHost};
 use crate::bus::SharedDevice;
 use crate::interrupt::MsiMessage;
 use crate::pci::testing::{TestIoEvents, TestSpawner, TestVectors};
 use crate::pci::{PciSegment, PciSegmentBuilder, WorkerSpawner};
+use crate::virtio::VirtioDevice;
 use crate::virtio::test_driver::{TestMemory, TestQueue, memory};
 
-pub(super) const WINDOW: u64 = 0x80_0000_0000;
-pub(super) const WINDOW_BYTES: u64 = 1 << 20;
+pub(in crate::virtio) const WINDOW: u64 = 0x80_0000_0000;
+pub(in crate::virtio) const WINDOW_BYTES: u64 = 1 << 20;
 const SLOT: u64 = 1;
 
-pub(super) const VERSION_1: u64 = 1 << 32;
-pub(super) const INDIRECT: u64 = 1 << 28;
-pub(super) const EVENT_IDX: u64 = 1 << 29;
+pub(in crate::virtio) const VERSION_1: u64 = 1 << 32;
+pub(in crate::virtio) const INDIRECT: u64 = 1 << 28;
+pub(in crate::virtio) const EVENT_IDX: u64 = 1 << 29;
 
 /// Registers of the common configuration.
-pub(super) mod register {
+pub(in crate::virtio) mod register {
     pub const DEVICE_FEATURE_SELECT: u64 = 0;
     pub const DEVICE_FEATURE: u64 = 4;
     pub const DRIVER_FEATURE_SELECT: u64 = 8;
@@ -42,14 +43,14 @@ pub(super) mod register {
 
 /// A structure that a capability tells of: BAR, offset and length, and where the capability is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Found {
+pub(in crate::virtio) struct Found {
     pub bar: u8,
     pub offset: u32,
     pub length: u32,
     pub at: u16,
 }
 
-pub(super) struct Machine {
+pub(in crate::virtio) struct Machine {
     pub segment: Arc<PciSegment>,
     pub ecam: SharedDevice,
     pub bars: SharedDevice,
@@ -59,6 +60,7 @@ pub(super) struct Machine {
     pub state: Arc<EchoState>,
     pub meter: Arc<VirtioMeter>,
     pub memory: TestMemory,
+    queues: u16,
     /// By `cfg_type`.
     pub found: BTreeMap<u8, Found>,
     pub msix: u16,
@@ -68,31 +70,52 @@ impl Machine {
     /// Workers run when the test says so.
     pub fn new() -> Self {
         let spawner = Arc::<TestSpawner>::default();
-        let mut machine = Self::with_spawner(Arc::clone(&spawner) as _);
-        machine.spawner = spawner;
-        machine
+        Self { spawner: Arc::clone(&spawner), ..Self::with_spawner(spawner) }
     }
 
     pub fn with_spawner(workers: Arc<dyn WorkerSpawner>) -> Self {
+        let state = Arc::<EchoState>::default();
+        Self { state: Arc::clone(&state), ..Self::with(Box::new(Echo(state)), workers) }
+    }
+
+    /// With another device; workers run when the test says so.
+    pub fn of(device: Box<dyn VirtioDevice<TestMemory>>) -> Self {
+        let spawner = Arc::<TestSpawner>::default();
+        Self { spawner: Arc::clone(&spawner), ..Self::with(device, spawner) }
+    }
+
+    fn with(device: Box<dyn VirtioDevice<TestMemory>>, workers: Arc<dyn WorkerSpawner>) -> Self {
         let (vectors, events) = (Arc::<TestVectors>::default(), Arc::<TestIoEvents>::default());
-        let (spawner, state) = (Arc::<TestSpawner>::default(), Arc::<EchoState>::default());
+        let (spawner, state) = (Arc::default(), Arc::default());
         let memory = memory();
+        let queues = u16::try_from(device.queue_sizes().len()).unwrap();
         let host = VirtioPciHost {
             vectors: Arc::clone(&vectors) as _,
             io_events: Arc::clone(&events) as _,
             spawner: workers,
         };
-        let device = Box::new(Echo(Arc::clone(&state)));
-        assert_eq!(VirtioPci::<TestMemory>::vectors(&*device), QUEUES + 1);
-        let function = VirtioPci::new("echo0", device, Arc::clone(&memory), host).unwrap();
+        assert_eq!(VirtioPci::<TestMemory>::vectors(&*device), queues + 1);
+        let function = VirtioPci::new("test0", device, Arc::clone(&memory), host).unwrap();
         let meter = function.meter();
         let mut builder = PciSegmentBuilder::new(0, WINDOW..=WINDOW + (WINDOW_BYTES - 1));
         builder.add(None, Box::new(function)).unwrap();
         let segment = builder.build();
         let (ecam, bars) = (segment.ecam(), segment.bar_window());
         let found = BTreeMap::new();
-        let mut machine =
-            Self { segment, ecam, bars, vectors, events, spawner, state, meter, memory, found, msix: 0 };
+        let mut machine = Self {
+            segment,
+            ecam,
+            bars,
+            vectors,
+            events,
+            spawner,
+            state,
+            meter,
+            memory,
+            queues,
+            found,
+            msix: 0,
+        };
         machine.discover();
         machine
     }
@@ -258,7 +281,7 @@ impl Machine {
     pub fn enable_interrupts(&self) {
         self.set_command(true, true);
         self.set_msix(true, false);
-        for vector in 0..=QUEUES {
+        for vector in 0..=self.queues {
             self.program(vector, message(vector));
         }
     }
@@ -311,6 +334,6 @@ impl Machine {
     }
 }
 
-pub(super) fn message(vector: u16) -> MsiMessage {
+pub(in crate::virtio) fn message(vector: u16) -> MsiMessage {
     MsiMessage { address: 0xFEE0_0000 | u64::from(vector) << 12, data: 0x40 + u32::from(vector) }
 }
