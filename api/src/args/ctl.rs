@@ -113,16 +113,23 @@ pub struct MemSetArgs {
 #[derive(Debug, Args)]
 pub struct ReclaimArgs {
     /// From which pnode
-    #[arg(long, value_name = "N", value_parser = count)]
-    pub pnode: u32,
+    #[arg(long, value_name = "N", value_parser = count, required_unless_present_any = ["last", "cancel"])]
+    pub pnode: Option<u32>,
     /// How much
-    pub size: Bytes,
+    #[arg(required_unless_present_any = ["last", "cancel"])]
+    pub size: Option<Bytes>,
     /// Not a page of another pnode
     #[arg(long)]
     pub exact: bool,
     /// Do not wait until it is had
     #[arg(long)]
     pub detach: bool,
+    /// Ask for nothing, show how the last one stands
+    #[arg(long, conflicts_with_all = ["pnode", "size", "exact", "detach", "cancel"])]
+    pub last: bool,
+    /// Ask the one under way to end; what was had is kept
+    #[arg(long, conflicts_with_all = ["pnode", "size", "exact", "detach"])]
+    pub cancel: bool,
 }
 
 /// `ctl give`.

@@ -50,11 +50,17 @@ pub fn run(args: CtlArgs) -> Result<ExitCode, Failure> {
             ctl.print(&ctl.client.get("/v1/host")?, |host: Value| show_documents::host(&host))
         }
         CtlCommand::MemSet(set) => ctl.set_memory(&set),
-        CtlCommand::Reclaim(reclaim) => {
-            let body =
-                wire::ReclaimRequest { pnode: reclaim.pnode, bytes: reclaim.size, exact: reclaim.exact };
-            ctl.reclaim(ctl.send("POST", "/v1/reclaim", &body)?, reclaim.detach)
-        }
+        CtlCommand::Reclaim(wanted) => match wanted.pnode.zip(wanted.size) {
+            Some((pnode, bytes)) => {
+                let body = wire::ReclaimRequest { pnode, bytes, exact: wanted.exact };
+                ctl.reclaim(ctl.send("POST", "/v1/reclaim", &body)?, wanted.detach)
+            }
+            None => {
+                let method = if wanted.cancel { "DELETE" } else { "GET" };
+                let answer = ctl.client.ask(method, "/v1/reclaim", None)?;
+                ctl.print(&answer, |reclaim: wire::Reclaim| show::reclaim(&reclaim))
+            }
+        },
         CtlCommand::Give(give) => {
             let body = wire::GiveRequest { pnode: give.pnode, bytes: give.size };
             ctl.reclaim(ctl.send("POST", "/v1/give", &body)?, give.detach)

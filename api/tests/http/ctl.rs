@@ -16,6 +16,10 @@ fn refused(server: &Server, args: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
+fn nothing_reclaimed() -> String {
+    "numavisor: nothing was reclaimed or given yet (no_reclaim)\n".to_owned()
+}
+
 #[test]
 fn every_command_shows_a_table_or_the_raw_answer() {
     if !kvm() {
@@ -57,6 +61,15 @@ fn every_command_shows_a_table_or_the_raw_answer() {
     assert!(printed(&server, &["mem-set", "0", "28M", "--detach"]).contains("28M"));
     assert_eq!(refused(&server, &["mem-set", "0", "1M"]).0, Some(2));
     assert!(printed(&server, &["events", "--no-follow"]).contains("outcome=no_driver"));
+    let pnode = raw["pnodes"].as_str().unwrap();
+    assert_eq!(refused(&server, &["reclaim", "--last"]), (Some(2), nothing_reclaimed()));
+    let asked = printed(&server, &["reclaim", "--pnode", pnode, "4M", "--detach"]);
+    let head = format!("pnode {pnode}: 0 of 4M");
+    assert!(asked.starts_with(&head) && printed(&server, &["reclaim", "--last"]).starts_with(&head), "{asked}");
+    let cancelled = server.ctl(&["reclaim", "--cancel"]);
+    assert!(matches!(cancelled.status.code(), Some(0 | 6)), "{cancelled:?}");
+    assert_eq!(refused(&server, &["reclaim", "--cancel", "--pnode", "0"]).0, Some(2));
+    assert_eq!(refused(&server, &["reclaim", "4M"]).0, Some(2));
     assert!(printed(&server, &["reset"]).starts_with("state"));
     server.wait_state("running");
     assert!(printed(&server, &["shutdown"]).starts_with("state    running"));
