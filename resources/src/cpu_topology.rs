@@ -78,20 +78,11 @@ impl CpuTopology {
 #[cfg(test)]
 mod tests {
     use super::CpuTopology;
-    use crate::spec::{VmSpec, VnodeSpec};
-    use crate::topology::VmTopology;
-    use crate::{ApicId, Bytes, VcpuId};
+    use crate::test_host::vm_of_vcpus;
+    use crate::{ApicId, VcpuId};
 
     fn topology(vcpus: &[&str]) -> CpuTopology {
-        let numa = (0..)
-            .zip(vcpus)
-            .map(|(id, list)| VnodeSpec {
-                memory: Some(Bytes::mib(64)),
-                vcpus: Some(list.parse().unwrap()),
-                ..VnodeSpec::new(id)
-            })
-            .collect();
-        CpuTopology::new(&VmTopology::try_from(&VmSpec { numa, ..VmSpec::default() }).unwrap())
+        CpuTopology::new(&vm_of_vcpus(vcpus))
     }
 
     fn apic_ids(topology: &CpuTopology, vcpus: u32) -> Vec<u32> {

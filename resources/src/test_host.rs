@@ -6,11 +6,29 @@ use crate::distance::{Distance, DistanceMatrix};
 use crate::host::{HostTopology, HugePool, Pnode};
 use crate::ids::{PcpuId, PnodeId};
 use crate::set::{CpuSet, NodeSet};
+use crate::spec::{VmSpec, VnodeSpec};
+use crate::topology::VmTopology;
 use crate::units::Bytes;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 use std::{fs, io};
+
+/// A VM with a vnode of 64 MiB for each list of vCPUs.
+///
+/// # Panics
+/// If a list is none, or they are not those of a VM.
+#[expect(clippy::unwrap_used, reason = "a test may stop")]
+pub fn vm_of_vcpus(lists: &[&str]) -> VmTopology {
+    let memory = Some(Bytes::mib(64));
+    let vnode = |(id, list): (u32, &&str)| VnodeSpec {
+        memory,
+        vcpus: Some(list.parse().unwrap()),
+        ..VnodeSpec::new(id)
+    };
+    let numa = (0..).zip(lists).map(vnode).collect();
+    VmTopology::try_from(&VmSpec { numa, ..VmSpec::default() }).unwrap()
+}
 
 /// A host to be. Nodes are named by id in every method; a method that names an id that is not there does nothing.
 #[derive(Debug, Clone)]

@@ -65,7 +65,10 @@ fn every_command_shows_a_table_or_the_raw_answer() {
     assert_eq!(refused(&server, &["reclaim", "--last"]), (Some(2), nothing_reclaimed()));
     let asked = printed(&server, &["reclaim", "--pnode", pnode, "4M", "--detach"]);
     let head = format!("pnode {pnode}: 0 of 4M");
-    assert!(asked.starts_with(&head) && printed(&server, &["reclaim", "--last"]).starts_with(&head), "{asked}");
+    assert!(
+        asked.starts_with(&head) && printed(&server, &["reclaim", "--last"]).starts_with(&head),
+        "{asked}"
+    );
     let cancelled = server.ctl(&["reclaim", "--cancel"]);
     assert!(matches!(cancelled.status.code(), Some(0 | 6)), "{cancelled:?}");
     assert_eq!(refused(&server, &["reclaim", "--cancel", "--pnode", "0"]).0, Some(2));

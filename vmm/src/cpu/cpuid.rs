@@ -137,7 +137,8 @@ impl CpuidTemplate {
 mod tests {
     use super::CpuidTemplate;
     use kvm_bindings::{CpuId, kvm_cpuid_entry2};
-    use resources::{Bytes, CpuTopology, VcpuId, VmSpec, VmTopology, VnodeSpec};
+    use resources::test_host::vm_of_vcpus;
+    use resources::{CpuTopology, VcpuId};
 
     fn entry(function: u32, [eax, ebx, ecx, edx]: [u32; 4]) -> kvm_cpuid_entry2 {
         kvm_cpuid_entry2 { function, eax, ebx, ecx, edx, ..Default::default() }
@@ -176,15 +177,7 @@ mod tests {
     }
 
     fn cpus(lists: &[&str]) -> CpuTopology {
-        let numa = (0..)
-            .zip(lists)
-            .map(|(id, list)| VnodeSpec {
-                memory: Some(Bytes::mib(64)),
-                vcpus: Some(list.parse().unwrap()),
-                ..VnodeSpec::new(id)
-            })
-            .collect();
-        CpuTopology::new(&VmTopology::try_from(&VmSpec { numa, ..VmSpec::default() }).unwrap())
+        CpuTopology::new(&vm_of_vcpus(lists))
     }
 
     fn leaf(
