@@ -1,6 +1,6 @@
 //! `numavisor ctl` from outside: tables, raw answers, statuses.
 
-use crate::support::{Server, kvm};
+use crate::support::{Server, kvm, wait_for};
 use serde_json::Value;
 
 fn printed(server: &Server, args: &[&str]) -> String {
@@ -58,9 +58,11 @@ fn every_command_shows_a_table_or_the_raw_answer() {
     assert_eq!(set.status.code(), Some(6), "{set:?}");
     let line = String::from_utf8(set.stderr).unwrap();
     assert_eq!(line, "numavisor: vnode 0: no_driver, it keeps 32M\n");
-    assert!(printed(&server, &["mem-set", "0", "28M", "--detach"]).contains("28M"));
     assert_eq!(refused(&server, &["mem-set", "0", "1M"]).0, Some(2));
-    assert!(printed(&server, &["events", "--no-follow"]).contains("outcome=no_driver"));
+    // Told four times a second, before the next target.
+    let told = || printed(&server, &["events", "--no-follow"]).contains("outcome=no_driver").then_some(());
+    wait_for("the event", told);
+    assert!(printed(&server, &["mem-set", "0", "28M", "--detach"]).contains("28M"));
     let pnode = raw["pnodes"].as_str().unwrap();
     assert_eq!(refused(&server, &["reclaim", "--last"]), (Some(2), nothing_reclaimed()));
     let asked = printed(&server, &["reclaim", "--pnode", pnode, "4M", "--detach"]);
