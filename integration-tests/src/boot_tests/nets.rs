@@ -1,11 +1,15 @@
 //! Network devices: a tap made by name, packets both ways, and nothing left of it.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::{BootTest, Ctx};
+use super::moves::ctl;
+use super::{BootTest, Ctx, disks};
+use crate::rangelist;
 use crate::runner::check;
 use crate::runner::host::Needs;
 use crate::runner::spec::{GuestSpec, Vnode};
@@ -17,20 +21,27 @@ const TWO: Needs =
 
 pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "net_pings_both_ways_and_leaves_no_tap", needs: TWO, run: plain },
-    BootTest { name: "net_pings_both_ways_by_vhost", needs: TWO, run: by_vhost },
+    BootTest { name: "net_pings_both_ways_by_vhost", needs: Needs { cpus: 2, ..TWO }, run: by_vhost },
+    BootTest { name: "killed_vm_leaves_nothing_in_the_way", needs: TWO, run: killed },
 ];
 
 const NET: u32 = 1;
+const HOST: &str = "192.0.2.1";
 /// Its last two digits are the guest's number.
 const MAC: &str = "52:54:00:12:34:56";
 
 fn plain(ctx: &Ctx) -> Result<()> {
-    let (vm, _) = pinged(ctx, "nvlab0", "vhost=off")?;
+    let (mut vm, spec) = pinged(ctx, "nvlab0", "vhost=off", &[])?;
+    check::devices(&spec, &vm.report()?, &[(NET, 1)])?;
     vm.power_off()?;
     gone("nvlab0")?;
-    let (mut vm, _) = pinged(ctx, "nvlab0", "vhost=off,mtu=1400")?;
+    let (mut vm, _) = pinged(ctx, "nvlab0", "vhost=off,mtu=1400,queues=2", &[])?;
     let mtu = vm.output("cat /sys/class/net/eth0/mtu")?;
     ensure!(mtu == "1400", "the guest's interface has an MTU of {mtu}");
+    let queues = vm.output("ls /sys/class/net/eth0/queues")?;
+    let queues: Vec<&str> = queues.split_whitespace().collect();
+    ensure!(queues == ["rx-0", "rx-1", "tx-0", "tx-1"], "the guest's interface has the queues {queues:?}");
+    check::quiet_log(&vm.report()?)?;
     vm.signal(Signal::SIGKILL)?;
     vm.ended()?;
     gone("nvlab0")
@@ -40,32 +51,76 @@ fn by_vhost(ctx: &Ctx) -> Result<()> {
     if !fs::exists("/dev/vhost-net")? {
         return Err(Skip("needs /dev/vhost-net".to_owned()).into());
     }
-    let (vm, spec) = pinged(ctx, "nvlab1", "vhost=on")?;
+    let directory = tempfile::tempdir()?;
+    let socket = directory.path().join("api");
+    let (mut vm, spec) = pinged(ctx, "nvlab1", "vhost=on", &["--api-socket", &socket.to_string_lossy()])?;
+    check::devices(&spec, &vm.report()?, &[(NET, 1)])?;
     check::bound(&vm, &spec)?;
-    served_by_kernel(vm.pid())?;
+    served_by_kernel(vm.pid(), &ctx.cpus_of(ctx.pnode(1)))?;
+    // It goes where the vnode goes.
+    let job = ctl(ctx, &socket, &["move", "1", "--pnode", &ctx.pnode(0).to_string()])?;
+    ensure!(job["state"] == "done", "the move ended as {job}");
+    served_by_kernel(vm.pid(), &ctx.cpus_of(ctx.pnode(0)))?;
+    vm.output(&format!("ping -c 2 -W 5 {HOST}"))?;
     vm.power_off()?;
     gone("nvlab1")
 }
 
-/// A kernel thread named after one of the VMM's serves the queues; on newer kernels it is one of the VMM's itself.
-fn served_by_kernel(pid: u32) -> Result<()> {
+/// After a kill there is no tap, no lock on the disk, and nobody at the sockets: the same VM starts again at once, in the
+/// same places, and takes its sockets with it when it ends.
+fn killed(ctx: &Ctx) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let at = |name: &str| directory.path().join(name);
+    fs::write(at("disk"), vec![0; 1 << 20])?;
+    let (api, vsock) = (at("api"), at("vsock"));
+    let [disk, path] = disks::flag(&at("disk"), "");
+    let sockets = (api.to_string_lossy(), format!("cid=3,socket={}", vsock.display()));
+    let flags = [&*disk, &*path, "--api-socket", &*sockets.0, "--vsock", &*sockets.1];
+    let (mut vm, _) = pinged(ctx, "nvlab2", "vhost=off", &flags)?;
+    vm.signal(Signal::SIGKILL)?;
+    vm.ended()?;
+    gone("nvlab2")?;
+    for socket in [&api, &vsock] {
+        let answer = UnixStream::connect(socket).map_err(|error| error.kind());
+        ensure!(
+            matches!(answer, Err(ErrorKind::ConnectionRefused)),
+            "{} answers {answer:?}",
+            socket.display()
+        );
+    }
+    let (vm, _) = pinged(ctx, "nvlab2", "vhost=off", &flags)?;
+    ctl(ctx, &api, &["info"])?;
+    UnixStream::connect(&vsock)?;
+    vm.power_off()?;
+    gone("nvlab2")?;
+    let left: Vec<_> = fs::read_dir(directory.path())?.flatten().map(|entry| entry.file_name()).collect();
+    ensure!(left == ["disk"], "left behind: {left:?}");
+    Ok(())
+}
+
+/// A thread of the kernel, named after one of the VMM's, serves the queues on these CPUs; on newer kernels it is a
+/// thread of the VMM.
+fn served_by_kernel(pid: u32, cpus: &[u32]) -> Result<()> {
     let own = format!("/proc/{pid}/task");
-    let ids = |at: &str| -> Result<Vec<String>> {
-        Ok(fs::read_dir(at)?
-            .flatten()
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect())
+    let numbers = |at: &str| -> Result<Vec<String>> {
+        let names = fs::read_dir(at)?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        Ok(names.filter(|name| name.parse::<u32>().is_ok()).collect())
     };
-    let names: Vec<String> = ids(&own)?.iter().map(|id| format!("vhost-{id}")).collect();
-    let processes = ids("/proc")?.into_iter().map(|id| format!("/proc/{id}/comm"));
-    let threads = ids(&own)?.into_iter().map(|id| format!("{own}/{id}/comm"));
-    let all: Vec<String> = processes
-        .chain(threads)
-        .filter_map(|path| fs::read_to_string(path).ok())
-        .filter(|comm| comm.starts_with("vhost-"))
-        .collect();
-    let ours = all.iter().any(|comm| names.iter().any(|name| name == comm.trim()));
-    ensure!(ours, "no thread is called like one of {names:?}, there are {all:?}");
+    let names: Vec<String> = numbers(&own)?.iter().map(|id| format!("vhost-{id}")).collect();
+    let processes = numbers("/proc")?.into_iter().map(|id| format!("/proc/{id}"));
+    let threads = numbers(&own)?.into_iter().map(|id| format!("{own}/{id}"));
+    let ours = |at: &String| {
+        let comm = fs::read_to_string(format!("{at}/comm")).unwrap_or_default();
+        names.iter().any(|name| name == comm.trim())
+    };
+    let found: Vec<String> = processes.chain(threads).filter(ours).collect();
+    ensure!(!found.is_empty(), "no thread is called like one of {names:?}");
+    for at in found {
+        let status = fs::read_to_string(format!("{at}/status"))?;
+        let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        let allowed = rangelist::parse(allowed.unwrap_or_default().trim())?;
+        ensure!(allowed == cpus, "vhost's thread {at} may run on {allowed:?}, not on {cpus:?}");
+    }
     Ok(())
 }
 
@@ -77,15 +132,15 @@ fn gone(tap: &str) -> Result<()> {
 }
 
 /// A guest whose interface is on vnode 1 and answers, as the host does.
-fn pinged(ctx: &Ctx, tap: &str, options: &str) -> Result<(Vm, GuestSpec)> {
+fn pinged(ctx: &Ctx, tap: &str, options: &str, more: &[&str]) -> Result<(Vm, GuestSpec)> {
     if !fs::exists("/dev/net/tun")? {
         return Err(Skip("needs /dev/net/tun".to_owned()).into());
     }
     let spec = GuestSpec::new(vec![Vnode::on(ctx.pnode(0), 192, &[0]), Vnode::on(ctx.pnode(1), 160, &[1])]);
     let flag = format!("tap={tap},mac={MAC},vnode=1,{options}");
-    let mut vm = ctx.boot(&Start::of(&spec).flag(&["--net", &flag]))?;
+    let mut vm = ctx.boot(&Start::of(&spec).flag(&["--net", &flag]).flag(more))?;
     vm.ask("modprobe virtio_pci virtio_net")?;
-    ctx.busybox(&["ip", "addr", "add", "192.0.2.1/24", "dev", tap])?;
+    ctx.busybox(&["ip", "addr", "add", &format!("{HOST}/24"), "dev", tap])?;
     ctx.busybox(&["ip", "link", "set", tap, "up"])?;
     vm.output("ip addr add 192.0.2.2/24 dev eth0 && ip link set eth0 up")?;
     let address = vm.output("cat /sys/class/net/eth0/address")?;
@@ -94,6 +149,5 @@ fn pinged(ctx: &Ctx, tap: &str, options: &str) -> Result<(Vm, GuestSpec)> {
     ctx.busybox(&["ping", "-c", "3", "-W", "5", "192.0.2.2"])?;
     // Packets of more than one page, in fragments.
     vm.output("ping -c 2 -W 5 -s 20000 192.0.2.1")?;
-    check::devices(&spec, &vm.report()?, &[(NET, 1)])?;
     Ok((vm, spec))
 }

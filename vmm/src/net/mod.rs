@@ -5,6 +5,7 @@ mod error;
 mod interface;
 #[cfg(test)]
 mod interface_tests;
+pub mod kernel_thread;
 mod sockets;
 #[cfg(test)]
 mod sockets_tests;

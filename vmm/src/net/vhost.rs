@@ -1,6 +1,7 @@
 //! Queues served by the kernel: vhost-net for frames, vhost-vsock for sockets.
 //! When they are handed over and taken back is the devices' business.
 
+use super::kernel_thread;
 use crate::sys::HostError;
 use devices::virtio::{GuestMemoryHandle, KernelDatapath, KernelQueue};
 use std::fs::File;
@@ -152,6 +153,8 @@ where
         vhost.set_vring_call(index, call).map_err(vhost_error)?;
         vhost.set_vring_kick(index, kick).map_err(vhost_error)?;
     }
+    // The kernel has had a thread for us since it has had an owner.
+    kernel_thread::join_me();
     Ok(())
 }
 

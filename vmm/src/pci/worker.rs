@@ -1,7 +1,7 @@
 //! Threads for device workers: pinned to the CPUs of a vnode's pnodes, waiting for what the worker waits for.
 
 use crate::memory::{kernel_cpus, pin_this_thread};
-use crate::sys::HostError;
+use crate::net::kernel_thread;
 use devices::pci::{WorkerHandle, WorkerSpawner};
 use devices::virtio::{Interest, Source, Worker};
 use nix::sched::sched_setaffinity;
@@ -41,14 +41,16 @@ impl NodeSpawner {
     pub fn follow(&self, cpus: &CpuSet) {
         let mut node = lock(&self.node);
         node.cpus = cpus.clone();
+        let set = match kernel_cpus(cpus) {
+            Ok(set) => set,
+            Err(error) => return tracing::warn!(%error, "device threads do not follow their vnode"),
+        };
         for thread in &node.threads {
-            let moved = kernel_cpus(cpus).and_then(|set| {
-                sched_setaffinity(*thread, &set).map_err(|e| HostError::new("sched_setaffinity", e))
-            });
-            if let Err(error) = moved {
+            if let Err(error) = sched_setaffinity(*thread, &set) {
                 tracing::warn!(%error, "device thread does not follow its vnode");
             }
         }
+        kernel_thread::follow(&node.threads, &set);
     }
 }
 
