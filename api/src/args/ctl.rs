@@ -2,7 +2,7 @@
 
 use crate::args::{VmFlags, count};
 use clap::{Args, Subcommand};
-use resources::{Bytes, CpuSet, NodeSet};
+use resources::{Affinity, Bytes, CpuSet, NodeSet};
 use std::path::PathBuf;
 
 /// `ctl`.
@@ -59,6 +59,8 @@ pub enum CtlCommand {
     Evacuate(EvacuateArgs),
     /// Say where a vCPU may run
     Affinity(AffinityArgs),
+    /// Say how the vCPUs of a vnode are held, and on which pnodes
+    VnodeAffinity(VnodeAffinityArgs),
     /// Show the virtio devices and what they count
     Devices,
     /// Make a disk longer, or tell the guest how long it has become
@@ -201,6 +203,19 @@ pub struct AffinityArgs {
     pub vcpu: u32,
     /// Host CPUs, as a list
     pub cpus: CpuSet,
+}
+
+/// `ctl vnode-affinity`.
+#[derive(Debug, Args)]
+pub struct VnodeAffinityArgs {
+    /// Which vnode
+    #[arg(value_parser = count)]
+    pub vnode: u32,
+    /// hard, soft or none
+    pub affinity: Affinity,
+    /// The pnodes whose CPUs they get, as a list [default: where they are at home]
+    #[arg(long, value_name = "LIST")]
+    pub pnode: Option<NodeSet>,
 }
 
 /// `ctl disk-resize`.

@@ -82,6 +82,11 @@ pub fn run(args: CtlArgs) -> Result<ExitCode, Failure> {
                 format!("vCPU {} may run on {}\n", vcpu.id, show::dash(&vcpu.affinity))
             })
         }
+        CtlCommand::VnodeAffinity(wanted) => {
+            let body = wire::VnodeAffinityRequest { affinity: wanted.affinity, pnode: wanted.pnode };
+            let answer = ctl.send("PUT", &format!("/v1/vnodes/{}/affinity", wanted.vnode), &body)?;
+            ctl.print(&answer, |vnode: wire::Vnode| show::vcpus(&[vnode]))
+        }
         CtlCommand::Devices => {
             ctl.print(&ctl.client.get("/v1/devices")?, |all: wire::Devices| show::devices(&all.devices))
         }

@@ -107,7 +107,8 @@ pub fn memory(vnodes: &[Vnode]) -> String {
     table.text()
 }
 
-fn vcpus(vnodes: &[Vnode]) -> String {
+/// Where vCPUs run.
+pub fn vcpus(vnodes: &[Vnode]) -> String {
     let mut table = table(&[
         ("VCPU", Side::Right),
         ("VNODE", Side::Right),

@@ -93,6 +93,7 @@ fn method(route: &Route) -> MethodRouter<Arc<App>> {
         Op::SwapVnodes => on(filter, vnodes::swap),
         Op::Evacuate => on(filter, vnodes::evacuate),
         Op::PutAffinity => on(filter, vnodes::affinity),
+        Op::PutVnodeAffinity => on(filter, vnodes::vnode_affinity),
         Op::GetDevices => on(filter, devices::all),
         Op::PutDiskSize => on(filter, devices::disk_size),
         Op::GetJobs => on(filter, vnodes::jobs),

@@ -139,6 +139,7 @@ fn components() -> utoipa::openapi::Components {
     add::<wire::SwapRequest>(&mut schemas);
     add::<wire::EvacuateRequest>(&mut schemas);
     add::<wire::AffinityRequest>(&mut schemas);
+    add::<wire::VnodeAffinityRequest>(&mut schemas);
     add::<wire::TargetRequest>(&mut schemas);
     add::<wire::ReclaimRequest>(&mut schemas);
     add::<wire::GiveRequest>(&mut schemas);

@@ -28,6 +28,7 @@ pub enum Op {
     SwapVnodes,
     Evacuate,
     PutAffinity,
+    PutVnodeAffinity,
     GetDevices,
     PutDiskSize,
     GetJobs,
@@ -144,7 +145,7 @@ const FRESH: &[(&str, Parameter, &str)] =
     &[("fresh", Parameter::Switch, "wait for a measurement of the memory that begins now")];
 
 /// All operations, those of one path together.
-pub static ROUTES: [Route; 30] = [
+pub static ROUTES: [Route; 31] = [
     route(Op::GetVm, Method::GET, "/v1/vm", "getVm", "The VM and how it stands")
         .gives(&[(200, "the VM")], Media::Json("Vm"))
         .fails(NO_VM),
@@ -257,6 +258,16 @@ pub static ROUTES: [Route; 30] = [
         .takes("AffinityRequest")
         .gives(&[(200, "it runs there")], Media::Json("Vcpu"))
         .fails(&[404, 409, 415, 422]),
+    route(
+        Op::PutVnodeAffinity,
+        Method::PUT,
+        "/v1/vnodes/{id}/affinity",
+        "putVnodeAffinity",
+        "Say how the vCPUs of a vnode are held, and on which pnodes",
+    )
+    .takes("VnodeAffinityRequest")
+    .gives(&[(200, "they run there, and what works for the vnode too")], Media::Json("Vnode"))
+    .fails(&[404, 409, 415, 422]),
     route(
         Op::GetDevices,
         Method::GET,

@@ -331,6 +331,18 @@ pub struct AffinityRequest {
     pub cpus: CpuSet,
 }
 
+/// How the vCPUs of a vnode are held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct VnodeAffinityRequest {
+    /// On a CPU each, as long as there are enough, on all CPUs of the pnodes, or on any CPU.
+    pub affinity: Affinity,
+    /// The pnodes whose CPUs they get; without it those that they are at home on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pnode: Option<NodeSet>,
+}
+
 /// What a vnode should keep of its memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

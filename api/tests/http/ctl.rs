@@ -46,6 +46,10 @@ fn every_command_shows_a_table_or_the_raw_answer() {
     let moved = printed(&server, &["move", "1", "--pnode", raw["pnodes"].as_str().unwrap()]);
     assert!(moved.contains("done"), "{moved}");
     assert_eq!(printed(&server, &["affinity", "0", "0"]), "vCPU 0 may run on 0\n");
+    let held = printed(&server, &["vnode-affinity", "0", "hard", "--pnode", raw["pnodes"].as_str().unwrap()]);
+    assert!(held.starts_with("VCPU  VNODE  THREAD  CPU  AFFINITY"), "{held}");
+    let raw: Value = serde_json::from_str(&printed(&server, &["vnodes", "0", "--json"])).unwrap();
+    assert_eq!(raw["affinity"], "hard");
     assert!(printed(&server, &["jobs"]).contains("done"));
     assert!(printed(&server, &["jobs", "1"]).contains("done"));
     assert!(printed(&server, &["host"]).starts_with("PNODE"));

@@ -145,6 +145,24 @@ pub async fn affinity(State(app): State<Arc<App>>, Path(id): Path<String>, reque
     Ok(json(StatusCode::OK, &wire::Vcpu { id: id.0, thread, affinity, cpu: procfs::ran_on(vcpu.thread) }))
 }
 
+/// `PUT /v1/vnodes/{id}/affinity`.
+pub async fn vnode_affinity(State(app): State<Arc<App>>, Path(id): Path<String>, request: Request) -> Answer {
+    Query::of(&request, &[])?;
+    let id = VnodeId(number("id", &id)?);
+    let wanted: wire::VnodeAffinityRequest = body::json(request).await?;
+    let handle = app.desk.handle(Command::Affinity)?;
+    require_vnode(&handle, id)?;
+    let event = serde_json::json!({"vnode": id, "affinity": wanted.affinity});
+    app.slowly(move || {
+        Ok(handle.set_vnode_affinity(id, wanted.affinity, wanted.pnode.as_ref(), &seen_host)?)
+    })
+    .await?;
+    app.events.add("affinity", event);
+    let vnodes = seen(&app, false).await?;
+    let vnode = vnodes.iter().find(|vnode| vnode.id == id.0);
+    Ok(json(StatusCode::OK, vnode.ok_or_else(|| no_such_vnode(id))?))
+}
+
 fn require_cpus(cpus: &CpuSet, host: &HostTopology) -> Result<(), Problem> {
     let refused = |rule: String| {
         let detail = format!("cpus: {rule}");
