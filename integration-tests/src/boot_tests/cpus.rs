@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
+use super::moves::ctl;
 use super::{BootTest, Ctx};
 use crate::runner::check;
 use crate::runner::host::Needs;
@@ -14,6 +15,7 @@ const TWO: Needs =
 
 pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "cpus_affinity_soft_and_none", needs: TWO, run: soft_and_none },
+    BootTest { name: "cpus_affinity_changes_on_line", needs: TWO, run: on_line },
     BootTest { name: "cpus_more_vcpus_than_the_node_has", needs: TWO, run: more_than_there_are },
     BootTest { name: "cpus_sixteen_on_four_vnodes", needs: TWO, run: sixteen },
     BootTest {
@@ -64,6 +66,54 @@ fn soft_and_none(ctx: &Ctx) -> Result<()> {
     ensure!(*allowed(0)? == node, "soft: vcpu0 may run on {:?}, not on {node:?}", allowed(0)?);
     let (_, all) = residency::threads_of(std::process::id())?.into_iter().next().context("no threads")?;
     ensure!(*allowed(1)? == all, "none: vcpu1 may run on {:?}, not on {all:?}", allowed(1)?);
+    vm.power_off()
+}
+
+/// vCPUs and device workers go where they are told while the guest runs; its memory stays, and a move keeps how its
+/// vCPUs are held.
+fn on_line(ctx: &Ctx) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let socket = directory.path().join("api");
+    let flag = socket.to_string_lossy().into_owned();
+    let (first, second) = (ctx.pnode(0), ctx.pnode(1));
+    let spec = |pnode, held: &str| {
+        let extra = format!("affinity={held}");
+        GuestSpec::new(vec![Vnode::on(pnode, 256, &[0, 1]).with(&extra), Vnode::on(second, 160, &[2])])
+    };
+    let start = spec(first, "soft");
+    let mut vm = ctx.boot(&Start::of(&start).flag(&["--api-socket", &flag, "--rng"]))?;
+    vm.ask("modprobe virtio_pci virtio_rng")?;
+    let to = second.to_string();
+    for (words, held, pnode) in [
+        (&["hard"][..], "hard", first),
+        (&["hard", "--pnode", &to], "hard", second),
+        (&["soft"], "soft", second),
+        (&["soft", "--pnode", &first.to_string()], "soft", first),
+        (&["hard"], "hard", first),
+    ] {
+        let vnode = ctl(ctx, &socket, &[&["vnode-affinity", "0"], words].concat())?;
+        let (home, memory) = (pnode.to_string(), first.to_string());
+        ensure!(vnode["affinity"] == held && vnode["cpu_pnodes"] == home, "{vnode}");
+        ensure!(vnode["pnodes"] == memory, "{vnode}");
+        check::threads(&vm, &spec(pnode, held), |pnode| ctx.cpus_of(pnode))?;
+        check::workers(&vm, &[("rng", ctx.cpus_of(pnode))])?;
+        check::bound(&vm, &start)?;
+        vm.output("echo still here")?;
+    }
+    // One vCPU alone, hard to a CPU of the other pnode.
+    let there = ctx.cpus_of(second);
+    ctl(ctx, &socket, &["affinity", "1", &there[0].to_string()])?;
+    let affinity = residency::vcpu_affinity(vm.pid())?;
+    ensure!(affinity.get(&1) == Some(&vec![there[0]]), "{affinity:?}");
+    // What is held hard now is held hard after a move, a CPU each again.
+    let job = ctl(ctx, &socket, &["move", "0", "--pnode", &to])?;
+    ensure!(job["state"] == "done", "{job}");
+    check::threads(&vm, &spec(second, "hard"), |pnode| ctx.cpus_of(pnode))?;
+    let vnode = ctl(ctx, &socket, &["vnode-affinity", "0", "none"])?;
+    let (_, all) = residency::threads_of(std::process::id())?.into_iter().next().context("no threads")?;
+    let affinity = residency::vcpu_affinity(vm.pid())?;
+    ensure!(affinity.get(&0) == Some(&all), "{affinity:?}, {vnode}");
+    check::guest_view(&start, &vm.report()?)?;
     vm.power_off()
 }
 

@@ -17,10 +17,10 @@ use crate::runner::vm::{Start, Vm};
 const FOUR: Needs =
     Needs { nodes: 4, mib: 600, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: false };
 
-const EIGHT: Needs =
+pub(super) const EIGHT: Needs =
     Needs { nodes: 8, mib: 400, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: false };
 
-const TWO: Needs =
+pub(super) const TWO: Needs =
     Needs { nodes: 2, mib: 1000, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: false };
 
 pub(super) const TESTS: &[BootTest] = &[
@@ -82,12 +82,12 @@ fn there_and_back(ctx: &Ctx) -> Result<()> {
 }
 
 /// The policy of each mapping of a vnode, as numa_maps has it.
-fn policy_of(vm: &Vm, spec: &GuestSpec, vnode: usize) -> Result<Vec<String>> {
+pub(super) fn policy_of(vm: &Vm, spec: &GuestSpec, vnode: usize) -> Result<Vec<String>> {
     Ok(residency::guest_ram(vm.pid(), spec)?[vnode].iter().map(|area| area.policy.clone()).collect())
 }
 
 /// Pages of a vnode by pnode.
-fn pages_of(vm: &Vm, spec: &GuestSpec, vnode: usize) -> Result<BTreeMap<u32, u64>> {
+pub(super) fn pages_of(vm: &Vm, spec: &GuestSpec, vnode: usize) -> Result<BTreeMap<u32, u64>> {
     residency::pages_by_node(vm.pid(), &residency::guest_ram(vm.pid(), spec)?[vnode])
 }
 
@@ -171,7 +171,7 @@ fn claims(ctx: &Ctx) -> Result<()> {
 }
 
 /// The job when it is over.
-fn wait_over(ctx: &Ctx, socket: &Path, job: &str) -> Result<Value> {
+pub(super) fn wait_over(ctx: &Ctx, socket: &Path, job: &str) -> Result<Value> {
     let deadline = Instant::now() + Duration::from_secs(90);
     loop {
         let seen = ctl(ctx, socket, &["jobs", job])?;
@@ -201,6 +201,13 @@ fn swap(ctx: &Ctx) -> Result<()> {
     let socket_word = socket.to_string_lossy();
     let alone = ["ctl", "--api-socket", &*socket_word, "move", "0", "--pnode", &second.to_string()];
     ensure!(!ctx.numavisor(&alone)?.status.success(), "vnode 0 fits beside vnode 1: the test proves nothing");
+    // Nor is there another place for it: that is said, and nothing moves.
+    let leave = ["ctl", "--api-socket", &*socket_word, "evacuate", "--pnode", &first.to_string()];
+    let refused = ctx.numavisor(&leave)?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let why = [&format!("pnode {first}: cannot be left: "), "of memory", &format!("{second}")];
+    ensure!(!refused.status.success() && why.iter().all(|word| said.contains(*word)), "{said}");
+    check::bound(&vm, &before)?;
     let jobs = ctl(ctx, &socket, &["swap", "0", "1"])?;
     ensure!(
         jobs["jobs"].as_array().is_some_and(|jobs| jobs.iter().all(|job| job["state"] == "done")),
