@@ -80,7 +80,7 @@ fn transparent(ctx: &Ctx) -> Result<()> {
 }
 
 /// Anonymous memory of a process in transparent huge pages.
-fn huge_kib(pid: u32) -> Result<u64> {
+pub(super) fn huge_kib(pid: u32) -> Result<u64> {
     let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let line = smaps.lines().find_map(|line| line.strip_prefix("AnonHugePages:")).unwrap_or_default();
     Ok(line.trim().trim_end_matches(" kB").trim().parse()?)

@@ -10,6 +10,7 @@ mod inputs;
 mod kernels;
 mod life;
 mod memory;
+mod move_pages;
 mod moves;
 mod nets;
 mod policies;
@@ -52,6 +53,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static BootTest> {
         balloon::TESTS,
         policies::TESTS,
         moves::TESTS,
+        move_pages::TESTS,
         disks::TESTS,
         segments::TESTS,
         nets::TESTS,
