@@ -39,6 +39,7 @@ fn body(operation: &Value) -> &'static str {
         "swapVnodes" => r#"{"vnodes": [0, 0]}"#,
         "evacuate" => r#"{"pnode": 4096}"#,
         "putAffinity" => r#"{"cpus": 0}"#,
+        "putVnodeAffinity" => r#"{"affinity": "soft"}"#,
         "postPlan" => r#"{"memory": "64M"}"#,
         "postGive" => r#"{"pnode": 0, "bytes": "1M"}"#,
         "putVm" => r#"{"kernel": "kernel", "memory": "64M"}"#,
