@@ -175,9 +175,9 @@ pub enum RequestError {
     /// The host cannot be looked at.
     #[error("{0}")]
     Look(String),
-    /// A vCPU did not stop in time; all run on.
-    #[error("vCPU {0} did not stop in time, the VM runs on")]
-    NotStopped(VcpuId),
+    /// So many vCPUs did not stop in time; all run on.
+    #[error("{0} vCPUs did not stop in time, the VM runs on")]
+    NotStopped(usize),
     /// The loop did not answer.
     #[error("the VM did not answer in time")]
     NoAnswer,

@@ -80,19 +80,22 @@ impl VcpuThreads {
         self.gate.set(Wanted::Run);
     }
 
-    /// Has all vCPUs wait. If one does not come in time all run on, and it is named.
-    pub fn pause(&self) -> Result<(), VcpuId> {
+    /// Has all vCPUs wait. If some do not come in time all run on, and the error says how many.
+    pub fn pause(&self) -> Result<(), usize> {
         self.gate.set(Wanted::Wait);
         let deadline = Instant::now() + PAUSE_WITHIN;
-        while self.gate.waiting() < self.threads.len() {
+        loop {
+            let left = self.threads.len().saturating_sub(self.gate.waiting());
+            if left == 0 {
+                return Ok(());
+            }
             if Instant::now() > deadline {
                 self.gate.set(Wanted::Run);
-                return Err(self.threads.first().map_or(VcpuId(0), |thread| thread.vcpu));
+                return Err(left);
             }
             self.threads.iter().for_each(VcpuThread::kick);
             std::thread::sleep(KICK_AGAIN);
         }
-        Ok(())
     }
 
     /// Ends all threads and waits for them.
