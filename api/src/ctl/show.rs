@@ -160,7 +160,9 @@ pub fn reclaim(reclaim: &Reclaim) -> String {
         let stop = dash(part.stop.as_deref().unwrap_or_default());
         table.row(std::iter::once(part.vnode.to_string()).chain(sizes).chain([stop]));
     }
-    let free = |free: &crate::http::wire::PnodeFree| human(free.free.saturating_add(free.on_cpu_lists));
+    let free = |free: &crate::http::wire::PnodeFree| {
+        human(free.free.saturating_add(free.on_cpu_lists).saturating_add(free.in_pools))
+    };
     let [before, after] =
         [&reclaim.before, &reclaim.after].map(|at| at.as_ref().map_or("-".to_owned(), free));
     format!(

@@ -101,6 +101,7 @@ pub fn reclaim(view: &ReclaimView) -> wire::Reclaim {
     let free = |free: resources::PnodeFree| wire::PnodeFree {
         free: free.free.get(),
         on_cpu_lists: free.on_cpu_lists.get(),
+        in_pools: free.in_pools.get(),
     };
     let (kind, reached) = match view.order.kind {
         ReclaimKind::Take => (wire::ReclaimKind::Take, view.tally.freed()),

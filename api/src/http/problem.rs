@@ -166,7 +166,6 @@ impl From<BalloonError> for Problem {
         let status = match error {
             BalloonError::NoSuchVnode(_) => StatusCode::NOT_FOUND,
             BalloonError::NoMemory(_)
-            | BalloonError::PoolPages { .. }
             | BalloonError::AboveMemory { .. }
             | BalloonError::BelowFloor { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         };

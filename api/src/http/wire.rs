@@ -160,7 +160,8 @@ pub enum BalloonPhase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct BalloonOutcome {
-    /// Why: `reached`, `dry`, `exhausted`, `drained`, `unresponsive`, `no_driver` or `off_node`.
+    /// Why: `reached`, `dry`, `exhausted`, `drained`, `unresponsive`, `host_short`, `no_driver` or
+    /// `off_node`.
     pub stop: String,
     /// Without a page of another vnode.
     pub exact: bool,
@@ -482,6 +483,9 @@ pub struct PnodeFree {
     pub free: u64,
     /// Free too, on the CPUs' own lists, which `MemFree` leaves out.
     pub on_cpu_lists: u64,
+    /// Free in its pools of huge pages, which `MemFree` leaves out too.
+    #[serde(default)]
+    pub in_pools: u64,
 }
 
 /// Memory of a pnode got back, or given back.

@@ -3,6 +3,7 @@
 //! A test names the host it needs and never asks whether that host is real or a lab.
 
 mod balloon;
+mod balloon_traps;
 mod cpus;
 mod debian;
 mod disks;
@@ -51,6 +52,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static BootTest> {
         cpus::TESTS,
         memory::TESTS,
         balloon::TESTS,
+        balloon_traps::TESTS,
         policies::TESTS,
         moves::TESTS,
         move_pages::TESTS,

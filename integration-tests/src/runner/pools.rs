@@ -27,9 +27,22 @@ impl Pool {
         let wanted = before.parse::<u64>()? + pages;
         let pool = Self { path, before };
         fs::write(&pool.path, wanted.to_string())?;
-        let got: u64 = fs::read_to_string(&pool.path)?.trim().parse()?;
+        let got = pool.size()?;
         ensure!(got == wanted, "node {node} gave {got} huge pages of the {wanted} asked for");
         Ok(pool)
+    }
+
+    /// How many pages it is of, free and taken.
+    pub(crate) fn size(&self) -> Result<u64> {
+        Ok(fs::read_to_string(&self.path)?.trim().parse()?)
+    }
+
+    /// Has it be of `pages` pages.
+    pub(crate) fn resize(&self, pages: u64) -> Result<()> {
+        fs::write(&self.path, pages.to_string())?;
+        let got = self.size()?;
+        ensure!(got == pages, "the pool is of {got} pages, not {pages}");
+        Ok(())
     }
 }
 

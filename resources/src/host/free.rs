@@ -14,6 +14,8 @@ pub struct PnodeFree {
     pub free: Bytes,
     /// On the lists of CPUs: the kernel puts what it frees there first.
     pub on_cpu_lists: Bytes,
+    /// Free pages of its pools, of all sizes; `MemFree` leaves them out.
+    pub in_pools: Bytes,
 }
 
 impl PnodeFree {
@@ -27,13 +29,26 @@ impl PnodeFree {
         Some(Self {
             free: Bytes(free),
             on_cpu_lists: Bytes(pages_on_lists(&zones, pnode).saturating_mul(PAGE)),
+            in_pools: in_pools(sysfs, pnode),
         })
     }
 
-    /// Both.
+    /// What any process may have: all but the pools'.
     pub fn all(self) -> Bytes {
         self.free.saturating_add(self.on_cpu_lists)
     }
+}
+
+fn in_pools(sysfs: &Path, pnode: PnodeId) -> Bytes {
+    let pools = std::fs::read_dir(sysfs.join(format!("devices/system/node/node{pnode}/hugepages")));
+    let free = |pool: std::fs::DirEntry| {
+        let name = pool.file_name();
+        let kib: u64 = name.to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+        let pages = std::fs::read_to_string(pool.path().join("free_hugepages")).ok()?;
+        kib.checked_mul(1024)?.checked_mul(pages.trim().parse().ok()?)
+    };
+    let sizes = pools.into_iter().flatten().flatten().filter_map(free);
+    Bytes(sizes.fold(0, u64::saturating_add))
 }
 
 /// Sums the `count:` lines of the node's zones.
@@ -51,8 +66,25 @@ fn pages_on_lists(zoneinfo: &str, pnode: PnodeId) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::pages_on_lists;
+    use super::{PnodeFree, pages_on_lists};
     use crate::ids::PnodeId;
+    use crate::units::Bytes;
+
+    #[test]
+    fn pools_of_all_sizes_add_up_beside_what_is_free() {
+        let root = tempfile::tempdir().unwrap();
+        let node = root.path().join("devices/system/node/node3");
+        for (size, free) in [("hugepages-2048kB", "5\n"), ("hugepages-1048576kB", "2\n"), ("odd", "9")] {
+            let pool = node.join("hugepages").join(size);
+            std::fs::create_dir_all(&pool).unwrap();
+            std::fs::write(pool.join("free_hugepages"), free).unwrap();
+        }
+        std::fs::write(node.join("meminfo"), "Node 3 MemTotal: 9 kB\nNode 3 MemFree: 7 kB\n").unwrap();
+        let free = PnodeFree::read(root.path(), root.path(), PnodeId(3)).unwrap();
+        let expected =
+            PnodeFree { free: Bytes(7 << 10), on_cpu_lists: Bytes::ZERO, in_pools: Bytes(2058 << 20) };
+        assert_eq!((free, free.all()), (expected, Bytes(7 << 10)));
+    }
 
     #[test]
     fn the_lists_of_all_zones_and_cpus_of_a_node_add_up() {

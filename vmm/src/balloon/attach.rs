@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// Makes the devices, in the order of their vnodes, and what stays with the control loop.
 pub fn attach(plan: &Plan, ram: &Arc<GuestRam>) -> Result<(Vec<Attached>, Arc<[Entry]>), HostError> {
-    let can = |vnode: &&Vnode| vnode.memory > Bytes::ZERO && vnode.pages.pool().is_none();
+    let can = |vnode: &&Vnode| vnode.memory > Bytes::ZERO;
     let books = Arc::new(Books::new(&plan.topology));
     let (mut attached, mut entries) = (Vec::new(), Vec::new());
     for vnode in plan.topology.vnodes().iter().filter(can) {
@@ -20,6 +20,7 @@ pub fn attach(plan: &Plan, ram: &Arc<GuestRam>) -> Result<(Vec<Attached>, Arc<[E
             // The guest's figures are of all its nodes, so one device has them; Linux takes reporting from one only.
             statistics: entries.is_empty(),
             reporting: plan.devices.free_page_reporting && entries.is_empty(),
+            tell_first: vnode.pages.pool().is_some(),
         };
         let meter = Arc::clone(&books.of(vnode.id).meter);
         let host = VnodeHost::new(Arc::clone(ram), vnode.id, Arc::clone(&books));

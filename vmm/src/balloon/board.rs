@@ -97,7 +97,7 @@ impl Entry {
 
     /// How it stands.
     pub fn view(&self) -> VnodeMemory {
-        let device = self.control.view();
+        let (device, discards) = (self.control.view(), self.meter.figures());
         let status = self.status();
         let on_node = bytes(device.held.saturating_sub(device.off_node));
         VnodeMemory {
@@ -108,12 +108,12 @@ impl Entry {
             actual: self.memory.saturating_sub(on_node),
             on_node,
             off_node: bytes(device.off_node),
-            returned: bytes(device.returned),
+            returned: bytes(device.returned).saturating_sub(Bytes(discards.partial_bytes)),
             request: status.request,
             phase: status.controller.phase(),
             outcome: status.controller.outcome(),
             device,
-            discards: self.meter.figures(),
+            discards,
         }
     }
 }

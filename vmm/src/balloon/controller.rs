@@ -8,8 +8,9 @@ use std::time::Duration;
 /// Most pages asked for ahead of what came, 64 MiB: a brake that costs no speed, since the driver reads its target
 /// before each array of 1 MiB.
 pub const WINDOW: u32 = 64 << 8;
-/// How long a driver may show nothing, or no progress. Linux tries again every 200 ms when it finds no page.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a driver may show nothing, or no progress: long for a guest whose CPUs have to wait for the host's. Linux
+/// tries again every 200 ms when it finds no page.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 /// First pause after the guest took pages back on its own, because it was out of memory; doubled each time.
 pub const REST: Duration = Duration::from_secs(30);
 /// Longest such pause.
@@ -181,7 +182,11 @@ impl Controller {
         }
         self.phase = if view.held < goal { Phase::Inflating } else { Phase::Deflating };
         if now - run.held_at >= PATIENCE {
-            let stop = if run.alive { Stop::Exhausted } else { Stop::Unresponsive };
+            let stop = match run.alive {
+                _ if view.owing => Stop::HostShort,
+                true => Stop::Exhausted,
+                false => Stop::Unresponsive,
+            };
             self.finish(now, view, stop);
             return self.freeze(view);
         }
@@ -218,15 +223,15 @@ impl Controller {
         let took = run.map_or(Duration::ZERO, |run| now - run.since);
         let from = run.and_then(|run| run.from).unwrap_or(view.held);
         self.phase = match stop {
-            Stop::Reached | Stop::NoDriver | Stop::OffNode(_) => Phase::Idle,
+            Stop::Reached | Stop::HostShort | Stop::NoDriver | Stop::OffNode(_) => Phase::Idle,
             Stop::Dry | Stop::Exhausted | Stop::Drained => Phase::Exhausted,
             Stop::Unresponsive => Phase::Unresponsive,
         };
         self.outcome = Some(self.result(view, stop, from, took));
         match stop {
             Stop::Reached => self.rest = REST,
-            // The next driver begins where this one should have come to.
-            Stop::NoDriver | Stop::Drained => {}
+            // The next driver begins where this one should have come to; one that waits goes on by itself.
+            Stop::HostShort | Stop::NoDriver | Stop::Drained => {}
             // What was had is kept, and no more is asked for.
             Stop::Dry | Stop::Exhausted | Stop::Unresponsive | Stop::OffNode(_) => {
                 self.wanted.pages = view.held;

@@ -1,12 +1,14 @@
 //! The host's side of a balloon: whose a page is by its address, and letting its memory go. The mapping and its policy
-//! stay: a page that the guest takes back is new memory under the same policy.
+//! stay: a page that the guest takes back is new memory under the same policy. Memory of a pool is there again before
+//! the guest has it, since a touch that the pool cannot serve would end the VM.
 
+use super::blocks::Blocks;
 use crate::memory::{GuestRam, RamRegion};
 use devices::virtio::balloon::{BalloonHost, PAGE_BYTES, PagePlace, PageRun};
-use resources::{VmTopology, Vnode, VnodeId};
+use resources::{PageSize, VmTopology, Vnode, VnodeId};
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 /// What letting go took.
@@ -18,8 +20,8 @@ pub struct DiscardFigures {
     pub bytes: u64,
     /// Calls that the host refused; the memory stays taken.
     pub refused: u64,
-    /// Bytes of pages of a pool, which stay taken.
-    pub pool_bytes: u64,
+    /// Bytes that are out now and stay taken: parts of pages of a pool that are not out as a whole.
+    pub partial_bytes: u64,
     /// Bytes that the guest reported free.
     pub reported_bytes: u64,
 }
@@ -59,7 +61,7 @@ pub struct DiscardMeter {
     calls: AtomicU64,
     bytes: AtomicU64,
     refused: AtomicU64,
-    pool_bytes: AtomicU64,
+    partial_bytes: AtomicI64,
     reported_bytes: AtomicU64,
 }
 
@@ -71,7 +73,7 @@ impl DiscardMeter {
             calls: read(&self.calls),
             bytes: read(&self.bytes),
             refused: read(&self.refused),
-            pool_bytes: read(&self.pool_bytes),
+            partial_bytes: u64::try_from(self.partial_bytes.load(Ordering::Relaxed)).unwrap_or(0),
             reported_bytes: read(&self.reported_bytes),
         }
     }
@@ -82,12 +84,15 @@ pub struct VnodeHost {
     ram: Arc<GuestRam>,
     vnode: VnodeId,
     books: Arc<Books>,
+    blocks: Mutex<Blocks>,
+    /// The guest waits for memory; said once.
+    short: AtomicBool,
 }
 
 impl VnodeHost {
     /// For the balloon of `vnode`.
     pub fn new(ram: Arc<GuestRam>, vnode: VnodeId, books: Arc<Books>) -> Self {
-        Self { ram, vnode, books }
+        Self { ram, vnode, books, blocks: Mutex::default(), short: AtomicBool::new(false) }
     }
 
     /// Does something with each part of a run that is of one region.
@@ -101,17 +106,53 @@ impl VnodeHost {
         }
     }
 
+    fn blocks(&self) -> MutexGuard<'_, Blocks> {
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn partial(&self, region: &RamRegion, pages: i64) {
+        if region.pages.pool().is_some() {
+            let bytes = pages * PAGE_BYTES.cast_signed();
+            self.books.of(region.range.vnode).meter.partial_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets go what can go: huge pages of a pool as a whole. A transparent one goes by parts, and with the last part all
+    /// of it once more, since the kernel may have filled the gaps.
+    fn take_in(&self, region: &RamRegion, range: Range<u64>) {
+        let Some(size) = huge(region) else { return self.discard_in(region, range) };
+        let changed = self.blocks().take(pages(region, &range), size);
+        self.partial(region, changed.partial);
+        let wholes = || changed.whole.iter().filter_map(|first| whole(region, *first, size));
+        if region.pages.pool().is_some() {
+            joined(wholes()).into_iter().for_each(|range| self.discard_in(region, range));
+            return;
+        }
+        let start = wholes().next().map_or(range.start, |first| first.start.min(range.start));
+        let end = wholes().next_back().map_or(range.end, |last| last.end.max(range.end));
+        self.discard_in(region, start..end);
+    }
+
+    /// Has memory of a pool back that pages in `range` need. Again is no harm.
+    fn back_in(&self, region: &RamRegion, range: &Range<u64>) -> std::io::Result<()> {
+        let (Some(size), true) = (huge(region), region.pages.pool().is_some()) else { return Ok(()) };
+        let whole_ones = self.blocks().whole(pages(region, range), size);
+        for (offset, count) in whole_ones.iter().filter_map(|first| offsets(&whole(region, *first, size)?)) {
+            region.mapping.populate(offset, count)?;
+        }
+        Ok(())
+    }
+
+    fn give_in(&self, region: &RamRegion, range: &Range<u64>) {
+        let Some(size) = huge(region) else { return };
+        let changed = self.blocks().give(pages(region, range), size);
+        self.partial(region, changed.partial);
+    }
+
     fn discard_in(&self, region: &RamRegion, range: Range<u64>) {
         let length = range.end - range.start;
         let meter = &self.books.of(region.range.vnode).meter;
-        if region.pages.pool().is_some() {
-            meter.pool_bytes.fetch_add(length, Ordering::Relaxed);
-            return;
-        }
-        let Some((offset, count)) = usize::try_from(range.start).ok().zip(usize::try_from(length).ok())
-        else {
-            return;
-        };
+        let Some((offset, count)) = offsets(&range) else { return };
         meter.calls.fetch_add(1, Ordering::Relaxed);
         match region.mapping.discard(offset, count) {
             Ok(()) => drop(meter.bytes.fetch_add(length, Ordering::Relaxed)),
@@ -122,6 +163,46 @@ impl VnodeHost {
             }
         }
     }
+}
+
+/// Ascending ranges, those that touch as one.
+fn joined(ranges: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
+    let mut all: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match all.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => all.push(range),
+        }
+    }
+    all
+}
+
+/// Where a range begins, and its length.
+fn offsets(range: &Range<u64>) -> Option<(usize, usize)> {
+    usize::try_from(range.start).ok().zip(usize::try_from(range.end - range.start).ok())
+}
+
+/// Pages of 4 KiB of the huge pages behind a region; `None` if there are none.
+fn huge(region: &RamRegion) -> Option<u32> {
+    let bytes = match region.pages {
+        PageSize::Small => return None,
+        PageSize::Thp => PageSize::Huge2M.pool()?,
+        PageSize::Huge2M | PageSize::Huge1G => region.pages.pool()?,
+    };
+    u32::try_from(bytes.get() / PAGE_BYTES).ok()
+}
+
+/// A part of a region as pages of the guest.
+fn pages(region: &RamRegion, range: &Range<u64>) -> PageRun {
+    let page = |offset: u64| u32::try_from((region.range.start.0 + offset) / PAGE_BYTES).unwrap_or(u32::MAX);
+    PageRun { first: page(range.start), count: page(range.end) - page(range.start) }
+}
+
+/// The part of a region that the huge page from page `first` on is, `None` if it is not wholly there.
+fn whole(region: &RamRegion, first: u32, size: u32) -> Option<Range<u64>> {
+    let start = address(first).checked_sub(region.range.start.0)?;
+    let end = start + u64::from(size) * PAGE_BYTES;
+    (end <= region.range.size.get()).then_some(start..end)
 }
 
 fn address(pfn: u32) -> u64 {
@@ -138,22 +219,46 @@ impl BalloonHost for VnodeHost {
     }
 
     fn take(&self, runs: &[PageRun]) {
-        runs.iter().for_each(|run| self.each(*run, |region, range| self.discard_in(region, range)));
+        runs.iter().for_each(|run| self.each(*run, |region, range| self.take_in(region, range)));
     }
 
-    /// The guest's next touch brings new memory, under the policy of its place.
-    fn give(&self, _: &[PageRun]) {}
+    /// But for pages of a pool, the guest's next touch brings new memory, under the policy of its place.
+    fn give(&self, runs: &[PageRun]) -> bool {
+        let missing = AtomicBool::new(false);
+        let back = |region: &RamRegion, range| {
+            if let Err(error) = self.back_in(region, &range) {
+                missing.store(true, Ordering::Relaxed);
+                if !self.short.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(vnode = %region.range.vnode, %error, "the guest waits for pages of the pool");
+                }
+            }
+        };
+        runs.iter().for_each(|run| self.each(*run, back));
+        if missing.into_inner() {
+            return false;
+        }
+        self.short.store(false, Ordering::Relaxed);
+        runs.iter().for_each(|run| self.each(*run, |region, range| self.give_in(region, &range)));
+        true
+    }
 
     fn reported(&self, runs: &[PageRun]) {
         let report = |region: &RamRegion, range: Range<u64>| {
             let book = self.books.of(region.range.vnode);
             book.meter.reported_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
-            if !book.prefault {
+            // The guest may touch it at any time, and a pool may have no page for it then.
+            if !book.prefault && region.pages.pool().is_none() {
                 self.discard_in(region, range);
             }
         };
         runs.iter().for_each(|run| self.each(*run, report));
     }
 
-    fn forget(&self) {}
+    /// Of a pool, what can be had for the pages that are the guest's again is there for it at once.
+    fn forget(&self) {
+        let runs = self.blocks().all();
+        if !self.give(&runs) {
+            runs.iter().for_each(|run| self.each(*run, |region, range| self.give_in(region, &range)));
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! and the host's side of what they give. What a driver may do to a balloon is modelled in `devices`.
 
 mod attach;
+mod blocks;
 mod board;
 mod controller;
 mod host;

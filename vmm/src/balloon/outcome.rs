@@ -30,6 +30,9 @@ pub enum Stop {
     Drained,
     /// The driver shows no sign of life.
     Unresponsive,
+    /// The guest takes pages back and waits: the pool that they are of has none free on the vnode's pnodes. It goes on
+    /// when there are some.
+    HostShort,
     /// There is no driver. The target holds for one that comes.
     NoDriver,
     /// The guest would take the pages from the CPU with this APIC ID, which is not of the vnode. So it always is for a
@@ -46,6 +49,7 @@ impl Stop {
             Self::Exhausted => "exhausted",
             Self::Drained => "drained",
             Self::Unresponsive => "unresponsive",
+            Self::HostShort => "host_short",
             Self::NoDriver => "no_driver",
             Self::OffNode(_) => "off_node",
         }

@@ -2,7 +2,7 @@
 //! killing the guest.
 
 use devices::virtio::balloon::PAGE_BYTES;
-use resources::{Bytes, PageSize, Vnode, VnodeId};
+use resources::{Bytes, Vnode, VnodeId};
 
 /// Least floor: what a Linux kernel and its init need on a node.
 const FLOOR_LEAST: Bytes = Bytes::mib(64);
@@ -18,16 +18,6 @@ pub enum BalloonError {
     /// It has none.
     #[error("vnode {0}: has no memory")]
     NoMemory(VnodeId),
-    /// Pages of a pool come and go as a whole.
-    #[error(
-        "vnode {vnode}: its memory is in pages of a pool (pages={pages}), which a balloon does not give back"
-    )]
-    PoolPages {
-        /// Which vnode.
-        vnode: VnodeId,
-        /// Its pages.
-        pages: PageSize,
-    },
     /// More than it has.
     #[error("vnode {vnode}: {bytes} is more than its memory of {memory}")]
     AboveMemory {
@@ -56,7 +46,6 @@ impl BalloonError {
         match self {
             Self::NoSuchVnode(_) => "no_such_vnode",
             Self::NoMemory(_) => "no_memory",
-            Self::PoolPages { .. } => "pool_pages",
             Self::AboveMemory { .. } => "above_memory",
             Self::BelowFloor { .. } => "below_floor",
         }
@@ -73,9 +62,6 @@ pub fn pages_out(vnode: &Vnode, keep: Bytes) -> Result<u32, BalloonError> {
     let (id, memory) = (vnode.id, vnode.memory);
     if memory == Bytes::ZERO {
         return Err(BalloonError::NoMemory(id));
-    }
-    if vnode.pages.pool().is_some() {
-        return Err(BalloonError::PoolPages { vnode: id, pages: vnode.pages });
     }
     if keep > memory {
         return Err(BalloonError::AboveMemory { vnode: id, bytes: keep, memory });
@@ -96,11 +82,11 @@ pub fn bytes(pages: u32) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::{BalloonError, floor, pages_out};
-    use resources::{Bytes, PageSize, VmSpec, VmTopology, Vnode, VnodeId, VnodeSpec};
+    use resources::{Bytes, VmSpec, VmTopology, Vnode, VnodeSpec};
 
-    fn vnode(pages: PageSize) -> Vnode {
+    fn vnode() -> Vnode {
         let vcpus = "0".parse().ok();
-        let vnode = VnodeSpec { memory: Some(Bytes::gib(1)), vcpus, pages: Some(pages), ..VnodeSpec::new(0) };
+        let vnode = VnodeSpec { memory: Some(Bytes::gib(1)), vcpus, ..VnodeSpec::new(0) };
         let spec = VmSpec { numa: vec![vnode], ..VmSpec::default() };
         VmTopology::try_from(&spec).unwrap().vnodes()[0].clone()
     }
@@ -113,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_target_lies_between_floor_and_memory() {
-        let vnode = &vnode(PageSize::Thp);
+        let vnode = &vnode();
         assert_eq!(pages_out(vnode, Bytes::gib(1)), Ok(0));
         assert_eq!(pages_out(vnode, Bytes::mib(768)), Ok(65_536));
         // What is kept is never less than asked.
@@ -123,11 +109,5 @@ mod tests {
             "vnode 0: 63M is below its floor of 64M"
         );
         assert!(matches!(pages_out(vnode, Bytes::gib(2)), Err(BalloonError::AboveMemory { .. })));
-    }
-
-    #[test]
-    fn pages_of_a_pool_are_refused() {
-        let refused = pages_out(&vnode(PageSize::Huge2M), Bytes::mib(768));
-        assert!(matches!(refused, Err(BalloonError::PoolPages { vnode: VnodeId(0), .. })), "{refused:?}");
     }
 }

@@ -95,7 +95,7 @@ pub struct Mapping {
     size: usize,
     reserved: NonNull<libc::c_void>,
     reserved_size: usize,
-    _file: Option<OwnedFd>,
+    file: Option<OwnedFd>,
 }
 
 // SAFETY: the address is only passed to system calls, which are thread-safe.
@@ -126,7 +126,7 @@ impl Mapping {
         let base = reserved.as_ptr() as usize;
         let skip = (offset + align - base % align) % align;
         let start = reserved.map_addr(|a| a.saturating_add(skip));
-        let mut mapping = Self { start, size: bytes, reserved, reserved_size, _file: None };
+        let mut mapping = Self { start, size: bytes, reserved, reserved_size, file: None };
         match backing {
             Backing::Anonymous => mapping.map_over(None, 0).map_err(|e| fail("mmap", e))?,
             Backing::HugePages(page) => {
@@ -135,7 +135,7 @@ impl Mapping {
                     .map_err(|e| fail("memfd_create", e))?;
                 truncate(&file, bytes).map_err(|e| fail("ftruncate", e))?;
                 mapping.map_over(Some(&file), libc::MAP_SHARED).map_err(|e| fail("mmap", e))?;
-                mapping._file = Some(file);
+                mapping.file = Some(file);
             }
         }
         mapping.set_name(name);
@@ -230,16 +230,17 @@ impl Mapping {
         if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
     }
 
-    /// Lets the memory of `length` bytes from `offset` go (`MADV_DONTNEED`): they read as zeros, and the next touch
-    /// brings new memory under the policy that the mapping has. For private anonymous memory; shared pages stay.
+    /// Lets the memory of `length` bytes from `offset` go (`MADV_DONTNEED`; of a pool's file, `MADV_REMOVE`): they read as
+    /// zeros, and the next touch brings new memory under the policy that the mapping has. Of a pool, whole pages only.
     pub fn discard(&self, offset: usize, length: usize) -> Result<(), std::io::Error> {
         let end = offset.checked_add(length).filter(|end| *end <= self.size);
         if end.is_none() {
             return Err(std::io::Error::from_raw_os_error(libc::EINVAL));
         }
         let start = self.start.map_addr(|a| a.saturating_add(offset));
+        let advice = if self.file.is_some() { libc::MADV_REMOVE } else { libc::MADV_DONTNEED };
         // SAFETY: the range was checked to lie in this mapping, of whose content nothing in this process depends.
-        let result = unsafe { libc::madvise(start.as_ptr(), length, libc::MADV_DONTNEED) };
+        let result = unsafe { libc::madvise(start.as_ptr(), length, advice) };
         if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::timerfd::TimerFd;
 
 use super::config;
 use super::control::{BalloonControl, Shared};
@@ -14,6 +15,7 @@ use crate::interrupt::MsiMessage;
 use crate::virtio::{Activation, ActivationError, GuestMemoryHandle, VirtioDevice, Worker, WorkerQueue};
 
 /// Feature bits (virtio 1.3, 5.5.3).
+const VIRTIO_BALLOON_F_MUST_TELL_HOST: u32 = 0;
 const VIRTIO_BALLOON_F_STATS_VQ: u32 = 1;
 const VIRTIO_BALLOON_F_DEFLATE_ON_OOM: u32 = 2;
 const VIRTIO_BALLOON_F_REPORTING: u32 = 5;
@@ -35,6 +37,8 @@ pub struct BalloonOptions {
     pub statistics: bool,
     /// Has the guest report free pages.
     pub reporting: bool,
+    /// The guest must not touch a page that it takes back before the host has memory for it.
+    pub tell_first: bool,
 }
 
 /// A balloon.
@@ -77,6 +81,9 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
 
     fn features(&self) -> u64 {
         let mut features = 1 << VIRTIO_BALLOON_F_DEFLATE_ON_OOM;
+        if self.options.tell_first {
+            features |= 1 << VIRTIO_BALLOON_F_MUST_TELL_HOST;
+        }
         if self.options.statistics {
             features |= 1 << VIRTIO_BALLOON_F_STATS_VQ;
         }
@@ -122,7 +129,13 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
         self.shared.state().begin();
         self.shared.connect(Some(interrupt));
         let queues = Queues { inflate, deflate, statistics, reporting };
-        Ok(Box::new(BalloonWorker::new(queues, Arc::clone(&self.shared), Arc::clone(&self.host))))
+        let timer = TimerFd::new().map_err(|error| ActivationError::Host {
+            device: NAME,
+            call: "timerfd_create",
+            source: error.into(),
+        })?;
+        let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
+        Ok(Box::new(BalloonWorker::new(queues, timer, shared, host)))
     }
 
     fn config_message_changed(&mut self, message: Option<MsiMessage>) {

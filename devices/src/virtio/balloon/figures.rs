@@ -76,6 +76,8 @@ pub struct BalloonView {
     pub returned: u32,
     /// `exact` turned the driver round at as many pages: the vnode has no more free memory.
     pub dry: Option<u32>,
+    /// The driver waits with pages that it takes back: the host has no memory for them now.
+    pub owing: bool,
     /// Counts.
     pub figures: BalloonFigures,
     /// What the guest says of itself; empty unless this device asks it.

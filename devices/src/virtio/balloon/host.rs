@@ -24,8 +24,10 @@ pub trait BalloonHost: Send + Sync {
     /// learns that its buffer was used, so nobody writes there.
     fn take(&self, runs: &[PageRun]);
 
-    /// The guest has these pages again; they were [taken](Self::take) before.
-    fn give(&self, runs: &[PageRun]);
+    /// The guest wants these pages again; they were [taken](Self::take) before. Comes before the driver learns that its
+    /// buffer was used. False if there is no memory for all of them now: the driver is kept waiting, and the same
+    /// runs come again soon.
+    fn give(&self, runs: &[PageRun]) -> bool;
 
     /// The guest says that these pages are free for now (free page reporting); it may use them at any time after the
     /// call.

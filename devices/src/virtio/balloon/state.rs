@@ -39,6 +39,8 @@ pub(super) struct State {
     stack: Stack,
     off_node: u32,
     dry: Option<u32>,
+    /// The driver waits for memory that the host does not have.
+    pub owing: bool,
     pub generation: u32,
     pub figures: BalloonFigures,
     pub guest: GuestStats,
@@ -221,6 +223,7 @@ impl State {
             off_node: self.off_node,
             returned: held - self.stack.kept(),
             dry: self.dry,
+            owing: self.owing,
             figures: self.figures,
             guest: self.guest.clone(),
         }

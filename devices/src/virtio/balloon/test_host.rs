@@ -1,5 +1,6 @@
 //! A host that remembers what it was asked, for pages 0 to 999 on the vnode and 1000 to 1999 on another.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::interrupt::MsiMessage;
@@ -16,6 +17,8 @@ pub enum Asked {
 #[derive(Default)]
 pub struct TestHost {
     asked: Mutex<Vec<Asked>>,
+    /// It has no memory to give.
+    pub poor: AtomicBool,
 }
 
 impl TestHost {
@@ -46,8 +49,12 @@ impl BalloonHost for TestHost {
         self.note(Asked::Take(runs.to_vec()));
     }
 
-    fn give(&self, runs: &[PageRun]) {
-        self.note(Asked::Give(runs.to_vec()));
+    fn give(&self, runs: &[PageRun]) -> bool {
+        let poor = self.poor.load(Ordering::Relaxed);
+        if !poor {
+            self.note(Asked::Give(runs.to_vec()));
+        }
+        !poor
     }
 
     fn reported(&self, runs: &[PageRun]) {

@@ -3,6 +3,9 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Duration;
+
+use vmm_sys_util::timerfd::TimerFd;
 
 use super::PAGE_BYTES;
 use super::control::Shared;
@@ -23,6 +26,10 @@ const DEFLATE: u32 = 1;
 const STATISTICS: u32 = 2;
 const REPORTING: u32 = 3;
 const REFRESH: u32 = 4;
+const RETRY: u32 = 5;
+
+/// Between two looks for memory that the host owes the guest.
+const RETRY_TIME: Duration = Duration::from_millis(100);
 
 /// The queues of a balloon.
 pub(super) struct Queues<M> {
@@ -36,13 +43,17 @@ pub(super) struct BalloonWorker<M> {
     queues: Queues<M>,
     /// The driver's buffer for its figures: used when new ones are wanted (virtio 1.3, 5.5.6.3).
     waiting: Option<Chain>,
+    /// An array that the guest takes back and the host has no memory for yet.
+    owed: Option<(Chain, Vec<PageRun>)>,
+    /// Armed while there is one.
+    timer: TimerFd,
     shared: Arc<Shared>,
     host: Arc<dyn BalloonHost>,
 }
 
 impl<M: GuestMemoryHandle> BalloonWorker<M> {
-    pub fn new(queues: Queues<M>, shared: Arc<Shared>, host: Arc<dyn BalloonHost>) -> Self {
-        Self { queues, waiting: None, shared, host }
+    pub fn new(queues: Queues<M>, timer: TimerFd, shared: Arc<Shared>, host: Arc<dyn BalloonHost>) -> Self {
+        Self { queues, waiting: None, owed: None, timer, shared, host }
     }
 
     fn inflate(&mut self) {
@@ -65,21 +76,38 @@ impl<M: GuestMemoryHandle> BalloonWorker<M> {
     }
 
     fn deflate(&mut self) {
-        let queue = &mut self.queues.deflate;
-        queue.begin_with(ROUND);
-        while let Some(chain) = queue.pop() {
-            let pfns = read_array(queue, &chain, &self.shared);
+        if !self.pay() {
+            return;
+        }
+        self.queues.deflate.begin_with(ROUND);
+        while let Some(chain) = self.queues.deflate.pop() {
+            let pfns = read_array(&self.queues.deflate, &chain, &self.shared);
             let mut verdict = self.shared.state().deflate(&pfns, &*self.host);
             if verdict.interrupt {
                 self.shared.tell();
             }
             let runs = compact(&mut verdict.pages);
-            if !runs.is_empty() {
-                self.host.give(&runs);
+            self.owed = Some((chain, runs));
+            if !self.pay() {
+                return;
             }
-            queue.used(chain, 0);
-            queue.signal();
         }
+    }
+
+    /// Gives what is owed, and only then uses its buffer; false if the host has no memory for it.
+    fn pay(&mut self) -> bool {
+        let Some((chain, runs)) = self.owed.take() else { return true };
+        let paid = runs.is_empty() || self.host.give(&runs);
+        self.shared.state().owing = !paid;
+        if !paid {
+            self.owed = Some((chain, runs));
+            // Without the timer the driver's next kick tries again.
+            let _ = self.timer.reset(RETRY_TIME, None);
+            return false;
+        }
+        self.queues.deflate.used(chain, 0);
+        self.queues.deflate.signal();
+        true
     }
 
     fn statistics(&mut self) {
@@ -150,7 +178,9 @@ fn whole_pages(address: u64, length: u32) -> Option<PageRun> {
 
 impl<M: GuestMemoryHandle> Worker for BalloonWorker<M> {
     fn sources(&self) -> Vec<Source> {
-        let mut sources = vec![self.queues.inflate.source(INFLATE), self.queues.deflate.source(DEFLATE)];
+        let retry = Source { fd: self.timer.as_raw_fd(), token: RETRY, interest: Interest::Readable };
+        let mut sources =
+            vec![self.queues.inflate.source(INFLATE), self.queues.deflate.source(DEFLATE), retry];
         if let Some(queue) = &self.queues.statistics {
             let fd = self.shared.refresh.as_raw_fd();
             sources.extend([
@@ -173,6 +203,10 @@ impl<M: GuestMemoryHandle> Worker for BalloonWorker<M> {
         match token {
             INFLATE => self.inflate(),
             DEFLATE => self.deflate(),
+            RETRY => {
+                let _ = self.timer.wait();
+                self.deflate();
+            }
             STATISTICS => self.statistics(),
             REPORTING => self.reporting(),
             _ => self.refresh(),

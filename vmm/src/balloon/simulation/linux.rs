@@ -6,7 +6,7 @@ use devices::virtio::balloon::{Balloon, BalloonControl, BalloonHost, BalloonOpti
 use devices::virtio::test_driver::{BUFFERS, TestInterrupt, TestMemory, TestQueue, activation, memory};
 use devices::virtio::{VirtioDevice, Worker};
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use vm_memory::{Bytes, GuestAddress};
@@ -35,6 +35,8 @@ impl Node {
 #[derive(Default)]
 pub struct Pages {
     pub taken: Mutex<BTreeSet<u32>>,
+    /// It has no memory to give.
+    pub poor: AtomicBool,
 }
 
 impl Pages {
@@ -57,9 +59,13 @@ impl BalloonHost for Pages {
         Self::each(runs).for_each(|pfn| assert!(taken.insert(pfn), "page {pfn} taken twice"));
     }
 
-    fn give(&self, runs: &[PageRun]) {
+    fn give(&self, runs: &[PageRun]) -> bool {
+        if self.poor.load(Ordering::Relaxed) {
+            return false;
+        }
         let mut taken = self.taken.lock().unwrap();
         Self::each(runs).for_each(|pfn| assert!(taken.remove(&pfn), "page {pfn} given but not taken"));
+        true
     }
 
     fn reported(&self, _: &[PageRun]) {}
@@ -83,6 +89,8 @@ pub struct Linux {
     worker: Option<Box<dyn Worker>>,
     interrupts: u64,
     runnable_at: Option<Duration>,
+    /// Sleeps until the buffer on this queue is used.
+    sleeping: Option<usize>,
 }
 
 fn transport(device: &mut Balloon) -> &mut dyn VirtioDevice<TestMemory> {
@@ -109,6 +117,7 @@ impl Linux {
             worker: None,
             interrupts: 0,
             runnable_at: None,
+            sleeping: None,
         }
     }
 
@@ -165,7 +174,7 @@ impl Linux {
             self.runnable_at.get_or_insert(now);
         }
         let due = self.runnable_at.is_some_and(|at| at <= now);
-        if self.silent || self.worker.is_none() || !due {
+        if self.silent || self.worker.is_none() || !due || self.sleeps() {
             return;
         }
         self.runnable_at = None;
@@ -234,6 +243,19 @@ impl Linux {
         queue.add(&[(BUFFERS, u32::try_from(bytes.len()).unwrap(), false)]).unwrap();
         queue.kick();
         self.worker.as_mut().unwrap().ready(u32::try_from(index).unwrap());
-        assert!(self.queues[index].used().is_some(), "the driver sleeps for ever");
+        self.sleeping = Some(index);
+        assert!(!self.sleeps() || self.control.view().owing, "the driver sleeps for ever");
+    }
+
+    fn sleeps(&mut self) -> bool {
+        let Some(index) = self.sleeping else { return false };
+        let mut used = self.queues[index].used().is_some();
+        if !used && self.control.view().owing {
+            // As its timer would have it.
+            self.worker.as_mut().unwrap().ready(1);
+            used = self.queues[index].used().is_some();
+        }
+        self.sleeping = Some(index).filter(|_| !used);
+        !used
     }
 }

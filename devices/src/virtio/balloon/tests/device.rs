@@ -2,6 +2,7 @@
 //! things happen.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use vm_memory::{Bytes, GuestAddress};
@@ -41,8 +42,13 @@ pub fn bench(options: BalloonOptions, queues: u16, features: u64) -> Bench {
     Bench { memory, host, control: device.control(), device, interrupt, queues, worker: Some(worker) }
 }
 
+/// For a vnode with one CPU.
+fn steered() -> BalloonOptions {
+    BalloonOptions { apic_ids: vec![2], ..BalloonOptions::default() }
+}
+
 pub fn plain() -> Bench {
-    bench(BalloonOptions { apic_ids: vec![2], ..BalloonOptions::default() }, 2, 0)
+    bench(steered(), 2, 0)
 }
 
 impl Bench {
@@ -72,7 +78,7 @@ impl Bench {
 fn only_what_was_asked_for_is_offered() {
     let host = TestHost::new();
     let offer = |statistics, reporting| {
-        let options = BalloonOptions { apic_ids: Vec::new(), statistics, reporting };
+        let options = BalloonOptions { statistics, reporting, ..BalloonOptions::default() };
         let mut device = Balloon::new(options, Arc::clone(&host) as _).unwrap();
         let device = as_device(&mut device);
         (device.device_id(), device.features(), device.queue_sizes())
@@ -99,7 +105,7 @@ fn the_driver_reads_its_target_and_writes_only_what_it_gave() {
 #[test]
 fn nothing_is_asked_before_the_driver_can_be_interrupted_on_the_vnode() {
     let host = TestHost::new();
-    let options = BalloonOptions { apic_ids: vec![2], ..BalloonOptions::default() };
+    let options = steered();
     let mut device = Balloon::new(options, host as _).unwrap();
     let control = device.control();
     assert_eq!(control.ask(1, true), Err(NotReady::NoDriver));
@@ -121,7 +127,7 @@ fn each_change_of_the_target_is_followed_by_an_interrupt_even_if_it_is_the_same(
     for _ in 0..3 {
         bench.control.ask(100, true).unwrap();
     }
-    assert_eq!(bench.interrupt.config.load(std::sync::atomic::Ordering::Relaxed), 3);
+    assert_eq!(bench.interrupt.config.load(Ordering::Relaxed), 3);
 }
 
 #[test]
@@ -133,6 +139,25 @@ fn pages_are_taken_as_runs_and_given_back() {
     let taken = Asked::Take(vec![run(2, 1), run(5, 3), run(30, 1)]);
     assert_eq!(bench.host.asked(), [taken, Asked::Give(vec![run(2, 1), run(30, 1)])]);
     assert_eq!(bench.interrupt.take(), [0, 1]);
+}
+
+#[test]
+fn a_driver_waits_with_its_pages_until_the_host_has_memory_for_them() {
+    let mut bench = bench(BalloonOptions { tell_first: true, ..steered() }, 2, 1);
+    assert_eq!(as_device(&mut bench.device).features(), 1 | 1 << 2);
+    bench.control.ask(3, true).unwrap();
+    assert!(bench.array(0, &[3, 2, 1]));
+    bench.host.poor.store(true, Ordering::Relaxed);
+    assert!(!bench.array(1, &[1]));
+    assert!(bench.control.view().owing);
+    // What comes after it waits too, but for arrays of pages to take.
+    assert!(bench.array(0, &[8]));
+    assert!(!bench.array(1, &[2]));
+    bench.host.asked();
+    bench.host.poor.store(false, Ordering::Relaxed);
+    bench.worker.as_mut().unwrap().ready(5);
+    assert_eq!(bench.host.asked(), [1, 2].map(|page| Asked::Give(vec![run(page, 1)])));
+    assert!(!bench.control.view().owing);
 }
 
 /// Notes in one list what the driver is told.
@@ -171,7 +196,7 @@ fn the_driver_is_told_to_turn_round_before_its_array_is_used() {
 
 #[test]
 fn reporting_without_statistics_is_queue_2() {
-    let options = BalloonOptions { apic_ids: vec![2], statistics: true, reporting: true };
+    let options = BalloonOptions { statistics: true, reporting: true, ..steered() };
     let mut bench = bench(options, 3, REPORTING);
     // The worker knows it by another token than that of the queue's number.
     bench.queues[2].add(&[(0x20_1000, 0x20_0000, true), (0x40_0800, 0x1000, true)]).unwrap();
@@ -184,7 +209,7 @@ fn reporting_without_statistics_is_queue_2() {
 
 #[test]
 fn the_guests_figures_are_asked_by_using_its_buffer() {
-    let options = BalloonOptions { apic_ids: vec![2], statistics: true, reporting: false };
+    let options = BalloonOptions { statistics: true, ..steered() };
     let mut bench = bench(options, 3, STATS);
     let mut data = Vec::new();
     for (tag, value) in [(4_u16, 1_000_u64), (10, 3), (99, 5)] {
