@@ -1,7 +1,7 @@
 //! How other threads look at a running VM and ask it for things. The control loop decides; nothing here changes a VM
 //! by itself.
 
-use crate::balloon::{self, BalloonError, ReclaimOrder, ReclaimView, Reclaimer, VnodeMemory};
+use crate::balloon::{self, BalloonError, HintError, ReclaimOrder, ReclaimView, Reclaimer, VnodeMemory};
 use crate::claims::own::{OwnClaim, memory_of};
 use crate::claims::{ClaimsError, Held};
 use crate::cpu::ExitCounters;
@@ -353,6 +353,15 @@ impl VmHandle {
     pub fn memory(&self) -> Vec<VnodeMemory> {
         let balloons = Arc::clone(&self.shared.balloons.lock().unwrap_or_else(PoisonError::into_inner));
         balloons.iter().inspect(|entry| entry.refresh()).map(balloon::Entry::view).collect()
+    }
+
+    /// What the guest has free of each vnode, as it says when asked; takes as long as the guest does.
+    ///
+    /// # Errors
+    /// There is no driver that says it, or it takes too long.
+    pub fn free_memory(&self) -> Result<Vec<(VnodeId, Bytes)>, HintError> {
+        let balloons = Arc::clone(&self.shared.balloons.lock().unwrap_or_else(PoisonError::into_inner));
+        balloon::free_memory(&balloons)
     }
 
     /// The order by pnode that is under way, or the last that was.

@@ -51,6 +51,8 @@ pub enum CtlCommand {
     Reclaim(ReclaimArgs),
     /// Give memory of a pnode back to the guest
     Give(GiveArgs),
+    /// Have the guest say how much it has free of each vnode
+    FreeMemory,
     /// Move a vnode to other pnodes, and wait until it is there
     Move(MoveArgs),
     /// Move two vnodes into each other's places, and wait until they are there

@@ -65,6 +65,10 @@ pub fn run(args: CtlArgs) -> Result<ExitCode, Failure> {
             let body = wire::GiveRequest { pnode: give.pnode, bytes: give.size };
             ctl.reclaim(ctl.send("POST", "/v1/give", &body)?, give.detach)
         }
+        CtlCommand::FreeMemory => {
+            let answer = ctl.client.ask("POST", "/v1/free-memory", None)?;
+            ctl.print(&answer, |free: wire::FreeMemory| show::free_memory(&free))
+        }
         CtlCommand::Move(wanted) => ctl.start_move(&wanted),
         CtlCommand::Swap(wanted) => {
             let vnodes = [wanted.vnode, wanted.with];

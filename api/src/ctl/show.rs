@@ -1,6 +1,6 @@
 //! Tables of the VM, its vnodes and its jobs.
 
-use crate::http::wire::{Device, End, Job, JobState, PnodeUse, Reclaim, Vm, Vnode};
+use crate::http::wire::{Device, End, FreeMemory, Job, JobState, PnodeUse, Reclaim, Vm, Vnode};
 use crate::show::table::{Side, Table};
 use resources::Bytes;
 use std::collections::BTreeSet;
@@ -138,6 +138,15 @@ pub fn pnodes(pnodes: &[PnodeUse]) -> String {
             pnode.vnodes.iter().map(|of| format!("{} ({})", of.vnode, human(of.bytes))).collect();
         let sum = pnode.vnodes.iter().fold(0_u64, |sum, of| sum.saturating_add(of.bytes));
         table.row([pnode.pnode.to_string(), human(sum), dash(each.join(", "))]);
+    }
+    table.text()
+}
+
+/// A row per vnode: what the guest says.
+pub fn free_memory(free: &FreeMemory) -> String {
+    let mut table = table(&[("VNODE", Side::Right), ("FREE", Side::Right)]);
+    for of in &free.vnodes {
+        table.row([of.vnode.to_string(), human(of.bytes)]);
     }
     table.text()
 }

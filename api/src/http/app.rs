@@ -87,6 +87,7 @@ fn method(route: &Route) -> MethodRouter<Arc<App>> {
         Op::PutMemoryTarget => on(filter, vnodes::memory_target),
         Op::PostReclaim => on(filter, reclaim::take),
         Op::PostGive => on(filter, reclaim::give),
+        Op::PostFreeMemory => on(filter, reclaim::free_memory),
         Op::GetReclaim => on(filter, reclaim::get),
         Op::CancelReclaim => on(filter, reclaim::cancel),
         Op::MoveVnode => on(filter, vnodes::start_move),

@@ -144,6 +144,7 @@ fn components() -> utoipa::openapi::Components {
     add::<wire::ReclaimRequest>(&mut schemas);
     add::<wire::GiveRequest>(&mut schemas);
     add::<wire::Reclaim>(&mut schemas);
+    add::<wire::FreeMemory>(&mut schemas);
     let open = |description: &str| {
         let any = AdditionalProperties::FreeForm(true);
         let version = ObjectBuilder::new().schema_type(Type::Integer);

@@ -161,6 +161,12 @@ impl From<vmm::HostError> for Problem {
     }
 }
 
+impl From<vmm::balloon::HintError> for Problem {
+    fn from(error: vmm::balloon::HintError) -> Self {
+        Self::new(StatusCode::CONFLICT, error.code(), error)
+    }
+}
+
 impl From<BalloonError> for Problem {
     fn from(error: BalloonError) -> Self {
         let status = match error {

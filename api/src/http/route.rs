@@ -23,6 +23,7 @@ pub enum Op {
     PostReclaim,
     PostGive,
     GetReclaim,
+    PostFreeMemory,
     CancelReclaim,
     MoveVnode,
     SwapVnodes,
@@ -145,7 +146,7 @@ const FRESH: &[(&str, Parameter, &str)] =
     &[("fresh", Parameter::Switch, "wait for a measurement of the memory that begins now")];
 
 /// All operations, those of one path together.
-pub static ROUTES: [Route; 31] = [
+pub static ROUTES: [Route; 32] = [
     route(Op::GetVm, Method::GET, "/v1/vm", "getVm", "The VM and how it stands")
         .gives(&[(200, "the VM")], Media::Json("Vm"))
         .fails(NO_VM),
@@ -233,6 +234,15 @@ pub static ROUTES: [Route; 31] = [
     route(Op::GetReclaim, Method::GET, "/v1/reclaim", "getReclaim", "How the last reclaim or give stands")
         .gives(&[(200, "how it stands")], Media::Json("Reclaim"))
         .fails(NO_VM),
+    route(
+        Op::PostFreeMemory,
+        Method::POST,
+        "/v1/free-memory",
+        "postFreeMemory",
+        "Have the guest say what it has free of each vnode",
+    )
+    .gives(&[(200, "what it says")], Media::Json("FreeMemory"))
+    .fails(NOT_NOW),
     route(Op::CancelReclaim, Method::DELETE, "/v1/reclaim", "cancelReclaim", "Ask the reclaim to end")
         .gives(&[(202, "it ends soon; what was had is kept")], Media::Json("Reclaim"))
         .fails(&[404, 409]),

@@ -287,6 +287,14 @@ pub struct OfVnode {
     pub bytes: u64,
 }
 
+/// What the guest has free.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct FreeMemory {
+    /// By vnode, ascending, in the guest's largest blocks.
+    pub vnodes: Vec<OfVnode>,
+}
+
 /// Where to move a vnode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -36,7 +36,7 @@ const TAKEN_KIB: u64 = 256 * 1024;
 /// back before it is taken was not free either.
 const NOISE_KIB: u64 = 20 * 1024;
 /// An emulated guest gives some 100 MiB a second.
-pub(super) const PATIENCE: Duration = Duration::from_secs(180);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 fn stock(ctx: &Ctx) -> Result<()> {
     takes_and_gives(ctx, GuestKernel::Stock, "4K")
@@ -152,7 +152,9 @@ pub(super) fn settled(ctx: &Ctx, socket: &str) -> Result<Value> {
     loop {
         let vnodes = ctl(ctx, socket, &["vnodes"])?["vnodes"].clone();
         let all = vnodes.as_array().context("no vnodes")?;
-        if all.iter().all(|vnode| !vnode["balloon"]["outcome"].is_null()) {
+        let ended =
+            |vnode: &Value| vnode["balloon"]["request"] == 0 || !vnode["balloon"]["outcome"].is_null();
+        if all.iter().all(ended) {
             return Ok(vnodes);
         }
         ensure!(began.elapsed() < PATIENCE, "after {PATIENCE:?}: {vnodes}");
@@ -319,7 +321,23 @@ fn beside_cache(ctx: &Ctx) -> Result<()> {
     let mut vm = ctx.boot(&Start::of(&spec).kernel(GuestKernel::Newer).flag(&flags))?;
     vm.ask("modprobe virtio_pci virtio_blk virtio_balloon")?;
 
+    let free = |ctx: &Ctx| -> Result<[u64; 2]> {
+        let free = ctl(ctx, &socket, &["free-memory"])?["vnodes"].clone();
+        ensure!(free[0]["vnode"] == 0 && free[1]["vnode"] == 1, "the guest says {free}");
+        Ok([kib(&free[0]["bytes"]), kib(&free[1]["bytes"])])
+    };
+    let before = free(ctx)?;
     vm.ask("alloc 300 1")?;
+    let lost: Vec<u64> =
+        before.into_iter().zip(free(ctx)?).map(|(then, now)| then.saturating_sub(now)).collect();
+    note(
+        &ctx.transcript,
+        &format!("the guest said {before:?} KiB were free, and {lost:?} KiB less after it took 300 MiB"),
+    );
+    ensure!(
+        lost[0] <= NOISE_KIB && lost[1].abs_diff(300 * 1024) <= 2 * NOISE_KIB,
+        "the guest says it has {lost:?} KiB less free after it took 300 MiB on vnode 1"
+    );
     ensure!(backed(&vm, &spec)?[1] >= 300 * 1024, "the host has {:?} KiB", backed(&vm, &spec)?);
     vm.ask("free")?;
     let began = Instant::now();

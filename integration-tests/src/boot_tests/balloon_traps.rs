@@ -130,7 +130,8 @@ fn unloaded(ctx: &Ctx) -> Result<()> {
         note(&ctx.transcript, &format!("round {round}: when the module was gone: {balloon}"));
         ensure!(balloon["on_node"] == 0 && balloon["returned"] == 0, "without a driver: {balloon}");
         let gained = free(&mut vm)?.saturating_sub(before);
-        ensure!(gained >= 240 * 1024, "the guest has {gained} KiB more on vnode 1");
+        // What its CPU keeps on its lists is not counted.
+        ensure!(gained >= 200 * 1024, "the guest has {gained} KiB more on vnode 1");
         let ended = settled(ctx, &socket)?[1]["balloon"].clone();
         refused(&ended, &["no_driver"], "the module is gone")?;
         mem_set(ctx, &socket, "1", "256M")?;

@@ -17,8 +17,9 @@ pub fn attach(plan: &Plan, ram: &Arc<GuestRam>) -> Result<(Vec<Attached>, Arc<[E
     for vnode in plan.topology.vnodes().iter().filter(can) {
         let options = BalloonOptions {
             apic_ids: vnode.vcpus.iter().map(|vcpu| plan.cpus.apic_id(vcpu).0).collect(),
-            // The guest's figures are of all its nodes, so one device has them; Linux takes reporting from one only.
+            // The guest's figures are of all its nodes, and so are its hints, so one device has them; Linux takes reporting from one only.
             statistics: entries.is_empty(),
+            hinting: entries.is_empty(),
             reporting: plan.devices.free_page_reporting && entries.is_empty(),
             tell_first: vnode.pages.pool().is_some(),
         };

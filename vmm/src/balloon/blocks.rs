@@ -25,6 +25,8 @@ struct Parts {
 pub struct Changed {
     /// Their first pages: those that are out as a whole now, or were until now.
     pub whole: Vec<u32>,
+    /// Of those that pages were taken from: those that are not out as a whole.
+    pub parts: Vec<u32>,
     /// Change of the pages that are out of huge pages that are not out as a whole.
     pub partial: i64,
 }
@@ -41,6 +43,9 @@ impl Blocks {
                 changed.partial -= i64::from(size - added);
             } else {
                 changed.partial += i64::from(added);
+            }
+            if parts.count < size {
+                changed.parts.push(first);
             }
         }
         changed
@@ -70,6 +75,12 @@ impl Blocks {
     pub fn whole(&self, run: PageRun, size: u32) -> Vec<u32> {
         let whole = |first: &u32| self.parts.get(first).is_some_and(|parts| parts.count == size);
         split(run, size).map(|(first, _)| first).filter(whole).collect()
+    }
+
+    /// A page that is not out of the huge page from page `first` on, if others are.
+    pub fn left(&self, first: u32) -> Option<u32> {
+        let parts = self.parts.get(&first)?;
+        (0..parts.size()).find(|at| !parts.has(*at)).map(|at| first + at)
     }
 
     /// All pages that are out, as runs within huge pages.
@@ -152,21 +163,23 @@ mod tests {
         PageRun { first, count }
     }
 
-    fn changed(whole: &[u32], partial: i64) -> Changed {
-        Changed { whole: whole.to_vec(), partial }
+    fn changed(whole: &[u32], parts: &[u32], partial: i64) -> Changed {
+        Changed { whole: whole.to_vec(), parts: parts.to_vec(), partial }
     }
 
     #[test]
     fn a_huge_page_is_out_when_its_last_part_is() {
         let mut blocks = Blocks::default();
-        assert_eq!(blocks.take(run(70, 100), SIZE), changed(&[], 58 + 42));
-        assert_eq!(blocks.take(run(64, 6), SIZE), changed(&[64], -58));
-        assert_eq!(blocks.take(run(64, 64), SIZE), changed(&[], 0));
+        assert_eq!(blocks.take(run(70, 100), SIZE), changed(&[], &[64, 128], 58 + 42));
+        assert_eq!([64, 128, 192].map(|first| blocks.left(first)), [Some(64), Some(170), None]);
+        assert_eq!(blocks.take(run(64, 6), SIZE), changed(&[64], &[], -58));
+        assert_eq!(blocks.take(run(64, 64), SIZE), changed(&[], &[], 0));
+        assert_eq!(blocks.left(64), None);
         assert_eq!(blocks.whole(run(100, 50), SIZE), [64]);
         assert_eq!(blocks.all(), [run(64, 64), run(128, 42)]);
-        assert_eq!(blocks.give(run(127, 2), SIZE), changed(&[64], 63 - 1));
+        assert_eq!(blocks.give(run(127, 2), SIZE), changed(&[64], &[], 63 - 1));
         assert_eq!(blocks.all(), [run(64, 63), run(129, 41)]);
-        assert_eq!(blocks.give(run(0, 400), SIZE), changed(&[], -63 - 41));
+        assert_eq!(blocks.give(run(0, 400), SIZE), changed(&[], &[], -63 - 41));
         assert_eq!(blocks.all(), []);
     }
 
@@ -174,7 +187,7 @@ mod tests {
     fn the_last_page_below_16_tib_is_a_page() {
         let mut blocks = Blocks::default();
         let last = u32::MAX - 63;
-        assert_eq!(blocks.take(run(last, 64), SIZE), changed(&[last], 0));
+        assert_eq!(blocks.take(run(last, 64), SIZE), changed(&[last], &[], 0));
         assert_eq!(blocks.take(run(0, 1 << 20), 1 << 18).whole, [0, 1 << 18, 2 << 18, 3 << 18]);
     }
 

@@ -3,7 +3,7 @@
 use super::controller::{Ask, Controller};
 use super::host::{DiscardFigures, DiscardMeter};
 use super::outcome::{Outcome, Phase};
-use super::target::{bytes, floor};
+use super::target::{HintError, bytes, floor};
 use devices::virtio::balloon::{BalloonControl, BalloonView};
 use resources::{Bytes, VnodeId};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +11,27 @@ use std::time::{Duration, Instant};
 
 /// Between two askings for the guest's own figures.
 const REFRESH: Duration = Duration::from_secs(1);
+
+/// Between two looks at a round of hints.
+const HINT_LOOK: Duration = Duration::from_millis(5);
+/// How long a guest may take to say what it has free.
+const HINT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Has the guest say what it has free, and waits for that: bytes by vnode, in the guest's largest blocks (4 MiB). The guest
+/// holds all of that for the moment. Linux has one device do this for all its nodes.
+pub fn free_memory(entries: &[Entry]) -> Result<Vec<(VnodeId, Bytes)>, HintError> {
+    let Some(first) = entries.first() else { return Err(HintError::NoDriver) };
+    let (before, began) = (first.control.view().hints, Instant::now());
+    first.control.begin_hints().map_err(|_| HintError::NoDriver)?;
+    while first.control.view().hints == before {
+        if began.elapsed() >= HINT_PATIENCE {
+            first.control.end_hints();
+            return Err(HintError::Late(HINT_PATIENCE));
+        }
+        std::thread::sleep(HINT_LOOK);
+    }
+    Ok(entries.iter().map(|entry| (entry.vnode, Bytes(entry.meter.figures().hinted_bytes))).collect())
+}
 
 /// One vnode's memory as its balloon has it.
 #[derive(Debug, Clone)]

@@ -188,7 +188,8 @@ impl Controller {
                 false => Stop::Unresponsive,
             };
             self.finish(now, view, stop);
-            return self.freeze(view);
+            // Nobody looks any more when it goes on.
+            return if stop == Stop::HostShort { Some(self.wanted) } else { self.freeze(view) };
         }
         if dry.is_some() {
             // The device has turned the driver round by itself.

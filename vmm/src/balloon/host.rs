@@ -6,6 +6,7 @@ use super::blocks::Blocks;
 use crate::memory::{GuestRam, RamRegion};
 use devices::virtio::balloon::{BalloonHost, PAGE_BYTES, PagePlace, PageRun};
 use resources::{PageSize, VmTopology, Vnode, VnodeId};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +25,8 @@ pub struct DiscardFigures {
     pub partial_bytes: u64,
     /// Bytes that the guest reported free.
     pub reported_bytes: u64,
+    /// Bytes that it hinted were free, in the last round.
+    pub hinted_bytes: u64,
 }
 
 /// What is counted for each vnode, whichever balloon its pages come through.
@@ -63,6 +66,7 @@ pub struct DiscardMeter {
     refused: AtomicU64,
     partial_bytes: AtomicI64,
     reported_bytes: AtomicU64,
+    hinted_bytes: AtomicU64,
 }
 
 impl DiscardMeter {
@@ -75,6 +79,7 @@ impl DiscardMeter {
             refused: read(&self.refused),
             partial_bytes: u64::try_from(self.partial_bytes.load(Ordering::Relaxed)).unwrap_or(0),
             reported_bytes: read(&self.reported_bytes),
+            hinted_bytes: read(&self.hinted_bytes),
         }
     }
 }
@@ -85,6 +90,8 @@ pub struct VnodeHost {
     vnode: VnodeId,
     books: Arc<Books>,
     blocks: Mutex<Blocks>,
+    /// Transparent huge pages that parts were taken of since the last time that the balloon settled.
+    ragged: Mutex<BTreeSet<u32>>,
     /// The guest waits for memory; said once.
     short: AtomicBool,
 }
@@ -92,7 +99,14 @@ pub struct VnodeHost {
 impl VnodeHost {
     /// For the balloon of `vnode`.
     pub fn new(ram: Arc<GuestRam>, vnode: VnodeId, books: Arc<Books>) -> Self {
-        Self { ram, vnode, books, blocks: Mutex::default(), short: AtomicBool::new(false) }
+        Self {
+            ram,
+            vnode,
+            books,
+            blocks: Mutex::default(),
+            ragged: Mutex::default(),
+            short: AtomicBool::new(false),
+        }
     }
 
     /// Does something with each part of a run that is of one region.
@@ -108,6 +122,21 @@ impl VnodeHost {
 
     fn blocks(&self) -> MutexGuard<'_, Blocks> {
         self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ragged(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.ragged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the kernel take a transparent huge page apart that is not out as a whole: it would keep all of it until
+    /// memory is short.
+    fn take_apart(&self, first: u32) {
+        let Some(left) = self.blocks().left(first) else { return };
+        let Some(region) = self.ram.memory().find_region(GuestAddress(address(left))) else { return };
+        let offset = usize::try_from(address(left) - region.range.start.0);
+        if let Some(Err(error)) = offset.ok().map(|offset| region.mapping.split(offset)) {
+            tracing::debug!(vnode = %region.range.vnode, %error, "a huge page stays whole");
+        }
     }
 
     fn partial(&self, region: &RamRegion, pages: i64) {
@@ -128,6 +157,7 @@ impl VnodeHost {
             joined(wholes()).into_iter().for_each(|range| self.discard_in(region, range));
             return;
         }
+        self.ragged().extend(&changed.parts);
         let start = wholes().next().map_or(range.start, |first| first.start.min(range.start));
         let end = wholes().next_back().map_or(range.end, |last| last.end.max(range.end));
         self.discard_in(region, start..end);
@@ -220,6 +250,23 @@ impl BalloonHost for VnodeHost {
 
     fn take(&self, runs: &[PageRun]) {
         runs.iter().for_each(|run| self.each(*run, |region, range| self.take_in(region, range)));
+    }
+
+    fn settled(&self) {
+        let ragged = std::mem::take(&mut *self.ragged());
+        ragged.into_iter().for_each(|first| self.take_apart(first));
+    }
+
+    fn hinting(&self) {
+        self.books.all.iter().for_each(|book| book.meter.hinted_bytes.store(0, Ordering::Relaxed));
+    }
+
+    fn hinted(&self, runs: &[PageRun]) {
+        let hint = |region: &RamRegion, range: Range<u64>| {
+            let meter = &self.books.of(region.range.vnode).meter;
+            meter.hinted_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
+        };
+        runs.iter().for_each(|run| self.each(*run, hint));
     }
 
     /// But for pages of a pool, the guest's next touch brings new memory, under the policy of its place.

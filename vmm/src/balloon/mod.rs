@@ -17,7 +17,7 @@ mod simulation;
 mod target;
 
 pub(crate) use attach::attach;
-pub(crate) use board::Entry;
+pub(crate) use board::{Entry, free_memory};
 pub(crate) use controller::Ask;
 pub(crate) use keeper::Keeper;
 pub(crate) use reclaimer::Reclaimer;
@@ -28,4 +28,4 @@ pub use host::DiscardFigures;
 pub use outcome::{Outcome, Phase, Stop};
 pub use reclaim::{ReclaimKind, ReclaimOrder, ReclaimPart, ReclaimStop, ReclaimTally};
 pub use reclaimer::{ReclaimState, ReclaimView};
-pub use target::BalloonError;
+pub use target::{BalloonError, HintError};

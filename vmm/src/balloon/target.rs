@@ -3,6 +3,7 @@
 
 use devices::virtio::balloon::PAGE_BYTES;
 use resources::{Bytes, Vnode, VnodeId};
+use std::time::Duration;
 
 /// Least floor: what a Linux kernel and its init need on a node.
 const FLOOR_LEAST: Bytes = Bytes::mib(64);
@@ -48,6 +49,27 @@ impl BalloonError {
             Self::NoMemory(_) => "no_memory",
             Self::AboveMemory { .. } => "above_memory",
             Self::BelowFloor { .. } => "below_floor",
+        }
+    }
+}
+
+/// Why it is not known what a guest has free.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HintError {
+    /// Nobody hints.
+    #[error("the guest has no balloon driver that says what is free")]
+    NoDriver,
+    /// It began, perhaps.
+    #[error("the guest did not say what is free within {0:?}")]
+    Late(Duration),
+}
+
+impl HintError {
+    /// A name that does not change between versions.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoDriver => "no_driver",
+            Self::Late(_) => "unresponsive",
         }
     }
 }

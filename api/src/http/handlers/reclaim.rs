@@ -11,7 +11,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use resources::replacement::ReplacementError;
-use resources::{Bytes, PnodeId};
+use resources::{Bytes, PnodeId, VnodeId};
 use std::sync::Arc;
 use vmm::balloon::{ReclaimKind, ReclaimOrder};
 
@@ -71,6 +71,16 @@ pub async fn cancel(State(app): State<Arc<App>>, request: Request) -> Answer {
             Err(Problem::new(StatusCode::CONFLICT, "reclaim_over", detail))
         }
     }
+}
+
+/// `POST /v1/free-memory`.
+pub async fn free_memory(State(app): State<Arc<App>>, request: Request) -> Answer {
+    Query::of(&request, &[])?;
+    body::none(request).await?;
+    let handle = app.desk.handle(Command::Look)?;
+    let free = app.slowly(move || Ok(handle.free_memory()?)).await?;
+    let vnode = |(vnode, bytes): (VnodeId, Bytes)| wire::OfVnode { vnode: vnode.0, bytes: bytes.get() };
+    Ok(json(StatusCode::OK, &wire::FreeMemory { vnodes: free.into_iter().map(vnode).collect() }))
 }
 
 fn none_yet() -> Problem {

@@ -96,6 +96,28 @@ impl BalloonControl {
         Ok(())
     }
 
+    /// Has the guest say what it has free; the host hears of it, and [`BalloonView::hints`] grows when it was all. Until
+    /// then, or until [`end_hints`](Self::end_hints), the guest holds all that it hinted.
+    ///
+    /// # Errors
+    /// There is no driver that can be interrupted, or it does not hint.
+    pub fn begin_hints(&self) -> Result<(), NotReady> {
+        {
+            let mut state = self.shared.state();
+            if !state.ready() || !state.hint(true) {
+                return Err(NotReady::NoDriver);
+            }
+        }
+        self.shared.tell();
+        Ok(())
+    }
+
+    /// Lets the guest have again what it hinted.
+    pub fn end_hints(&self) {
+        self.shared.state().hint(false);
+        self.shared.tell();
+    }
+
     /// Asks the guest for its own figures; [`BalloonView::guest`] has them soon after, if this device asks at all.
     pub fn refresh(&self) {
         // Cannot block: the counter would have to be at 2^64 - 2.

@@ -18,6 +18,7 @@ use crate::virtio::{Activation, ActivationError, GuestMemoryHandle, VirtioDevice
 const VIRTIO_BALLOON_F_MUST_TELL_HOST: u32 = 0;
 const VIRTIO_BALLOON_F_STATS_VQ: u32 = 1;
 const VIRTIO_BALLOON_F_DEFLATE_ON_OOM: u32 = 2;
+const VIRTIO_BALLOON_F_FREE_PAGE_HINT: u32 = 3;
 const VIRTIO_BALLOON_F_REPORTING: u32 = 5;
 
 const NAME: &str = "balloon";
@@ -35,6 +36,8 @@ pub struct BalloonOptions {
     pub apic_ids: Vec<u32>,
     /// Asks the guest for its figures.
     pub statistics: bool,
+    /// Has the guest say what it has free, when asked.
+    pub hinting: bool,
     /// Has the guest report free pages.
     pub reporting: bool,
     /// The guest must not touch a page that it takes back before the host has memory for it.
@@ -87,6 +90,9 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
         if self.options.statistics {
             features |= 1 << VIRTIO_BALLOON_F_STATS_VQ;
         }
+        if self.options.hinting {
+            features |= 1 << VIRTIO_BALLOON_F_FREE_PAGE_HINT;
+        }
         if self.options.reporting {
             features |= 1 << VIRTIO_BALLOON_F_REPORTING;
         }
@@ -94,13 +100,14 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
     }
 
     fn queue_sizes(&self) -> Vec<u16> {
-        let queues = 2 + usize::from(self.options.statistics) + usize::from(self.options.reporting);
-        vec![QUEUE_SIZE; queues]
+        let options = [self.options.statistics, self.options.hinting, self.options.reporting];
+        vec![QUEUE_SIZE; 2 + options.into_iter().filter(|option| *option).count()]
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let (asked, actual) = self.shared.state().config();
-        config::read(asked, actual, offset, data);
+        let state = self.shared.state();
+        let (asked, actual) = state.config();
+        config::read(asked, actual, state.hints.command(), offset, data);
     }
 
     fn write_config(&mut self, offset: u64, data: &[u8]) {
@@ -125,10 +132,12 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
         let has = |feature: u32| features & (1 << feature) != 0;
         let statistics = has(VIRTIO_BALLOON_F_STATS_VQ).then(|| next(2)).transpose()?;
         let index = 2 + u16::from(statistics.is_some());
+        let hints = has(VIRTIO_BALLOON_F_FREE_PAGE_HINT).then(|| next(index)).transpose()?;
+        let index = index + u16::from(hints.is_some());
         let reporting = has(VIRTIO_BALLOON_F_REPORTING).then(|| next(index)).transpose()?;
-        self.shared.state().begin();
+        self.shared.state().begin(hints.is_some());
         self.shared.connect(Some(interrupt));
-        let queues = Queues { inflate, deflate, statistics, reporting };
+        let queues = Queues { inflate, deflate, statistics, hints, reporting };
         let timer = TimerFd::new().map_err(|error| ActivationError::Host {
             device: NAME,
             call: "timerfd_create",

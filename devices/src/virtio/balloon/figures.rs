@@ -78,6 +78,8 @@ pub struct BalloonView {
     pub dry: Option<u32>,
     /// The driver waits with pages that it takes back: the host has no memory for them now.
     pub owing: bool,
+    /// Rounds of hints that came to their end.
+    pub hints: u64,
     /// Counts.
     pub figures: BalloonFigures,
     /// What the guest says of itself; empty unless this device asks it.

@@ -24,6 +24,9 @@ pub trait BalloonHost: Send + Sync {
     /// learns that its buffer was used, so nobody writes there.
     fn take(&self, runs: &[PageRun]);
 
+    /// All that was asked for is taken; more may be asked for later.
+    fn settled(&self) {}
+
     /// The guest wants these pages again; they were [taken](Self::take) before. Comes before the driver learns that its
     /// buffer was used. False if there is no memory for all of them now: the driver is kept waiting, and the same
     /// runs come again soon.
@@ -32,6 +35,13 @@ pub trait BalloonHost: Send + Sync {
     /// The guest says that these pages are free for now (free page reporting); it may use them at any time after the
     /// call.
     fn reported(&self, runs: &[PageRun]);
+
+    /// A round of hints begins: what was hinted before counts no more.
+    fn hinting(&self) {}
+
+    /// The guest says that these pages were free when it looked (free page hinting). It may have them in use again before
+    /// this call, so nothing may become of their content.
+    fn hinted(&self, _runs: &[PageRun]) {}
 
     /// The driver is gone: every page is the guest's again.
     fn forget(&self);

@@ -8,6 +8,7 @@ mod config;
 mod control;
 mod device;
 mod figures;
+mod hints;
 mod host;
 mod pages;
 mod stack;

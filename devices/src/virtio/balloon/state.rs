@@ -2,6 +2,7 @@
 //! here: an array is judged before its buffer is used, so that `exact` can turn the driver round in time.
 
 use super::figures::{BalloonFigures, BalloonView, Steering};
+use super::hints::Hints;
 use super::host::{BalloonHost, PagePlace};
 use super::stack::{Removed, Stack};
 use super::stats::GuestStats;
@@ -20,6 +21,8 @@ pub(super) struct Verdict {
     pub pages: Vec<u32>,
     /// The configuration changed.
     pub interrupt: bool,
+    /// As many pages are out as were asked for.
+    pub settled: bool,
 }
 
 /// The state of one balloon.
@@ -41,6 +44,7 @@ pub(super) struct State {
     dry: Option<u32>,
     /// The driver waits for memory that the host does not have.
     pub owing: bool,
+    pub hints: Hints,
     pub generation: u32,
     pub figures: BalloonFigures,
     pub guest: GuestStats,
@@ -87,8 +91,9 @@ impl State {
     }
 
     /// A driver came.
-    pub fn begin(&mut self) {
+    pub fn begin(&mut self, hints: bool) {
         self.clear();
+        self.hints = Hints::new(hints, self.hints.rounds());
         self.epoch += 1;
         self.active = true;
     }
@@ -99,8 +104,9 @@ impl State {
     }
 
     fn clear(&mut self) {
-        let Self { apic_ids, message, epoch, figures, generation, .. } = std::mem::take(self);
-        *self = Self { apic_ids, message, epoch, figures, generation, ..Self::default() };
+        let Self { apic_ids, message, epoch, figures, generation, hints, .. } = std::mem::take(self);
+        let hints = Hints::new(false, hints.rounds());
+        *self = Self { apic_ids, message, epoch, figures, generation, hints, ..Self::default() };
     }
 
     /// Asks for as many pages. The caller has seen that this may be asked.
@@ -110,6 +116,16 @@ impl State {
         self.exact = exact;
         self.dry = None;
         self.generation = self.generation.wrapping_add(1);
+    }
+
+    /// Has the driver hint what is free, or end that; false if it cannot.
+    pub fn hint(&mut self, begin: bool) -> bool {
+        self.generation = self.generation.wrapping_add(1);
+        if begin {
+            return self.hints.begin();
+        }
+        self.hints.end();
+        true
     }
 
     /// Pages that the guest gives.
@@ -150,7 +166,8 @@ impl State {
             new.drain(first_off..).for_each(|pfn| self.stack.keep(pfn));
         }
         self.figures.taken += count(new.len());
-        Verdict { pages: new, interrupt }
+        let settled = !moving && rollback.is_none() && self.stack.len() >= self.asked;
+        Verdict { pages: new, interrupt, settled }
     }
 
     /// Pages that the guest takes back.
@@ -186,7 +203,7 @@ impl State {
         // The page that came in a migration's place is on top; if it is another vnode's it goes back too.
         let off = if migrated && self.exact { self.off_node_on_top(host) } else { 0 };
         let interrupt = off > 0 && self.roll_back(self.stack.len() - off);
-        Verdict { pages: back, interrupt }
+        Verdict { pages: back, interrupt, settled: false }
     }
 
     fn off_node_on_top(&self, host: &dyn BalloonHost) -> u32 {
@@ -225,6 +242,7 @@ impl State {
             dry: self.dry,
             owing: self.owing,
             figures: self.figures,
+            hints: self.hints.rounds(),
             guest: self.guest.clone(),
         }
     }

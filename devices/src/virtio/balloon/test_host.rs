@@ -11,6 +11,8 @@ pub enum Asked {
     Take(Vec<PageRun>),
     Give(Vec<PageRun>),
     Reported(Vec<PageRun>),
+    Hinting,
+    Hinted(Vec<PageRun>),
     Forget,
 }
 
@@ -59,6 +61,14 @@ impl BalloonHost for TestHost {
 
     fn reported(&self, runs: &[PageRun]) {
         self.note(Asked::Reported(runs.to_vec()));
+    }
+
+    fn hinting(&self) {
+        self.note(Asked::Hinting);
+    }
+
+    fn hinted(&self, runs: &[PageRun]) {
+        self.note(Asked::Hinted(runs.to_vec()));
     }
 
     fn forget(&self) {

@@ -27,6 +27,7 @@ const STATISTICS: u32 = 2;
 const REPORTING: u32 = 3;
 const REFRESH: u32 = 4;
 const RETRY: u32 = 5;
+const HINTS: u32 = 6;
 
 /// Between two looks for memory that the host owes the guest.
 const RETRY_TIME: Duration = Duration::from_millis(100);
@@ -36,6 +37,7 @@ pub(super) struct Queues<M> {
     pub inflate: WorkerQueue<M>,
     pub deflate: WorkerQueue<M>,
     pub statistics: Option<WorkerQueue<M>>,
+    pub hints: Option<WorkerQueue<M>>,
     pub reporting: Option<WorkerQueue<M>>,
 }
 
@@ -69,6 +71,9 @@ impl<M: GuestMemoryHandle> BalloonWorker<M> {
             let runs = compact(&mut verdict.pages);
             if !runs.is_empty() {
                 self.host.take(&runs);
+            }
+            if verdict.settled {
+                self.host.settled();
             }
             queue.used(chain, 0);
             queue.signal();
@@ -134,16 +139,39 @@ impl<M: GuestMemoryHandle> BalloonWorker<M> {
         }
     }
 
+    /// Numbers that the driver reads out, pages that it lends for writing.
+    fn hints(&mut self) {
+        let Some(queue) = &mut self.queues.hints else { return };
+        queue.begin_with(ROUND);
+        while let Some(chain) = queue.pop() {
+            let mut number = [0; 4];
+            if chain.read(&*queue.memory(), 0, &mut number) == number.len() {
+                let (over, begun) = {
+                    let mut state = self.shared.state();
+                    let over = state.hints.say(u32::from_le_bytes(number));
+                    (over, state.hints.open())
+                };
+                if begun {
+                    self.host.hinting();
+                }
+                if over {
+                    self.shared.tell();
+                }
+            }
+            let runs = lent(&chain);
+            if !runs.is_empty() && self.shared.state().hints.open() {
+                self.host.hinted(&runs);
+            }
+            queue.used(chain, 0);
+        }
+        queue.signal();
+    }
+
     fn reporting(&mut self) {
         let Some(queue) = &mut self.queues.reporting else { return };
         queue.begin_with(ROUND);
         while let Some(chain) = queue.pop() {
-            // What is written is lost, so only what the driver lends for writing counts.
-            let runs: Vec<PageRun> = chain
-                .writable()
-                .iter()
-                .filter_map(|buffer| whole_pages(buffer.address.0, buffer.length))
-                .collect();
+            let runs = lent(&chain);
             if !runs.is_empty() {
                 self.shared.state().figures.reported +=
                     runs.iter().map(|run| u64::from(run.count)).sum::<u64>();
@@ -168,6 +196,12 @@ fn read_array<M: GuestMemoryHandle>(queue: &WorkerQueue<M>, chain: &Chain, share
     numbers.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect()
 }
 
+/// The pages of a chain. What is written is lost, so only what the driver lends for writing counts.
+fn lent(chain: &Chain) -> Vec<PageRun> {
+    let writable = chain.writable().iter();
+    writable.filter_map(|buffer| whole_pages(buffer.address.0, buffer.length)).collect()
+}
+
 /// The pages that lie wholly in a range.
 fn whole_pages(address: u64, length: u32) -> Option<PageRun> {
     let first = address.div_ceil(PAGE_BYTES);
@@ -188,6 +222,7 @@ impl<M: GuestMemoryHandle> Worker for BalloonWorker<M> {
                 Source { fd, token: REFRESH, interest: Interest::Readable },
             ]);
         }
+        sources.extend(self.queues.hints.iter().map(|queue| queue.source(HINTS)));
         sources.extend(self.queues.reporting.iter().map(|queue| queue.source(REPORTING)));
         sources
     }
@@ -196,6 +231,7 @@ impl<M: GuestMemoryHandle> Worker for BalloonWorker<M> {
         self.inflate();
         self.deflate();
         self.statistics();
+        self.hints();
         self.reporting();
     }
 
@@ -208,6 +244,7 @@ impl<M: GuestMemoryHandle> Worker for BalloonWorker<M> {
                 self.deflate();
             }
             STATISTICS => self.statistics(),
+            HINTS => self.hints(),
             REPORTING => self.reporting(),
             _ => self.refresh(),
         }

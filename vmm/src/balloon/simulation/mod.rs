@@ -143,11 +143,11 @@ fn a_silent_guest_is_unresponsive_and_gives_nothing_when_it_wakes() {
 
 #[test]
 fn a_guest_that_takes_pages_back_waits_for_a_host_that_has_none() {
-    let mut world = World::loaded(10_000);
-    assert_eq!(world.asked(5_000, true), (Stop::Reached, 5_000, 0));
+    let mut world = World::loaded(70_000);
+    assert_eq!(world.asked(60_000, true), (Stop::Reached, 60_000, 0));
     world.linux.host.poor.store(true, Ordering::Relaxed);
     let (stop, reached, _) = world.asked(1_000, true);
-    assert_eq!((stop, reached), (Stop::HostShort, 5_000 - 256));
+    assert_eq!((stop, reached), (Stop::HostShort, 60_000 - 256));
     world.linux.host.poor.store(false, Ordering::Relaxed);
     world.pass_all(Duration::from_secs(1));
     assert_eq!((world.linux.len(), world.controller.wanted().pages), (1_000, 1_000));

@@ -208,6 +208,34 @@ fn reporting_without_statistics_is_queue_2() {
 }
 
 #[test]
+fn hints_between_the_number_of_a_round_and_a_stop_count_and_end_it() {
+    const HINT: u64 = 1 << 3;
+    let options = BalloonOptions { statistics: true, hinting: true, ..steered() };
+    let mut bench = bench(options, 3, HINT);
+    assert_eq!(as_device(&mut bench.device).queue_sizes().len(), 4);
+    bench.control.begin_hints().unwrap();
+    assert_eq!(bench.config()[8..], 2_u32.to_le_bytes());
+    let send = |bench: &mut Bench, buffer: (u64, u32, bool)| {
+        bench.queues[2].add(&[buffer]).unwrap();
+        bench.queues[2].kick();
+        bench.worker.as_mut().unwrap().ready(6);
+        assert!(bench.queues[2].used().is_some());
+    };
+    let block = (0x40_0000, 0x40_0000, true);
+    send(&mut bench, block);
+    for number in [2_u32, 0] {
+        bench.memory.write_slice(&number.to_le_bytes(), GuestAddress(BUFFERS)).unwrap();
+        send(&mut bench, (BUFFERS, 4, false));
+        send(&mut bench, block);
+    }
+    assert_eq!(bench.host.asked(), [Asked::Hinting, Asked::Hinted(vec![run(0x400, 0x400)])]);
+    assert_eq!((bench.control.view().hints, &bench.config()[8..]), (1, &1_u32.to_le_bytes()[..]));
+    // Once to begin, once to have the driver take its pages back.
+    assert_eq!(bench.interrupt.config.load(Ordering::Relaxed), 2);
+    assert_eq!(plain().control.begin_hints(), Err(NotReady::NoDriver));
+}
+
+#[test]
 fn the_guests_figures_are_asked_by_using_its_buffer() {
     let options = BalloonOptions { statistics: true, ..steered() };
     let mut bench = bench(options, 3, STATS);

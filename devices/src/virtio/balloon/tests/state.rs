@@ -5,16 +5,24 @@ use crate::virtio::balloon::Steering;
 use crate::virtio::balloon::state::{State, Verdict};
 use crate::virtio::balloon::test_host::{TestHost, message};
 
+#[test]
+fn a_balloon_that_has_all_that_was_asked_for_has_settled() {
+    let (mut state, host) = (state(3, true), TestHost::default());
+    assert!(!state.inflate(&[2, 1], &host).settled);
+    assert!(state.inflate(&[3], &host).settled);
+    assert!(!state.inflate(&[4], &host).settled);
+}
+
 fn state(pages: u32, exact: bool) -> State {
     let mut state = State::new(vec![2, 3]);
-    state.begin();
+    state.begin(false);
     state.steer(message(3));
     state.ask(pages, exact);
     state
 }
 
 fn verdict(pages: impl IntoIterator<Item = u32>, interrupt: bool) -> Verdict {
-    Verdict { pages: pages.into_iter().collect(), interrupt }
+    Verdict { pages: pages.into_iter().collect(), interrupt, settled: false }
 }
 
 #[test]
@@ -125,7 +133,7 @@ fn a_driver_that_goes_leaves_nothing_and_the_next_begins_at_nothing() {
     state.inflate(&[2, 1], &host);
     state.end();
     assert!(!state.ready());
-    state.begin();
+    state.begin(false);
     let view = state.view();
     assert_eq!((view.epoch, view.ready, view.asked, view.held, view.dry), (2, true, 0, 0, None));
     assert_eq!(view.figures.taken, 2);
