@@ -6,6 +6,7 @@
 use std::io::{self, Read};
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arbitrary::{Result, Unstructured};
 use vm_memory::{Bytes, GuestAddress};
@@ -133,12 +134,18 @@ pub fn rng(bytes: &[u8]) {
 /// The balloon, with a controller that asks for this and that.
 pub fn balloon(bytes: &[u8]) {
     let host = TestHost::new();
-    let options = BalloonOptions { apic_ids: vec![0, 1], statistics: true, reporting: true };
+    let apic_ids = vec![0, 1];
+    let options =
+        BalloonOptions { apic_ids, statistics: true, hinting: true, reporting: true, tell_first: true };
     let device = Balloon::new(options, Arc::clone(&host) as _).unwrap();
     let control = device.control();
     drive(Box::new(device), bytes, &mut |u| {
         // Refused without a driver that can be interrupted.
         let _ = control.ask(u.int_in_range(0..=2200)?, u.arbitrary()?);
+        if u.arbitrary()? {
+            let _ = control.begin_hints();
+        }
+        host.poor.store(u.arbitrary()?, Ordering::Relaxed);
         host.asked();
         let view = control.view();
         assert!(view.off_node <= view.held && view.returned <= view.held, "{view:?}");

@@ -240,7 +240,8 @@ impl<M: GuestMemoryHandle> Worker for BalloonWorker<M> {
             INFLATE => self.inflate(),
             DEFLATE => self.deflate(),
             RETRY => {
-                let _ = self.timer.wait();
+                // Not read: it may have been set anew since it ran out.
+                let _ = self.timer.clear();
                 self.deflate();
             }
             STATISTICS => self.statistics(),
