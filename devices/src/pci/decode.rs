@@ -16,18 +16,19 @@ pub(super) struct Wish {
 }
 
 impl Wish {
-    /// First and last address, if it lies in `window`.
-    fn range(&self, window: &RangeInclusive<u64>) -> Option<(u64, u64)> {
+    /// First and last address, if it lies in one of `windows`.
+    fn range(&self, windows: &[RangeInclusive<u64>]) -> Option<(u64, u64)> {
         let first = self.address?;
         let last = first.checked_add(self.size.checked_sub(1)?)?;
-        (*window.start() <= first && last <= *window.end()).then_some((first, last))
+        let inside = |window: &RangeInclusive<u64>| *window.start() <= first && last <= *window.end();
+        windows.iter().any(inside).then_some((first, last))
     }
 }
 
-/// Where each BAR answers, in the order of `wishes`. A BAR outside of `window` does not answer; of two that overlap
+/// Where each BAR answers, in the order of `wishes`. A BAR outside of `windows` does not answer; of two that overlap
 /// the one that already answers there keeps it, otherwise the first. So a guest that puts a BAR over another device,
 /// or over memory, gets nothing for it.
-pub(super) fn grant(window: &RangeInclusive<u64>, wishes: &[Wish]) -> Vec<Option<u64>> {
+pub(super) fn grant(windows: &[RangeInclusive<u64>], wishes: &[Wish]) -> Vec<Option<u64>> {
     let mut granted = vec![None; wishes.len()];
     let mut taken: Vec<(u64, u64)> = Vec::with_capacity(wishes.len());
     for kept in [true, false] {
@@ -35,7 +36,7 @@ pub(super) fn grant(window: &RangeInclusive<u64>, wishes: &[Wish]) -> Vec<Option
             if (wish.address.is_some() && wish.address == wish.granted) != kept {
                 continue;
             }
-            let Some((first, last)) = wish.range(window) else { continue };
+            let Some((first, last)) = wish.range(windows) else { continue };
             if taken.iter().all(|other| last < other.0 || other.1 < first) {
                 taken.push((first, last));
                 *grant = wish.address;

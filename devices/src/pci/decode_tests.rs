@@ -13,26 +13,26 @@ fn wish(slot: u8, size: u64, address: Option<u64>, granted: Option<u64>) -> Wish
 #[test]
 fn a_bar_in_the_window_answers() {
     let wishes = [wish(1, 0x1000, Some(0x1000), None), wish(2, 0x1000, Some(0x8000), None)];
-    assert_eq!(grant(&WINDOW, &wishes), [Some(0x1000), Some(0x8000)]);
+    assert_eq!(grant(&[WINDOW], &wishes), [Some(0x1000), Some(0x8000)]);
 }
 
 #[test]
 fn a_bar_that_leaves_the_window_or_wraps_does_not() {
     let outside = [0, 0x9000, 0x8800, !0xFFF, !0x7FF];
     let wishes = outside.map(|address| wish(1, 0x1000, Some(address), None));
-    assert_eq!(grant(&WINDOW, &wishes), [None; 5]);
+    assert_eq!(grant(&[WINDOW], &wishes), [None; 5]);
 }
 
 #[test]
 fn of_two_that_overlap_the_one_that_was_there_keeps_it() {
     let wishes = [wish(1, 0x2000, Some(0x2000), Some(0x4000)), wish(2, 0x1000, Some(0x3000), Some(0x3000))];
-    assert_eq!(grant(&WINDOW, &wishes), [None, Some(0x3000)]);
+    assert_eq!(grant(&[WINDOW], &wishes), [None, Some(0x3000)]);
 }
 
 #[test]
 fn of_two_newcomers_the_first_gets_it() {
     let wishes = [wish(1, 0x2000, Some(0x2000), None), wish(2, 0x1000, Some(0x3000), None)];
-    assert_eq!(grant(&WINDOW, &wishes), [Some(0x2000), None]);
+    assert_eq!(grant(&[WINDOW], &wishes), [Some(0x2000), None]);
 }
 
 #[test]
@@ -58,13 +58,13 @@ proptest! {
             .collect();
         let mut before = vec![None; wishes.len()];
         for round in 0..2 {
-            let granted = grant(&WINDOW, &wishes);
+            let granted = grant(&[WINDOW], &wishes);
             for (i, wish) in wishes.iter().enumerate() {
                 prop_assert!(granted[i].is_none() || granted[i] == wish.address);
                 if before[i].is_some() && before[i] == wish.address {
                     prop_assert_eq!(granted[i], before[i]);
                 }
-                let Some((first, last)) = wish.range(&WINDOW) else {
+                let Some((first, last)) = wish.range(&[WINDOW]) else {
                     prop_assert_eq!(granted[i], None);
                     continue;
                 };

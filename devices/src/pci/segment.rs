@@ -78,6 +78,8 @@ type Function = Mutex<Box<dyn PciFunction>>;
 pub struct PciSegmentBuilder {
     number: u16,
     window: RangeInclusive<u64>,
+    /// Others, where a guest may move them.
+    more: Vec<RangeInclusive<u64>>,
     functions: [Option<Box<dyn PciFunction>>; SLOT_COUNT],
     /// First address of the window that no BAR has; `None` when the window reaches the end of all addresses.
     free: Option<u64>,
@@ -90,7 +92,14 @@ impl PciSegmentBuilder {
         let mut functions = [const { None }; SLOT_COUNT];
         functions[0] = Some(Box::new(HostBridge::new()) as Box<dyn PciFunction>);
         let free = Some(*window.start());
-        Self { number, window, functions, free }
+        Self { number, window, more: Vec::new(), functions, free }
+    }
+
+    /// BARs answer in `window` too, if the guest moves them there.
+    #[must_use]
+    pub fn with_window(mut self, window: RangeInclusive<u64>) -> Self {
+        self.more.push(window);
+        self
     }
 
     /// Puts `function` in `slot`, or in the first free one, and says which that is.
@@ -134,7 +143,8 @@ impl PciSegmentBuilder {
     /// The segment; its functions can be used from here on.
     #[must_use]
     pub fn build(self) -> Arc<PciSegment> {
-        let Self { number, window, functions, free: _ } = self;
+        let Self { number, window, more, functions, free: _ } = self;
+        let windows: Box<[_]> = std::iter::once(window).chain(more).collect();
         let mut wishes = Vec::new();
         for (slot, function) in (0..SLOTS).zip(&functions) {
             let Some(function) = function else { continue };
@@ -148,7 +158,7 @@ impl PciSegmentBuilder {
         }
         let segment = PciSegment {
             number,
-            window,
+            windows,
             functions: functions.map(|function| function.map(Mutex::new)),
             wishes: Mutex::new(wishes),
             decoded: RwLock::new(Vec::new()),
@@ -161,7 +171,7 @@ impl PciSegmentBuilder {
 /// A segment. Shared by all vCPU threads.
 pub struct PciSegment {
     number: u16,
-    window: RangeInclusive<u64>,
+    windows: Box<[RangeInclusive<u64>]>,
     functions: [Option<Function>; SLOT_COUNT],
     wishes: Mutex<Vec<Wish>>,
     decoded: RwLock<Vec<Decoded>>,
@@ -178,10 +188,10 @@ impl PciSegment {
         self.number
     }
 
-    /// Where its BARs may answer.
+    /// Where its BARs may answer, beginning with where they are at first.
     #[must_use]
-    pub fn window(&self) -> RangeInclusive<u64> {
-        self.window.clone()
+    pub fn windows(&self) -> &[RangeInclusive<u64>] {
+        &self.windows
     }
 
     /// What answers in the [`ECAM_BYTES`] of configuration space.
@@ -190,10 +200,16 @@ impl PciSegment {
         Arc::new(Ecam(Arc::clone(self)))
     }
 
-    /// What answers in the [window](Self::window).
-    #[must_use]
-    pub fn bar_window(self: &Arc<Self>) -> SharedDevice {
-        Arc::new(BarWindow(Arc::clone(self)))
+    /// What answers in each of the [windows](Self::windows).
+    pub fn bar_windows(self: &Arc<Self>) -> impl Iterator<Item = SharedDevice> + '_ {
+        let window = |window: &RangeInclusive<u64>| BarWindow(Arc::clone(self), *window.start());
+        self.windows.iter().map(move |range| Arc::new(window(range)) as SharedDevice)
+    }
+
+    /// What answers in the first of them.
+    #[cfg(any(test, feature = "test-driver"))]
+    pub(crate) fn bar_window(self: &Arc<Self>) -> SharedDevice {
+        Arc::new(BarWindow(Arc::clone(self), *self.windows[0].start()))
     }
 
     /// Resets all functions: their workers are stopped, nothing of them touches guest memory any more, and their BARs
@@ -257,7 +273,7 @@ impl PciSegment {
     /// Brings what answers in line with what the registers ask for. A function hears that a BAR is gone before any
     /// hears that one is there, so no address has two.
     fn decode(&self, wishes: &mut [Wish]) {
-        let granted = decode::grant(&self.window, wishes);
+        let granted = decode::grant(&self.windows, wishes);
         let changed: Vec<_> = wishes
             .iter_mut()
             .zip(granted)
@@ -291,8 +307,7 @@ impl PciSegment {
     }
 
     /// The function, BAR and offset that a BAR access hits.
-    fn target(&self, offset: u64, length: usize) -> Option<(&Function, u8, u64)> {
-        let address = self.window.start().checked_add(offset)?;
+    fn target(&self, address: u64, length: usize) -> Option<(&Function, u8, u64)> {
         let decoded = {
             let list = self.decoded.read().unwrap_or_else(PoisonError::into_inner);
             decode::find(&list, address, u64::try_from(length).ok()?)?
@@ -324,18 +339,25 @@ impl ConcurrentBusDevice for Ecam {
     }
 }
 
-struct BarWindow(Arc<PciSegment>);
+/// Of a segment, from an address on.
+struct BarWindow(Arc<PciSegment>, u64);
+
+impl BarWindow {
+    fn target(&self, offset: u64, length: usize) -> Option<(&Function, u8, u64)> {
+        self.0.target(self.1.checked_add(offset)?, length)
+    }
+}
 
 impl ConcurrentBusDevice for BarWindow {
     fn read(&self, offset: u64, data: &mut [u8]) {
-        match self.0.target(offset, data.len()) {
+        match self.target(offset, data.len()) {
             Some((function, bar, offset)) => lock(function).bar_read(bar, offset, data),
             None => fill_ones(data),
         }
     }
 
     fn write(&self, offset: u64, data: &[u8]) {
-        if let Some((function, bar, offset)) = self.0.target(offset, data.len()) {
+        if let Some((function, bar, offset)) = self.target(offset, data.len()) {
             lock(function).bar_write(bar, offset, data);
         }
     }

@@ -8,6 +8,7 @@ use super::super::config::ConfigSpace;
 use super::*;
 
 const WINDOW: RangeInclusive<u64> = 0x80_0000_0000..=0x80_0000_FFFF;
+const LOW: RangeInclusive<u64> = 0xC000_0000..=0xC000_7FFF;
 const RAM: u64 = 0x10_0000;
 
 type Log = Arc<Mutex<Vec<(u8, u8, Option<u64>)>>>;
@@ -69,7 +70,7 @@ impl PciFunction for Plain {
 /// Slot 1 with BARs 0 (0x4000 bytes) and 2 (0x1000), slot 2 with BAR 0 (0x2000).
 fn segment() -> (Arc<PciSegment>, Log) {
     let log = Log::default();
-    let mut builder = PciSegmentBuilder::new(3, WINDOW);
+    let mut builder = PciSegmentBuilder::new(3, WINDOW).with_window(LOW);
     assert_eq!(builder.add(None, Box::new(Plain::new(1, &[(0, 0x4000), (2, 0x1000)], &log))), Ok(1));
     assert_eq!(builder.add(Some(2), Box::new(Plain::new(2, &[(0, 0x2000)], &log))), Ok(2));
     (builder.build(), log)
@@ -98,7 +99,9 @@ fn move_bar(segment: &Arc<PciSegment>, slot: u64, bar: u64, address: u64) {
 /// Who answers at an address, as number and BAR.
 fn who(segment: &Arc<PciSegment>, address: u64) -> Option<(u8, u8)> {
     let mut data = [0; 2];
-    segment.bar_window().read(address - WINDOW.start(), &mut data);
+    let mut windows = segment.windows().iter().zip(segment.bar_windows());
+    let (window, bars) = windows.find(|(window, _)| window.contains(&address)).unwrap();
+    bars.read(address - window.start(), &mut data);
     (data != [0xFF; 2]).then_some((data[1] >> 4, data[1] & 0xF))
 }
 
@@ -133,6 +136,17 @@ fn bars_are_placed_as_firmware_would_and_answer_there() {
         [Some((1, 0)), Some((1, 0)), Some((1, 2)), Some((2, 0)), Some((2, 0))]
     );
     assert_eq!(who(&segment, B + 0x1000), None);
+}
+
+#[test]
+fn a_bar_may_be_moved_to_the_window_below_4_gib() {
+    let (segment, _) = segment();
+    let low = *LOW.start() + 0x4000;
+    move_bar(&segment, 2, 0, low);
+    assert_eq!(
+        [A, C, low, low + 0x1FFE].map(|at| who(&segment, at)),
+        [Some((1, 0)), None, Some((2, 0)), Some((2, 0))]
+    );
 }
 
 #[test]

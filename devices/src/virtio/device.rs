@@ -33,6 +33,12 @@ pub trait VirtioInterrupt: Send + Sync {
         let _ = (index, fault);
     }
 
+    /// A request on queue `index` makes no sense, though its chain is as it should be; the device has counted it. Is
+    /// told to the host's log, at a limited rate.
+    fn request_refused(&self, index: u16, why: &'static str) {
+        let _ = (index, why);
+    }
+
     /// What [`config_changed`](Self::config_changed) would send now: to which CPU. `None` while the driver has no
     /// vector for it, or has it masked.
     fn config_message(&self) -> Option<MsiMessage> {

@@ -216,6 +216,11 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
         }
     }
 
+    /// Has the host's log say that a request made no sense. Counting and answering it is the device's part.
+    pub fn refused(&self, why: &'static str) {
+        self.interrupt.request_refused(self.index, why);
+    }
+
     fn try_pop(&mut self) -> Result<Option<Chain>, QueueFault> {
         let memory = self.memory.memory();
         loop {

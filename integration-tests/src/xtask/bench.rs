@@ -23,7 +23,7 @@ pub(super) struct Options {
     #[arg(long)]
     counted: bool,
     /// Disk and network instead, beside QEMU's q35
-    #[arg(long, conflicts_with_all = ["counted", "no_lab"])]
+    #[arg(long, conflicts_with = "no_lab")]
     devices: bool,
     /// Only what needs no lab: planning time and binary size
     #[arg(long)]
@@ -38,6 +38,13 @@ pub(super) struct Options {
 
 /// Repetitions of the parallel starts.
 const STORMS: u32 = 20;
+
+impl Options {
+    /// The lab host to measure in, and by which clock.
+    fn host(&self) -> (&'static HostShape, Pace) {
+        if self.counted { (&COUNTED, Pace::counted(3600)) } else { (&SHAPES[0], Pace::wall(1800)) }
+    }
+}
 
 /// Nodes of the host that planning is timed for.
 const NODES: u32 = 64;
@@ -58,7 +65,7 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
     }
     let artifacts = Artifacts::make()?.with_rival()?;
     if options.devices {
-        return devices(&artifacts, options.rounds);
+        return devices(&artifacts, options);
     }
     let release = artifacts.payload.join("numavisor-release");
     let mut figures = json!({
@@ -66,8 +73,7 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
         "binary_bytes": fs::metadata(&release)?.len(),
     });
     if !options.no_lab {
-        let (shape, pace) =
-            if options.counted { (&COUNTED, Pace::counted(3600)) } else { (&SHAPES[0], Pace::wall(1800)) };
+        let (shape, pace) = options.host();
         let job = Job::Bench { rounds: options.rounds };
         machine::run(&artifacts.images()?, shape, &job, pace, |line| match Event::parse(line) {
             Some(Event::Bench(more)) => figures["lab"] = more,
@@ -81,15 +87,14 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
 }
 
 /// Measures the devices in a lab host.
-fn devices(artifacts: &Artifacts, rounds: u32) -> Result<ExitCode> {
+fn devices(artifacts: &Artifacts, options: &Options) -> Result<ExitCode> {
     let mut figures = Value::Null;
-    let job = Job::DeviceBench { rounds };
-    machine::run(&artifacts.images()?, &SHAPES[0], &job, Pace::wall(1800), |line| {
-        match Event::parse(line) {
-            Some(Event::Bench(all)) => figures = all,
-            Some(_) => {}
-            None => println!("{line}"),
-        }
+    let job = Job::DeviceBench { rounds: options.rounds };
+    let (shape, pace) = options.host();
+    machine::run(&artifacts.images()?, shape, &job, pace, |line| match Event::parse(line) {
+        Some(Event::Bench(all)) => figures = all,
+        Some(_) => {}
+        None => println!("{line}"),
     })?;
     println!(
         "{:<35}{:>10}{:>10}{:>7}   exits each     calls each",

@@ -45,7 +45,7 @@ pub struct SegmentsBuilder {
     doorbells: Arc<Doorbells>,
     memory: GuestMemory,
     segments: Vec<PciSegmentBuilder>,
-    windows: Vec<[Window; 2]>,
+    ecams: Vec<Window>,
     spawners: Vec<Arc<NodeSpawner>>,
     meters: Vec<(VnodeId, Arc<VirtioMeter>)>,
 }
@@ -53,7 +53,7 @@ pub struct SegmentsBuilder {
 /// The segments of a machine.
 pub struct Segments {
     segments: Vec<Arc<PciSegment>>,
-    windows: Vec<[Window; 2]>,
+    ecams: Vec<Window>,
     spawners: Vec<Arc<NodeSpawner>>,
     meters: Vec<(VnodeId, Arc<VirtioMeter>)>,
 }
@@ -66,7 +66,7 @@ impl SegmentsBuilder {
             doorbells: Arc::new(Doorbells::new(Arc::clone(vm))),
             memory: Arc::new(ram.memory().clone()),
             segments: Vec::new(),
-            windows: Vec::new(),
+            ecams: Vec::new(),
             spawners: Vec::new(),
             meters: Vec::new(),
         };
@@ -74,8 +74,10 @@ impl SegmentsBuilder {
             let number = u16::try_from(segment.vnode.0).unwrap_or(u16::MAX);
             let cpus =
                 plan.placement.vnodes.get(segment.vnode.index()).map(|placement| placement.cpus.clone());
-            this.segments.push(PciSegmentBuilder::new(number, range(segment.mmio64)));
-            this.windows.push([segment.ecam, segment.mmio64]);
+            this.segments.push(
+                PciSegmentBuilder::new(number, range(segment.mmio64)).with_window(range(segment.mmio32)),
+            );
+            this.ecams.push(segment.ecam);
             this.spawners.push(Arc::new(NodeSpawner::new(cpus.unwrap_or_default())));
         }
         this
@@ -105,10 +107,10 @@ impl SegmentsBuilder {
 
     /// Nothing can be added any more.
     pub fn build(self) -> Segments {
-        let Self { segments, windows, spawners, meters, .. } = self;
+        let Self { segments, ecams, spawners, meters, .. } = self;
         Segments {
             segments: segments.into_iter().map(PciSegmentBuilder::build).collect(),
-            windows,
+            ecams,
             spawners,
             meters,
         }
@@ -118,9 +120,11 @@ impl SegmentsBuilder {
 impl Segments {
     /// Has the bus reach their configuration spaces and BARs.
     pub fn register(&self, mmio: &mut MmioBusBuilder) -> Result<(), BusError> {
-        for (segment, [ecam, bars]) in self.segments.iter().zip(&self.windows) {
+        for (segment, ecam) in self.segments.iter().zip(&self.ecams) {
             mmio.register("pci configuration", range(*ecam), segment.ecam())?;
-            mmio.register("pci bars", range(*bars), segment.bar_window())?;
+            for (window, bars) in segment.windows().iter().zip(segment.bar_windows()) {
+                mmio.register("pci bars", window.clone(), bars)?;
+            }
         }
         Ok(())
     }

@@ -189,6 +189,7 @@ fn read_array<M: GuestMemoryHandle>(queue: &WorkerQueue<M>, chain: &Chain, share
     let wanted = bytes.min(MAX_ARRAY_PAGES * PFN_BYTES);
     if bytes != wanted || !bytes.is_multiple_of(PFN_BYTES) {
         shared.state().figures.malformed += 1;
+        queue.refused("an array of pages of an odd size");
     }
     let mut data = vec![0; wanted];
     let read = chain.read(&*queue.memory(), 0, &mut data);

@@ -296,6 +296,7 @@ impl<'m, G: GuestMemory> Window<'m, G> {
                 return;
             } else {
                 counts.malformed.add(1);
+                queue.refused("a buffer that no frame can be put in");
                 queue.used(chain, 0);
             }
         }

@@ -59,7 +59,10 @@ impl<M: GuestMemoryHandle> Transmit<M> {
                     counts.sent_bytes.add(chain.readable_bytes().saturating_sub(HEADER_BYTES as u64));
                 }
                 Sent::Dropped => counts.sent_dropped.add(1),
-                Sent::Malformed => counts.malformed.add(1),
+                Sent::Malformed => {
+                    counts.malformed.add(1);
+                    self.queue.refused("what was sent is no frame");
+                }
                 Sent::Later => {
                     counts.send_blocked.add(1);
                     self.blocked = true;

@@ -82,6 +82,7 @@ impl<M: GuestMemoryHandle, T: Tap> NetWorker<M, T> {
             }
             None => {
                 self.common.handle.counts.malformed.add(1);
+                control.refused("an unknown command");
                 (ERROR, false)
             }
         }

@@ -112,6 +112,11 @@ impl VirtioMeter {
     /// Counts, and says why unless much was said lately.
     pub(super) fn warn(&self, event: Event, why: &dyn Display) {
         self.count(event);
+        self.say(why);
+    }
+
+    /// Says what others count, unless much was said lately.
+    pub(super) fn say(&self, why: &dyn Display) {
         let admitted = self.limit.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now());
         if let Some(suppressed) = admitted {
             tracing::warn!(device = self.name, suppressed, "virtio: {why}");

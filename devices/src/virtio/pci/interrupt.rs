@@ -126,6 +126,10 @@ impl VirtioInterrupt for Interrupts {
         self.ask_for_reset();
     }
 
+    fn request_refused(&self, index: u16, why: &'static str) {
+        self.meter.say(&format_args!("queue {index}: {why}"));
+    }
+
     fn config_message(&self) -> Option<MsiMessage> {
         self.msix.message(self.config_vector())
     }

@@ -13,13 +13,13 @@ use crate::virtio::{
 };
 
 pub(super) const NAME: &str = "vsock";
-pub(super) const DEVICE_ID: u16 = 19;
+const DEVICE_ID: u16 = 19;
 /// Communication controller, other.
-pub(super) const PCI_CLASS: u32 = 0x07_80_00;
+const PCI_CLASS: u32 = 0x07_80_00;
 /// As Linux's host has it; receive, transmit, event.
-pub(super) const QUEUE_SIZES: [u16; 3] = [128, 128, 16];
+const QUEUE_SIZES: [u16; 3] = [128, 128, 16];
 /// What the rings can do.
-pub(super) const FEATURES: u64 = bits::RING_INDIRECT_DESC | bits::RING_EVENT_IDX;
+const FEATURES: u64 = bits::RING_INDIRECT_DESC | bits::RING_EVENT_IDX;
 
 /// A context id that a guest can have: 0 to 2 mean something else, so does the last (virtio 1.3, 5.10.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,28 +62,23 @@ pub(super) fn take(
     Ok(queue)
 }
 
-/// A socket device that serves its connections itself.
-pub struct Vsock<H> {
-    cid: GuestCid,
-    sockets: Arc<H>,
-    handle: Arc<VsockHandle>,
+/// Who serves the connections of a socket device.
+pub trait Server<M>: Send {
+    /// As [`VirtioDevice::activate`].
+    fn begin(&mut self, cid: GuestCid, activation: Activation<M>)
+    -> Result<Box<dyn Worker>, ActivationError>;
+
+    /// As [`VirtioDevice::reset`].
+    fn end(&mut self, worker: Option<Box<dyn Worker>>);
 }
 
-impl<H: HostSockets> Vsock<H> {
-    /// A device of a guest with this context id, whose connections end in `sockets`.
-    #[must_use]
-    pub fn new(cid: GuestCid, sockets: Arc<H>) -> Self {
-        Self { cid, sockets, handle: VsockHandle::new() }
-    }
-
-    /// What it counts.
-    #[must_use]
-    pub fn handle(&self) -> Arc<VsockHandle> {
-        Arc::clone(&self.handle)
-    }
+/// A socket device, whoever serves its connections: to a driver it is the same.
+pub struct Socket<S> {
+    pub(super) cid: GuestCid,
+    pub(super) server: S,
 }
 
-impl<M: GuestMemoryHandle, H: HostSockets> VirtioDevice<M> for Vsock<H> {
+impl<M: GuestMemoryHandle, S: Server<M>> VirtioDevice<M> for Socket<S> {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -112,18 +107,60 @@ impl<M: GuestMemoryHandle, H: HostSockets> VirtioDevice<M> for Vsock<H> {
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
 
     fn activate(&mut self, activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
+        self.server.begin(self.cid, activation)
+    }
+
+    fn reset(&mut self, worker: Option<Box<dyn Worker>>) {
+        self.server.end(worker);
+    }
+}
+
+/// A socket device that serves its connections itself.
+pub type Vsock<H> = Socket<Process<H>>;
+
+/// This process, as a server of connections.
+pub struct Process<H> {
+    sockets: Arc<H>,
+    handle: Arc<VsockHandle>,
+}
+
+impl<H: HostSockets> Vsock<H> {
+    /// A device of a guest with this context id, whose connections end in `sockets`.
+    #[must_use]
+    pub fn new(cid: GuestCid, sockets: Arc<H>) -> Self {
+        Self { cid, server: Process { sockets, handle: VsockHandle::new() } }
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn handle(&self) -> Arc<VsockHandle> {
+        Arc::clone(&self.server.handle)
+    }
+}
+
+impl<M: GuestMemoryHandle, H: HostSockets> Server<M> for Process<H> {
+    fn begin(
+        &mut self,
+        cid: GuestCid,
+        activation: Activation<M>,
+    ) -> Result<Box<dyn Worker>, ActivationError> {
         let Activation { memory, features, mut queues, interrupt } = activation;
         // Of the event queue nothing is needed: it tells of guests that were moved to another host.
         let mut worker_queue = |index| -> Result<WorkerQueue<M>, ActivationError> {
             Ok(WorkerQueue::new(take(&mut queues, index, features)?, &memory, &interrupt, features))
         };
         let (receive, transmit) = (worker_queue(0)?, worker_queue(1)?);
-        let cid = u64::from(self.cid.get());
-        Ok(Box::new(VsockWorker::new(receive, transmit, Arc::clone(&self.sockets), cid, self.handle())))
+        Ok(Box::new(VsockWorker::new(
+            receive,
+            transmit,
+            Arc::clone(&self.sockets),
+            cid.get().into(),
+            Arc::clone(&self.handle),
+        )))
     }
 
     /// With the worker, its streams are closed.
-    fn reset(&mut self, worker: Option<Box<dyn Worker>>) {
+    fn end(&mut self, worker: Option<Box<dyn Worker>>) {
         drop(worker);
         self.handle.set_connections(0);
     }

@@ -41,6 +41,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
                 self.hear(&Packet::<M::M> { header, data: &slices });
             } else {
                 self.handle.counts.malformed.add(1);
+                self.transmit.refused("what was sent is no packet");
             }
             self.transmit.used(chain, 0);
         }
@@ -62,6 +63,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
             (_, None) if header.operation == Some(Operation::Reset) => {}
             (_, None) => {
                 self.handle.counts.malformed.add(1);
+                self.transmit.refused("a packet of an unknown kind, or to another host");
                 if header.destination_cid == HOST_CID {
                     self.owe_reset(ports);
                 }

@@ -98,6 +98,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
             slices.clear();
             if !add_slices(memory, chain.writable(), Permissions::Write, MAX_SLICES, &mut slices) {
                 self.handle.counts.malformed.add(1);
+                self.receive.refused("a buffer in too many pieces");
                 self.receive.used(chain, 0);
                 continue;
             }

@@ -8,16 +8,18 @@ use std::time::Instant;
 
 use virtio_queue::QueueT;
 
-use super::device::{DEVICE_ID, FEATURES, GuestCid, NAME, PCI_CLASS, QUEUE_SIZES, take};
+use super::device::{GuestCid, NAME, Server, Socket, take};
 use crate::LogLimit;
 use crate::virtio::{
     Activation, ActivationError, ActiveQueue, GuestMemoryHandle, KernelDatapath, KernelQueue, Source,
-    VirtioDevice, VirtioInterrupt, Worker,
+    VirtioInterrupt, Worker,
 };
 
 /// A socket device in the kernel.
-pub struct KernelVsock<M> {
-    cid: GuestCid,
+pub type KernelVsock<M> = Socket<Kernel<M>>;
+
+/// The kernel, as a server of connections.
+pub struct Kernel<M> {
     /// `None` while the worker has it, and after a worker died with it.
     kernel: Option<Box<dyn KernelDatapath<M>>>,
     running: Arc<AtomicBool>,
@@ -28,13 +30,14 @@ impl<M: GuestMemoryHandle> KernelVsock<M> {
     /// A device of a guest with this context id, which `kernel` knows too.
     #[must_use]
     pub fn new(cid: GuestCid, kernel: Box<dyn KernelDatapath<M>>) -> Self {
-        Self { cid, kernel: Some(kernel), running: Arc::default(), log: LogLimit::per_second(1) }
+        let log = LogLimit::per_second(1);
+        Self { cid, server: Kernel { kernel: Some(kernel), running: Arc::default(), log } }
     }
 
     /// Whether the kernel serves it now.
     #[must_use]
     pub fn running(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.running)
+        Arc::clone(&self.server.running)
     }
 }
 
@@ -102,35 +105,12 @@ impl<M: GuestMemoryHandle> Worker for KernelWorker<M> {
     }
 }
 
-impl<M: GuestMemoryHandle> VirtioDevice<M> for KernelVsock<M> {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn device_id(&self) -> u16 {
-        DEVICE_ID
-    }
-
-    fn pci_class(&self) -> u32 {
-        PCI_CLASS
-    }
-
-    fn features(&self) -> u64 {
-        FEATURES
-    }
-
-    fn queue_sizes(&self) -> Vec<u16> {
-        QUEUE_SIZES.to_vec()
-    }
-
-    fn read_config(&self, offset: u64, data: &mut [u8]) {
-        self.cid.read_config(offset, data);
-    }
-
-    /// All of it is the device's.
-    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
-
-    fn activate(&mut self, activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
+impl<M: GuestMemoryHandle> Server<M> for Kernel<M> {
+    fn begin(
+        &mut self,
+        _cid: GuestCid,
+        activation: Activation<M>,
+    ) -> Result<Box<dyn Worker>, ActivationError> {
         let Activation { memory, features, mut queues, interrupt } = activation;
         let queues = vec![take(&mut queues, 0, features)?, take(&mut queues, 1, features)?];
         let gone = || ActivationError::Host {
@@ -144,7 +124,7 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for KernelVsock<M> {
         Ok(Box::new(KernelWorker { kernel, memory, features, interrupt, queues, running, log }))
     }
 
-    fn reset(&mut self, worker: Option<Box<dyn Worker>>) {
+    fn end(&mut self, worker: Option<Box<dyn Worker>>) {
         let worker = worker.and_then(|worker| worker.into_any().downcast::<KernelWorker<M>>().ok());
         if let Some(worker) = worker {
             self.kernel = Some(worker.kernel);

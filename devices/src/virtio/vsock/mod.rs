@@ -27,7 +27,7 @@ mod worker;
 
 pub use connection::BUFFER_BYTES;
 pub use counters::{VsockCounters, VsockHandle};
-pub use device::{GuestCid, Vsock};
+pub use device::{GuestCid, Process, Server, Socket, Vsock};
 pub use host::{HostSockets, HostStream};
-pub use kernel::KernelVsock;
+pub use kernel::{Kernel, KernelVsock};
 pub use table::MAX_CONNECTIONS;

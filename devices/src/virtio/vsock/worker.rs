@@ -155,6 +155,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
                 return Some(chain);
             }
             self.handle.counts.malformed.add(1);
+            self.receive.refused("a buffer that no packet can be put in");
             self.receive.used(chain, 0);
         }
     }
