@@ -70,9 +70,9 @@ fn host_lists_the_living_and_their_sums_by_pnode() {
     let held = [bench.claim(0, Bytes::gib(1), 1, "1"), bench.claim(0, Bytes::mib(512), 1, "")];
     let text = bench.printed("host --claims");
     let sums = "\
-PNODE  CLAIMED  UNTOUCHED  HIT  MISS  LEFT  PAGES CLAIMED  VCPUS  PINNED
-    0     1.5G       1.5G    -     -  1.8G  -                  2  1
-    1        -          -    -     -  3.3G  -                  0  -
+PNODE  CLAIMED  UNTOUCHED  HIT  MISS  FOREIGN  INTERLEAVED  LEFT  PAGES CLAIMED  VCPUS  PINNED
+    0     1.5G       1.5G    -     -        -            -  1.8G  -                  2  1
+    1        -          -    -     -        -            -  3.3G  -                  0  -
 ";
     assert!(text.contains(sums), "{text}");
     let me = std::process::id();
@@ -164,7 +164,10 @@ fn a_vm_claims_as_long_as_it_runs_and_what_it_touches_is_seen() {
     assert_eq!(pids, expected);
     for vm in &living {
         assert_eq!((vm.claim.total().memory, vm.claim.total().vcpus), (Bytes::mib(32), 1));
-        let touched = vm.touched.as_ref().unwrap().total().memory;
+        let seen = vm.touched.as_ref().unwrap();
+        let touched = seen.has.total().memory;
+        let hit = seen.stat.values().fold(Bytes::ZERO, |sum, stat| sum.saturating_add(stat.hit));
+        assert_eq!(hit, touched);
         assert!(touched > Bytes::ZERO && touched <= Bytes::mib(32), "{touched}");
     }
     for child in &mut children {

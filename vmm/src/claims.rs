@@ -18,10 +18,10 @@ mod touched;
 
 pub use book::{Book, Held, Living};
 pub use error::ClaimsError;
+pub use touched::{NumaStat, Touched};
 
 use directory::Wanted;
 use record::Tell;
-use resources::Claim;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ pub struct Claims {
 /// What each living VM had touched when it was asked; by the name of its file.
 #[derive(Debug, Clone, Default)]
 pub struct Survey {
-    touched: BTreeMap<String, Claim>,
+    touched: BTreeMap<String, Touched>,
 }
 
 impl Claims {

@@ -132,12 +132,22 @@ pub fn vcpus(vnodes: &[Vnode]) -> String {
 
 /// A row per pnode: whose memory it holds.
 pub fn pnodes(pnodes: &[PnodeUse]) -> String {
-    let mut table = table(&[("PNODE", Side::Right), ("HOLDS", Side::Right), ("OF VNODES", Side::Left)]);
+    let right = |title| (title, Side::Right);
+    let mut table = table(&[
+        right("PNODE"),
+        right("HOLDS"),
+        right("HIT"),
+        right("MISS"),
+        right("FOREIGN"),
+        right("INTERLEAVED"),
+        ("OF VNODES", Side::Left),
+    ]);
     for pnode in pnodes {
         let each: Vec<String> =
             pnode.vnodes.iter().map(|of| format!("{} ({})", of.vnode, human(of.bytes))).collect();
         let sum = pnode.vnodes.iter().fold(0_u64, |sum, of| sum.saturating_add(of.bytes));
-        table.row([pnode.pnode.to_string(), human(sum), dash(each.join(", "))]);
+        let sizes = [sum, pnode.hit, pnode.miss, pnode.foreign, pnode.interleave_hit].map(human);
+        table.row(std::iter::once(pnode.pnode.to_string()).chain(sizes).chain([dash(each.join(", "))]));
     }
     table.text()
 }

@@ -1,7 +1,7 @@
 //! From what `vmm` says to what goes over the socket.
 
 use crate::http::wire;
-use resources::{Bytes, NodeSet, Plan, VnodeId};
+use resources::{Bytes, MemoryPolicy, NodeSet, Plan, PnodeId, VnodeId};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use vmm::balloon::{Phase, ReclaimKind, ReclaimPart, ReclaimState, ReclaimView, VnodeMemory};
@@ -125,15 +125,27 @@ pub fn reclaim(view: &ReclaimView) -> wire::Reclaim {
     }
 }
 
-/// Whose memory lies on which pnode.
+/// Whose memory lies on which pnode, and whose should.
 pub fn pnodes(vnodes: &[wire::Vnode]) -> Vec<wire::PnodeUse> {
-    let mut pnodes: BTreeMap<u32, Vec<wire::OfVnode>> = BTreeMap::new();
-    for vnode in vnodes {
-        for on in vnode.residency.iter().flat_map(|residency| &residency.on) {
-            pnodes.entry(on.pnode).or_default().push(wire::OfVnode { vnode: vnode.id, bytes: on.bytes });
+    let mut pnodes: BTreeMap<u32, wire::PnodeUse> = BTreeMap::new();
+    let all = vnodes.iter().flat_map(|vnode| Some((vnode, vnode.residency.as_ref()?)));
+    for (vnode, on) in all.flat_map(|(vnode, residency)| residency.on.iter().map(move |on| (vnode, on))) {
+        let here = pnodes.entry(on.pnode).or_default();
+        here.vnodes.push(wire::OfVnode { vnode: vnode.id, bytes: on.bytes });
+        let add = |sum: &mut u64| *sum = sum.saturating_add(on.bytes);
+        if vnode.pnodes.contains(PnodeId(on.pnode)) {
+            add(&mut here.hit);
+            if vnode.policy == MemoryPolicy::Interleave {
+                add(&mut here.interleave_hit);
+            }
+        } else {
+            add(&mut here.miss);
+            if let Some(wanted) = vnode.pnodes.first() {
+                add(&mut pnodes.entry(wanted.0).or_default().foreign);
+            }
         }
     }
-    pnodes.into_iter().map(|(pnode, vnodes)| wire::PnodeUse { pnode, vnodes }).collect()
+    pnodes.into_iter().map(|(pnode, found)| wire::PnodeUse { pnode, ..found }).collect()
 }
 
 /// How a VM ended.
@@ -187,7 +199,7 @@ pub fn vnodes(
         cpu_pnodes: at.cpu_pnodes.clone(),
         residency: samples.get(&vnode.id).map(|sample| {
             let found = residency(vnode.id, sample, view, samples);
-            let interleaved = vnode.policy == resources::MemoryPolicy::Interleave;
+            let interleaved = vnode.policy == MemoryPolicy::Interleave;
             wire::Residency { interleave_hit: interleaved.then_some(found.hit), ..found }
         }),
         vcpus: vnode.vcpus.iter().map(vcpu).collect(),

@@ -150,6 +150,21 @@ fn vnodes(text: &mut Text, handle: &VmHandle, samples: &BTreeMap<VnodeId, Sample
         "Memory of the vnode on its own pnodes because its policy interleaves.",
         &|v| v.residency.as_ref().and_then(|residency| residency.interleave_hit),
     );
+    type Figure = fn(&wire::PnodeUse) -> u64;
+    let figures: [(&str, &str, Figure); 4] = [
+        ("hit", "Memory of the VM on the pnode, as its policy wants it.", |p| p.hit),
+        ("miss", "Memory of the VM on the pnode that should lie elsewhere.", |p| p.miss),
+        ("foreign", "Memory of the VM that should lie on the pnode and lies elsewhere.", |p| p.foreign),
+        ("interleave_hit", "Memory of the VM that an interleaving policy put there.", |p| p.interleave_hit),
+    ];
+    let pnodes = crate::http::convert::pnodes(&vnodes);
+    for (figure, help, value) in figures {
+        let name = format!("numavisor_pnode_{figure}_bytes");
+        text.family(&name, "gauge", help);
+        for pnode in &pnodes {
+            text.line(&name, &[("pnode", &pnode.pnode)], value(pnode));
+        }
+    }
     let name = "numavisor_vnode_resident_bytes";
     text.family(name, "gauge", "Touched memory of the vnode, by the pnode it lies on.");
     for vnode in &vnodes {

@@ -263,18 +263,30 @@ pub struct Moves {
 pub struct Vnodes {
     /// Ascending by id, from 0 without holes.
     pub vnodes: Vec<Vnode>,
-    /// Ascending, those that hold memory of the VM: the same measurement the other way round.
+    /// Ascending, those that hold memory of the VM, or should: the same measurement the other way round.
     pub pnodes: Vec<PnodeUse>,
 }
 
 /// What of a VM lies on a pnode.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct PnodeUse {
     /// Which.
     pub pnode: u32,
     /// Whose memory, ascending.
     pub vnodes: Vec<OfVnode>,
+    /// Of vnodes whose own pnode it is.
+    #[serde(default)]
+    pub hit: u64,
+    /// Of vnodes that should lie elsewhere.
+    #[serde(default)]
+    pub miss: u64,
+    /// Of vnodes that should lie here and lie elsewhere; where a vnode has several pnodes, counted on the first.
+    #[serde(default)]
+    pub foreign: u64,
+    /// Of `hit`, what lies there because a policy interleaves.
+    #[serde(default)]
+    pub interleave_hit: u64,
 }
 
 /// Memory of one vnode.

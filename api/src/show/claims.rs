@@ -3,7 +3,7 @@
 use crate::show::or_dash;
 use crate::show::table::{Side, Table};
 use resources::{Bytes, Claim, HostTopology, NodeClaim, NodeSet};
-use vmm::claims::Living;
+use vmm::claims::{Living, NumaStat};
 
 /// A table of sums by pnode, and one of VMs.
 pub fn text(host: &HostTopology, living: &[Living]) -> String {
@@ -20,6 +20,8 @@ fn by_pnode(host: &HostTopology, living: &[Living]) -> String {
         ("UNTOUCHED", Side::Right),
         ("HIT", Side::Right),
         ("MISS", Side::Right),
+        ("FOREIGN", Side::Right),
+        ("INTERLEAVED", Side::Right),
         ("LEFT", Side::Right),
         ("PAGES CLAIMED", Side::Left),
         ("VCPUS", Side::Right),
@@ -29,13 +31,15 @@ fn by_pnode(host: &HostTopology, living: &[Living]) -> String {
     for pnode in host.pnodes() {
         let claimed = ledger.claimed(pnode.id).unwrap_or(&none);
         let untouched = ledger.untouched_memory(pnode.id);
-        let (hit, miss) = Living::hit_and_miss(living, pnode.id);
+        let NumaStat { hit, miss, foreign, interleave_hit } = Living::stat(living, pnode.id);
         table.row([
             pnode.id.to_string(),
             amount(claimed.memory),
             amount(untouched),
             amount(hit),
             amount(miss),
+            amount(foreign),
+            amount(interleave_hit),
             pnode.available().saturating_sub(untouched).human(),
             or_dash(pages(claimed)),
             claimed.vcpus.to_string(),
@@ -60,7 +64,7 @@ fn by_vm(living: &[Living]) -> String {
             vm.pid.to_string(),
             amount(total.memory),
             // Not what is not known.
-            vm.touched.as_ref().map_or("?".to_owned(), |touched| amount(within(&vm.claim, touched))),
+            vm.touched.as_ref().map_or("?".to_owned(), |touched| amount(within(&vm.claim, &touched.has))),
             or_dash(pages(&total)),
             total.vcpus.to_string(),
             or_dash(vm.claim.pnodes.keys().copied().collect::<NodeSet>()),

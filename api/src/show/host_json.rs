@@ -36,10 +36,14 @@ struct Claimed {
     promised: NodeClaim,
     /// Bytes of `memory` that nobody has touched, so that the kernel counts them as free.
     memory_untouched: Bytes,
-    /// Bytes that living VMs have here as promised.
+    /// Bytes that living VMs have here as their policies want it.
     memory_hit: Bytes,
-    /// Bytes that living VMs have here beyond what they were promised here.
+    /// Bytes that they have here though their policies want them elsewhere.
     memory_miss: Bytes,
+    /// Bytes that their policies want here and that are elsewhere.
+    memory_foreign: Bytes,
+    /// Of `memory_hit`, what interleaving policies put here.
+    memory_interleave_hit: Bytes,
     /// What a new VM can have: `memory_available` less `memory_untouched`.
     memory_left: Bytes,
 }
@@ -84,11 +88,14 @@ pub fn document<'a>(host: &'a HostTopology, living: Option<&'a [Living]>) -> Doc
     let claimed = |pnode: &resources::Pnode| {
         let ledger = ledger.as_ref()?;
         let untouched = ledger.untouched_memory(pnode.id);
+        let stat = Living::stat(living?, pnode.id);
         Some(Claimed {
             promised: ledger.claimed(pnode.id).cloned().unwrap_or_default(),
             memory_untouched: untouched,
-            memory_hit: Living::hit_and_miss(living?, pnode.id).0,
-            memory_miss: Living::hit_and_miss(living?, pnode.id).1,
+            memory_hit: stat.hit,
+            memory_miss: stat.miss,
+            memory_foreign: stat.foreign,
+            memory_interleave_hit: stat.interleave_hit,
             memory_left: pnode.available().saturating_sub(untouched),
         })
     };
@@ -109,7 +116,11 @@ pub fn document<'a>(host: &'a HostTopology, living: Option<&'a [Living]>) -> Doc
         claimed: claimed(pnode),
     });
     let pnodes = pnodes.collect();
-    let vm = |vm: &'a Living| Vm { pid: vm.pid, claim: &vm.claim, touched: vm.touched.as_ref() };
+    let vm = |vm: &'a Living| Vm {
+        pid: vm.pid,
+        claim: &vm.claim,
+        touched: vm.touched.as_ref().map(|touched| &touched.has),
+    };
     let claims = living.map(|living| living.iter().map(vm).collect());
     Document { version: 1, pnodes, distances: host.distances(), claims }
 }

@@ -246,6 +246,17 @@ fn cancelled(ctx: &Ctx) -> Result<()> {
         ensure!(vnode["pnodes"] == format!("{to}"), "round {round}: {vnode}");
         let away: u64 = pages.iter().filter(|(pnode, _)| **pnode != to).map(|(_, pages)| pages * 4096).sum();
         ensure!(vnode["residency"]["foreign"] == away, "round {round}: {away} is not in {vnode}");
+        // By pnode too, of this VM and of all that live.
+        let all = ctl(ctx, &socket, &["vnodes", "--fresh"])?;
+        let host = ctx.numavisor(&["host", "--json", "--claims"])?;
+        let host: Value = serde_json::from_slice(&host.stdout)?;
+        let of = |list: &Value, key: &str, pointer: &str| {
+            let one = list.as_array()?.iter().find(|pnode| pnode[key] == to)?.clone();
+            one.pointer(pointer)?.as_u64()
+        };
+        let told =
+            (of(&all["pnodes"], "pnode", "/foreign"), of(&host["pnodes"], "id", "/claimed/memory_foreign"));
+        ensure!(told == (Some(away), Some(away)), "round {round}: {away} is not in {told:?}: {all}");
         // The first is resumed, the second reversed.
         let job = ctl(ctx, &socket, &["move", "0", "--pnode", &end.to_string()])?;
         ensure!(job["state"] == "done", "round {round}: {job}");

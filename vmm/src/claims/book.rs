@@ -4,9 +4,9 @@
 use crate::claims::directory::{Lock, plain};
 use crate::claims::error::failed;
 use crate::claims::record::{Record, SUFFIX, UNFINISHED};
-use crate::claims::{Claims, ClaimsError, touched};
+use crate::claims::{Claims, ClaimsError, NumaStat, Touched, touched};
 use nix::fcntl::{Flock, FlockArg};
-use resources::{Bytes, Claim, Ledger, PnodeId};
+use resources::{Claim, Ledger, PnodeId};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub struct Living {
     /// What it was promised.
     pub claim: Claim,
     /// What of that it has touched, where that is known.
-    pub touched: Option<Claim>,
+    pub touched: Option<Touched>,
 }
 
 /// The claims of a host. Nobody else claims anything as long as it is open.
@@ -43,17 +43,11 @@ impl Living {
         ledger(living.iter())
     }
 
-    /// What all of them together have of a pnode's ordinary memory: as promised there, and beyond that, which was
-    /// promised elsewhere or not at all. VMs that cannot be asked are left out.
-    pub fn hit_and_miss(living: &[Self], pnode: PnodeId) -> (Bytes, Bytes) {
-        let of = |vm: &Self| {
-            let memory = |claim: &Claim| claim.pnodes.get(&pnode).map_or(Bytes::ZERO, |node| node.memory);
-            let (promised, has) = (memory(&vm.claim), vm.touched.as_ref().map_or(Bytes::ZERO, memory));
-            (has.min(promised), has.saturating_sub(promised))
-        };
-        living.iter().map(of).fold((Bytes::ZERO, Bytes::ZERO), |(hit, miss), (more_hit, more_miss)| {
-            (hit.saturating_add(more_hit), miss.saturating_add(more_miss))
-        })
+    /// What all of them together have of a pnode, beside what their policies wanted. VMs that cannot be asked are left
+    /// out.
+    pub fn stat(living: &[Self], pnode: PnodeId) -> NumaStat {
+        let of = |vm: &Self| vm.touched.as_ref()?.stat.get(&pnode).copied();
+        living.iter().filter_map(of).fold(NumaStat::default(), |sum, stat| sum.plus(&stat))
     }
 }
 
@@ -136,7 +130,7 @@ impl Drop for Held {
 fn ledger<'a>(living: impl Iterator<Item = &'a Living>) -> Ledger {
     let nothing = Claim::default();
     let mut ledger = Ledger::new();
-    living.for_each(|vm| ledger.add(&vm.claim, vm.touched.as_ref().unwrap_or(&nothing)));
+    living.for_each(|vm| ledger.add(&vm.claim, vm.touched.as_ref().map_or(&nothing, |touched| &touched.has)));
     ledger
 }
 

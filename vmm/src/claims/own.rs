@@ -51,7 +51,7 @@ impl Turn<'_> {
     ) -> Result<(), E> {
         let claims = self.0.held.as_ref().map(Held::claims);
         let survey = claims.as_ref().map(Claims::survey).transpose()?;
-        let mut has = touched::of(std::process::id(), touched::own_start()).unwrap_or_default();
+        let mut has = touched::of(std::process::id(), touched::own_start()).unwrap_or_default().has;
         for (pnode, node) in moving.values().flatten() {
             let here = Claim { pnodes: [(*pnode, node.clone())].into() };
             has = has.less(&here);

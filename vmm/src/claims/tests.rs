@@ -1,6 +1,6 @@
 //! One claim, two claims, and files that are not what they should be.
 
-use crate::claims::{Claims, Survey};
+use crate::claims::{Claims, NumaStat, Survey, Touched};
 use nix::fcntl::{Flock, FlockArg};
 use resources::{Bytes, Claim, NodeClaim, PnodeId};
 use std::fs::{self, File};
@@ -130,23 +130,28 @@ fn amounts_of_any_size_add_up_without_harm() {
 }
 
 #[test]
-fn totals_over_all_vms_say_what_lies_where_it_was_promised() {
-    let vm = |name: &str, promised: Claim, touched: Option<Claim>| crate::claims::Living {
-        name: name.to_owned(),
+fn totals_over_all_vms_say_what_lies_where_it_was_wanted() {
+    let vm = |touched: Option<&[(u32, u64, u64)]>| crate::claims::Living {
+        name: String::new(),
         pid: 1,
         started: 1,
-        claim: promised,
-        touched,
+        claim: Claim::default(),
+        touched: touched.map(|all| Touched {
+            stat: all
+                .iter()
+                .map(|&(pnode, hit, miss)| {
+                    let stat = NumaStat { hit: Bytes(hit), miss: Bytes(miss), ..NumaStat::default() };
+                    (PnodeId(pnode), stat)
+                })
+                .collect(),
+            ..Touched::default()
+        }),
     };
-    let living = [
-        vm("a", claim(0, Bytes::mib(100), 1), Some(claim(0, Bytes::mib(60), 0))),
-        vm("b", claim(0, Bytes::mib(100), 1), Some(claim(0, Bytes::mib(130), 0))),
-        vm("c", claim(1, Bytes::mib(100), 1), Some(claim(0, Bytes::mib(7), 0))),
-        vm("d", claim(0, Bytes::mib(100), 1), None),
-    ];
-    let of = |pnode| crate::claims::Living::hit_and_miss(&living, PnodeId(pnode));
-    assert_eq!(of(0), (Bytes::mib(160), Bytes::mib(37)));
-    assert_eq!(of(1), (Bytes::ZERO, Bytes::ZERO));
+    let living = [vm(Some(&[(0, 60, 30), (1, 5, 0)])), vm(Some(&[(0, 100, 7)])), vm(None)];
+    let of = |pnode| crate::claims::Living::stat(&living, PnodeId(pnode));
+    assert_eq!((of(0).hit, of(0).miss), (Bytes(160), Bytes(37)));
+    assert_eq!(of(1), NumaStat { hit: Bytes(5), ..NumaStat::default() });
+    assert_eq!(of(2), NumaStat::default());
 }
 
 #[test]
@@ -155,6 +160,6 @@ fn what_this_process_has_touched_is_found_by_its_number_and_start() {
     let held = book(&claims).claim(&claim(0, Bytes::gib(1), 1)).unwrap();
     let survey: Survey = claims.survey().unwrap();
     // A process may look at itself; it has no memory with a policy.
-    assert_eq!(survey.touched.values().collect::<Vec<_>>(), [&Claim::default()]);
+    assert_eq!(survey.touched.values().collect::<Vec<_>>(), [&Touched::default()]);
     drop(held);
 }
