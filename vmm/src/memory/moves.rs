@@ -10,7 +10,7 @@ use super::policy::kernel_policy;
 use super::ram::{GuestRam, RamRegion};
 use crate::sys::{HostError, Mode, NodeMask, PageStatus};
 use pages::{elsewhere, move_chunk};
-use resources::{Bytes, MemoryPolicy, NodeSet, PnodeId, VnodeId};
+use resources::{Bytes, MemoryPolicy, NodeSet, PageSize, PnodeId, VnodeId};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -88,6 +88,8 @@ pub trait Pages {
     fn size(&self) -> usize;
     /// The unit in which pages can be asked for and moved.
     fn page(&self) -> usize;
+    /// Whether several of these may be one huge page, which moves as a whole.
+    fn in_blocks(&self) -> bool;
     /// Sets where pages may lie from now on.
     fn set_policy(&self, mode: Mode, nodes: &NodeMask) -> Result<(), HostError>;
     /// Where pages lie.
@@ -103,6 +105,10 @@ impl Pages for RamRegion {
 
     fn page(&self) -> usize {
         RamRegion::page(self)
+    }
+
+    fn in_blocks(&self) -> bool {
+        self.pages == PageSize::Thp
     }
 
     fn set_policy(&self, mode: Mode, nodes: &NodeMask) -> Result<(), HostError> {

@@ -29,6 +29,11 @@ pub fn move_chunk<P: Pages>(
         Err(_) => BTreeMap::new(),
     };
     let page = Bytes(region.page() as u64);
+    if refused.is_empty() && sent.is_ok() {
+        // The kernel has told of each page that it is there, or gone.
+        outcome.moved = outcome.moved.saturating_add(Bytes(away.len() as u64 * page.get()));
+        return Ok(());
+    }
     let status = match (region.locate(&away), &sent) {
         (Ok(status), _) => status,
         // Nothing to count by; the measurement at the end may still tell.
@@ -74,12 +79,16 @@ fn of_those_away<P: Pages>(region: &P, offsets: &[usize], home: &NodeSet) -> Res
     Ok(offsets.iter().zip(&status).filter(|(_, s)| is_away(s, home)).map(|(offset, _)| *offset).collect())
 }
 
-/// One page of each block first: where that is a huge page, all of it has moved. Gives the errno of those that stayed.
+/// One page of each block first, where that may be a huge page: then all of it has moved. Gives the errno of those that
+/// stayed.
 fn send_blocks<P: Pages>(
     region: &P,
     away: &[usize],
     job: &MemoryMove,
 ) -> Result<BTreeMap<usize, i32>, HostError> {
+    if !region.in_blocks() {
+        return send(region, away, region.page(), job);
+    }
     let mut heads = away.to_vec();
     heads.dedup_by_key(|offset| *offset / HUGE);
     send(region, &heads, HUGE.max(region.page()), job)?;
@@ -109,8 +118,10 @@ fn send<P: Pages>(
         let status = region.relocate(&waiting, &nodes)?;
         refused.retain(|offset, _| waiting.binary_search(offset).is_err());
         for (offset, status) in waiting.iter().zip(&status) {
-            if let PageStatus::Unknown(errno) = status {
-                refused.insert(*offset, *errno);
+            match status {
+                PageStatus::Unknown(errno) => drop(refused.insert(*offset, *errno)),
+                PageStatus::On(_) if is_away(status, &job.to) => drop(refused.insert(*offset, libc::EAGAIN)),
+                PageStatus::On(_) | PageStatus::Absent => {}
             }
         }
         // Only a full node is a reason to try the next one; what the call did not get to when it was full counts.

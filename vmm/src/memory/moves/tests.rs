@@ -80,6 +80,10 @@ impl Pages for Region {
         PAGE
     }
 
+    fn in_blocks(&self) -> bool {
+        self.pages.borrow().len() >= 64
+    }
+
     fn set_policy(&self, mode: Mode, nodes: &NodeMask) -> Result<(), HostError> {
         self.host.call("mbind")?;
         *self.policy.borrow_mut() = (mode, nodes.clone());
