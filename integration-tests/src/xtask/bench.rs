@@ -23,7 +23,7 @@ pub(super) struct Options {
     #[arg(long)]
     counted: bool,
     /// Disk and network instead, beside QEMU's q35
-    #[arg(long, conflicts_with = "no_lab")]
+    #[arg(long, conflicts_with_all = ["counted", "no_lab"])]
     devices: bool,
     /// Only what needs no lab: planning time and binary size
     #[arg(long)]
