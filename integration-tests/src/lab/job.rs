@@ -37,6 +37,11 @@ pub(crate) enum Job {
         /// There and back.
         rounds: u32,
     },
+    /// Inflate the balloon of either in turn.
+    Balloons {
+        /// Guests of each side.
+        rounds: u32,
+    },
     /// Start many at once.
     Starts {
         /// How often.
@@ -55,6 +60,7 @@ impl Job {
             Self::Bench { .. } => "bench",
             Self::DeviceBench { .. } => "device-bench",
             Self::Moves { .. } => "moves",
+            Self::Balloons { .. } => "balloons",
             Self::Starts { .. } => "starts",
         }
     }

@@ -29,6 +29,12 @@ struct Sample {
     own_kib: u64,
 }
 
+/// Balloons alone.
+pub(super) fn balloons(payload: &Payload, rounds: u32) -> Result<i32> {
+    Event::Bench(super::bench_balloon::run(payload, rounds)?).say();
+    Ok(0)
+}
+
 /// Starts each side in turn, `rounds` times after one that does not count, and says the medians.
 pub(super) fn run(payload: &Payload, rounds: u32) -> Result<i32> {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());

@@ -77,6 +77,7 @@ fn perform(payload: &Payload, job: &Job) -> Result<i32> {
         Job::Bench { rounds } => bench::run(payload, *rounds),
         Job::DeviceBench { rounds } => device_bench::run(payload, *rounds),
         Job::Moves { rounds } => move_figures::run(payload, *rounds),
+        Job::Balloons { rounds } => bench::balloons(payload, *rounds),
         Job::Starts { rounds } => start_figures::run(payload, *rounds),
     }
 }

@@ -31,6 +31,9 @@ pub(super) struct Options {
     /// Only moves of vnodes beside migratepages, on the lab host of two nodes
     #[arg(long)]
     moves: bool,
+    /// Only balloons beside QEMU's
+    #[arg(long)]
+    balloons: bool,
     /// Only 50 starts at once, 20 times, on the lab host of eight nodes
     #[arg(long)]
     starts: bool,
@@ -64,6 +67,10 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let artifacts = Artifacts::make()?.with_rival()?;
+    if options.balloons {
+        lab_figures(&artifacts.images()?, "two", &Job::Balloons { rounds: options.rounds })?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if options.devices {
         return devices(&artifacts, options);
     }
