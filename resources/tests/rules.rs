@@ -49,6 +49,14 @@ fn sockets() -> HostShape {
         .fold(HostShape::new(4).distance(0, 1, 12).distance(2, 3, 12), |host, (a, b)| host.distance(a, b, 32))
 }
 
+/// Nodes in groups: near inside, far between.
+fn grouped(nodes: u32, group: u32) -> HostShape {
+    let pairs = (0..nodes).flat_map(|a| (0..a).map(move |b| (a, b)));
+    pairs.fold(HostShape::new(nodes), |host, (a, b)| {
+        host.distance(a, b, if a / group == b / group { 16 } else { 32 })
+    })
+}
+
 /// Nodes 0 and 1 have CPUs, node 2 is memory alone.
 fn memory_alone() -> HostShape {
     HostShape::new(3).cpus(2, "").memory(2, gib(32)).distance(0, 2, 17).distance(1, 2, 28)
@@ -132,6 +140,34 @@ fn rules() -> Vec<Rule> {
             HostShape::new(3).memory(1, gib(8)).memory(2, gib(8)),
             each(2, gib(5), 1),
             Ok(&["1", "2"]),
+        ),
+        // Machines as they are built.
+        rule(
+            "two processors, and accelerators with memory of their own",
+            [(0, 8, 40), (0, 252, 80), (0, 253, 80), (8, 252, 80), (8, 253, 80), (252, 253, 80)]
+                .into_iter()
+                .fold(HostShape::with_ids([0, 8, 252, 253]), |host, (a, b, far)| host.distance(a, b, far))
+                .cpus(252, "")
+                .cpus(253, ""),
+            each(2, gib(2), 2),
+            Ok(&["0", "8"]),
+        ),
+        rule(
+            "fast memory beside each processor",
+            [(0, 1, 21), (0, 2, 13), (1, 3, 13), (0, 3, 23), (1, 2, 23), (2, 3, 23)]
+                .into_iter()
+                .fold(HostShape::new(4), |host, (a, b, far)| host.distance(a, b, far))
+                .cpus(2, "")
+                .cpus(3, ""),
+            each(2, gib(2), 2),
+            Ok(&["0", "1"]),
+        ),
+        rule("eight sockets in two halves", grouped(8, 4), each(4, gib(2), 2), Ok(&["0", "1", "2", "3"])),
+        rule(
+            "64 nodes, 4 a socket, the first sockets busy",
+            grouped(64, 4).offline("0-1,10"),
+            each(4, gib(2), 2),
+            Ok(&["8", "9", "10", "11"]),
         ),
         // Cpusets: what cgroup v1 and v2 leave comes as lists of the process.
         within(("2-3", "1"), rule("a cpuset of one node", HostShape::new(2), each(1, gib(1), 2), Ok(&["1"]))),
