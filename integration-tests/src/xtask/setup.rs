@@ -1,11 +1,18 @@
-//! The Debian packages the lab and the tests need.
+//! The Debian packages the lab and the tests need, and one of Python's.
 
-use anyhow::Result;
+use std::path::PathBuf;
+use std::process::Command;
 
+use anyhow::{Context, Result, ensure};
+
+use super::cargo::target;
 use crate::image::apt;
 
+/// Asks the HTTP API all that its document allows, and much that it does not.
+const SCHEMATHESIS: &str = "schemathesis==4.32.5";
+
 /// Package, and what it is for.
-const PACKAGES: [(&str, &str); 13] = [
+const PACKAGES: [(&str, &str); 15] = [
     ("qemu-system-x86", "emulates the lab's NUMA hosts; the rival in benchmarks"),
     ("seabios", "firmware for it"),
     ("busybox-static", "the shell in guests and lab hosts"),
@@ -13,6 +20,8 @@ const PACKAGES: [(&str, &str); 13] = [
     ("numactl", "numactl -H in guests and lab hosts"),
     ("acpica-tools", "iasl, which reads our ACPI tables back"),
     ("e2fsprogs", "makes the lab's disks"),
+    ("curl", "a client of the HTTP API"),
+    ("python3-venv", "another, and schemathesis, which tries the API's document"),
     ("gcc", "builds the tests' unikernel"),
     ("mmdebstrap", "makes the Debian that a test boots"),
     ("xz-utils", "unpacks modules of newer kernels"),
@@ -24,4 +33,24 @@ const PACKAGES: [(&str, &str); 13] = [
 /// Installs those that are missing.
 pub(super) fn install_all() -> Result<()> {
     apt::install(&PACKAGES)
+}
+
+/// Schemathesis in an environment of its own, made if it is not there.
+pub(super) fn schemathesis() -> Result<PathBuf> {
+    let home = target().join("lab/schemathesis");
+    let (program, pip) = (home.join("bin/schemathesis"), home.join("bin/pip"));
+    if Command::new(&program).arg("--version").output().is_ok_and(|output| output.status.success()) {
+        return Ok(program);
+    }
+    println!("installing {SCHEMATHESIS} in an environment of its own");
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&home))?;
+    run(Command::new(&pip).args(["install", "--quiet", "--retries", "1", "--timeout", "15", SCHEMATHESIS]))?;
+    Ok(program)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("{:?}", command.get_program()))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?} failed: {}", said.trim());
+    Ok(())
 }

@@ -115,6 +115,11 @@ fn checks(tally: &mut Tally) -> Result<()> {
 fn unit_tests(filter: Option<&str>, tally: &mut Tally) -> Result<()> {
     let mut command = cargo(&["test", "--quiet", "--workspace", "--no-fail-fast"]);
     command.args(filter).stdout(Stdio::piped());
+    match setup::schemathesis() {
+        Ok(program) => drop(command.env("SCHEMATHESIS", program)),
+        // Its test says that it is skipped; everything else can still run.
+        Err(error) => eprintln!("no schemathesis: {error:#}"),
+    }
     let mut child = command.spawn().context("cargo test")?;
     let output = child.stdout.take().context("no output")?;
     let failed_before = tally.failed;
