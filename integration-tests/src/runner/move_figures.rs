@@ -37,22 +37,8 @@ pub(super) fn run(payload: &Payload, rounds: u32) -> Result<i32> {
 }
 
 fn measure(payload: &Payload, pages: &str, rounds: u32) -> Result<Value> {
-    // A plain process has no advice of its own, so the host is told.
-    fs::write(THP, if pages == "4K" { "never" } else { "always" }).context(THP)?;
-    let plain = plain(rounds)?;
-    println!("{pages}: migratepages {plain:.1} MiB/s");
-    fs::write(THP, "madvise").context(THP)?;
     let transcript = Rc::new(RefCell::new(String::new()));
-    let measured = ours(payload, pages, rounds, &transcript);
-    let (ours, chunked, whole) = measured.with_context(|| transcript.borrow().clone())?;
-    Ok(json!({
-        "numavisor_mib_per_second": ours,
-        "migratepages_mib_per_second": plain,
-        "ratio": ours / plain,
-        "stall_milliseconds": chunked,
-        "stall_in_one_call_milliseconds": whole,
-        "stall_ratio": chunked / whole,
-    }))
+    measure_all(payload, pages, rounds, &transcript).with_context(|| transcript.borrow().clone())
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -67,30 +53,21 @@ fn migratepages(pid: u32, from: &str, to: &str) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
-/// MiB a second of `migratepages` on this process, which has nothing else of that size.
-fn plain(rounds: u32) -> Result<f64> {
-    let mut memory = BoundMemory::map(MIB << 20, 0)?;
-    ensure!(memory.touch(MIB << 20) == MIB << 20, "not all of {MIB} MiB was touched");
-    let mut speeds = Vec::new();
-    for round in 0..=rounds {
-        for (from, to) in [("0", "1"), ("1", "0")] {
-            let took = migratepages(std::process::id(), from, to)?;
-            if round > 0 {
-                speeds.push(MIB as f64 / took.as_secs_f64());
-            }
-        }
-    }
-    drop(memory);
-    Ok(median(speeds))
-}
-
-/// MiB a second of `ctl move`, and the longest stalls in milliseconds: of our moves, and of the same in one call.
-fn ours(
+/// MiB a second of `ctl move`, of `migratepages` on this process, which has nothing else of that size, and of
+/// `migratepages` on the VM itself, one after the other in each round; the longest stalls in milliseconds, of our moves
+/// and of the same in one call.
+fn measure_all(
     payload: &Payload,
     pages: &str,
     rounds: u32,
     transcript: &Rc<RefCell<String>>,
-) -> Result<(f64, f64, f64)> {
+) -> Result<Value> {
+    // A plain process has no advice of its own, so the host is told.
+    fs::write(THP, if pages == "4K" { "never" } else { "always" }).context(THP)?;
+    let mut memory = BoundMemory::map(MIB << 20, 0)?;
+    ensure!(memory.touch(MIB << 20) == MIB << 20, "not all of {MIB} MiB was touched");
+    fs::write(THP, "madvise").context(THP)?;
+
     let directory = tempfile::tempdir()?;
     let socket = directory.path().join("api");
     let flag = socket.to_string_lossy().into_owned();
@@ -98,16 +75,28 @@ fn ours(
     let spec = GuestSpec::new(vec![vnode]);
     let mut vm = Vm::start(payload, &Start::of(&spec).flag(&["--api-socket", &flag]), transcript)?;
     vm.ready()?;
-    let mut speeds = Vec::new();
+    let (mut ours, mut plain, mut one_call) = (Vec::new(), Vec::new(), Vec::new());
+    let speed = |took: Duration| MIB as f64 / took.as_secs_f64();
     for round in 0..=rounds {
-        for to in ["1", "0"] {
+        for (from, to) in [("0", "1"), ("1", "0")] {
             let (moved, seconds) = move_once(payload, &socket, to)?;
+            let process = speed(migratepages(std::process::id(), from, to)?);
             if round > 0 {
-                speeds.push(moved / seconds);
+                ours.push(moved / seconds);
+                plain.push(process);
             }
         }
+        for (from, to) in [("0", "1"), ("1", "0")] {
+            let vm = speed(migratepages(vm.pid(), from, to)?);
+            if round > 0 {
+                one_call.push(vm);
+            }
+        }
+        println!(
+            "{pages}: MiB a second: numavisor {ours:.0?}, a plain process {plain:.0?}, the VM {one_call:.0?}"
+        );
     }
-    println!("{pages}: numavisor {:.1} MiB/s", median(speeds.clone()));
+    drop(memory);
     // What else makes the clock jump is in both.
     let (mut chunked, mut whole) = (Vec::new(), Vec::new());
     for _ in 0..rounds.max(1) {
@@ -120,7 +109,18 @@ fn ours(
         migratepages(vm.pid(), "1", "0")?;
     }
     vm.power_off()?;
-    Ok((median(speeds), median(chunked), median(whole)))
+    let (ours, plain, one_call) = (median(ours), median(plain), median(one_call));
+    let (chunked, whole) = (median(chunked), median(whole));
+    Ok(json!({
+        "numavisor_mib_per_second": ours,
+        "migratepages_mib_per_second": plain,
+        "migratepages_of_the_vm_mib_per_second": one_call,
+        "ratio": ours / plain,
+        "ratio_to_the_vm": ours / one_call,
+        "stall_milliseconds": chunked,
+        "stall_in_one_call_milliseconds": whole,
+        "stall_ratio": chunked / whole,
+    }))
 }
 
 /// MiB that were moved, and the job's seconds.
