@@ -5,6 +5,7 @@
 mod balloon;
 mod balloon_traps;
 mod cpus;
+mod cpusets;
 mod debian;
 mod disks;
 mod inputs;
@@ -50,6 +51,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static BootTest> {
         kernels::TESTS,
         unikernels::TESTS,
         cpus::TESTS,
+        cpusets::TESTS,
         memory::TESTS,
         balloon::TESTS,
         balloon_traps::TESTS,
