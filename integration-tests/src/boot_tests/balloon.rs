@@ -35,6 +35,8 @@ const TAKEN_KIB: u64 = 256 * 1024;
 /// The guest does other things meanwhile, and what its CPUs keep on their lists is not counted as free: what they give
 /// back before it is taken was not free either.
 const NOISE_KIB: u64 = 20 * 1024;
+/// What the host uses and frees on the node meanwhile, beside the VM's memory, which is counted page by page.
+const HOST_NOISE_KIB: u64 = 8 * 1024;
 /// An emulated guest gives some 100 MiB a second.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -96,7 +98,7 @@ fn takes_and_gives(ctx: &Ctx, kernel: GuestKernel, pages: &str) -> Result<()> {
     let (rise, on_lists) = (free.saturating_sub(host.0), listed.saturating_sub(host.1));
     note(&ctx.transcript, &format!("pnode {second}: {rise} KiB more free, {on_lists} KiB of CPUs' lists"));
     ensure!(
-        rise.abs_diff(TAKEN_KIB) <= TAKEN_KIB / 50,
+        rise.abs_diff(TAKEN_KIB) <= TAKEN_KIB / 50 + HOST_NOISE_KIB,
         "pnode {second} has {rise} KiB more free, {on_lists} KiB of it on CPUs' lists"
     );
     let now = vm.report()?;
@@ -192,7 +194,7 @@ fn one_to_many(ctx: &Ctx) -> Result<()> {
     let lost = [first, second].map(|node| before[0][&node].saturating_sub(after[0][&node]));
     ensure!(lost == [0, asked], "the pnodes have {lost:?} KiB less of it: {before:?}, {after:?}");
     let rise = host_free(second).0.saturating_sub(free);
-    ensure!(rise.abs_diff(asked) <= asked / 50, "pnode {second} has {rise} KiB more free");
+    ensure!(rise.abs_diff(asked) <= asked / 50 + HOST_NOISE_KIB, "pnode {second} has {rise} KiB more free");
     vm.power_off()
 }
 
@@ -233,7 +235,10 @@ fn four_vnodes(ctx: &Ctx) -> Result<()> {
         there.zip(&shares).for_each(|(index, mib)| expected[index] = mib * 1024);
         ensure!(lost == expected, "the vnodes gave {lost:?} KiB, not {expected:?}: {done}");
         let rise = host_free(pnode).0.saturating_sub(free);
-        ensure!(rise.abs_diff(mib_asked * 1024) <= mib_asked * 1024 / 50, "{rise} KiB more free on {pnode}");
+        ensure!(
+            rise.abs_diff(mib_asked * 1024) <= mib_asked * 1024 / 50 + HOST_NOISE_KIB,
+            "{rise} KiB more free on {pnode}"
+        );
     }
 
     // Down to the floor, and not past it.
