@@ -22,8 +22,13 @@ use crate::runner::vm::{Start, Vm, note};
 const POOL: Needs =
     Needs { nodes: 2, mib: 1300, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: true };
 
+/// More memory than a lab host has: emulated hosts lock up now and then under guests whose interrupts are all on one CPU, so
+/// that test asks real ones alone.
+const REAL: Needs =
+    Needs { nodes: 2, mib: 3500, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: false };
+
 pub(super) const TESTS: &[BootTest] = &[
-    BootTest { name: "balloon_asks_nothing_where_pages_would_be_another_vnodes", needs: TWO, run: off_node },
+    BootTest { name: "balloon_asks_nothing_where_pages_would_be_another_vnodes", needs: REAL, run: off_node },
     BootTest {
         name: "balloon_of_a_driver_that_goes_in_mid_flight_and_comes_late",
         needs: TWO,

@@ -205,7 +205,7 @@ fn swap(ctx: &Ctx) -> Result<()> {
     let leave = ["ctl", "--api-socket", &*socket_word, "evacuate", "--pnode", &first.to_string()];
     let refused = ctx.numavisor(&leave)?;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    let why = [&format!("pnode {first}: cannot be left: "), "of memory", &format!("{second}")];
+    let why = [&format!("pnode {first}: cannot be left: "), ".memory: ", &format!("{second}")];
     ensure!(!refused.status.success() && why.iter().all(|word| said.contains(*word)), "{said}");
     check::bound(&vm, &before)?;
     let jobs = ctl(ctx, &socket, &["swap", "0", "1"])?;

@@ -209,7 +209,10 @@ impl Vm {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
             }
-            ensure!(Instant::now() < deadline, "numavisor did not end within {} s", PATIENCE.as_secs());
+            if Instant::now() > deadline {
+                note(&self.transcript, &threads(self.pid()));
+                bail!("numavisor did not end within {} s", PATIENCE.as_secs());
+            }
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -233,6 +236,20 @@ impl Drop for Vm {
             note(&self.transcript, &line);
         }
     }
+}
+
+/// What each thread of a process is at, for who wonders why it does not go on.
+fn threads(pid: u32) -> String {
+    let mut text = String::new();
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    for task in tasks {
+        let read = |name: &str| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+        let state = read("stat").rsplit(") ").next().unwrap_or_default().chars().take(1).collect::<String>();
+        let stack = read("stack").lines().take(8).collect::<Vec<_>>().join(" < ");
+        let (name, at) = (read("comm"), read("wchan"));
+        text += &format!("thread {} {state} in {at}, {} {stack}\n", name.trim(), read("syscall").trim());
+    }
+    text
 }
 
 /// Adds a line to a transcript. A report is long and is checked as a whole; its text would hide the rest.
