@@ -18,42 +18,17 @@ pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "cpus_affinity_changes_on_line", needs: TWO, run: on_line },
     BootTest { name: "cpus_more_vcpus_than_the_node_has", needs: TWO, run: more_than_there_are },
     BootTest { name: "cpus_sixteen_on_four_vnodes", needs: TWO, run: sixteen },
-    BootTest {
-        name: "cpus_sixty_four_on_eight_vnodes",
-        needs: Needs { mib: 800, ..TWO },
-        run: |ctx| once_more(ctx, sixty_four),
-    },
+    BootTest { name: "cpus_sixty_four_on_eight_vnodes", needs: Needs { mib: 800, ..TWO }, run: sixty_four },
     // All at once they ask for more than an emulated host can give: there guests die of it now and then.
     BootTest {
         name: "cpus_a_hundred_and_twenty_eight",
         needs: Needs { mib: 800, cpus: 16, ..TWO },
-        run: |ctx| once_more(ctx, many),
+        run: many,
     },
-    BootTest {
-        name: "cpus_two_hundred_and_fifty_six",
-        needs: Needs { mib: 800, ..TWO },
-        run: |ctx| once_more(ctx, far_too_many),
-    },
-    BootTest {
-        name: "cpus_sixty_four_vnodes",
-        needs: Needs { mib: 1300, ..TWO },
-        run: |ctx| once_more(ctx, sixty_four_vnodes),
-    },
-    BootTest {
-        name: "cpus_apic_ids_above_255",
-        needs: Needs { mib: 800, ..TWO },
-        run: |ctx| once_more(ctx, wide_apic_ids),
-    },
+    BootTest { name: "cpus_two_hundred_and_fifty_six", needs: Needs { mib: 800, ..TWO }, run: far_too_many },
+    BootTest { name: "cpus_sixty_four_vnodes", needs: Needs { mib: 1300, ..TWO }, run: sixty_four_vnodes },
+    BootTest { name: "cpus_apic_ids_above_255", needs: Needs { mib: 800, ..TWO }, run: wide_apic_ids },
 ];
-
-/// Many vCPUs on the few emulated CPUs of a lab host now and then stop for good, in the emulator's nested
-/// virtualization or in us: not known yet. One more try, and a line that says so, as often seen it is a finding.
-fn once_more(ctx: &Ctx, test: fn(&Ctx) -> Result<()>) -> Result<()> {
-    test(ctx).or_else(|error| {
-        println!("again   many vCPUs: {error:#}");
-        test(ctx)
-    })
-}
 
 fn soft_and_none(ctx: &Ctx) -> Result<()> {
     let spec = GuestSpec::new(vec![

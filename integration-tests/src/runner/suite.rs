@@ -42,7 +42,14 @@ pub(super) fn run(payload: &Payload, names: &[String]) -> Result<i32> {
         let transcript = Rc::new(RefCell::new(String::new()));
         let (verdict, detail) = match host.lacks(&test.needs) {
             Some(lack) => (Verdict::Skipped, lack),
-            None => outcome(test, payload, &host, &transcript),
+            None => match outcome(test, payload, &host, &transcript) {
+                // Emulated hosts and their guests crash and lock up by themselves now and then; real ones do not.
+                (Verdict::Failed, why) if in_lab() => {
+                    let (verdict, detail) = outcome(test, payload, &host, &transcript);
+                    (verdict, if verdict == Verdict::Passed { why } else { detail })
+                }
+                once => once,
+            },
         };
         let _ = fs::write(logs.join(format!("{}.log", test.name)), &*transcript.borrow());
         failed += i32::from(verdict == Verdict::Failed);
@@ -50,6 +57,11 @@ pub(super) fn run(payload: &Payload, names: &[String]) -> Result<i32> {
         Event::Test(TestResult { test: test.name.to_owned(), verdict, seconds, detail }).say();
     }
     Ok(i32::from(failed > 0))
+}
+
+/// A lab host's first process is this one.
+fn in_lab() -> bool {
+    std::process::id() == 1
 }
 
 fn outcome(

@@ -228,7 +228,12 @@ impl<'a> Listener<'a> {
         self.waiting.retain(|name| *name != test);
         self.tally.count(verdict);
         match verdict {
-            Verdict::Passed => println!("ok      {test} ({seconds:.1} s)"),
+            Verdict::Passed => {
+                if let Some(why) = detail.lines().next() {
+                    println!("again   {test}: {why}");
+                }
+                println!("ok      {test} ({seconds:.1} s)");
+            }
             Verdict::Skipped => println!("skipped {test}: {detail}"),
             Verdict::Failed => {
                 println!("FAILED  {test} ({seconds:.1} s)");
