@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -13,8 +13,7 @@ use super::{BootTest, Ctx};
 use crate::runner::check;
 use crate::runner::host::Needs;
 use crate::runner::spec::{GuestSpec, Vnode};
-use crate::runner::vm::{Start, Vm, note};
-use crate::sys;
+use crate::runner::vm::{Start, Vm};
 
 const TWO: Needs =
     Needs { nodes: 2, mib: 400, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: true };
@@ -79,9 +78,7 @@ fn start_in(ctx: &Ctx, group: &Path, start: &Start) -> Result<Vm> {
     let mut command = Command::new("/bin/busybox");
     command.args(["sh", "-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(group.join("cgroup.procs"));
     command.arg(inner.get_program()).args(inner.get_args());
-    note(&ctx.transcript, &format!("$ {command:?}"));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    Vm::of(sys::die_with_parent(&mut command).spawn().context("starting numavisor")?, &ctx.transcript)
+    Vm::spawn(command, &ctx.transcript)
 }
 
 fn stays_inside(ctx: &Ctx, group: &Path) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,7 @@ use crate::guest::READY;
 use crate::runner::check;
 use crate::runner::host::Needs;
 use crate::runner::spec::{GuestSpec, Vnode};
-use crate::runner::vm::{PATIENCE, Start, Vm, note};
-use crate::sys;
+use crate::runner::vm::{PATIENCE, Start, Vm};
 
 const TWO: Needs =
     Needs { nodes: 2, mib: 600, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: false };
@@ -43,10 +42,7 @@ fn serve(ctx: &Ctx) -> Result<()> {
     let socket = directory.path().join("api");
     let mut command = Command::new(ctx.payload.numavisor());
     command.arg("serve").arg("--api-socket").arg(&socket);
-    note(&ctx.transcript, &format!("$ {command:?}"));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = sys::die_with_parent(&mut command).spawn().context("starting numavisor serve")?;
-    let mut vm = Vm::of(child, &ctx.transcript)?;
+    let mut vm = Vm::spawn(command, &ctx.transcript)?;
     let began = Instant::now();
     while UnixStream::connect(&socket).is_err() {
         ensure!(began.elapsed() < PATIENCE, "nobody listens on the socket");

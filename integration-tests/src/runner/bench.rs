@@ -3,7 +3,7 @@
 //! Start-up is the time from the start of the process to the first line of the guest's init.
 
 use std::cell::RefCell;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -15,7 +15,6 @@ use super::residency;
 use super::vm::Vm;
 use crate::guest::{HELLO, READY};
 use crate::lab::job::Event;
-use crate::sys;
 
 /// Memory of the guest whose start-up is timed, on both sides.
 const MIB: u64 = 512;
@@ -94,30 +93,31 @@ pub(super) fn numavisor(payload: &Payload, flags: &[&str]) -> Command {
     command
 }
 
-pub(super) fn rival(payload: &Payload) -> Command {
+/// QEMU without a screen, of 512 MiB and two processors, with our guest.
+pub(super) fn qemu(payload: &Payload, machine: &str) -> Command {
     let at = payload.directory.join(RIVAL);
     let mut command = Command::new(at.join("ld.so"));
     command.arg("--library-path").arg(at.join("lib")).arg(at.join("qemu-system-x86_64"));
     command.arg("-L").arg(at.join("firmware"));
-    command.args(["-M", "microvm,acpi=on", "-enable-kvm", "-cpu", "host", "-smp", "2", "-m", "512M"]);
+    command.args(["-M", machine, "-enable-kvm", "-cpu", "host", "-smp", "2", "-m", "512M"]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"]);
     command.arg("-kernel").arg(payload.kernel(GuestKernel::Stock));
-    command.arg("-initrd").arg(payload.initramfs(GuestKernel::Stock)).args(["-append", CMDLINE]);
+    command.arg("-initrd").arg(payload.initramfs(GuestKernel::Stock));
+    command
+}
+
+pub(super) fn rival(payload: &Payload) -> Command {
+    let mut command = qemu(payload, "microvm,acpi=on");
+    command.args(["-append", CMDLINE]);
     command
 }
 
 /// Starts a guest, times its first line, measures the process and ends it.
 fn sample(payload: &Payload, mut command: Command, ram_mib: &[u64]) -> Result<Sample> {
     let transcript = Rc::new(RefCell::new(String::new()));
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .current_dir(&payload.directory);
+    command.current_dir(&payload.directory);
     let began = Instant::now();
-    let child =
-        sys::die_with_parent(&mut command).spawn().with_context(|| format!("starting {command:?}"))?;
-    let mut vm = Vm::of(child, &transcript)?;
+    let mut vm = Vm::spawn(command, &transcript)?;
     let timed =
         vm.line("the first line of the guest's init", |line| line.contains(HELLO).then(|| began.elapsed()));
     let seconds = timed.with_context(|| transcript.borrow().clone())?.as_secs_f64();

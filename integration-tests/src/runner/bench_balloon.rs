@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,6 @@ use super::bench::{numavisor, rival};
 use super::payload::Payload;
 use super::vm::Vm;
 use crate::guest::READY;
-use crate::sys;
 
 /// Memory of the guest, on both sides; three quarters of it are taken.
 const MIB: u64 = 512;
@@ -55,14 +54,8 @@ fn least(values: &[f64]) -> f64 {
 /// A guest with its balloon driver loaded and its free memory touched.
 fn guest(payload: &Payload, mut command: Command, modules: &str) -> Result<Vm> {
     let transcript = Rc::new(RefCell::new(String::new()));
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .current_dir(&payload.directory);
-    let child =
-        sys::die_with_parent(&mut command).spawn().with_context(|| format!("starting {command:?}"))?;
-    let mut vm = Vm::of(child, &transcript)?;
+    command.current_dir(&payload.directory);
+    let mut vm = Vm::spawn(command, &transcript)?;
     let began = vm
         .line("the guest's init", |line| (line == READY).then_some(()))
         .and_then(|_| vm.ask(&format!("modprobe {modules}")))

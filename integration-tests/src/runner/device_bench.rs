@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
-use super::bench::{CMDLINE, RIVAL};
+use super::bench::{CMDLINE, qemu};
 use super::payload::{GuestKernel, Payload};
 use super::vm::{Vm, note};
 use crate::guest::traffic::QUESTION;
@@ -224,17 +224,11 @@ fn numavisor(payload: &Payload, disk: &Path) -> Command {
 }
 
 fn rival(payload: &Payload, disk: &Path) -> Command {
-    let at = payload.directory.join(RIVAL);
-    let mut command = Command::new(at.join("ld.so"));
-    command.arg("--library-path").arg(at.join("lib")).arg(at.join("qemu-system-x86_64"));
-    command.arg("-L").arg(at.join("firmware"));
-    command.args(["-M", "q35", "-enable-kvm", "-cpu", "host", "-smp", "2", "-m", "512M"]);
-    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"]);
+    let mut command = qemu(payload, "q35");
     let drive = format!("if=none,id=disk,format=raw,aio=io_uring,file={}", disk.display());
     command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=disk"]);
     command.args(["-netdev", &format!("tap,id=net,ifname={TAP},script=no,downscript=no,vhost=off")]);
     command.args(["-device", &format!("virtio-net-pci,netdev=net,mac={MAC},romfile=")]);
-    command.arg("-kernel").arg(payload.kernel(GuestKernel::Stock));
-    command.arg("-initrd").arg(payload.initramfs(GuestKernel::Stock)).args(["-append", CMDLINE]);
+    command.args(["-append", CMDLINE]);
     command
 }

@@ -80,10 +80,16 @@ pub(crate) struct Vm {
 impl Vm {
     /// Starts numavisor; `transcript` collects what it and the guest say.
     pub(crate) fn start(payload: &Payload, start: &Start, transcript: &Rc<RefCell<String>>) -> Result<Self> {
-        let mut command = start.command(payload);
+        Self::spawn(start.command(payload), transcript)
+    }
+
+    /// Starts a VMM by this command.
+    pub(crate) fn spawn(mut command: Command, transcript: &Rc<RefCell<String>>) -> Result<Self> {
         note(transcript, &format!("$ {command:?}"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self::of(sys::die_with_parent(&mut command).spawn().context("starting numavisor")?, transcript)
+        let child =
+            sys::die_with_parent(&mut command).spawn().with_context(|| format!("starting {command:?}"))?;
+        Self::of(child, transcript)
     }
 
     /// A process just started, with pipes for its three standard files.
