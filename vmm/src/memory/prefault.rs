@@ -21,7 +21,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Who hears how far it got.
 pub trait Progress: Send {
-    /// `done` of `total` bytes of all vnodes that are prefaulted; called about ten times a second and at the end.
+    /// `done` of `total` bytes of all vnodes that are prefaulted; called up to ten times a second, once for each `done`.
     fn prefault(&mut self, done: Bytes, total: Bytes);
 }
 
@@ -77,15 +77,18 @@ pub fn prefault(
             }
         }
         drop(sender);
-        let mut first_error = None;
+        let (mut first_error, mut told) = (None, None);
         loop {
             match results.recv_timeout(TICK) {
                 Ok(result) => first_error = first_error.or(result.err()),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
             }
-            if let Some(progress) = progress.as_deref_mut() {
-                progress.prefault(Bytes(done.load(Ordering::Relaxed)), Bytes(total));
+            let done = done.load(Ordering::Relaxed);
+            if let Some(progress) = progress.as_deref_mut()
+                && told.replace(done) != Some(done)
+            {
+                progress.prefault(Bytes(done), Bytes(total));
             }
         }
         first_error.map_or(Ok(()), |error| Err(error.into()))
