@@ -1,0 +1,117 @@
+//! What handles share with the control loop: the last published view, and the link to the guest that runs now.
+
+use super::{Observer, Request, VmState, VmView};
+use crate::balloon::{self, Reclaimer};
+use crate::claims::Held;
+use crate::claims::own::OwnClaim;
+use crate::cpu::ExitCounters;
+use crate::inbox::{Event, Notifier};
+use crate::jobs::{JobId, Jobs};
+use crate::memory::GuestRam;
+use devices::virtio::VirtioMeter;
+use resources::{Plan, VcpuId, VnodeId};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+
+/// The part of a handle that changes when the guest starts again.
+pub(super) struct Link {
+    pub(super) notifier: Notifier,
+    pub(super) ram: Weak<GuestRam>,
+    pub(super) devices: Vec<(VnodeId, Arc<VirtioMeter>)>,
+    pub(super) exits: Vec<(VcpuId, Arc<ExitCounters>)>,
+}
+
+/// What handles share with the control loop.
+pub(crate) struct Shared {
+    pub(super) plan: Arc<Plan>,
+    view: Mutex<Arc<VmView>>,
+    pub(super) link: Mutex<Option<Link>>,
+    observer: Option<Box<dyn Observer>>,
+    restart: AtomicBool,
+    /// To end before it runs.
+    pub(crate) abandoned: AtomicBool,
+    pub(super) balloons: Mutex<Arc<[balloon::Entry]>>,
+    pub(crate) reclaimer: Reclaimer,
+    pub(crate) jobs: Jobs,
+    pub(crate) claim: OwnClaim,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        plan: &Arc<Plan>,
+        observer: Option<Box<dyn Observer>>,
+        claim: Option<Held>,
+    ) -> Arc<Self> {
+        let view = VmView { state: VmState::Starting, placement: plan.placement.clone(), vcpus: Vec::new() };
+        Arc::new(Self {
+            plan: Arc::clone(plan),
+            view: Mutex::new(Arc::new(view)),
+            link: Mutex::new(None),
+            observer,
+            restart: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+            balloons: Mutex::default(),
+            reclaimer: Reclaimer::default(),
+            jobs: Jobs::default(),
+            claim: OwnClaim::new(claim, &plan.placement),
+        })
+    }
+
+    pub(crate) fn publish(&self, view: VmView) {
+        let view = Arc::new(view);
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&view);
+        if let Some(observer) = &self.observer {
+            observer.view(&view);
+        }
+    }
+
+    pub(crate) fn tell_job(&self, id: JobId) {
+        if let Some((observer, job)) = self.observer.as_ref().zip(self.jobs.view(id)) {
+            observer.job(&job);
+        }
+    }
+
+    pub(crate) fn ask_restart(&self) {
+        self.restart.store(true, Ordering::Release);
+    }
+
+    /// Whether a restart was asked for, once.
+    pub(crate) fn take_restart(&self) -> bool {
+        self.restart.swap(false, Ordering::AcqRel)
+    }
+
+    pub(crate) fn connect(
+        &self,
+        notifier: Notifier,
+        ram: &Arc<GuestRam>,
+        devices: Vec<(VnodeId, Arc<VirtioMeter>)>,
+        exits: Vec<(VcpuId, Arc<ExitCounters>)>,
+    ) {
+        let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.abandoned.load(Ordering::Acquire) {
+            notifier.send(Event::Request(Request::Stop, mpsc::sync_channel(1).0));
+        }
+        *link = Some(Link { notifier, ram: Arc::downgrade(ram), devices, exits });
+    }
+
+    pub(crate) fn show_balloons(&self, balloons: Arc<[balloon::Entry]>) {
+        *self.balloons.lock().unwrap_or_else(PoisonError::into_inner) = balloons;
+    }
+
+    pub(crate) fn disconnect(&self, state: VmState) {
+        self.show_balloons(Arc::default());
+        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let now = self.view();
+        self.publish(VmView { state, placement: now.placement.clone(), vcpus: Vec::new() });
+    }
+
+    /// The guest is about to start again, where it lies. Whoever asked for it sees that before the answer.
+    pub(crate) fn starts_again(&self) {
+        let placement = self.view().placement.clone();
+        self.publish(VmView { state: VmState::Starting, placement, vcpus: Vec::new() });
+    }
+
+    pub(crate) fn view(&self) -> Arc<VmView> {
+        Arc::clone(&self.view.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

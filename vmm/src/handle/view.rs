@@ -1,0 +1,60 @@
+//! What others see of a VM, and who hears when it changes.
+
+use crate::jobs::JobView;
+use devices::virtio::VirtioCounters;
+use resources::{CpuSet, Placement, VcpuId, VnodeId};
+
+/// How a VM stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VmState {
+    /// Memory is taken, the payload loaded.
+    Starting,
+    /// vCPUs run.
+    Running,
+    /// vCPUs wait.
+    Paused,
+    /// Over.
+    Ended,
+}
+
+/// A vCPU as others see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VcpuView {
+    /// Which.
+    pub id: VcpuId,
+    /// Its thread.
+    pub thread: i32,
+    /// The CPUs it may run on.
+    pub affinity: CpuSet,
+}
+
+/// What the control loop publishes.
+#[derive(Debug, Clone)]
+pub struct VmView {
+    /// How it stands.
+    pub state: VmState,
+    /// Where everything lies now.
+    pub placement: Placement,
+    /// By vCPU id; empty until they run.
+    pub vcpus: Vec<VcpuView>,
+}
+
+/// Hears of every change of a VM. Called in the control loop, so it must return at once.
+pub trait Observer: Send + Sync {
+    /// What is published changed.
+    fn view(&self, view: &VmView);
+
+    /// A job started or ended.
+    fn job(&self, job: &JobView);
+}
+
+/// A device as others see it.
+#[derive(Debug, Clone)]
+pub struct DeviceView {
+    /// Its name, such as `blk0`.
+    pub name: String,
+    /// Where it sits.
+    pub vnode: VnodeId,
+    /// What its transport counts.
+    pub counters: VirtioCounters,
+}
