@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::shape::HostShape;
+
 /// Events stand on lines of their own on the runner's standard output, after this.
 pub(crate) const EVENT: &str = "@@lab ";
 /// Where an L1 finds the numavisor binary, kernels and images.
@@ -64,6 +66,11 @@ impl Job {
             Self::Starts { .. } => "starts",
         }
     }
+
+    /// For file names: the job on a host.
+    pub(crate) fn label(&self, shape: &HostShape) -> String {
+        format!("{}-{}", shape.name, self.name())
+    }
 }
 
 /// One line of the runner.
@@ -72,6 +79,8 @@ impl Job {
 pub(crate) enum Event {
     /// The host is usable; the job begins.
     Ready,
+    /// The host is not stuck; said all the time.
+    Alive,
     /// A test begins.
     Start { test: String },
     /// A test is over.

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use super::disk;
 use super::job::{Event, JOB_FILE, Job};
 use super::shape::HostShape;
+use crate::image::emulator::Emulator;
 use crate::sys;
 
 /// An AMD processor with SVM and without what TCG cannot emulate, so that it says no word about it; and without XSAVE
@@ -23,6 +24,7 @@ const CPU: &str = "EPYC,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-o
 /// What lab hosts boot, made by `xtask::artifacts`.
 #[derive(Clone, Debug)]
 pub(crate) struct Images {
+    pub(crate) emulator: Emulator,
     pub(crate) kernel: PathBuf,
     pub(crate) initramfs: PathBuf,
     pub(crate) payload: PathBuf,
@@ -43,30 +45,32 @@ pub(crate) struct Pace {
     pub(crate) counted: bool,
 }
 
-/// Boots `shape`, has it do `job`, and calls `hear` with each line it says. The exit code of the job.
+/// Boots `shape`, has it do `job`, and calls `hear` with each line it says; what it leaves behind is called `label`. The
+/// exit code of the job.
 pub(crate) fn run(
     images: &Images,
     shape: &HostShape,
     job: &Job,
+    label: &str,
     pace: Pace,
     mut hear: impl FnMut(&str),
 ) -> Result<i32> {
     let scratch = Scratch::make(images, shape, job)?;
-    let log_path = images.work.join(format!("{}-{}.log", shape.name, job.name()));
+    let log_path = images.work.join(format!("{label}.log"));
     let mut log = File::create(&log_path)?;
     let mut command = emulator(images, shape, &scratch, pace);
     if matches!(job, Job::Shell) {
         println!("this is the lab host '{}'; leave it with `exit`, or kill it with Ctrl-A x", shape.name);
         command.args(["-serial", "mon:stdio"]);
         let status =
-            Emulator(sys::die_with_parent(&mut command).spawn().context("starting qemu-system-x86_64")?)
+            Running(sys::die_with_parent(&mut command).spawn().context("starting qemu-system-x86_64")?)
                 .0
                 .wait()?;
         return Ok(status.code().unwrap_or(1));
     }
     command.args(["-serial", "stdio"]).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut emulator =
-        Emulator(sys::die_with_parent(&mut command).spawn().context("starting qemu-system-x86_64")?);
+        Running(sys::die_with_parent(&mut command).spawn().context("starting qemu-system-x86_64")?);
     let console = emulator.0.stdout.take().context("no console")?;
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || {
@@ -104,30 +108,26 @@ pub(crate) fn run(
                     true => format!("said nothing for {} s", pace.silence.as_secs()),
                     false => format!("was not done after {} s", pace.limit.as_secs()),
                 };
-                bail!("lab host '{}' {why} and was stopped; its console is in {}", shape.name, kept.display())
+                bail!("lab host '{label}' {why} and was stopped; its console is in {}", kept.display())
             }
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
     let status = emulator.0.wait()?;
-    scratch.collect(images, shape, job.name())?;
+    scratch.collect(images, label)?;
     if let Some(code) = code {
         return Ok(code);
     }
     // Another try must not write over what this one said.
     let kept = log_path.with_extension("crash.log");
     fs::rename(&log_path, &kept)?;
-    bail!(
-        "lab host '{}' ended ({status}) before its job did; its console is in {}",
-        shape.name,
-        kept.display()
-    )
+    bail!("lab host '{label}' ended ({status}) before its job did; its console is in {}", kept.display())
 }
 
 impl Pace {
-    /// For jobs that say something at least every few minutes.
+    /// For jobs of our own: their host says all the time that it is alive.
     pub(crate) const fn wall(limit_seconds: u64) -> Self {
-        Self { limit: Duration::from_secs(limit_seconds), silence: Duration::from_secs(180), counted: false }
+        Self { limit: Duration::from_secs(limit_seconds), silence: Duration::from_secs(90), counted: false }
     }
 
     /// The same without minding silence: a command of the user's may be quiet.
@@ -144,9 +144,9 @@ impl Pace {
 }
 
 /// Kills the emulator when it goes out of sight.
-struct Emulator(Child);
+struct Running(Child);
 
-impl Drop for Emulator {
+impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -171,15 +171,15 @@ impl Scratch {
         Ok(Self { _directory: directory, image })
     }
 
-    fn collect(&self, images: &Images, shape: &HostShape, job: &str) -> Result<()> {
-        let to = images.work.join("results").join(format!("{}-{job}", shape.name));
+    fn collect(&self, images: &Images, label: &str) -> Result<()> {
+        let to = images.work.join("results").join(label);
         let _ = fs::remove_dir_all(&to);
         disk::unpack(&self.image, &to)
     }
 }
 
 fn emulator(images: &Images, shape: &HostShape, scratch: &Scratch, pace: Pace) -> Command {
-    let mut command = Command::new("qemu-system-x86_64");
+    let mut command = images.emulator.command();
     command.args(["-display", "none", "-monitor", "none", "-no-reboot", "-nodefaults", "-cpu", CPU]);
     if pace.counted {
         command.args(["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off"]);

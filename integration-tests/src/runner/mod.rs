@@ -21,12 +21,17 @@ pub(crate) mod vm;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 
 use crate::lab::job::{Event, Job};
 use payload::Payload;
+
+/// Between two signs of life.
+const PULSE: Duration = Duration::from_secs(10);
 
 /// How the runner is called where it is not process 1.
 #[derive(Debug, Parser)]
@@ -69,6 +74,15 @@ pub fn lab_runner_main() -> ExitCode {
 /// Does a job; the exit code it ended with.
 fn perform(payload: &Payload, job: &Job) -> Result<i32> {
     Event::Ready.say();
+    // A command's own output is not mixed with ours.
+    if !matches!(job, Job::Command(_) | Job::Shell) {
+        thread::spawn(|| {
+            loop {
+                thread::sleep(PULSE);
+                Event::Alive.say();
+            }
+        });
+    }
     match job {
         Job::Tests(names) => suite::run(payload, names),
         Job::Command(words) => command(payload, words),

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use super::{cargo, setup};
 use crate::image::debian::Debian;
+use crate::image::emulator::Emulator;
 use crate::image::kernel::Kernel;
 use crate::image::{initramfs, unikernel, vmlinux};
 use crate::lab::disk;
@@ -121,6 +122,7 @@ impl Artifacts {
         let mib = disk::size(&self.payload)? / (1 << 20) + 32;
         disk::pack(&self.payload, &disk_image, mib)?;
         Ok(Images {
+            emulator: Emulator::find(&cache())?,
             kernel: self.kernel.bzimage(),
             initramfs: host_image,
             payload: disk_image,

@@ -82,7 +82,9 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
     if !options.no_lab {
         let (shape, pace) = options.host();
         let job = Job::Bench { rounds: options.rounds };
-        machine::run(&artifacts.images()?, shape, &job, pace, |line| match Event::parse(line) {
+        machine::run(&artifacts.images()?, shape, &job, &job.label(shape), pace, |line| match Event::parse(
+            line,
+        ) {
             Some(Event::Bench(more)) => figures["lab"] = more,
             Some(_) => {}
             None => println!("{line}"),
@@ -98,10 +100,12 @@ fn devices(artifacts: &Artifacts, options: &Options) -> Result<ExitCode> {
     let mut figures = Value::Null;
     let job = Job::DeviceBench { rounds: options.rounds };
     let (shape, pace) = options.host();
-    machine::run(&artifacts.images()?, shape, &job, pace, |line| match Event::parse(line) {
-        Some(Event::Bench(all)) => figures = all,
-        Some(_) => {}
-        None => println!("{line}"),
+    machine::run(&artifacts.images()?, shape, &job, &job.label(shape), pace, |line| {
+        match Event::parse(line) {
+            Some(Event::Bench(all)) => figures = all,
+            Some(_) => {}
+            None => println!("{line}"),
+        }
     })?;
     println!(
         "{:<35}{:>10}{:>10}{:>7}   exits each     calls each",
@@ -126,7 +130,7 @@ fn devices(artifacts: &Artifacts, options: &Options) -> Result<ExitCode> {
 /// Runs a job on a lab host and prints its figures.
 fn lab_figures(images: &Images, host: &str, job: &Job) -> Result<()> {
     let shape = HostShape::called(host).context("no such lab host")?;
-    machine::run(images, shape, job, Pace::wall(3600), |line| match Event::parse(line) {
+    machine::run(images, shape, job, &job.label(shape), Pace::wall(3600), |line| match Event::parse(line) {
         Some(Event::Bench(figures)) => println!("{}: {figures}", job.name()),
         Some(_) => {}
         None => println!("{line}"),

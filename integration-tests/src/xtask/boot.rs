@@ -39,13 +39,21 @@ pub(crate) fn lab(shape: &HostShape, job: &Job, limit: u64, rival: bool) -> Resu
     let artifacts = Artifacts::make()?;
     let images = if rival { artifacts.with_rival()? } else { artifacts }.images()?;
     let mut ready = false;
-    let code = machine::run(&images, shape, job, Pace::patient(limit), |line| match Event::parse(line) {
-        Some(Event::Ready) => ready = true,
-        Some(_) => {}
-        None if ready => println!("{line}"),
-        // Before that only firmware and kernel speak.
-        None => eprintln!("{line}"),
-    })?;
+    let code =
+        machine::run(
+            &images,
+            shape,
+            job,
+            &job.label(shape),
+            Pace::patient(limit),
+            |line| match Event::parse(line) {
+                Some(Event::Ready) => ready = true,
+                Some(_) => {}
+                None if ready => println!("{line}"),
+                // Before that only firmware and kernel speak.
+                None => eprintln!("{line}"),
+            },
+        )?;
     Ok(exit_code(code))
 }
 
@@ -64,7 +72,7 @@ pub(crate) fn demo() -> Result<ExitCode> {
         }
         Some(reason) => {
             println!("the guest runs inside the emulated lab, since this machine cannot: {reason}");
-            machine::run(&artifacts.images()?, &SHAPES[0], &Job::Demo, Pace::wall(300), show)?
+            machine::run(&artifacts.images()?, &SHAPES[0], &Job::Demo, "demo", Pace::wall(300), show)?
         }
     };
     Ok(exit_code(code))

@@ -5,6 +5,7 @@ mod bench;
 mod boot;
 mod cargo;
 mod dist;
+mod lanes;
 mod setup;
 mod test;
 
