@@ -17,7 +17,7 @@ use crate::lab::shape::{HostShape, SHAPES};
 /// So many lab hosts at a time, each of which may take all of its memory.
 const LANES: usize = 2;
 /// So many tests in one start of a lab host: when it ends in the middle, the others of them lose little.
-const BATCH: usize = 15;
+const BATCH: usize = 10;
 /// A lab host with its tests is stopped after this.
 const HOST_LIMIT_SECONDS: u64 = 10 * 60;
 
