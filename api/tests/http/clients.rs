@@ -1,4 +1,4 @@
-//! Clients of other languages: Python's standard library, curl, and schemathesis if it is installed.
+//! Clients of other languages: Python's standard library and `requests`, curl, and schemathesis if it is installed.
 
 use crate::support::{Server, kvm};
 use std::io::{Read, Write};
@@ -17,19 +17,38 @@ fn installed(program: &str) -> bool {
 
 #[test]
 fn a_python_client_written_from_the_document_works() {
-    if !installed("python3") {
-        return;
+    if installed("python3") {
+        // Without what is installed beside it.
+        python("python3", &["-I", "-S"], "http.client");
     }
+}
+
+/// The environment that schemathesis is in has `requests`, on which it is built.
+#[test]
+fn the_same_client_by_requests_works() {
+    let beside =
+        std::env::var_os("SCHEMATHESIS").map(|program| PathBuf::from(program).with_file_name("python3"));
+    let interpreter = beside.as_deref().and_then(|path| path.to_str()).unwrap_or("python3");
+    if Command::new(interpreter).args(["-c", "import requests"]).output().is_ok_and(|o| o.status.success()) {
+        python(interpreter, &[], "requests");
+    } else {
+        eprintln!("skipped: {interpreter} has no requests");
+    }
+}
+
+fn python(interpreter: &str, flags: &[&str], by: &str) {
     let server = Server::serve();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/http/client.py");
-    let mut command = Command::new("python3");
+    let mut command = Command::new(interpreter);
+    command.args(flags);
     command.arg(script).arg(&server.socket);
     if kvm() {
         command.arg(&server.kernel);
     }
     let output = command.output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!((String::from_utf8_lossy(&output.stdout).as_ref(), errors.as_ref()), ("ok\n", ""));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!((said.as_ref(), errors.as_ref()), (format!("ok by {by}\n").as_str(), ""));
 }
 
 #[test]

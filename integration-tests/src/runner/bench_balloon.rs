@@ -22,14 +22,17 @@ const TAKEN_MIB: u64 = MIB * 3 / 4;
 const TOUCHED_MIB: u64 = 400;
 /// How often both sides are asked whether it is done.
 const LOOK: Duration = Duration::from_millis(5);
+/// How often ours is asked before it begins.
+const IDLE_LOOKS: u32 = 200;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Inflates each side in turn, `rounds` times after one that does not count; the least of each, since whatever else the
 /// host does only adds.
 pub(super) fn run(payload: &Payload, rounds: u32) -> Result<Value> {
     let (mut ours, mut theirs, mut calls) = (Vec::new(), Vec::new(), Vec::new());
+    let mut answers = Answers::default();
     for round in 0..=rounds {
-        let (our, our_calls) = our_balloon(payload)?;
+        let (our, our_calls) = our_balloon(payload, &mut answers)?;
         let their = their_balloon(payload)?;
         println!(
             "round {round}: {TAKEN_MIB} MiB, numavisor {our:.3} s, {our_calls} calls; qemu {their:.3} s"
@@ -44,11 +47,24 @@ pub(super) fn run(payload: &Payload, rounds: u32) -> Result<Value> {
         "mib": TAKEN_MIB,
         "seconds": { "numavisor": least(&ours), "qemu": least(&theirs) },
         "calls_per_mib": least(&calls),
+        "api_p99_ms": { "idle": p99(answers.idle), "inflating": p99(answers.inflating) },
     }))
 }
 
 fn least(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::NAN, f64::min)
+}
+
+/// Milliseconds that answers of the API took.
+#[derive(Default)]
+struct Answers {
+    idle: Vec<f64>,
+    inflating: Vec<f64>,
+}
+
+fn p99(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() * 99 / 100).copied()
 }
 
 /// A guest with its balloon driver loaded and its free memory touched.
@@ -66,12 +82,22 @@ fn guest(payload: &Payload, mut command: Command, modules: &str) -> Result<Vm> {
 }
 
 /// Seconds from the request to its end, and system calls.
-fn our_balloon(payload: &Payload) -> Result<(f64, f64)> {
+fn our_balloon(payload: &Payload, answers: &mut Answers) -> Result<(f64, f64)> {
     let directory = tempfile::tempdir()?;
     let socket = directory.path().join("api").to_string_lossy().into_owned();
     let flags = ["--vcpus", "2", "--memory", "512M", "--api-socket", &socket];
     let _vm = guest(payload, numavisor(payload, &flags), "virtio_pci virtio_balloon")?;
-    let mut stream = Http::new(&socket);
+    let stream = Http::new(&socket);
+    let look = |times: &mut Vec<f64>| -> Result<Value> {
+        std::thread::sleep(LOOK);
+        let asked = Instant::now();
+        let vnode = stream.ask("GET", "/v1/vnodes/0", "")?;
+        times.push(asked.elapsed().as_secs_f64() * 1e3);
+        Ok(serde_json::from_str(&vnode)?)
+    };
+    for _ in 0..IDLE_LOOKS {
+        look(&mut answers.idle)?;
+    }
     let began = Instant::now();
     stream.ask(
         "PUT",
@@ -79,8 +105,7 @@ fn our_balloon(payload: &Payload) -> Result<(f64, f64)> {
         &json!({ "target": (MIB - TAKEN_MIB) << 20 }).to_string(),
     )?;
     loop {
-        std::thread::sleep(LOOK);
-        let vnode: Value = serde_json::from_str(&stream.ask("GET", "/v1/vnodes/0", "")?)?;
+        let vnode = look(&mut answers.inflating)?;
         let outcome = &vnode["balloon"]["outcome"];
         if outcome.is_null() {
             ensure!(began.elapsed() < PATIENCE, "after {PATIENCE:?}: {vnode}");
@@ -107,7 +132,7 @@ impl Http {
         Self { socket: socket.to_owned() }
     }
 
-    fn ask(&mut self, method: &str, path: &str, body: &str) -> Result<String> {
+    fn ask(&self, method: &str, path: &str, body: &str) -> Result<String> {
         let mut stream = UnixStream::connect(&self.socket).context(self.socket.clone())?;
         let kind = if body.is_empty() { "" } else { "content-type: application/json\r\n" };
         write!(
