@@ -11,6 +11,7 @@ mod exit;
 mod files;
 mod formats;
 mod http;
+mod janitor;
 mod log;
 mod look;
 mod progress;
@@ -22,6 +23,9 @@ use exit::Failure;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if janitor::is_meant() {
+        return janitor::run();
+    }
     match args::parse().and_then(run) {
         Ok(code) => code,
         Err(failure) => failure.report(),

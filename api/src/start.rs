@@ -67,6 +67,8 @@ pub struct Audience {
     pub signals: vmm::Signals,
     /// Where other VMs keep what they were promised.
     pub claims: ClaimsAt,
+    /// Removes sockets if this process is killed.
+    pub janitor: vmm::Janitor,
 }
 
 /// More than a VM and an API need: notification, interrupt and host side of each queue, eventfds of each vCPU.
@@ -97,8 +99,15 @@ pub fn prepare(spec: VmSpec, audience: Audience) -> Result<vmm::Vm, StartError> 
         initramfs: spec.initramfs,
         cmdline: spec.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.to_owned()),
     };
-    let Audience { progress, observer, signals, claims: _ } = audience;
-    let options =
-        vmm::Options { serial: spec.serial, on_reset: spec.on_reset, progress, observer, signals, claim };
+    let Audience { progress, observer, signals, claims: _, janitor } = audience;
+    let options = vmm::Options {
+        serial: spec.serial,
+        on_reset: spec.on_reset,
+        progress,
+        observer,
+        signals,
+        claim,
+        janitor,
+    };
     Ok(vmm::Vm::new(plan, payload, options)?)
 }

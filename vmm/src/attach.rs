@@ -4,6 +4,7 @@
 use crate::disk::{DiskError, DiskOptions, RawDisk};
 use crate::net::{Interface, InterfaceOptions, NetError, SocketDevice, SocketHost, TapSource, Vhost};
 use crate::pci::GuestMemory;
+use crate::socket_file::Janitor;
 use crate::sys::{HostError, TapQueue};
 use devices::virtio::blk::{Blk, BlkControl, BlkError, BlkOptions, Serial};
 use devices::virtio::net::{MacAddress, NetHandle};
@@ -90,7 +91,7 @@ impl AttachError {
 }
 
 /// Opens every device of a VM, in the order in which the guest shall find those of one vnode.
-pub fn open(all: &VmDevices) -> Result<(Vec<Attached>, Controls), AttachError> {
+pub fn open(all: &VmDevices, janitor: &Janitor) -> Result<(Vec<Attached>, Controls), AttachError> {
     let (mut attached, mut controls) = (Vec::new(), Controls::default());
     for (index, disk) in all.disks.iter().enumerate() {
         let device = open_disk(index, disk)?;
@@ -103,7 +104,7 @@ pub fn open(all: &VmDevices) -> Result<(Vec<Attached>, Controls), AttachError> {
         attached.push(Attached { vnode: net.vnode, name: format!("net{index}"), device: Box::new(device) });
     }
     if let Some(vsock) = &all.vsock {
-        let host = SocketHost::unix(vsock.cid, &vsock.socket).map_err(AttachError::Vsock)?;
+        let host = SocketHost::unix(vsock.cid, &vsock.socket, janitor).map_err(AttachError::Vsock)?;
         let device: Box<dyn VirtioDevice<GuestMemory>> = match host.device() {
             SocketDevice::Unix(device) => {
                 controls.vsock = Some(device.handle());

@@ -25,6 +25,7 @@ mod memory;
 pub mod net;
 mod pci;
 mod running;
+mod socket_file;
 mod sys;
 #[cfg(any(test, feature = "test-kernel"))]
 pub mod test_kernel;
@@ -40,6 +41,7 @@ pub use handle::{
 pub use jobs::{JobId, JobState, JobView, MoveCounts};
 pub use kvm::KvmError;
 pub use memory::{Manner, MoveOutcome, PrefaultError, Progress, RamError, Residency};
+pub use socket_file::{Access, Janitor, SocketFile, SocketFileError, sweep};
 pub use sys::{HostError, take_inherited_fd};
 
 use boot::Boot;
@@ -62,6 +64,8 @@ pub struct Options {
     pub signals: Signals,
     /// What it was promised of the host: kept until all of it is given back.
     pub claim: Option<claims::Held>,
+    /// Who removes its sockets if this process is killed.
+    pub janitor: Janitor,
 }
 
 /// Who answers the signals that ask a VM to end.

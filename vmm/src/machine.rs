@@ -38,11 +38,11 @@ impl Machine {
         kvm: &KvmHost,
         options: &mut Options,
     ) -> Result<Option<Self>, Error> {
-        let Options { serial, progress, signals, .. } = options;
+        let Options { serial, progress, signals, janitor, .. } = options;
         let stopping = Arc::new(AtomicBool::new(false));
         let output = Output::open(serial, Arc::clone(&stopping))
             .map_err(|source| Error::Serial { serial: serial.clone(), source })?;
-        let (attached, mut controls) = attach::open(&plan.devices)?;
+        let (attached, mut controls) = attach::open(&plan.devices, janitor)?;
         let ram = Arc::new(GuestRam::new(plan)?);
         prefault(plan, &ram, &shared.abandoned, progress.as_deref_mut().map(|p| p as &mut dyn Progress))?;
         if shared.abandoned.load(Ordering::Acquire) {

@@ -6,16 +6,19 @@ use crate::exit::{Failure, Status};
 use crate::http::app::App;
 use crate::http::server::Server;
 use crate::http::socket::{Socket, SocketError, SocketSpec};
+use crate::janitor;
 use crate::progress::PrefaultBar;
 use crate::start::{Audience, prepare};
 use resources::VmSpec;
 use std::process::ExitCode;
+use vmm::SocketFileError;
 
 /// Runs a VM to its end.
 pub fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let spec = args.vm.spec()?;
     let progress = PrefaultBar::for_terminal().map(|bar| Box::new(bar) as Box<dyn vmm::Progress>);
-    let audience = Audience { progress, claims: ClaimsAt::from(&args.claims), ..Audience::default() };
+    let (claims, janitor) = (ClaimsAt::from(&args.claims), janitor::hired());
+    let audience = Audience { progress, claims, janitor, ..Audience::default() };
     match args.socket.spec() {
         Some(socket) => ended(&served(spec, audience, &socket)?),
         None => ended(&prepare(spec, audience)?.run()),
@@ -28,8 +31,8 @@ fn served(
     audience: Audience,
     socket: &SocketSpec,
 ) -> Result<Result<vmm::Exit, vmm::Error>, Failure> {
-    let socket = Socket::open(socket).map_err(refused)?;
-    let app = App::new(audience.claims.clone());
+    let socket = Socket::open(socket, &audience.janitor).map_err(refused)?;
+    let app = App::new(audience.claims.clone(), audience.janitor.clone());
     let vm = prepare(spec.clone(), Audience { observer: Some(app.desk.observer()), ..audience })?;
     app.desk.adopt(spec, vm.handle());
     let server = Server::start(&app, socket)
@@ -43,11 +46,10 @@ fn served(
 /// Whose fault it is that there is no socket.
 pub fn refused(error: SocketError) -> Failure {
     let status = match error {
-        SocketError::InUse(_)
-        | SocketError::NotASocket(_)
+        SocketError::File(SocketFileError::Host { .. }) => Status::Host,
+        SocketError::File(SocketFileError::InUse(_) | SocketFileError::NotASocket(_))
         | SocketError::NoSuchGroup(_)
         | SocketError::NotPassed(_) => Status::Input,
-        SocketError::Host { .. } => Status::Host,
     };
     Failure::new(status, error)
 }

@@ -17,6 +17,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{Semaphore, watch};
+use vmm::Janitor;
 
 /// Requests that wait for the kernel at once; the rest waits for them, and nothing else does.
 const SLOW_AT_ONCE: usize = 4;
@@ -37,11 +38,11 @@ pub struct App {
 }
 
 impl App {
-    /// With a desk that has no VM yet, and where other VMs keep what they were promised.
-    pub fn new(claims: ClaimsAt) -> Arc<Self> {
+    /// With a desk that has no VM yet, where other VMs keep what they were promised, and who removes sockets after a kill.
+    pub fn new(claims: ClaimsAt, janitor: Janitor) -> Arc<Self> {
         let (events, watch) = (Arc::new(EventLog::new()), Watch::new());
         let poked = Arc::clone(&watch);
-        let desk = Desk::new(Arc::clone(&events), claims, move || poked.poke());
+        let desk = Desk::new(Arc::clone(&events), claims, janitor, move || poked.poke());
         let (requests, ending) = (Requests::default(), watch::Sender::new(false));
         Arc::new(Self { desk, events, watch, requests, ending, slow: Semaphore::new(SLOW_AT_ONCE) })
     }

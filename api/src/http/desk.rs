@@ -18,7 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use vmm::{Exit, Request, VmHandle, VmView};
+use vmm::{Exit, Janitor, Request, VmHandle, VmView};
 
 /// How often it is told how far the guest's memory is taken.
 const PREFAULT_TICK: Duration = Duration::from_millis(250);
@@ -104,6 +104,8 @@ pub struct Desk {
     events: Arc<EventLog>,
     /// Where other VMs keep what they were promised.
     pub claims: ClaimsAt,
+    /// Removes sockets of VMs if this process is killed.
+    janitor: Janitor,
     /// Told when the VM or a job changes.
     poke: Box<dyn Fn() + Send + Sync>,
 }
@@ -113,6 +115,7 @@ impl Desk {
     pub fn new(
         events: Arc<EventLog>,
         claims: ClaimsAt,
+        janitor: Janitor,
         poke: impl Fn() + Send + Sync + 'static,
     ) -> Arc<Self> {
         let inner =
@@ -122,6 +125,7 @@ impl Desk {
             changed: Condvar::new(),
             events,
             claims,
+            janitor,
             poke: Box::new(poke),
         })
     }

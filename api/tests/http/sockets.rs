@@ -1,6 +1,8 @@
 //! The socket's file from outside: who may connect, what is replaced, what is left behind.
 
-use crate::support::{Server, wait_for};
+use crate::support::{Server, kvm, wait_for};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -38,9 +40,89 @@ fn a_socket_in_use_and_a_file_are_left_alone() {
     assert_eq!(serve(Path::new("/proc/1/x"), &[]).status.code(), Some(3));
 }
 
+/// The process that removes a server's sockets should that be killed.
+fn janitor_of(server: &Server) -> Pid {
+    let children = format!("/proc/{0}/task/{0}/children", server.child.id());
+    wait_for("the janitor", || {
+        let children = std::fs::read_to_string(&children).unwrap();
+        let pid = children.split_whitespace().next()?;
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        (name == "socket-janitor\n").then(|| Pid::from_raw(pid.parse().unwrap()))
+    })
+}
+
+fn is_gone(pid: Pid) -> Option<()> {
+    (!Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+}
+
+/// With a socket for its guest, too.
+fn two_sockets(more: &[&str]) -> (Server, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let vsock = format!("cid=3,socket={}", dir.path().join("v.sock").display());
+    let flags = ["run", "--memory", "64M", "--serial", "none", "--vsock", &*vsock];
+    (Server::start(&[&flags, more].concat()), dir)
+}
+
+#[test]
+fn a_kill_leaves_no_socket_but_those_of_others() {
+    if !kvm() {
+        return;
+    }
+    let (mut server, dir) = two_sockets(&[]);
+    server.wait_state("running");
+    let others = UnixListener::bind(dir.path().join("v.sock_52")).unwrap();
+    let janitor = janitor_of(&server);
+    // What a terminal's Ctrl-C and most services' ends are to it.
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        kill(janitor, signal).unwrap();
+    }
+    let open = |fd: &str| std::fs::read_link(format!("/proc/{janitor}/fd/{fd}")).unwrap();
+    assert!(open("0").to_str().unwrap().starts_with("socket:"));
+    assert_eq!((open("1"), open("2")), ("/dev/null".into(), "/dev/null".into()));
+    assert_eq!(std::fs::read_dir(format!("/proc/{janitor}/fd")).unwrap().count(), 3);
+    assert_eq!(std::fs::read_link(format!("/proc/{janitor}/cwd")).unwrap(), Path::new("/"));
+    assert!(server.socket.exists() && dir.path().join("v.sock").exists());
+    server.child.kill().unwrap();
+    wait_for("its end", || is_gone(janitor));
+    let left = |dir: &Path| -> Vec<_> {
+        let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+        entries.collect()
+    };
+    assert_eq!((left(dir.path()), left(server.dir())), (vec!["v.sock_52".into()], vec!["kernel".into()]));
+    drop(others);
+}
+
+#[test]
+fn one_janitor_does_for_all_starts_of_a_guest_and_ends_before_the_vmm() {
+    if !kvm() {
+        return;
+    }
+    let (mut server, dir) = two_sockets(&["--on-reset", "reboot"]);
+    server.wait_state("running");
+    let janitor = janitor_of(&server);
+    let made = || std::fs::metadata(dir.path().join("v.sock")).and_then(|socket| socket.modified()).ok();
+    let before = made().unwrap();
+    assert_eq!(server.ask("POST", "/v1/vm/reset").status, 202);
+    wait_for("the guest's next socket", || made().filter(|&now| now != before));
+    server.wait_state("running");
+    assert_eq!(janitor_of(&server), janitor);
+    // One that was killed is replaced with the next socket.
+    kill(janitor, Signal::SIGKILL).unwrap();
+    assert_eq!(server.ask("POST", "/v1/vm/reset").status, 202);
+    let next = wait_for("another", || Some(janitor_of(&server)).filter(|&pid| pid != janitor));
+    server.wait_state("running");
+    server.signal(Signal::SIGTERM);
+    server.signal(Signal::SIGINT);
+    server.end();
+    assert_eq!(is_gone(next), Some(()));
+    assert!(!server.socket.exists() && !dir.path().join("v.sock").exists());
+}
+
 #[test]
 fn a_socket_left_behind_by_a_kill_is_replaced() {
     let mut server = Server::serve();
+    // As where all processes are killed at once.
+    kill(janitor_of(&server), Signal::SIGKILL).unwrap();
     server.child.kill().unwrap();
     server.child.wait().unwrap();
     assert!(server.socket.exists());
@@ -68,8 +150,8 @@ fn a_socket_that_was_passed_is_served_and_left() {
         .output()
         .unwrap();
     assert_eq!(ctl.status.code(), Some(0), "{ctl:?}");
-    let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let pid = Pid::from_raw(child.id().try_into().unwrap());
+    kill(pid, Signal::SIGTERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(path.exists());
     let output = serve(Path::new("systemd"), &[]);

@@ -1,5 +1,6 @@
 //! Why there is no network device, or no socket device. Text for people, one line each.
 
+use crate::socket_file::SocketFileError;
 use crate::sys::HostError;
 use std::path::PathBuf;
 
@@ -47,27 +48,27 @@ pub enum NetError {
         /// How long it may be, so that ports fit behind it.
         max: usize,
     },
-    /// Something that is no socket of ours lies there.
-    #[error("vsock.socket: {path}: exists and is not a socket", path = .0.display())]
-    NotASocket(PathBuf),
-    /// Another process listens.
-    #[error("vsock.socket: {path}: another process listens there", path = .0.display())]
-    SocketInUse(PathBuf),
+    /// The socket cannot be made.
+    #[error("vsock.socket: {0}")]
+    Socket(#[from] SocketFileError),
 }
 
 impl NetError {
     /// Whether what was typed is to blame, and not the host.
     pub fn is_input(&self) -> bool {
         match self {
-            Self::Host(_) | Self::SocketInUse(_) => false,
+            Self::Socket(error) => match error {
+                SocketFileError::NotASocket(_) => true,
+                SocketFileError::InUse(_) | SocketFileError::Host { .. } => false,
+            },
+            Self::Host(_) => false,
             Self::Name(_)
             | Self::Queues(_)
             | Self::Descriptors { .. }
             | Self::OtherInterface { .. }
             | Self::Mtu(_)
             | Self::Cid(_)
-            | Self::SocketPath { .. }
-            | Self::NotASocket(_) => true,
+            | Self::SocketPath { .. } => true,
         }
     }
 }

@@ -3,18 +3,16 @@
 
 use super::NetError;
 use super::vhost::VhostVsock;
+use crate::socket_file::{Access, Janitor, SocketFile, connect_to};
 use crate::sys::HostError;
 use devices::virtio::vsock::{GuestCid, HostSockets, HostStream, KernelVsock, Vsock};
 use devices::virtio::{GuestMemoryHandle, VirtioDevice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
-use nix::sys::stat::{Mode, fchmod};
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use vm_memory::bitmap::BitmapSlice;
 use vm_memory::{GuestMemoryBackend, ReadVolatile, VolatileMemoryError, VolatileSlice, WriteVolatile};
@@ -61,71 +59,24 @@ impl HostStream for UnixSocket {
 #[derive(Debug)]
 pub struct Sockets {
     listener: UnixListener,
-    path: PathBuf,
-    /// Device and inode, so that nobody else's socket is removed.
-    identity: (u64, u64),
+    file: SocketFile,
 }
 
 impl Sockets {
     /// Listens at `path`, for this user alone. What a dead process left there is replaced.
-    pub fn bind(path: &Path) -> Result<Self, NetError> {
+    pub fn bind(path: &Path, janitor: &Janitor) -> Result<Self, NetError> {
         if path.as_os_str().len() > MAX_PATH_BYTES {
             return Err(NetError::SocketPath { path: path.to_owned(), max: MAX_PATH_BYTES });
         }
-        remove_stale(path)?;
-        let fail = |call| move |e: nix::Error| HostError::new(call, e).of(path.display());
-        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(fail("socket"))?;
-        // A unix socket's file gets the mode of the socket; later there would be a moment for others.
-        fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR).map_err(fail("fchmod"))?;
-        let address = UnixAddr::new(path).map_err(fail("bind"))?;
-        match bind(fd.as_raw_fd(), &address) {
-            Err(nix::Error::EADDRINUSE) => return Err(NetError::SocketInUse(path.to_owned())),
-            result => result.map_err(fail("bind"))?,
-        }
-        let metadata =
-            std::fs::symlink_metadata(path).map_err(|e| HostError::new("lstat", e).of(path.display()))?;
-        let identity = (metadata.dev(), metadata.ino());
-        listen(&fd, Backlog::MAXCONN).map_err(fail("listen"))?;
-        Ok(Self { listener: UnixListener::from(fd), path: path.to_owned(), identity })
+        let (listener, file) = SocketFile::listen(path, Access::OWNER, janitor)?;
+        listener.set_nonblocking(true).map_err(|error| HostError::new("ioctl(FIONBIO)", error))?;
+        Ok(Self { listener, file })
     }
 
     /// Where host processes connect.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
-}
-
-impl Drop for Sockets {
-    fn drop(&mut self) {
-        let same = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino()) == self.identity;
-        if std::fs::symlink_metadata(&self.path).is_ok_and(same) {
-            // Somebody else may have removed it just now, which is as well.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Removes a socket at which nobody listens any more.
-fn remove_stale(path: &Path) -> Result<(), NetError> {
-    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
-    if !metadata.file_type().is_socket() {
-        return Err(NetError::NotASocket(path.to_owned()));
-    }
-    match connect_to(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(|e| HostError::new("unlink", e).of(path.display()).into())
-        }
-        _ => Err(NetError::SocketInUse(path.to_owned())),
-    }
-}
-
-/// Never waits: a listener whose backlog is full is as good as none.
-fn connect_to(path: &Path) -> io::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
-    Ok(fd)
 }
 
 impl HostSockets for Sockets {
@@ -142,7 +93,7 @@ impl HostSockets for Sockets {
     }
 
     fn connect(&self, port: u32) -> io::Result<UnixSocket> {
-        let mut path = self.path.clone().into_os_string();
+        let mut path = self.path().as_os_str().to_owned();
         path.push(format!("_{port}"));
         connect_to(Path::new(&path)).map(|fd| UnixSocket(UnixStream::from(fd)))
     }
@@ -164,8 +115,8 @@ fn guest_cid(cid: u64) -> Result<GuestCid, NetError> {
 
 impl SocketHost {
     /// With unix sockets: host processes connect to `path` and write `CONNECT PORT`, the guest reaches `path_PORT`.
-    pub fn unix(cid: u64, path: &Path) -> Result<Self, NetError> {
-        Ok(Self::Unix(guest_cid(cid)?, Arc::new(Sockets::bind(path)?)))
+    pub fn unix(cid: u64, path: &Path, janitor: &Janitor) -> Result<Self, NetError> {
+        Ok(Self::Unix(guest_cid(cid)?, Arc::new(Sockets::bind(path, janitor)?)))
     }
 
     /// With vhost-vsock, which the host must have.

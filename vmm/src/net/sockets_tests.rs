@@ -2,6 +2,7 @@
 
 use super::{NetError, SocketDevice, SocketHost, Sockets};
 use crate::pci::NodeSpawner;
+use crate::socket_file::{Janitor, SocketFileError};
 use devices::pci::{WorkerHandle, WorkerSpawner};
 use devices::virtio::VirtioDevice;
 use devices::virtio::test_driver::{BUFFERS, TestInterrupt, TestMemory, TestQueue, activation, memory};
@@ -109,7 +110,7 @@ fn read_line(stream: &mut UnixStream) -> String {
 fn a_host_process_reaches_a_service_in_the_guest() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("v.sock");
-    let host = SocketHost::unix(CID, &path).unwrap();
+    let host = SocketHost::unix(CID, &path, &Janitor::default()).unwrap();
     let mut guest = Guest::new(&host);
     let mut client = UnixStream::connect(&path).unwrap();
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -135,7 +136,7 @@ fn a_host_process_reaches_a_service_in_the_guest() {
 fn the_guest_reaches_a_service_of_the_host() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("v.sock");
-    let host = SocketHost::unix(CID, &path).unwrap();
+    let host = SocketHost::unix(CID, &path, &Janitor::default()).unwrap();
     let mut guest = Guest::new(&host);
     guest.send(REQUEST, 52, 999, 0, &[]);
     assert_eq!(guest.receive(), (RESET, 52, 999, vec![]));
@@ -169,7 +170,7 @@ fn the_guest_reaches_a_service_of_the_host() {
 #[test]
 fn a_listener_whose_backlog_is_full_does_not_hold_the_device_up() {
     let dir = tempfile::tempdir().unwrap();
-    let sockets = Sockets::bind(&dir.path().join("v.sock")).unwrap();
+    let sockets = Sockets::bind(&dir.path().join("v.sock"), &Janitor::default()).unwrap();
     let _service = UnixListener::bind(dir.path().join("v.sock_1")).unwrap();
     let mut streams = Vec::new();
     let begin = Instant::now();
@@ -184,7 +185,7 @@ fn a_listener_whose_backlog_is_full_does_not_hold_the_device_up() {
 fn a_stream_is_hung_up_only_when_both_directions_ended() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("v.sock");
-    let sockets = Sockets::bind(&path).unwrap();
+    let sockets = Sockets::bind(&path, &Janitor::default()).unwrap();
     assert!(sockets.accept().is_err());
     let client = UnixStream::connect(&path).unwrap();
     let stream = sockets.accept().unwrap();
@@ -199,13 +200,16 @@ fn a_stream_is_hung_up_only_when_both_directions_ended() {
 fn the_socket_is_for_its_user_alone_and_goes_with_its_owner() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("v.sock");
-    let sockets = Sockets::bind(&path).unwrap();
+    let sockets = Sockets::bind(&path, &Janitor::default()).unwrap();
     assert_eq!(sockets.path(), path);
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(matches!(Sockets::bind(&path), Err(NetError::SocketInUse(_))));
+    assert!(matches!(
+        Sockets::bind(&path, &Janitor::default()),
+        Err(NetError::Socket(SocketFileError::InUse(_)))
+    ));
     // Somebody else's is left alone.
     std::fs::remove_file(&path).unwrap();
-    let other = Sockets::bind(&path).unwrap();
+    let other = Sockets::bind(&path, &Janitor::default()).unwrap();
     drop(sockets);
     assert!(path.exists());
     drop(other);
@@ -218,23 +222,29 @@ fn what_a_dead_process_left_is_replaced_and_other_files_are_not() {
     let path = dir.path().join("v.sock");
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists());
-    drop(Sockets::bind(&path).unwrap());
+    drop(Sockets::bind(&path, &Janitor::default()).unwrap());
     std::fs::write(&path, "precious").unwrap();
-    assert!(matches!(Sockets::bind(&path), Err(NetError::NotASocket(_))));
+    assert!(matches!(
+        Sockets::bind(&path, &Janitor::default()),
+        Err(NetError::Socket(SocketFileError::NotASocket(_)))
+    ));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
 }
 
 #[test]
 fn what_cannot_be_is_refused_with_a_reason() {
     for cid in [0, 2, u64::from(u32::MAX), u64::MAX] {
-        let error = SocketHost::unix(cid, Path::new("/nonexistent/v.sock")).unwrap_err();
+        let error = SocketHost::unix(cid, Path::new("/nonexistent/v.sock"), &Janitor::default()).unwrap_err();
         assert!(matches!(error, NetError::Cid(bad) if bad == cid));
         assert!(error.is_input());
     }
     let long = Path::new("/tmp").join("x".repeat(100));
-    assert!(matches!(SocketHost::unix(3, &long), Err(NetError::SocketPath { max: 96, .. })));
-    let error = SocketHost::unix(3, Path::new("/nonexistent/v.sock")).unwrap_err();
-    assert!(error.to_string().starts_with("bind for /nonexistent/v.sock"), "{error}");
+    assert!(matches!(
+        SocketHost::unix(3, &long, &Janitor::default()),
+        Err(NetError::SocketPath { max: 96, .. })
+    ));
+    let error = SocketHost::unix(3, Path::new("/nonexistent/v.sock"), &Janitor::default()).unwrap_err();
+    assert!(error.to_string().starts_with("vsock.socket: /nonexistent/v.sock: "), "{error}");
     if Path::new("/dev/vhost-vsock").exists() {
         assert!(SocketHost::kernel(3).is_ok());
     } else {
@@ -246,7 +256,7 @@ fn what_cannot_be_is_refused_with_a_reason() {
 #[test]
 fn a_device_fits_behind_the_transport_with_the_memory_of_a_machine() {
     let dir = tempfile::tempdir().unwrap();
-    let host = SocketHost::unix(CID, &dir.path().join("v.sock")).unwrap();
+    let host = SocketHost::unix(CID, &dir.path().join("v.sock"), &Janitor::default()).unwrap();
     let device: Box<dyn VirtioDevice<crate::pci::GuestMemory>> = host.device().boxed();
     assert_eq!((device.name(), device.device_id()), ("vsock", 19));
     let interface = |interface: &super::Interface| -> Box<dyn VirtioDevice<crate::pci::GuestMemory>> {

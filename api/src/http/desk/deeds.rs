@@ -69,6 +69,7 @@ impl Desk {
             observer: Some(self.observer()),
             signals: vmm::Signals::Caller,
             claims: self.claims.clone(),
+            janitor: self.janitor.clone(),
         };
         let vm = prepare(spec.as_ref().clone(), audience)?;
         let handle = vm.handle();

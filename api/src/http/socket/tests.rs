@@ -4,9 +4,14 @@ use super::{Socket, SocketError, SocketSpec, passed};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use vmm::{Janitor, SocketFileError};
 
 fn spec(path: PathBuf) -> SocketSpec {
     SocketSpec { path, mode: None, group: None }
+}
+
+fn open(spec: &SocketSpec) -> Result<Socket, SocketError> {
+    Socket::open(spec, &Janitor::default())
 }
 
 fn mode(path: &PathBuf) -> u32 {
@@ -17,11 +22,11 @@ fn mode(path: &PathBuf) -> u32 {
 fn it_is_the_owners_alone_unless_said() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("api.sock");
-    let socket = Socket::open(&spec(path.clone())).unwrap();
+    let socket = open(&spec(path.clone())).unwrap();
     assert_eq!(mode(&path), 0o600);
     drop(socket);
     assert!(!path.exists());
-    let _socket = Socket::open(&SocketSpec { mode: Some(0o666), ..spec(path.clone()) }).unwrap();
+    let _socket = open(&SocketSpec { mode: Some(0o666), ..spec(path.clone()) }).unwrap();
     assert_eq!(mode(&path), 0o666);
 }
 
@@ -30,9 +35,9 @@ fn a_group_may_connect_when_one_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("api.sock");
     let own = nix::unistd::getgid().to_string();
-    let _socket = Socket::open(&SocketSpec { group: Some(own), ..spec(path.clone()) }).unwrap();
+    let _socket = open(&SocketSpec { group: Some(own), ..spec(path.clone()) }).unwrap();
     assert_eq!(mode(&path), 0o660);
-    let error = Socket::open(&SocketSpec { group: Some("no-such-group".into()), ..spec(path) }).unwrap_err();
+    let error = open(&SocketSpec { group: Some("no-such-group".into()), ..spec(path) }).unwrap_err();
     assert!(matches!(error, SocketError::NoSuchGroup(_)), "{error}");
 }
 
@@ -42,10 +47,10 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     let path = dir.path().join("api.sock");
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists());
-    let mut first = Socket::open(&spec(path.clone())).unwrap();
+    let mut first = open(&spec(path.clone())).unwrap();
     let _listener = first.listener().unwrap();
-    let error = Socket::open(&spec(path.clone())).unwrap_err();
-    assert!(matches!(error, SocketError::InUse(_)), "{error}");
+    let error = open(&spec(path.clone())).unwrap_err();
+    assert!(matches!(error, SocketError::File(SocketFileError::InUse(_))), "{error}");
     assert!(UnixStream::connect(&path).is_ok());
 }
 
@@ -54,18 +59,24 @@ fn what_is_not_a_socket_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notes.txt");
     std::fs::write(&path, "keep me").unwrap();
-    let error = Socket::open(&spec(path.clone())).unwrap_err();
-    assert!(matches!(error, SocketError::NotASocket(_)), "{error}");
+    let error = open(&spec(path.clone())).unwrap_err();
+    assert!(matches!(error, SocketError::File(SocketFileError::NotASocket(_))), "{error}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "keep me");
-    assert!(matches!(Socket::open(&spec(dir.path().join("no/such/dir"))), Err(SocketError::Host { .. })));
-    assert!(matches!(Socket::open(&spec(dir.path().join("x".repeat(200)))), Err(SocketError::Host { .. })));
+    assert!(matches!(
+        open(&spec(dir.path().join("no/such/dir"))),
+        Err(SocketError::File(SocketFileError::Host { .. }))
+    ));
+    assert!(matches!(
+        open(&spec(dir.path().join("x".repeat(200)))),
+        Err(SocketError::File(SocketFileError::Host { .. }))
+    ));
 }
 
 #[test]
 fn a_file_that_is_not_ours_any_more_stays() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("api.sock");
-    let socket = Socket::open(&spec(path.clone())).unwrap();
+    let socket = open(&spec(path.clone())).unwrap();
     // As large as it gets: the inode number of the old file must not be used again.
     std::fs::rename(&path, dir.path().join("elsewhere")).unwrap();
     let _other = UnixListener::bind(&path).unwrap();
@@ -80,7 +91,7 @@ fn of_many_that_start_at_once_on_a_stale_socket_one_wins() {
     drop(UnixListener::bind(&path).unwrap());
     let start = || {
         let spec = spec(path.clone());
-        std::thread::spawn(move || Socket::open(&spec).ok())
+        std::thread::spawn(move || open(&spec).ok())
     };
     let threads: Vec<_> = (0..16).map(|_| start()).collect();
     let sockets: Vec<_> = threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect();

@@ -1,0 +1,177 @@
+//! A unix socket's file: made with the right mode from the start, a stale one replaced only when nobody listens, removed
+//! at the end, by a [`Janitor`] where that end is a kill. What goes over the socket is its owner's business.
+
+mod janitor;
+#[cfg(test)]
+mod janitor_tests;
+
+pub use janitor::{Janitor, sweep};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+use nix::sys::stat::{Mode, fchmod};
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Connections that wait to be accepted; the kernel allows fewer if `net.core.somaxconn` says so.
+const BACKLOG: i32 = 1024;
+/// How long another process may take to make its socket in the same directory.
+const OTHER_MAKER: Duration = Duration::from_secs(2);
+
+/// Who may connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// The file's mode.
+    pub mode: u32,
+    /// Its group, if not the process's.
+    pub group: Option<u32>,
+}
+
+impl Access {
+    /// The owner alone.
+    pub const OWNER: Self = Self { mode: 0o600, group: None };
+}
+
+/// Why there is no socket.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketFileError {
+    /// Somebody answers there.
+    #[error("{0}: another process listens there")]
+    InUse(PathBuf),
+    /// It is something else.
+    #[error("{0}: exists and is not a socket, must be a path for a new socket")]
+    NotASocket(PathBuf),
+    /// The host refused.
+    #[error("{path}: {call}: {source}")]
+    Host {
+        /// Where.
+        path: PathBuf,
+        /// What was asked of it.
+        call: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// One file among those that had its path: device and inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn at(path: &Path) -> io::Result<Self> {
+        std::fs::symlink_metadata(path).map(|meta| Self { device: meta.dev(), inode: meta.ino() })
+    }
+}
+
+/// The file of a socket that listens. It goes when this is dropped, if it is still the same.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    identity: Identity,
+    janitor: Janitor,
+}
+
+impl SocketFile {
+    /// Listens at `path`. What a dead process left there is replaced; `janitor` removes the file if this process is killed.
+    ///
+    /// # Errors
+    /// Somebody listens there, it is something else, or a system call fails.
+    pub fn listen(
+        path: &Path,
+        access: Access,
+        janitor: &Janitor,
+    ) -> Result<(UnixListener, Self), SocketFileError> {
+        let host = |call| move |error: nix::Error| refused(path, call)(error.into());
+        let janitor = janitor.ready();
+        let _only_one = lock_directory(path).map_err(refused(path, "flock"))?;
+        remove_stale(path)?;
+        let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
+            .map_err(host("socket"))?;
+        // The file gets the descriptor's mode (less the umask), so it is never open to others.
+        fchmod(&fd, Mode::from_bits_truncate(Access::OWNER.mode)).map_err(host("fchmod"))?;
+        bind(fd.as_raw_fd(), &UnixAddr::new(path).map_err(host("bind"))?).map_err(host("bind"))?;
+        let identity = Identity::at(path).map_err(refused(path, "lstat"))?;
+        let made = Self { path: path.to_owned(), identity, janitor: janitor.keep(path, identity) };
+        chown(path, None, access.group).map_err(refused(path, "chown"))?;
+        std::fs::set_permissions(path, Permissions::from_mode(access.mode))
+            .map_err(refused(path, "chmod"))?;
+        listen(&fd, Backlog::new(BACKLOG).unwrap_or(Backlog::MAXCONN)).map_err(host("listen"))?;
+        Ok((fd.into(), made))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Another process may have put its own there, when somebody removed ours; or somebody may remove it just now.
+        if Identity::at(&self.path).is_ok_and(|now| now == self.identity) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+        self.janitor.forget(&self.path, self.identity);
+    }
+}
+
+/// Connects without waiting: a listener whose backlog is full is as good as none.
+pub(crate) fn connect_to(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(fd)
+}
+
+fn refused(path: &Path, call: &'static str) -> impl FnOnce(io::Error) -> SocketFileError {
+    move |source| SocketFileError::Host { path: path.to_owned(), call, source }
+}
+
+/// Nobody else makes, replaces or sweeps a socket in this directory while it is held.
+fn lock_directory(path: &Path) -> io::Result<Flock<File>> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let mut directory = File::open(parent.unwrap_or(Path::new(".")))?;
+    let deadline = Instant::now() + OTHER_MAKER;
+    loop {
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((_, errno)) if Instant::now() > deadline => return Err(errno.into()),
+            Err((again, _)) => directory = again,
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether a socket's file outlived who listened.
+fn is_stale(path: &Path) -> bool {
+    // To connect to any other kind of file is refused as well.
+    std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
+        && connect_to(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// Removes a socket that nobody listens on.
+fn remove_stale(path: &Path) -> Result<(), SocketFileError> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(refused(path, "lstat")(error)),
+        Ok(meta) if !meta.file_type().is_socket() => Err(SocketFileError::NotASocket(path.to_owned())),
+        Ok(_) => match connect_to(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path).map_err(refused(path, "unlink"))
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(refused(path, "connect")(error))
+            }
+            // Answered, or too many wait to be.
+            _ => Err(SocketFileError::InUse(path.to_owned())),
+        },
+    }
+}
