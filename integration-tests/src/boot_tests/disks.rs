@@ -1,6 +1,7 @@
 //! Disks and entropy: on their vnodes in the guest, on their pnodes on the host, and what is written is there.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -9,6 +10,7 @@ use super::{BootTest, Ctx};
 use crate::runner::check;
 use crate::runner::host::Needs;
 use crate::runner::spec::{GuestSpec, Vnode};
+use crate::runner::suite::Skip;
 use crate::runner::vm::{Start, Vm};
 
 const TWO: Needs =
@@ -20,6 +22,11 @@ pub(super) const TESTS: &[BootTest] = &[
         name: "disk_grows_while_its_guest_runs",
         needs: Needs { nodes: 1, cpus: 1, ..TWO },
         run: grows,
+    },
+    BootTest {
+        name: "disk_gives_storage_back_and_fails_as_its_host_does",
+        needs: Needs { nodes: 1, root: true, ..TWO },
+        run: storage,
     },
     BootTest { name: "disk_refusals_are_one_line", needs: Needs { nodes: 1, cpus: 1, ..TWO }, run: refusals },
 ];
@@ -116,6 +123,80 @@ fn grows(ctx: &Ctx) -> Result<()> {
     }
     sectors(&mut vm, 7 << 11)?;
     vm.power_off()
+}
+
+/// Something of the host's that a busybox command takes away again.
+struct Until<'a, 'b>(&'a Ctx<'b>, Vec<String>);
+
+impl Drop for Until<'_, '_> {
+    fn drop(&mut self) {
+        // The test has failed already, or it is the host's own storage that does not let go.
+        let _ = self.0.busybox(&self.1.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
+
+/// Two queues each: a file on a host's file system that is too small for it, and a block device past the page cache.
+fn storage(ctx: &Ctx) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let small = directory.path().join("small");
+    fs::create_dir(&small)?;
+    let at = small.to_string_lossy().into_owned();
+    ctx.busybox(&["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", &at])?;
+    let _mounted = Until(ctx, ["umount", "-l", &at].map(str::to_owned).to_vec());
+    let (sparse, backing) = (small.join("disk"), directory.path().join("backing"));
+    let file = File::create(&sparse)?;
+    file.set_len(16 << 20)?;
+    patterned(&backing, 3)?;
+    let free = ctx.busybox(&["losetup", "-f"]).map_err(|_| Skip("needs a loop device".to_owned()))?;
+    let device = free.trim();
+    ctx.busybox(&["losetup", device, &backing.to_string_lossy()])?;
+    let _attached = Until(ctx, ["losetup", "-d", device].map(str::to_owned).to_vec());
+
+    let mut start = Start::of(&GuestSpec::new(vec![Vnode::on(ctx.pnode(0), 192, &[0, 1])]));
+    start.flags.extend(flag(&sparse, ",queues=2"));
+    start.flags.extend(flag(Path::new(device), ",queues=2,direct=on"));
+    let mut vm = ctx.boot(&start)?;
+    vm.ask("modprobe virtio_pci virtio_blk")?;
+    for disk in ["vda", "vdb"] {
+        let queues = vm.output(&format!("ls /sys/block/{disk}/mq"))?;
+        ensure!(queues.split_whitespace().eq(["0", "1"]), "{disk} has the queues {queues}");
+    }
+    let stored = || -> Result<u64> { Ok(file.metadata()?.blocks() * 512) };
+    vm.output("dd if=/dev/urandom of=/dev/vda bs=1M count=4 conv=fsync 2>&1")?;
+    ensure!(stored()? == 4 << 20, "{} bytes are stored, the guest wrote 4 MiB", stored()?);
+    fails(&mut vm, "dd if=/dev/urandom of=/dev/vda bs=1M seek=4 count=8 conv=fsync 2>&1")?;
+    vm.output("blkdiscard /dev/vda")?;
+    ensure!(stored()? == 0, "{} bytes are stored after all was discarded", stored()?);
+    vm.output("cmp -n 16777216 /dev/vda /dev/zero")?;
+    vm.output("dd if=/dev/urandom of=/dev/vda bs=1M seek=8 count=4 conv=fsync 2>&1")?;
+
+    // A disk that has become shorter, and is long again.
+    let read = "dd if=/dev/vda of=/dev/null bs=64k skip=32 count=1 iflag=direct 2>&1";
+    vm.output(read)?;
+    file.set_len(1 << 20)?;
+    fails(&mut vm, read)?;
+    file.set_len(16 << 20)?;
+    vm.output(read)?;
+
+    let mut expected = fs::read(&backing)?;
+    let (from, to) = (512 << 10, 1536 << 10);
+    expected.get_mut(from..to).context("a short file")?.fill(0);
+    vm.ask(&format!("zeroes /dev/vdb {from} {}", to - from))?;
+    written(&mut vm, "vdb", &backing)?;
+    let (head, tail) = (3 * 4096, 5 * 4096);
+    let after = fs::read(&backing)?;
+    ensure!(
+        after[..head] == expected[..head] && after[tail..] == expected[tail..],
+        "zeroes are not where they were asked"
+    );
+    vm.power_off()
+}
+
+/// An error of the disk, and no end of the VM.
+fn fails(vm: &mut Vm, line: &str) -> Result<()> {
+    let (status, said) = vm.shell(line)?;
+    ensure!(status == 1 && said.contains("Input/output error"), "'{line}': {status}, {said}");
+    Ok(())
 }
 
 /// The guest's first disk has so many sectors, now or soon.

@@ -1,11 +1,13 @@
 //! The line commands a test guest obeys; each is answered with one `@@done` or `@@error` line.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::fcntl::{FallocateFlags, fallocate};
 use serde_json::{Value, json};
 
 use super::{DONE, ERROR, OUT, REPORT, memory, modules, power, report, traffic, vsock};
@@ -69,6 +71,12 @@ impl State {
             }
             // disk PATH HOW BYTES COUNT: requests past the page cache, one after the other; seconds
             ("disk", [path, how, size, count]) => traffic::disk(path, how, size.parse()?, count.parse()?),
+            // zeroes PATH OFFSET BYTES: by the disk itself, where it can
+            ("zeroes", [path, offset, bytes]) => {
+                let mode = FallocateFlags::FALLOC_FL_ZERO_RANGE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+                fallocate(File::options().write(true).open(path)?, mode, offset.parse()?, bytes.parse()?)?;
+                Ok(json!({}))
+            }
             // stream ADDRESS MiB: as much by TCP; seconds
             ("stream", [address, mib]) => traffic::stream(address, mib.parse()?),
             // questions ADDRESS COUNT: asked by TCP, one after the other; seconds
