@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr::NonNull;
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
 const PAGE: usize = 4096;
 
@@ -68,6 +68,22 @@ impl BoundMemory {
             self.touched += PAGE;
         }
         self.touched.min(self.length)
+    }
+
+    /// Small pages from now on, so that each is a page of the kernel's own choice.
+    pub(crate) fn small_pages(&self) -> io::Result<()> {
+        // SAFETY: the range is our own mapping, and the advice changes no content.
+        Ok(unsafe { madvise(self.start, self.length, MmapAdvise::MADV_NOHUGEPAGE) }?)
+    }
+
+    /// Gives every second page back.
+    pub(crate) fn drop_every_second(&self) -> io::Result<()> {
+        let at = |offset| NonNull::new(self.start.as_ptr().wrapping_byte_add(offset));
+        for page in (0..self.length).step_by(2 * PAGE).filter_map(at) {
+            // SAFETY: the page lies in our own mapping, nothing refers into it, and it reads as zeroes when it is touched.
+            unsafe { madvise(page, PAGE, MmapAdvise::MADV_DONTNEED) }?;
+        }
+        Ok(())
     }
 }
 

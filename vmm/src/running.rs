@@ -46,6 +46,7 @@ impl Running {
         let placement = plan.placement.clone();
         let affinity = placement.vnodes.iter().flat_map(|vnode| vnode.vcpus.clone()).collect();
         Self {
+            keeper: Keeper::new(Arc::clone(&controls.balloons), Arc::<Shared>::clone(&shared)),
             shared,
             notifier,
             plan,
@@ -53,7 +54,6 @@ impl Running {
             affinity,
             paused: false,
             movers: Vec::new(),
-            keeper: Keeper::new(Arc::clone(&controls.balloons)),
             vcpus,
             segments,
             controls,

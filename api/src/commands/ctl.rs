@@ -202,7 +202,10 @@ impl Ctl {
             bar.finish_and_clear();
         }
         let done = self.print(&answer, |vnode: wire::Vnode| show::vnodes(&[vnode]))?;
-        let stop = vnode.balloon.and_then(|balloon| balloon.outcome).map(|outcome| outcome.stop);
+        let stop = vnode.balloon.and_then(|balloon| match balloon.request == request {
+            true => balloon.outcome.map(|outcome| outcome.stop),
+            false => Some("replaced".to_owned()),
+        });
         match stop.filter(|stop| stop != "reached" && !wanted.detach) {
             Some(stop) => {
                 let line = format!("vnode {}: {stop}, it keeps {}", vnode.id, Bytes(vnode.actual).human());

@@ -70,9 +70,17 @@ pub fn balloon(memory: &VnodeMemory) -> wire::Balloon {
             Phase::Unresponsive => wire::BalloonPhase::Unresponsive,
         },
         outcome,
+        partial: memory.discards.partial_bytes,
+        migrated: memory.device.figures.migrations.saturating_mul(BALLOON_PAGE),
         reported: memory.discards.reported_bytes,
         guest: memory.device.guest.all().collect(),
     }
+}
+
+/// A vnode's memory as events have it.
+pub fn balloon_event(memory: &VnodeMemory) -> serde_json::Value {
+    let (vnode, target, actual) = (memory.vnode, memory.target, memory.actual);
+    serde_json::json!({"vnode": vnode, "target": target, "actual": actual, "balloon": balloon(memory)})
 }
 
 /// Bytes a second; 0 for no time.

@@ -336,6 +336,11 @@ impl vmm::Observer for Observer {
         self.0.events.add("job", json!({"job": convert::job(job)}));
         (self.0.poke)();
     }
+
+    fn balloon(&self, memory: &vmm::balloon::VnodeMemory) {
+        self.0.events.add("balloon", convert::balloon_event(memory));
+        (self.0.poke)();
+    }
 }
 
 /// Tells how far the guest's memory is taken, now and then and at the end.

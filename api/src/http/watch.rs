@@ -205,18 +205,18 @@ impl Seen {
         !self.jobs.is_empty()
     }
 
-    /// Tells how balloons stand that changed; whether a request is under way.
+    /// Tells how balloons stand that changed, without the ends of requests, which are told when they come; whether a
+    /// request is under way.
     fn balloons(&mut self, handle: &VmHandle, events: &EventLog) -> bool {
         let mut busy = false;
         for memory in handle.memory() {
             let now = convert::balloon(&memory);
-            busy |= now.request > 0 && now.outcome.is_none();
             // Before the first request there is nothing to tell.
-            if now.request > 0 && self.balloons.get(&memory.vnode) != Some(&now) {
-                let (vnode, target, actual) = (memory.vnode, memory.target, memory.actual);
-                let data = json!({"vnode": vnode, "target": target, "actual": actual, "balloon": &now});
-                events.add("balloon", data);
-                self.balloons.insert(vnode, now);
+            let at_it = now.request > 0 && now.outcome.is_none();
+            busy |= at_it;
+            if at_it && self.balloons.get(&memory.vnode) != Some(&now) {
+                events.add("balloon", convert::balloon_event(&memory));
+                self.balloons.insert(memory.vnode, now);
             }
         }
         busy

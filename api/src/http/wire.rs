@@ -160,7 +160,7 @@ pub enum BalloonPhase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct BalloonOutcome {
-    /// Why: `reached`, `dry`, `exhausted`, `drained`, `unresponsive`, `host_short`, `no_driver` or
+    /// Why: `reached`, `dry`, `exhausted`, `drained`, `unresponsive`, `host_short`, `replaced`, `no_driver` or
     /// `off_node`.
     pub stop: String,
     /// Without a page of another vnode.
@@ -194,6 +194,10 @@ pub struct Balloon {
     /// How the last request ended; absent before the first and while one is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<BalloonOutcome>,
+    /// What its balloon holds and stays taken: parts of huge pages of a pool, which go as a whole.
+    pub partial: u64,
+    /// Pages that the guest moved while its balloon held them, in all (its compaction).
+    pub migrated: u64,
     /// What the guest reported free of this vnode, in all.
     pub reported: u64,
     /// The guest's own figures of all its memory, by name, those without one by number; on the first balloon only.

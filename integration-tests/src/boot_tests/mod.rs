@@ -3,6 +3,7 @@
 //! A test names the host it needs and never asks whether that host is real or a lab.
 
 mod balloon;
+mod balloon_compaction;
 mod balloon_traps;
 mod cpus;
 mod cpusets;
@@ -54,6 +55,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static BootTest> {
         cpusets::TESTS,
         memory::TESTS,
         balloon::TESTS,
+        balloon_compaction::TESTS,
         balloon_traps::TESTS,
         policies::TESTS,
         moves::TESTS,

@@ -39,6 +39,11 @@ impl State {
                 self.held.push(memory);
                 Ok(json!({ "mib": mib, "node": node }))
             }
+            // checkerboard MiB NODE: the same, and then every second page of 4 KiB is free again
+            ("checkerboard", [mib, node]) => {
+                self.held.push(memory::checkerboard(mib.parse()?, node.parse()?)?);
+                Ok(json!({ "mib": mib, "node": node }))
+            }
             ("free", []) => {
                 self.held.clear();
                 Ok(json!({}))

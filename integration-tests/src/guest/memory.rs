@@ -27,6 +27,16 @@ pub(crate) fn allocate(mib: usize, node: u32) -> Result<BoundMemory> {
     Ok(memory)
 }
 
+/// `mib` MiB bound to `node` of which every second page is free again: holes of 4 KiB.
+pub(crate) fn checkerboard(mib: usize, node: u32) -> Result<BoundMemory> {
+    let mut memory =
+        BoundMemory::map(mib * MIB, node).with_context(|| format!("{mib} MiB on node {node}"))?;
+    memory.small_pages()?;
+    memory.touch(mib * MIB);
+    memory.drop_every_second()?;
+    Ok(memory)
+}
+
 /// Memory that timestamps go to, page after page.
 const STAMPED_MIB: usize = 64;
 

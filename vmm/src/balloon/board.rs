@@ -64,6 +64,13 @@ pub struct VnodeMemory {
     pub discards: DiscardFigures,
 }
 
+/// Hears of each request's end once, in their order, from the thread that ends it: so it must return at once, and look at
+/// no balloon.
+pub trait Tell: Send + Sync {
+    /// The request whose number this has ended as its outcome says.
+    fn ended(&self, memory: &VnodeMemory);
+}
+
 /// A balloon with its controller.
 pub struct Entry {
     pub vnode: VnodeId,
@@ -89,20 +96,28 @@ impl Entry {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on this is wanted; gives the number of the request.
-    pub fn want(&self, now: std::time::Duration, ask: Ask) -> u64 {
+    /// From now on this is wanted; gives the number of the request. `tell` hears how the one ended whose place it takes.
+    pub fn want(&self, now: Duration, ask: Ask, tell: &dyn Tell) -> u64 {
         let mut status = self.status();
+        let replaced = status.controller.want(now, &self.control.view(), ask);
+        if replaced.is_some() {
+            tell.ended(&VnodeMemory { outcome: replaced, ..self.seen(&status) });
+        }
         status.request += 1;
-        status.controller.want(now, ask);
         status.request
     }
 
-    /// Looks at the balloon and asks what is to be asked; true while a request is under way.
-    pub fn look(&self, now: std::time::Duration) -> bool {
+    /// Looks at the balloon and asks what is to be asked; true while a request is under way. `tell` hears how it ended.
+    pub fn look(&self, now: Duration, tell: &dyn Tell) -> bool {
         let mut status = self.status();
+        let before = status.controller.outcome();
         if let Some(ask) = status.controller.look(now, &self.control.view()) {
             // What it refuses now it refuses because of what the next look will see.
             let _ = self.control.ask(ask.pages, ask.exact);
+        }
+        let after = status.controller.outcome();
+        if after.is_some() && after != before {
+            tell.ended(&self.seen(&status));
         }
         status.controller.is_busy()
     }
@@ -118,8 +133,11 @@ impl Entry {
 
     /// How it stands.
     pub fn view(&self) -> VnodeMemory {
+        self.seen(&self.status())
+    }
+
+    fn seen(&self, status: &Status) -> VnodeMemory {
         let (device, discards) = (self.control.view(), self.meter.figures());
-        let status = self.status();
         let on_node = bytes(device.held.saturating_sub(device.off_node));
         VnodeMemory {
             vnode: self.vnode,

@@ -69,11 +69,16 @@ impl Controller {
         }
     }
 
-    /// From now on this is wanted.
-    pub fn want(&mut self, now: Duration, ask: Ask) {
+    /// From now on this is wanted; how the request ended whose place it takes, if that was under way.
+    pub fn want(&mut self, now: Duration, view: &BalloonView, ask: Ask) -> Option<Outcome> {
+        let replaced = self.run.map(|run| {
+            let from = run.from.unwrap_or(view.held);
+            self.result(view, Stop::Replaced, from, now - run.since)
+        });
         self.wanted = ask;
         self.rest = REST;
         self.begin(now);
+        replaced
     }
 
     /// A request is under way, so looks should be frequent.
@@ -169,7 +174,7 @@ impl Controller {
         let wanted = self.wanted.pages;
         let dry = view.dry.filter(|_| run.asked && self.wanted.exact);
         let goal = dry.map_or(wanted, |dry| dry.min(wanted));
-        if view.held == goal && (run.asked || view.asked == goal) {
+        if view.held == goal && view.letting_go == 0 && (run.asked || view.asked == goal) {
             let stop = if dry.is_some() { Stop::Dry } else { Stop::Reached };
             self.finish(now, view, stop);
             return None;
@@ -224,7 +229,9 @@ impl Controller {
         let took = run.map_or(Duration::ZERO, |run| now - run.since);
         let from = run.and_then(|run| run.from).unwrap_or(view.held);
         self.phase = match stop {
-            Stop::Reached | Stop::HostShort | Stop::NoDriver | Stop::OffNode(_) => Phase::Idle,
+            Stop::Reached | Stop::HostShort | Stop::Replaced | Stop::NoDriver | Stop::OffNode(_) => {
+                Phase::Idle
+            }
             Stop::Dry | Stop::Exhausted | Stop::Drained => Phase::Exhausted,
             Stop::Unresponsive => Phase::Unresponsive,
         };
@@ -232,7 +239,7 @@ impl Controller {
         match stop {
             Stop::Reached => self.rest = REST,
             // The next driver begins where this one should have come to; one that waits goes on by itself.
-            Stop::HostShort | Stop::NoDriver | Stop::Drained => {}
+            Stop::HostShort | Stop::Replaced | Stop::NoDriver | Stop::Drained => {}
             // What was had is kept, and no more is asked for.
             Stop::Dry | Stop::Exhausted | Stop::Unresponsive | Stop::OffNode(_) => {
                 self.wanted.pages = view.held;

@@ -1,7 +1,7 @@
 //! The thread that looks at balloons and carries out what their controllers decide. It exists from the first request
 //! on: a VM that is never asked has none.
 
-use super::board::Entry;
+use super::board::{Entry, Tell};
 use super::controller::Ask;
 use crate::sys::HostError;
 use resources::VnodeId;
@@ -17,6 +17,7 @@ const CALM: Duration = Duration::from_millis(500);
 /// All balloons of a VM.
 pub struct Keeper {
     entries: Arc<[Entry]>,
+    tell: Arc<dyn Tell>,
     started: Instant,
     thread: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
 }
@@ -25,6 +26,7 @@ pub struct Keeper {
 #[derive(Clone)]
 pub struct Wants {
     entries: Arc<[Entry]>,
+    tell: Arc<dyn Tell>,
     started: Instant,
     wake: mpsc::Sender<()>,
 }
@@ -38,7 +40,7 @@ impl Wants {
     /// Has a vnode's balloon hold as many pages; the number of the request, or `None` if it has none.
     pub fn want(&self, vnode: VnodeId, ask: Ask) -> Option<u64> {
         let entry = self.entries.iter().find(|entry| entry.vnode == vnode)?;
-        let number = entry.want(self.started.elapsed(), ask);
+        let number = entry.want(self.started.elapsed(), ask, &*self.tell);
         // Nobody listens any more when the VM ends.
         let _ = self.wake.send(());
         Some(number)
@@ -47,8 +49,8 @@ impl Wants {
 
 impl Keeper {
     /// Looks at nothing yet.
-    pub fn new(entries: Arc<[Entry]>) -> Self {
-        Self { entries, started: Instant::now(), thread: None }
+    pub fn new(entries: Arc<[Entry]>, tell: Arc<dyn Tell>) -> Self {
+        Self { entries, tell, started: Instant::now(), thread: None }
     }
 
     /// What balloons are asked with; from now on somebody looks at them.
@@ -57,7 +59,8 @@ impl Keeper {
             Some((wake, _)) => wake.clone(),
             None => self.thread.insert(self.spawn()?).0.clone(),
         };
-        Ok(Wants { entries: Arc::clone(&self.entries), started: self.started, wake })
+        let (entries, tell) = (Arc::clone(&self.entries), Arc::clone(&self.tell));
+        Ok(Wants { entries, tell, started: self.started, wake })
     }
 
     /// Has a vnode's balloon hold as many pages; false if it has none.
@@ -67,8 +70,8 @@ impl Keeper {
 
     fn spawn(&self) -> Result<(mpsc::Sender<()>, JoinHandle<()>), HostError> {
         let (wake, woken) = mpsc::channel();
-        let (entries, started) = (Arc::clone(&self.entries), self.started);
-        let body = move || keep(&entries, started, &woken);
+        let (entries, tell, started) = (Arc::clone(&self.entries), Arc::clone(&self.tell), self.started);
+        let body = move || keep(&entries, &*tell, started, &woken);
         let thread = std::thread::Builder::new().name("balloons".into()).spawn(body);
         let thread = thread.map_err(|error| HostError::new("clone", error).of("balloons"))?;
         Ok((wake, thread))
@@ -84,9 +87,9 @@ impl Drop for Keeper {
     }
 }
 
-fn keep(entries: &[Entry], started: Instant, woken: &mpsc::Receiver<()>) {
+fn keep(entries: &[Entry], tell: &dyn Tell, started: Instant, woken: &mpsc::Receiver<()>) {
     loop {
-        let busy = entries.iter().filter(|entry| entry.look(started.elapsed())).count();
+        let busy = entries.iter().filter(|entry| entry.look(started.elapsed(), tell)).count();
         match woken.recv_timeout(if busy > 0 { BUSY } else { CALM }) {
             Ok(()) | Err(mpsc::RecvTimeoutError::Timeout) => {}
             Err(mpsc::RecvTimeoutError::Disconnected) => return,

@@ -17,7 +17,7 @@ mod simulation;
 mod target;
 
 pub(crate) use attach::attach;
-pub(crate) use board::{Entry, free_memory};
+pub(crate) use board::{Entry, Tell, free_memory};
 pub(crate) use controller::Ask;
 pub(crate) use keeper::Keeper;
 pub(crate) use reclaimer::Reclaimer;

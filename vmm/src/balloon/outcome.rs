@@ -28,6 +28,8 @@ pub enum Stop {
     Exhausted,
     /// The guest took pages back because it was out of memory; it is asked again later.
     Drained,
+    /// Another request took its place.
+    Replaced,
     /// The driver shows no sign of life.
     Unresponsive,
     /// The guest takes pages back and waits: the pool that they are of has none free on the vnode's pnodes. It goes on
@@ -48,6 +50,7 @@ impl Stop {
             Self::Dry => "dry",
             Self::Exhausted => "exhausted",
             Self::Drained => "drained",
+            Self::Replaced => "replaced",
             Self::Unresponsive => "unresponsive",
             Self::HostShort => "host_short",
             Self::NoDriver => "no_driver",

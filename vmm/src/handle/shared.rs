@@ -1,7 +1,7 @@
 //! What handles share with the control loop: the last published view, and the link to the guest that runs now.
 
 use super::{Observer, Request, VmState, VmView};
-use crate::balloon::{self, Reclaimer};
+use crate::balloon::{self, Reclaimer, VnodeMemory};
 use crate::claims::Held;
 use crate::claims::own::OwnClaim;
 use crate::cpu::ExitCounters;
@@ -34,6 +34,14 @@ pub(crate) struct Shared {
     pub(crate) reclaimer: Reclaimer,
     pub(crate) jobs: Jobs,
     pub(crate) claim: OwnClaim,
+}
+
+impl balloon::Tell for Shared {
+    fn ended(&self, memory: &VnodeMemory) {
+        if let Some(observer) = &self.observer {
+            observer.balloon(memory);
+        }
+    }
 }
 
 impl Shared {

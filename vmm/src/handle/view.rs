@@ -1,5 +1,6 @@
 //! What others see of a VM, and who hears when it changes.
 
+use crate::balloon::VnodeMemory;
 use crate::jobs::JobView;
 use devices::virtio::VirtioCounters;
 use resources::{CpuSet, Placement, VcpuId, VnodeId};
@@ -46,6 +47,10 @@ pub trait Observer: Send + Sync {
 
     /// A job started or ended.
     fn job(&self, job: &JobView);
+
+    /// A request for a vnode's memory ended, as its outcome says. Each one does once. Called from the thread that looks at
+    /// balloons, or that asks for something else; [`VmHandle::memory`](crate::VmHandle::memory) would wait for that.
+    fn balloon(&self, memory: &VnodeMemory);
 }
 
 /// A device as others see it.

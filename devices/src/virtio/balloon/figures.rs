@@ -74,6 +74,8 @@ pub struct BalloonView {
     pub off_node: u32,
     /// Those whose memory the host has.
     pub returned: u32,
+    /// Those whose memory is being let go.
+    pub letting_go: u32,
     /// `exact` turned the driver round at as many pages: the vnode has no more free memory.
     pub dry: Option<u32>,
     /// The driver waits with pages that it takes back: the host has no memory for them now.

@@ -41,6 +41,8 @@ pub(super) struct State {
     actual: u32,
     stack: Stack,
     off_node: u32,
+    /// Pages of the last array, until the host has let their memory go.
+    letting_go: u32,
     dry: Option<u32>,
     /// The driver waits for memory that the host does not have.
     pub owing: bool,
@@ -166,8 +168,14 @@ impl State {
             new.drain(first_off..).for_each(|pfn| self.stack.keep(pfn));
         }
         self.figures.taken += count(new.len());
+        self.letting_go = small(new.len());
         let settled = !moving && rollback.is_none() && self.stack.len() >= self.asked;
         Verdict { pages: new, interrupt, settled }
+    }
+
+    /// The host has let go what the last array brought.
+    pub fn let_go(&mut self) {
+        self.letting_go = 0;
     }
 
     /// Pages that the guest takes back.
@@ -238,7 +246,8 @@ impl State {
             actual: self.actual,
             held,
             off_node: self.off_node,
-            returned: held - self.stack.kept(),
+            returned: (held - self.stack.kept()).saturating_sub(self.letting_go),
+            letting_go: self.letting_go,
             dry: self.dry,
             owing: self.owing,
             figures: self.figures,

@@ -75,6 +75,7 @@ impl<M: GuestMemoryHandle> BalloonWorker<M> {
             if verdict.settled {
                 self.host.settled();
             }
+            self.shared.state().let_go();
             queue.used(chain, 0);
             queue.signal();
         }

@@ -3,9 +3,11 @@
 mod linux;
 
 use super::controller::{Ask, Controller};
-use super::{Outcome, Phase, Stop};
+use super::{Entry, Outcome, Phase, Stop, Tell, VnodeMemory};
 use linux::{ARRAY, Linux, Node};
 use proptest::prelude::*;
+use resources::{Bytes, VnodeId};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -34,7 +36,8 @@ impl World {
     }
 
     fn want(&mut self, pages: u32, exact: bool) {
-        self.controller.want(self.now, Ask { pages, exact });
+        let view = self.linux.control.view();
+        self.controller.want(self.now, &view, Ask { pages, exact });
     }
 
     /// Passes a millisecond: the driver works, the controller looks now and then, the books are audited.
@@ -305,5 +308,42 @@ proptest! {
         // From an empty balloon, since best effort may have left pages of another vnode.
         prop_assert_eq!(world.asked(0, true), (Stop::Reached, 0, 0));
         prop_assert_eq!(world.asked(8_000, true), (Stop::Reached, 8_000, 0));
+    }
+}
+
+/// Requests in the order in which they ended, and how.
+#[derive(Default)]
+struct Ends(std::sync::Mutex<Vec<(u64, Stop)>>);
+
+impl Tell for Ends {
+    fn ended(&self, memory: &VnodeMemory) {
+        let end = memory.outcome.map(|outcome| (memory.request, outcome.stop));
+        self.0.lock().unwrap().extend(end);
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_request_ends_once_however_soon_another_takes_its_place(
+        wants in prop::collection::vec((0_u32..30_000, any::<bool>(), 0_u64..400), 1..30),
+    ) {
+        let mut linux = world(10_000).linux;
+        linux.load(1);
+        let entry = Entry::new(VnodeId(0), Bytes::gib(1), linux.control.clone(), Arc::default());
+        let (ends, mut now) = (Ends::default(), Duration::ZERO);
+        let last = (0, true, 10_000);
+        for (pages, exact, time) in wants.iter().copied().chain([last]) {
+            entry.want(now, Ask { pages, exact }, &ends);
+            for _ in 0..time {
+                now += MS;
+                linux.run(now);
+                entry.look(now, &ends);
+            }
+        }
+        let ends = ends.0.into_inner().unwrap();
+        let numbers: Vec<u64> = ends.iter().map(|(number, _)| *number).collect();
+        let count = u64::try_from(wants.len() + 1).unwrap();
+        prop_assert_eq!(numbers, (1..=count).collect::<Vec<_>>());
+        prop_assert_eq!(ends.last(), Some(&(count, Stop::Reached)));
     }
 }

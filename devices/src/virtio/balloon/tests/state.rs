@@ -29,9 +29,13 @@ fn verdict(pages: impl IntoIterator<Item = u32>, interrupt: bool) -> Verdict {
 fn exact_turns_the_driver_round_at_the_first_page_of_another_vnode() {
     let (mut state, host) = (state(500, true), TestHost::default());
     assert_eq!(state.inflate(&[3, 2, 1, 0], &host), verdict([3, 2, 1, 0], false));
+    assert_eq!((state.view().returned, state.view().letting_go), (0, 4));
+    state.let_go();
+    assert_eq!((state.view().returned, state.view().letting_go), (4, 0));
     // Two good pages, one of another vnode, and good ones above it, which go back too.
     let array = [11, 10, 1000, 9, 8];
     assert_eq!(state.inflate(&array, &host), verdict([11, 10], true));
+    state.let_go();
     let view = state.view();
     assert_eq!((view.asked, view.held, view.off_node, view.returned, view.dry), (6, 9, 1, 6, Some(6)));
     assert_eq!(state.deflate(&[8, 9, 1000], &host), verdict([], false));

@@ -1,0 +1,119 @@
+//! A guest that compacts its memory while its balloon is out: Linux moves pages of the balloon as it does others, and
+//! what the host had back stays with it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::balloon::{MIB, OTHER_MIB, PATIENCE, TWO, backed, ctl, kib, mem_set, started};
+use super::{BootTest, Ctx};
+use crate::runner::check;
+use crate::runner::payload::GuestKernel;
+use crate::runner::spec::{GuestSpec, Vnode};
+use crate::runner::vm::{Vm, note};
+
+pub(super) const TESTS: &[BootTest] = &[
+    BootTest { name: "balloon_of_a_guest_that_compacts", needs: TWO, run: stock },
+    BootTest { name: "balloon_of_a_newer_guest_that_compacts", needs: TWO, run: newer },
+];
+
+/// Half of it becomes holes of 4 KiB, ...
+const BOARD_MIB: u64 = 128;
+/// ... which the balloon takes for the most part.
+const TAKEN_MIB: u64 = 56;
+/// Fewer moves would show little.
+const LEAST_MOVES: u64 = 1000;
+/// What guests may keep free of all when they are to touch it.
+const UNTOUCHED_KIB: u64 = 64 * 1024;
+
+fn stock(ctx: &Ctx) -> Result<()> {
+    compacts(ctx, GuestKernel::Stock, "4K")
+}
+
+fn newer(ctx: &Ctx) -> Result<()> {
+    compacts(ctx, GuestKernel::Newer, "thp")
+}
+
+/// A counter of the guest's.
+fn counted(vm: &mut Vm, name: &str) -> Result<u64> {
+    let line = vm.output(&format!("grep '^{name} ' /proc/vmstat"))?;
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|count| count.parse().ok())
+        .with_context(|| format!("the guest does not count {name}: {line}"))
+}
+
+fn balloon(ctx: &Ctx, socket: &str) -> Result<Value> {
+    Ok(ctl(ctx, socket, &["vnodes", "1"])?["balloon"].clone())
+}
+
+fn compacts(ctx: &Ctx, kernel: GuestKernel, pages: &str) -> Result<()> {
+    let extra = format!("prefault=on,pages={pages}");
+    let spec = GuestSpec::new(vec![
+        Vnode::on(ctx.pnode(0), OTHER_MIB, &[0]).with(&extra),
+        Vnode::on(ctx.pnode(1), MIB, &[1]).with(&extra),
+    ]);
+    let (mut vm, socket, _directory) = started(ctx, &spec, kernel)?;
+    vm.ask(&format!("checkerboard {BOARD_MIB} 1"))?;
+    ensure!(mem_set(ctx, &socket, "1", &format!("{}M", MIB - TAKEN_MIB))?, "the target was refused");
+    vm.ask("free")?;
+    let most = (MIB - TAKEN_MIB) * 1024;
+    let stays = |vm: &Vm, when: &str| -> Result<Value> {
+        let (out, began) = (TAKEN_MIB * 1024, Instant::now());
+        // A page that moves is out twice for a moment, and kcompactd moves some whenever it likes.
+        let balloon = loop {
+            let balloon = balloon(ctx, &socket)?;
+            ensure!(balloon["off_node"] == 0, "{when}: {balloon}");
+            if kib(&balloon["on_node"]) == out && kib(&balloon["returned"]) == out {
+                break balloon;
+            }
+            ensure!(began.elapsed() < PATIENCE, "{when}: after {PATIENCE:?} {balloon}");
+            std::thread::sleep(Duration::from_millis(100));
+        };
+        let had = backed(vm, &spec)?[1];
+        note(&ctx.transcript, &format!("{when}: the host has {had} KiB of at most {most}; {balloon}"));
+        ensure!(had <= most, "{when}: the host has {had} KiB of vnode 1, not {most}: {balloon}");
+        check::bound(vm, &spec).map(|_| balloon)
+    };
+    stays(&vm, "before")?;
+
+    let moved = counted(&mut vm, "balloon_migrate")?;
+    vm.output("echo 1 > /proc/sys/vm/compact_memory")?;
+    let moved = counted(&mut vm, "balloon_migrate")? - moved;
+    ensure!(moved >= LEAST_MOVES, "the guest moved only {moved} pages of its balloon");
+    let now = stays(&vm, "compacted")?;
+    ensure!(kib(&now["migrated"]) >= moved * 4, "the guest moved {moved} pages: {now}");
+
+    // The guest uses all that it has: what the balloon held before is there again, what it holds now is not.
+    vm.ask("fill")?;
+    let now = stays(&vm, "filled")?;
+    let all = counted(&mut vm, "balloon_migrate")?;
+    ensure!(kib(&now["migrated"]) == all * 4, "the guest moved {all} pages: {now}");
+    let had = backed(&vm, &spec)?[1];
+    ensure!(had + UNTOUCHED_KIB >= most, "the host has only {had} KiB of {most}");
+    vm.ask("free")?;
+
+    // The driver's list is still as the device has it, and each request ends once, however soon the next one comes.
+    for keep in ["400M", "440M", "380M", "500M"] {
+        ctl(ctx, &socket, &["mem-set", "1", keep, "--detach"])?;
+    }
+    ensure!(mem_set(ctx, &socket, "1", &format!("{}M", MIB / 2))?, "more was refused");
+    let more = balloon(ctx, &socket)?;
+    ensure!(kib(&more["on_node"]) == MIB / 2 * 1024 && more["off_node"] == 0, "more: {more}");
+    ensure!(mem_set(ctx, &socket, "1", &format!("{MIB}M"))?, "giving back was refused");
+    let none = balloon(ctx, &socket)?;
+    ensure!(none["on_node"] == 0 && none["returned"] == 0, "given back: {none}");
+    let told = ctx.numavisor(&["ctl", "--api-socket", &socket, "--json", "events", "--no-follow"])?;
+    let told = String::from_utf8(told.stdout)?;
+    let told: Vec<Value> = told.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let ends = told.iter().filter(|event| !event["balloon"]["outcome"].is_null());
+    let ends: Vec<(&Value, &Value)> =
+        ends.map(|event| (&event["balloon"]["request"], &event["balloon"]["outcome"]["stop"])).collect();
+    note(&ctx.transcript, &format!("requests ended as {ends:?}"));
+    let numbers: Vec<u64> = ends.iter().filter_map(|(request, _)| request.as_u64()).collect();
+    ensure!(numbers == [1, 2, 3, 4, 5, 6, 7], "requests ended as {ends:?}");
+    let last = [ends[0].1, ends[5].1, ends[6].1];
+    ensure!(last.iter().all(|stop| *stop == "reached"), "requests ended as {ends:?}");
+    vm.power_off()
+}
