@@ -2,7 +2,7 @@
 //! they do is modelled in the crate `devices`.
 
 use crate::ids::VnodeId;
-use crate::spec::device::{DiskSpec, NetSpec, VsockSpec};
+use crate::spec::device::{DiskInterrupts, DiskSpec, NetSpec, VsockSpec};
 use crate::spec::{Switch, VmSpec};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -53,6 +53,8 @@ pub struct Disk {
     pub direct: bool,
     /// Queues.
     pub queues: u16,
+    /// Which CPUs it interrupts.
+    pub interrupts: DiskInterrupts,
     /// The serial number.
     pub serial: String,
 }
@@ -116,17 +118,15 @@ fn refuse<T>(
 }
 
 impl VmDevices {
-    /// Validates what was typed, for a VM of `vnodes` vnodes and `vcpus` vCPUs.
-    pub fn new(spec: &VmSpec, vnodes: usize, vcpus: usize) -> Result<Self, DeviceError> {
+    /// Validates what was typed, for a VM whose vnodes have so many vCPUs.
+    pub fn new(spec: &VmSpec, vcpus: &[usize]) -> Result<Self, DeviceError> {
+        let vnodes = vcpus.len();
         let count = spec.disks.len() + spec.nets.len();
         if count > MAX_DEVICES {
             return refuse("disks, nets", count, format!("devices, must be at most {MAX_DEVICES}"));
         }
-        let disks = spec
-            .disks
-            .iter()
-            .enumerate()
-            .map(|(i, disk)| Disk::new(disk, &format!("disks[{i}]"), vnodes, vcpus));
+        let disks =
+            spec.disks.iter().enumerate().map(|(i, disk)| Disk::new(disk, &format!("disks[{i}]"), vcpus));
         let disks = disks.collect::<Result<Vec<_>, _>>()?;
         let nets =
             (0..).zip(&spec.nets).map(|(i, net)| Net::new(net, i, vnodes)).collect::<Result<Vec<_>, _>>()?;
@@ -138,7 +138,7 @@ impl VmDevices {
 }
 
 impl Disk {
-    fn new(spec: &DiskSpec, at: &str, vnodes: usize, vcpus: usize) -> Result<Self, DeviceError> {
+    fn new(spec: &DiskSpec, at: &str, vcpus: &[usize]) -> Result<Self, DeviceError> {
         let serial = spec.serial.clone().unwrap_or_default();
         if serial.len() > 20 || !serial.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
             let shown: String = serial.chars().take(40).collect();
@@ -148,12 +148,21 @@ impl Disk {
                 "is not a serial number, must be at most 20 printable characters",
             );
         }
+        let least = if spec.interrupts == Some(DiskInterrupts::Node) { 2 } else { 1 };
+        let queues = queues(spec.queues, disk_queues(vcpus).max(least), MAX_DISK_QUEUES, at)?;
+        if queues < least {
+            // One queue cannot share: it has the vector that Linux deals out.
+            return refuse(format!("{at}.interrupts"), "node", "needs 2 queues or more");
+        }
+        let spread = vcpus.iter().filter(|&&count| count > 0).count() > 1;
+        let default = if spread && queues > 1 { DiskInterrupts::Node } else { DiskInterrupts::Queue };
         Ok(Self {
             path: spec.path.clone(),
-            vnode: vnode(spec.vnode, at, vnodes)?,
+            vnode: vnode(spec.vnode, at, vcpus.len())?,
             read_only: on(spec.readonly, false),
             direct: on(spec.direct, false),
-            queues: queues(spec.queues, disk_queues(vcpus), MAX_DISK_QUEUES, at)?,
+            queues,
+            interrupts: spec.interrupts.unwrap_or(default),
             serial,
         })
     }
@@ -226,9 +235,9 @@ fn vnode(id: Option<u32>, at: &str, vnodes: usize) -> Result<VnodeId, DeviceErro
     Ok(VnodeId(id))
 }
 
-/// A queue for each vCPU: then what a vCPU asked for interrupts that vCPU and no other.
-fn disk_queues(vcpus: usize) -> u16 {
-    u16::try_from(vcpus).unwrap_or(u16::MAX).clamp(1, DEFAULT_DISK_QUEUES)
+/// A queue for each vCPU: then none waits for another.
+fn disk_queues(vcpus: &[usize]) -> u16 {
+    u16::try_from(vcpus.iter().sum::<usize>()).unwrap_or(u16::MAX).clamp(1, DEFAULT_DISK_QUEUES)
 }
 
 fn queues(count: Option<u16>, default: u16, most: u16, at: &str) -> Result<u16, DeviceError> {
@@ -276,22 +285,38 @@ fn default_mac(tap: &Tap, index: u32) -> [u8; 6] {
 
 #[cfg(test)]
 mod tests {
-    use super::{Tap, VmDevices, disk_queues};
+    use super::{DiskInterrupts, Tap, VmDevices, disk_queues};
     use crate::VnodeId;
     use crate::spec::VmSpec;
 
     fn devices(json: &str) -> Result<VmDevices, String> {
         let spec: VmSpec = serde_json::from_str(json).unwrap();
-        VmDevices::new(&spec, 2, 3).map_err(|error| error.to_string())
+        VmDevices::new(&spec, &[1, 2]).map_err(|error| error.to_string())
     }
 
     #[test]
     fn a_disk_has_a_queue_per_vcpu_up_to_four_unless_told_otherwise() {
         for (vcpus, queues) in [(1, 1), (3, 3), (4, 4), (5, 4), (70_000, 4)] {
-            assert_eq!(disk_queues(vcpus), queues);
+            assert_eq!(disk_queues(&[0, vcpus]), queues);
         }
         let disks = devices(r#"{"disks": [{"path": "a"}, {"path": "b", "queues": 1}]}"#).unwrap().disks;
         assert_eq!(disks.iter().map(|disk| disk.queues).collect::<Vec<_>>(), [3, 1]);
+    }
+
+    #[test]
+    fn a_disk_interrupts_its_node_where_that_is_not_all_of_the_guest() {
+        use DiskInterrupts::{Node, Queue};
+        let interrupts = |vcpus: &[usize], disk: &str| {
+            let spec: VmSpec = serde_json::from_str(&format!(r#"{{"disks": [{disk}]}}"#)).unwrap();
+            VmDevices::new(&spec, vcpus).map(|all| (all.disks[0].interrupts, all.disks[0].queues))
+        };
+        assert_eq!(interrupts(&[1, 2], r#"{"path": "a"}"#), Ok((Node, 3)));
+        assert_eq!(interrupts(&[0, 2], r#"{"path": "a"}"#), Ok((Queue, 2)));
+        assert_eq!(interrupts(&[1, 2], r#"{"path": "a", "queues": 1}"#), Ok((Queue, 1)));
+        assert_eq!(interrupts(&[1, 2], r#"{"path": "a", "interrupts": "queue"}"#), Ok((Queue, 3)));
+        assert_eq!(interrupts(&[1], r#"{"path": "a", "interrupts": "node"}"#), Ok((Node, 2)));
+        let refused = interrupts(&[1, 2], r#"{"path": "a", "interrupts": "node", "queues": 1}"#).unwrap_err();
+        assert_eq!(refused.to_string(), "disks[0].interrupts: node needs 2 queues or more");
     }
 
     #[test]

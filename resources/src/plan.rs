@@ -89,12 +89,12 @@ impl Plan {
             Some(VnodeCount::Auto | VnodeCount::Exactly(_)) | None => {
                 let topology = VmTopology::try_from(spec)?;
                 // Mistakes in what was typed come before what the host has no room for.
-                VmDevices::new(spec, topology.vnodes().len(), topology.vcpu_count())?;
+                VmDevices::new(spec, &topology.vcpus_of_vnodes())?;
                 let placement = vnodes::place(spec, &topology, host, ledger)?;
                 (topology, placement)
             }
         };
-        let devices = VmDevices::new(spec, topology.vnodes().len(), topology.vcpu_count())?;
+        let devices = VmDevices::new(spec, &topology.vcpus_of_vnodes())?;
         if topology.mirrors_attributes()
             && let Some(pnode) = host.without_attributes(&topology, &placement)
         {

@@ -130,6 +130,11 @@ impl VmTopology {
         self.vnodes.get(id.index())
     }
 
+    /// How many vCPUs each vnode has.
+    pub fn vcpus_of_vnodes(&self) -> Vec<usize> {
+        self.vnodes.iter().map(|vnode| vnode.vcpus.len()).collect()
+    }
+
     /// How many vCPUs.
     pub fn vcpu_count(&self) -> usize {
         self.vcpu_homes.len()

@@ -12,6 +12,7 @@ use devices::virtio::vsock::VsockHandle;
 use devices::virtio::{self, Rng, RngMeter, VirtioDevice};
 use resources::VnodeId;
 use resources::devices::{Disk, Net, Tap, VmDevices};
+use resources::spec::device::DiskInterrupts;
 use std::fs::File;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -147,6 +148,7 @@ fn open_disk(index: usize, disk: &Disk) -> Result<Blk<GuestMemory>, AttachError>
     let blk = |source| AttachError::Blk { index, source };
     let options = BlkOptions {
         queues: NonZeroU16::new(disk.queues).unwrap_or(NonZeroU16::MIN),
+        shared_vector: disk.interrupts == DiskInterrupts::Node,
         serial: Serial::new(&disk.serial).map_err(blk)?,
     };
     Blk::new(Arc::new(raw), options).map_err(blk)

@@ -7,7 +7,7 @@ use crate::args::shortened;
 use resources::spec::{DiskSpec, NetSpec, VsockSpec};
 use std::path::PathBuf;
 
-const DISK_KEYS: &str = "path, vnode, readonly, direct, queues, serial";
+const DISK_KEYS: &str = "path, vnode, readonly, direct, queues, interrupts, serial";
 const NET_KEYS: &str = "tap, fd, mac, mtu, queues, vnode, vhost";
 const VSOCK_KEYS: &str = "cid, socket, vnode";
 
@@ -39,6 +39,7 @@ pub fn disk(text: &str) -> Result<DiskSpec, NumaError> {
             "readonly" => put(&mut disk.readonly, key, value, from_str),
             "direct" => put(&mut disk.direct, key, value, from_str),
             "queues" => put(&mut disk.queues, key, value, from_str),
+            "interrupts" => put(&mut disk.interrupts, key, value, from_str),
             "serial" => put(&mut disk.serial, key, value, from_str),
             _ => return None,
         })
@@ -100,7 +101,8 @@ mod tests {
         };
         assert_eq!(disk("path=/a=b,vnode=1,readonly=on"), Ok(expected));
         assert_eq!(disk("vnode=1").unwrap_err().to_string(), ".path: missing, every disk needs one");
-        let unknown = ".size: unknown key, must be one of path, vnode, readonly, direct, queues, serial";
+        let unknown =
+            ".size: unknown key, must be one of path, vnode, readonly, direct, queues, interrupts, serial";
         assert_eq!(disk("path=a,size=1").unwrap_err().to_string(), unknown);
     }
 

@@ -111,6 +111,11 @@ pub trait VirtioDevice<M: GuestMemoryHandle>: Send {
     /// The greatest size of each queue, a power of two; as many as there are queues.
     fn queue_sizes(&self) -> Vec<u16>;
 
+    /// Whether there is one interrupt vector for all queues, and not one for each.
+    fn shares_vector(&self) -> bool {
+        false
+    }
+
     /// Reads configuration; what lies past its end reads as zero.
     fn read_config(&self, offset: u64, data: &mut [u8]);
 

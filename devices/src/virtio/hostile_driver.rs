@@ -46,7 +46,11 @@ pub fn transport(bytes: &[u8]) {
 /// The block device, on a disk of 64 KiB that fails at times.
 pub fn blk(bytes: &[u8]) {
     let disk = TestDisk::new(vec![0x5A; 64 << 10], SHAPE);
-    let options = BlkOptions { queues: NonZeroU16::new(2).unwrap(), serial: Serial::new("HOSTILE").unwrap() };
+    let options = BlkOptions {
+        queues: NonZeroU16::new(2).unwrap(),
+        serial: Serial::new("HOSTILE").unwrap(),
+        ..BlkOptions::default()
+    };
     let device = Blk::<TestMemory>::new(Arc::new(disk.clone()), options).unwrap();
     let control = device.control();
     drive(Box::new(device), bytes, &mut |u| {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use super::{BootTest, Ctx};
 use crate::runner::check;
 use crate::runner::host::Needs;
+use crate::runner::payload::GuestKernel;
 use crate::runner::spec::{GuestSpec, Vnode};
 use crate::runner::suite::Skip;
 use crate::runner::vm::{Start, Vm};
@@ -17,7 +18,8 @@ const TWO: Needs =
     Needs { nodes: 2, mib: 400, cpus: 2, big_mib: 0, cpuless: false, uneven: false, root: false };
 
 pub(super) const TESTS: &[BootTest] = &[
-    BootTest { name: "disk_two_and_entropy_on_their_vnodes", needs: TWO, run: on_their_vnodes },
+    BootTest { name: "disk_two_and_entropy_on_their_vnodes", needs: TWO, run: stock_kernel },
+    BootTest { name: "disk_two_and_entropy_under_a_newer_kernel", needs: TWO, run: newer_kernel },
     BootTest {
         name: "disk_grows_while_its_guest_runs",
         needs: Needs { nodes: 1, cpus: 1, ..TWO },
@@ -53,14 +55,22 @@ fn called(vm: &mut Vm, serial: &str) -> Result<String> {
     Ok(name.to_owned())
 }
 
-fn on_their_vnodes(ctx: &Ctx) -> Result<()> {
+fn stock_kernel(ctx: &Ctx) -> Result<()> {
+    on_their_vnodes(ctx, GuestKernel::Stock)
+}
+
+fn newer_kernel(ctx: &Ctx) -> Result<()> {
+    on_their_vnodes(ctx, GuestKernel::Newer)
+}
+
+fn on_their_vnodes(ctx: &Ctx, kernel: GuestKernel) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let (far, near) = (directory.path().join("far"), directory.path().join("near"));
     patterned(&far, 5)?;
     patterned(&near, 3)?;
     let spec =
         GuestSpec::new(vec![Vnode::on(ctx.pnode(0), 192, &[0, 1]), Vnode::on(ctx.pnode(1), 128, &[2, 3])]);
-    let mut start = Start::of(&spec).flag(&["--rng"]);
+    let mut start = Start::of(&spec).kernel(kernel).flag(&["--rng"]);
     start.flags.extend(flag(&far, ",vnode=1,readonly=on,serial=FAR"));
     start.flags.extend(flag(&near, ",vnode=0,serial=NEAR"));
     let mut vm = ctx.boot(&start)?;

@@ -45,8 +45,6 @@ const SUBJECTS: [&str; 7] = ["numa", "srat", "slit", "hmat", "sched", "sibling",
 
 /// PCI device numbers of virtio devices begin here; their types are added.
 const VIRTIO: u32 = 0x1040;
-/// The type of disks.
-const BLK: u32 = 2;
 /// The type of balloons: every vnode has one whose memory is not from pools of huge pages.
 const BALLOON: u32 = 5;
 
@@ -229,12 +227,9 @@ pub(crate) fn devices(spec: &GuestSpec, report: &GuestReport, expected: &[(u32, 
         }
         let cpus = &spec.vnodes[vnode].vcpus;
         for interrupt in &function.interrupts {
-            // Linux spreads those of a disk over all CPUs from the first, whatever the disk's node
-            // (PCI_IRQ_AFFINITY in virtio_blk, alloc_descs() in kernel/irq/irqdesc.c).
-            let spread = function.device == VIRTIO + BLK;
             let goes_to = rangelist::parse(&interrupt.cpus)?;
             ensure!(
-                !goes_to.is_empty() && (spread || goes_to.iter().all(|cpu| cpus.contains(cpu))),
+                !goes_to.is_empty() && goes_to.iter().all(|cpu| cpus.contains(cpu)),
                 "interrupt {} of {who} goes to CPUs '{}', not to {cpus:?}",
                 interrupt.action,
                 interrupt.cpus

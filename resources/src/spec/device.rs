@@ -3,6 +3,7 @@
 use crate::spec::Switch;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// A disk as typed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -24,9 +25,35 @@ pub struct DiskSpec {
     /// How many queues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<u16>,
+    /// Which CPUs it interrupts; `node` where several vnodes have vCPUs and it has two queues or more, else `queue`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interrupts: Option<DiskInterrupts>,
     /// The serial number that the guest sees, at most 20 printable characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
+}
+
+/// Which CPUs of the guest a disk interrupts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub enum DiskInterrupts {
+    /// Those of its vnode: all queues share a vector, which Linux puts on the device's node.
+    Node,
+    /// The one that asked: each queue has a vector, and Linux deals these out over all CPUs.
+    Queue,
+}
+
+impl FromStr for DiskInterrupts {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "node" => Ok(Self::Node),
+            "queue" => Ok(Self::Queue),
+            _ => Err("must be node or queue"),
+        }
+    }
 }
 
 /// A network interface as typed.

@@ -68,13 +68,15 @@ impl Serial {
 pub struct BlkOptions {
     /// Queues; more than [`MAX_QUEUES`] are refused.
     pub queues: NonZeroU16,
+    /// Whether they share an interrupt vector.
+    pub shared_vector: bool,
     /// The serial number.
     pub serial: Serial,
 }
 
 impl Default for BlkOptions {
     fn default() -> Self {
-        Self { queues: NonZeroU16::MIN, serial: Serial::default() }
+        Self { queues: NonZeroU16::MIN, shared_vector: false, serial: Serial::default() }
     }
 }
 
@@ -163,6 +165,7 @@ pub struct Blk<M> {
     queues: u16,
     /// What the driver last wrote to `writeback`.
     chosen: Option<bool>,
+    shared_vector: bool,
 }
 
 /// The host's hand on a block device, wherever the device is.
@@ -195,7 +198,13 @@ impl<M: GuestMemoryHandle> Blk<M> {
             writeback: AtomicBool::new(true),
             interrupt: Mutex::new(None),
         };
-        Ok(Self { backend, shared: Arc::new(shared), queues, chosen: None })
+        Ok(Self {
+            backend,
+            shared: Arc::new(shared),
+            queues,
+            shared_vector: options.shared_vector,
+            chosen: None,
+        })
     }
 
     /// A hand on the device that works while a transport has it.
@@ -281,6 +290,10 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Blk<M> {
 
     fn queue_sizes(&self) -> Vec<u16> {
         vec![QUEUE_SIZE; usize::from(self.queues)]
+    }
+
+    fn shares_vector(&self) -> bool {
+        self.shared_vector
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {

@@ -98,10 +98,11 @@ pub struct VirtioPci<M: GuestMemoryHandle> {
 }
 
 impl<M: GuestMemoryHandle> VirtioPci<M> {
-    /// How many MSI-X vectors `device` has: one for each queue and one for the configuration.
+    /// How many MSI-X vectors `device` has: one for each queue, or for all of them, and one for the configuration.
     #[must_use]
     pub fn vectors(device: &dyn VirtioDevice<M>) -> u16 {
-        u16::try_from(device.queue_sizes().len() + 1).unwrap_or(u16::MAX)
+        let queues = if device.shares_vector() { 1 } else { device.queue_sizes().len() };
+        u16::try_from(queues + 1).unwrap_or(u16::MAX)
     }
 
     /// Makes `device` a function. `name` is for logs and the worker's thread.

@@ -66,8 +66,11 @@ impl Bench {
 
     pub fn at_rest(disk: &TestDisk, queues: u16, size: u16) -> Self {
         let backend: Arc<dyn DiskBackend<TestMemory>> = Arc::new(disk.clone());
-        let options =
-            BlkOptions { queues: NonZeroU16::new(queues).unwrap(), serial: Serial::new("SERIAL-7").unwrap() };
+        let options = BlkOptions {
+            queues: NonZeroU16::new(queues).unwrap(),
+            serial: Serial::new("SERIAL-7").unwrap(),
+            ..BlkOptions::default()
+        };
         let device = Blk::new(backend, options).unwrap();
         let memory = memory();
         let queues = (0..queues).map(|index| TestQueue::new(&memory, index, size)).collect();

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use super::bench::{Bench, header};
 use crate::virtio::blk::test_disk::{Mischief, SHAPE, TestDisk};
 use crate::virtio::blk::{Blk, BlkError, BlkOptions, DiskShape, MAX_QUEUES, Serial};
+use crate::virtio::pci::VirtioPci;
 use crate::virtio::test_driver::{TestMemory, TestQueue, activation};
 use crate::virtio::{ActivationError, Interest, VirtioDevice};
 
@@ -226,13 +227,23 @@ fn a_driver_without_queues_gets_no_worker() {
 }
 
 #[test]
+fn queues_have_a_vector_each_or_one_together() {
+    let vectors = |shared_vector| {
+        let options =
+            BlkOptions { queues: NonZeroU16::new(4).unwrap(), shared_vector, ..BlkOptions::default() };
+        VirtioPci::<TestMemory>::vectors(&Blk::new(Arc::new(disk(8)), options).unwrap())
+    };
+    assert_eq!((vectors(false), vectors(true)), (5, 2));
+}
+
+#[test]
 fn options_that_cannot_be_are_refused() {
     assert_eq!(Serial::new("12345678901234567890").unwrap().bytes(), *b"12345678901234567890");
     for serial in ["123456789012345678901", "tab\there", "ä"] {
         assert!(matches!(Serial::new(serial), Err(BlkError::Serial(text)) if text == serial));
     }
     let queues = NonZeroU16::new(MAX_QUEUES + 1).unwrap();
-    let options = BlkOptions { queues, serial: Serial::default() };
+    let options = BlkOptions { queues, ..BlkOptions::default() };
     let Err(error) = Blk::<TestMemory>::new(Arc::new(disk(8)), options) else { panic!("17 queues") };
     assert_eq!(error.to_string(), "17 queues: must be 1 to 16");
     let broken = disk(8);
