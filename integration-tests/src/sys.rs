@@ -1,6 +1,6 @@
 //! The few raw system calls of the test tools that have no safe wrapper: memory bound to a node, `move_pages`,
-//! an accepted connection, and a child that dies with its parent. What to do with the answers is the callers' business.
-#![expect(unsafe_code, reason = "mmap, mbind, move_pages and accept have no safe wrapper")]
+//! an accepted connection, a network block device, and a child that dies with its parent. What to do with the answers is the callers' business.
+#![expect(unsafe_code, reason = "mmap, mbind, move_pages, accept and ioctls of nbd have no safe wrapper")]
 
 use std::fs::File;
 use std::io;
@@ -129,6 +129,36 @@ pub(crate) fn accept(listener: &OwnedFd) -> io::Result<File> {
     let descriptor = nix::sys::socket::accept(listener.as_raw_fd())?;
     // SAFETY: the kernel has just made the descriptor for us, and nobody else knows it.
     Ok(unsafe { File::from_raw_fd(descriptor) })
+}
+
+/// What a network block device is told (`linux/nbd.h`).
+pub(crate) enum Nbd {
+    /// So many blocks of so many bytes.
+    SizeInBlocks(u64, u64),
+    /// Where requests go to. The kernel keeps the socket until it is cleared.
+    Socket(OwnedFd),
+    /// Serve the device; returns when it is disconnected.
+    Run,
+    Disconnect,
+    Clear,
+}
+
+/// Tells a network block device.
+pub(crate) fn nbd(device: &File, what: Nbd) -> io::Result<()> {
+    let one = |number: libc::Ioctl, argument: u64| {
+        // SAFETY: these requests take a number, and touch no memory of ours.
+        match unsafe { libc::ioctl(device.as_raw_fd(), number, argument) } {
+            0.. => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    match what {
+        Nbd::SizeInBlocks(count, size) => one(0xab01, size).and_then(|()| one(0xab07, count)),
+        Nbd::Socket(socket) => one(0xab00, u64::from(socket.as_raw_fd().cast_unsigned())),
+        Nbd::Run => one(0xab03, 0),
+        Nbd::Disconnect => one(0xab08, 0),
+        Nbd::Clear => one(0xab04, 0),
+    }
 }
 
 /// Has the kernel kill the child when the thread that starts it ends, so that no emulator or VMM is left behind.

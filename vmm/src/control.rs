@@ -124,8 +124,7 @@ impl Control {
                 let _ = reply.send(self.answer(request));
             }
             Event::Landed(landed, reply) => {
-                self.vm.landed(landed);
-                let _ = reply.send(());
+                let _ = reply.send(self.vm.landed(landed));
             }
         }
     }

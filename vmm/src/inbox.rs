@@ -4,7 +4,8 @@ use crate::cpu::StopCause;
 use crate::handle::{Reply, Request};
 use crate::sys::HostError;
 use devices::{PowerRequest, PowerSink, SerialHost};
-use resources::VnodePlacement;
+use resources::{VnodeId, VnodePlacement};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -18,9 +19,12 @@ pub enum Event {
     Vcpu(StopCause),
     /// Somebody asks for something.
     Request(Request, Reply),
-    /// Vnodes moved and lie so now; the reply comes when their threads have followed.
-    Landed(Vec<Landed>, mpsc::SyncSender<()>),
+    /// Vnodes moved and lie so now; the reply comes when their threads have followed, and says which could not.
+    Landed(Vec<Landed>, mpsc::SyncSender<Stragglers>),
 }
+
+/// Why threads of a vnode did not follow it, for the first of them.
+pub type Stragglers = BTreeMap<VnodeId, HostError>;
 
 /// Where a vnode lies after a move.
 #[derive(Debug)]

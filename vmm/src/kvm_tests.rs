@@ -2,8 +2,13 @@
 //! no usable KVM; `NUMAVISOR_NO_SKIPS=1` makes that a failure.
 
 use crate::test_kernel::{outs, pvh_elf};
-use crate::{Answer, Error, Exit, JobState, MoveOutcome, Options, Payload, Request, Vm, VmHandle, VmState};
-use resources::{Affinity, Bytes, HostTopology, OnReset, Plan, SerialSpec, VcpuId, VmSpec, VnodeId};
+use crate::{
+    Answer, Error, Exit, JobId, JobState, Manner, MoveOutcome, Options, Payload, Request, Vm, VmHandle,
+    VmState,
+};
+use resources::{
+    Affinity, Bytes, CpuSet, HostTopology, OnReset, Plan, SerialSpec, VcpuId, VmSpec, VnodeId, VnodePlacement,
+};
 use std::path::Path;
 
 const COM1: u16 = 0x3f8;
@@ -169,7 +174,7 @@ fn a_vm_pauses_and_resumes_and_stops_on_request() {
 #[test]
 fn a_vcpu_thread_goes_where_it_is_sent() {
     let Some((handle, thread)) = spin() else { return };
-    let cpus: resources::CpuSet = "0".parse().unwrap();
+    let cpus: CpuSet = "0".parse().unwrap();
     handle.ask(Request::Affinity(VcpuId(1), cpus.clone())).unwrap();
     let vcpu = handle.view().vcpus[1].clone();
     assert_eq!(vcpu.affinity, cpus);
@@ -180,21 +185,68 @@ fn a_vcpu_thread_goes_where_it_is_sent() {
     thread.join().unwrap().unwrap();
 }
 
+/// Where the kernel lets each vCPU's thread run.
+fn allowed(handle: &VmHandle) -> Vec<CpuSet> {
+    let threads = handle.view().vcpus.clone().into_iter().map(|vcpu| {
+        let path = format!("/proc/self/task/{}/status", vcpu.thread);
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        line.unwrap().trim().parse().unwrap()
+    });
+    threads.collect()
+}
+
+fn ended(handle: &VmHandle, job: JobId) -> JobState {
+    loop {
+        match handle.job(job).unwrap().state {
+            JobState::Running => std::thread::sleep(std::time::Duration::from_millis(1)),
+            state => break state,
+        }
+    }
+}
+
+#[test]
+fn a_thread_that_may_not_follow_its_vnode_fails_the_move_and_is_told_where_it_is() {
+    let Some((handle, thread)) = spin() else { return };
+    let first = handle.view().placement.vnodes[0].clone();
+    let cpus = |list: &str| list.parse::<CpuSet>().unwrap();
+    let (cpu, nowhere) = (cpus("0"), cpus("1023"));
+    handle.ask(Request::Affinity(VcpuId(1), cpu.clone())).unwrap();
+    // The kernel refuses a CPU that is not there; the other vCPU goes.
+    let vcpus = [(VcpuId(0), cpu.clone()), (VcpuId(1), nowhere)];
+    let to = VnodePlacement { vcpus: vcpus.into(), affinity: Affinity::Hard, ..first.clone() };
+    let go = |to: &VnodePlacement| {
+        let request = Request::Move { to: vec![to.clone()], manner: Manner::InTurn, bandwidth: None };
+        match handle.ask(request).unwrap() {
+            Answer::Started(job) => ended(&handle, job),
+            other => panic!("{other:?}"),
+        }
+    };
+    let JobState::Failed(error, outcome) = go(&to) else { panic!("the move did not fail") };
+    assert_eq!((error.call, error.errno()), ("sched_setaffinity", libc::EINVAL));
+    assert!(error.to_string().contains("vCPU 1 to CPUs 1023"), "{error}");
+    let nothing = MoveOutcome { policy_on: first.pnodes.clone(), ..MoveOutcome::default() };
+    assert_eq!(outcome, nothing);
+    let here = vec![cpu.clone(), cpu.clone()];
+    let view = handle.view();
+    assert_eq!(view.vcpus.iter().map(|vcpu| vcpu.affinity.clone()).collect::<Vec<_>>(), here);
+    assert_eq!(view.placement.vnodes[0].vcpus.values().cloned().collect::<Vec<_>>(), here);
+    assert_eq!((allowed(&handle), &view.placement.vnodes[0].claim), (here, &first.claim));
+    assert_eq!(handle.move_counts(VnodeId(0)).failed, 1);
+    // To where there are CPUs it goes.
+    assert!(matches!(go(&first), JobState::Done(done) if done == nothing));
+    assert_eq!(allowed(&handle), first.vcpus.values().cloned().collect::<Vec<_>>());
+    handle.ask(Request::Stop).unwrap();
+    thread.join().unwrap().unwrap();
+}
+
 #[test]
 fn the_vcpus_of_a_vnode_are_held_as_they_are_told_and_a_refusal_changes_nothing() {
     let Some((handle, thread)) = spin() else { return };
     let host = HostTopology::read(Path::new("/sys")).unwrap();
     let look = || Ok(host.clone());
     let vnode = handle.view().placement.vnodes[0].clone();
-    let allowed = || {
-        let threads = handle.view().vcpus.clone().into_iter().map(|vcpu| {
-            let path = format!("/proc/self/task/{}/status", vcpu.thread);
-            let status = std::fs::read_to_string(path).unwrap();
-            let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-            line.unwrap().trim().parse::<resources::CpuSet>().unwrap()
-        });
-        threads.collect::<Vec<_>>()
-    };
+    let allowed = || allowed(&handle);
     let cpus = vnode.cpus.clone();
     let enough = cpus.len() >= vnode.vcpus.len();
     handle.set_vnode_affinity(VnodeId(0), Affinity::Hard, None, &look).unwrap();
@@ -227,12 +279,7 @@ fn a_move_to_where_a_vnode_is_looks_at_every_page_and_moves_none() {
     let before = handle.residency(VnodeId(0)).unwrap().unwrap();
     assert_eq!(before.foreign(&home), Bytes::ZERO);
     let job = handle.move_vnode(VnodeId(0), &home, None, &look).unwrap();
-    let outcome = loop {
-        match handle.job(job).unwrap().state {
-            JobState::Running => std::thread::sleep(std::time::Duration::from_millis(1)),
-            state => break state,
-        }
-    };
+    let outcome = ended(&handle, job);
     let nothing = MoveOutcome { policy_on: home, ..MoveOutcome::default() };
     assert!(matches!(outcome, JobState::Done(ref done) if *done == nothing), "{outcome:?}");
     let view = handle.job(job).unwrap();

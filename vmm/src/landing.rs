@@ -22,11 +22,10 @@ impl Landing {
         let (reply, heard) = mpsc::sync_channel(1);
         self.notifier.send(Event::Landed(landed, reply));
         // A VM that ends keeps what it has until it is over.
-        if heard.recv().is_ok() {
-            self.shared.claim.turn().settle(&claims);
-        }
-        for Ended { id, moved, .. } in ended {
-            self.shared.jobs.end(id, moved);
+        let mut stragglers =
+            heard.recv().inspect(|_| self.shared.claim.turn().settle(&claims)).unwrap_or_default();
+        for Ended { id, to, moved: (outcome, error), .. } in ended {
+            self.shared.jobs.end(id, (outcome, error.or(stragglers.remove(&to.vnode))));
             self.shared.tell_job(id);
         }
     }

@@ -5,11 +5,12 @@ use crate::attach::Controls;
 use crate::balloon::{Ask, BalloonError, Keeper, ReclaimOrder, pages_out};
 use crate::cpu::VcpuThreads;
 use crate::handle::{Answer, RequestError, Shared, VcpuView, VmState, VmView};
-use crate::inbox::{Landed, Notifier};
+use crate::inbox::{Landed, Notifier, Stragglers};
 use crate::jobs::{JobId, Planned};
 use crate::landing::Landing;
 use crate::memory::{GuestRam, Manner, MemoryMove};
 use crate::pci::Segments;
+use crate::sys::HostError;
 use resources::{Affinity, Bytes, CpuSet, Placement, Plan, VcpuId, VnodeId, VnodePlacement};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -123,7 +124,9 @@ impl Running {
             }
             return Err(error);
         }
-        self.segments.follow(place.vnode, &place.cpus);
+        if let Err(error) = self.segments.follow(place.vnode, &place.cpus) {
+            tracing::warn!(%error, "a device's thread does not follow its vnode");
+        }
         self.settle_at(place);
         self.publish();
         Ok(Answer::Done)
@@ -213,26 +216,35 @@ impl Running {
         Ok(Answer::Started(first))
     }
 
-    /// Vnodes moved. Of those whose every page was looked at, threads follow.
-    pub fn landed(&mut self, landed: Vec<Landed>) {
-        for Landed { place, follow } in landed {
-            if follow {
-                self.follow(&place);
+    /// Vnodes moved. Of those whose every page was looked at, threads follow; which of them could not is said.
+    pub fn landed(&mut self, landed: Vec<Landed>) -> Stragglers {
+        let mut stragglers = Stragglers::new();
+        for Landed { mut place, follow } in landed {
+            if follow && let Err(error) = self.follow(&mut place) {
+                tracing::error!(%error, "a thread does not follow its vnode");
+                stragglers.insert(place.vnode, error);
             }
             self.settle_at(place);
         }
         self.publish();
+        stragglers
     }
 
-    fn follow(&mut self, to: &VnodePlacement) {
-        self.segments.follow(to.vnode, &to.cpus);
+    /// All threads that can go there do; the place says where the others are still. The first error.
+    fn follow(&mut self, to: &mut VnodePlacement) -> Result<(), HostError> {
+        let mut result = self.segments.follow(to.vnode, &to.cpus);
         let bound = to.affinity != Affinity::None;
-        for (vcpu, cpus) in to.vcpus.iter().filter(|_| bound) {
-            match self.set_affinity(*vcpu, cpus.clone()) {
-                Ok(_) => {}
-                Err(error) => tracing::error!(%error, "vCPU does not follow its vnode"),
+        for (vcpu, cpus) in to.vcpus.iter_mut().filter(|_| bound) {
+            match self.vcpus.set_affinity(*vcpu, cpus) {
+                Some(Ok(())) => drop(self.affinity.insert(*vcpu, cpus.clone())),
+                Some(Err(error)) => {
+                    result = result.and(Err(error));
+                    cpus.clone_from(self.affinity.entry(*vcpu).or_default());
+                }
+                None => {}
             }
         }
+        result
     }
 
     /// The reset that comes is one that was asked for from outside: the guest starts again, whatever resets do.

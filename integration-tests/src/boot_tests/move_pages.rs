@@ -1,20 +1,23 @@
 //! Moves of every kind of page under a guest that writes, and onto a pnode that fills up meanwhile.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::memory::huge_kib;
-use super::moves::{EIGHT, TWO, ctl, pages_of, policy_of, wait_over};
-use super::{BootTest, Ctx};
-use crate::guest::{DONE, report};
+use super::moves::{EIGHT, TWO, claimed, ctl, pages_of, policy_of, wait_over};
+use super::{BootTest, Ctx, disks};
+use crate::guest::{DONE, OUT, report};
 use crate::runner::check;
 use crate::runner::host::Needs;
 use crate::runner::pools::{self, Pool, SIZE_2M};
 use crate::runner::residency;
 use crate::runner::spec::{GuestSpec, Vnode};
-use crate::runner::vm::Start;
+use crate::runner::suite::Skip;
+use crate::runner::vm::{PATIENCE, Start};
+use crate::runner::withheld::Withheld;
 use crate::sys::BoundMemory;
 
 pub(super) const TESTS: &[BootTest] = &[
@@ -26,6 +29,7 @@ pub(super) const TESTS: &[BootTest] = &[
     },
     BootTest { name: "move_2m_pages_under_load", needs: Needs { root: true, ..TWO }, run: pool_under_load },
     BootTest { name: "move_to_a_pnode_that_fills_up", needs: EIGHT, run: fills_up },
+    BootTest { name: "move_while_a_disk_reads_into_pages", needs: Needs { root: true, ..TWO }, run: in_use },
 ];
 
 /// Memory of the vnode that moves.
@@ -128,5 +132,74 @@ fn fills_up(ctx: &Ctx) -> Result<()> {
         check::bound(&vm, &spec(pnode))?;
         check::threads(&vm, &spec(pnode), |pnode| ctx.cpus_of(pnode))?;
     }
+    vm.power_off()
+}
+
+/// What the guest reads while its disk does not answer, all of it at once into pages of its own.
+const READ: usize = 1 << 20;
+/// Other pages that the kernel may happen to use.
+const OTHERS: u64 = 256 << 10;
+
+fn in_use(ctx: &Ctx) -> Result<()> {
+    let content: Vec<u8> = (0..READ / 8).flat_map(|word| (word * 0x9E37_79B1).to_le_bytes()).collect();
+    let Some(disk) = Withheld::serve(content.clone())? else {
+        return Err(Skip("needs a free /dev/nbd (`modprobe nbd`)".to_owned()).into());
+    };
+    let directory = tempfile::tempdir()?;
+    let (socket, claims) = (directory.path().join("api"), directory.path().join("claims"));
+    let (flag, place) = (socket.to_string_lossy().into_owned(), claims.to_string_lossy().into_owned());
+    let (first, second) = (ctx.pnode(0), ctx.pnode(1));
+    // Only vnode 0 has CPUs, so the guest reads there.
+    let spec = |pnode| {
+        GuestSpec::new(vec![Vnode::on(pnode, MIB, &[0, 1]).with("pages=4K"), Vnode::on(second, 160, &[])])
+    };
+    let mut start = Start::of(&spec(first)).flag(&["--api-socket", &flag, "--claims-dir", &place]);
+    start.flags.extend(disks::flag(disk.path(), ",direct=on,readonly=on"));
+    let mut vm = ctx.boot(&start)?;
+    vm.ask("modprobe virtio_pci virtio_blk")?;
+    disk.withhold();
+    vm.tell(&format!("sh dd if=/dev/vda iflag=direct bs={} count=1 | md5sum", READ))?;
+    let deadline = Instant::now() + PATIENCE;
+    while disk.waiting() < READ as u64 {
+        ensure!(Instant::now() < deadline, "the disk is asked for {} bytes only", disk.waiting());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+
+    // All goes but the pages that the disk's answer will be written to.
+    let to = second.to_string();
+    let job = ctl(ctx, &socket, &["move", "0", "--pnode", &to])?;
+    let left = job["left"].as_array().context("nothing is said of what stayed")?;
+    ensure!(job["state"] == "done" && left.len() == 1 && left[0]["errno"] == libc::EBUSY, "{job}");
+    let busy = left[0]["bytes"].as_u64().context("no bytes")?;
+    ensure!((READ as u64..READ as u64 + OTHERS).contains(&busy), "{job}");
+    // What is told is what is there.
+    let pages = pages_of(&vm, &spec(first), 0)?;
+    let on = |pnode: u32| pages.get(&pnode).copied().unwrap_or(0) * 4096;
+    ensure!(on(first) == busy && job["moved"] == on(second), "{pages:?}, {job}");
+    let policy = policy_of(&vm, &spec(first), 0)?;
+    ensure!(policy.iter().all(|found| *found == format!("bind:{second}")), "{policy:?}");
+    let vnode = ctl(ctx, &socket, &["vnodes", "0", "--fresh"])?;
+    ensure!(vnode["residency"]["foreign"] == busy && vnode["moves"]["left"] == busy, "{vnode}");
+    let both = BTreeMap::from([(first, busy), (second, (MIB + 160) << 20)]);
+    ensure!(claimed(ctx, &claims)? == both, "{:?}, not {both:?}", claimed(ctx, &claims)?);
+    check::threads(&vm, &spec(second), |pnode| ctx.cpus_of(pnode))?;
+    ensure!(disk.waiting() == READ as u64, "the disk has answered meanwhile");
+
+    // The answer reaches the guest, and then the pages go too.
+    disk.release()?;
+    let read = vm.line("what the guest read", |line| line.strip_prefix(OUT).map(str::to_owned))?;
+    vm.line("the end of the guest's reading", |line| line.starts_with(DONE).then_some(()))?;
+    let path = directory.path().join("content");
+    std::fs::write(&path, &content)?;
+    let sum = ctx.busybox(&["md5sum", &path.to_string_lossy()])?;
+    ensure!(
+        read.split_whitespace().next() == sum.split_whitespace().next(),
+        "the guest read {read}, not {sum}"
+    );
+    let job = ctl(ctx, &socket, &["move", "0", "--pnode", &to])?;
+    ensure!(job["state"] == "done" && job["left"].as_array().is_some_and(Vec::is_empty), "{job}");
+    check::bound(&vm, &spec(second))?;
+    let there = BTreeMap::from([(second, (MIB + 160) << 20)]);
+    ensure!(claimed(ctx, &claims)? == there, "{:?}, not {there:?}", claimed(ctx, &claims)?);
     vm.power_off()
 }

@@ -132,7 +132,7 @@ fn policies(ctx: &Ctx) -> Result<()> {
 }
 
 /// What the living VM that is not this test's `host` process claims, by pnode in bytes.
-fn claimed(ctx: &Ctx, directory: &Path) -> Result<BTreeMap<u32, u64>> {
+pub(super) fn claimed(ctx: &Ctx, directory: &Path) -> Result<BTreeMap<u32, u64>> {
     let directory = directory.to_string_lossy();
     let output = ctx.numavisor(&["host", "--json", "--claims", "--claims-dir", &directory])?;
     let host: Value = serde_json::from_slice(&output.stdout)?;

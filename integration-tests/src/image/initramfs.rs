@@ -23,8 +23,18 @@ const GUEST_MODULES: [&str; 10] = [
     "vmw_vsock_virtio_transport",
 ];
 /// What an L1 may need to be a host.
-const HOST_MODULES: [&str; 9] =
-    ["virtio_pci", "virtio_blk", "loop", "kvm", "kvm_amd", "kvm_intel", "tun", "vhost_vsock", "vhost_net"];
+const HOST_MODULES: [&str; 10] = [
+    "virtio_pci",
+    "virtio_blk",
+    "loop",
+    "nbd",
+    "kvm",
+    "kvm_amd",
+    "kvm_intel",
+    "tun",
+    "vhost_vsock",
+    "vhost_net",
+];
 
 /// The guest's image: our init, busybox, the numactl package and the virtio modules of its kernel.
 pub(crate) fn guest(init: &Path, kernel: &Kernel) -> Result<Vec<u8>> {

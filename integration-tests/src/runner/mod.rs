@@ -18,6 +18,7 @@ pub(crate) mod spec;
 mod start_figures;
 pub(crate) mod suite;
 pub(crate) mod vm;
+pub(crate) mod withheld;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};

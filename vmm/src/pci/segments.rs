@@ -146,10 +146,8 @@ impl Segments {
     }
 
     /// Has the threads of a vnode's devices, and those that come, run on `cpus`.
-    pub fn follow(&self, vnode: VnodeId, cpus: &CpuSet) {
-        if let Some(spawner) = self.spawners.get(vnode.index()) {
-            spawner.follow(cpus);
-        }
+    pub fn follow(&self, vnode: VnodeId, cpus: &CpuSet) -> Result<(), HostError> {
+        self.spawners.get(vnode.index()).map_or(Ok(()), |spawner| spawner.follow(cpus))
     }
 
     /// What each device counts.

@@ -2,6 +2,7 @@
 
 use crate::memory::{kernel_cpus, pin_this_thread};
 use crate::net::kernel_thread;
+use crate::sys::HostError;
 use devices::pci::{WorkerHandle, WorkerSpawner};
 use devices::virtio::{Interest, Source, Worker};
 use nix::sched::sched_setaffinity;
@@ -37,20 +38,21 @@ impl NodeSpawner {
         Self { node: Arc::new(Mutex::new(Node { cpus, threads: Vec::new() })) }
     }
 
-    /// Has all workers, and those that come, run on `cpus`.
-    pub fn follow(&self, cpus: &CpuSet) {
+    /// Has all workers, and those that come, run on `cpus`; the error of the first that stays where it is.
+    pub fn follow(&self, cpus: &CpuSet) -> Result<(), HostError> {
         let mut node = lock(&self.node);
-        node.cpus = cpus.clone();
-        let set = match kernel_cpus(cpus) {
-            Ok(set) => set,
-            Err(error) => return tracing::warn!(%error, "device threads do not follow their vnode"),
-        };
+        let set = kernel_cpus(cpus)?;
+        let mut result = Ok(());
         for thread in &node.threads {
-            if let Err(error) = sched_setaffinity(*thread, &set) {
-                tracing::warn!(%error, "device thread does not follow its vnode");
-            }
+            let refused =
+                |e| HostError::new("sched_setaffinity", e).of(format!("device thread to CPUs {cpus}"));
+            result = result.and(sched_setaffinity(*thread, &set).map_err(refused));
         }
         kernel_thread::follow(&node.threads, &set);
+        if result.is_ok() {
+            node.cpus = cpus.clone();
+        }
+        result
     }
 }
 
@@ -236,12 +238,19 @@ mod tests {
         let kick = EventFd::new(EFD_NONBLOCK).unwrap();
         let (heard, hears) = mpsc::channel();
         let worker = Box::new(Echo { kick: kick.try_clone().unwrap(), heard });
-        let handle = NodeSpawner::new("0".parse().unwrap()).spawn("echo", worker).unwrap();
+        let spawner = NodeSpawner::new("0".parse().unwrap());
+        let handle = spawner.spawn("echo", worker).unwrap();
         assert_eq!(hears.recv(), Ok("start"));
         for _ in 0..3 {
             kick.write(1).unwrap();
             assert_eq!(hears.recv(), Ok("ready"));
         }
+        // A CPU that is not there: the kernel refuses, and the worker works where it was.
+        let error = spawner.follow(&"1023".parse().unwrap()).unwrap_err();
+        assert_eq!((error.call, error.errno()), ("sched_setaffinity", libc::EINVAL));
+        kick.write(1).unwrap();
+        assert_eq!(hears.recv(), Ok("ready"));
+        spawner.follow(&"0".parse().unwrap()).unwrap();
         let worker = handle.stop().unwrap();
         assert_eq!(hears.recv(), Ok("stop"));
         assert!(worker.into_any().downcast::<Echo>().is_ok());

@@ -262,7 +262,9 @@ impl Mapping {
     }
 
     /// Moves the page at each offset to the node beside it, and says where each lies afterwards. A huge page moves as a
-    /// whole when any of its offsets is named; name one only, as the kernel stumbles over the others.
+    /// whole when any of its offsets is named; name one only, as the kernel stumbles over the others. If a page is in use
+    /// the call ends early: [`PageStatus::Unknown`] is EBUSY for that page and for those tried together with it, some of
+    /// which may have moved, and EINPROGRESS for those behind, which were not looked at.
     pub fn relocate(&self, offsets: &[usize], nodes: &[PnodeId]) -> Result<Vec<PageStatus>, HostError> {
         let number = |node: &PnodeId| libc::c_int::try_from(node.0).unwrap_or(libc::c_int::MAX);
         let nodes: Vec<libc::c_int> = nodes.iter().map(number).collect();
@@ -281,8 +283,7 @@ impl Mapping {
         let last = self.size - 1;
         let pages: Vec<*mut libc::c_void> =
             offsets.iter().map(|offset| self.start.as_ptr().wrapping_byte_add((*offset).min(last))).collect();
-        // What the call does not get to keeps this.
-        let mut status: Vec<libc::c_int> = vec![-libc::EINPROGRESS; pages.len()];
+        let mut status: Vec<libc::c_int> = vec![UNTOLD; pages.len()];
         let nodes = nodes.map_or(std::ptr::null(), <[libc::c_int]>::as_ptr);
         // SAFETY: all arrays have `pages.len()` entries; the pages' content does not change wherever they go.
         let result = unsafe {
@@ -296,12 +297,31 @@ impl Mapping {
                 MPOL_MF_MOVE,
             )
         };
-        // ENOENT: every page was where it should be, or absent. ENOMEM comes with the statuses of what was moved.
-        let refused = result < 0 && !matches!(last_errno(), libc::ENOENT | libc::ENOMEM);
-        if refused {
-            return Err(HostError::last("move_pages"));
+        match (result, last_errno()) {
+            // The node is full, and so it is for what the call did not get to.
+            (..0, libc::ENOMEM) => tell(&mut status, libc::ENOMEM, libc::ENOMEM),
+            // Every page was where it should be, or absent.
+            (..0, libc::ENOENT) => {}
+            (..0, _) => return Err(HostError::last("move_pages")),
+            // Some are in use.
+            (1.., _) => tell(&mut status, libc::EBUSY, libc::EINPROGRESS),
+            (0, _) => {}
         }
         Ok(status.into_iter().map(page_status).collect())
+    }
+}
+
+/// A status that the kernel did not tell.
+const UNTOLD: libc::c_int = libc::c_int::MIN;
+
+/// The kernel tells no status of the pages that it took together with one that would not move, though some may have
+/// moved, and none of those behind, which it did not look at. It takes together what lies between two pages of which it
+/// tells.
+fn tell(status: &mut [libc::c_int], tried: i32, behind: i32) {
+    let told = status.iter().rposition(|status| *status != UNTOLD).unwrap_or(0);
+    let end = if status[..told].contains(&UNTOLD) { told } else { status.len() };
+    for (at, status) in status.iter_mut().enumerate().filter(|(_, status)| **status == UNTOLD) {
+        *status = -if at < end { tried } else { behind };
     }
 }
 
@@ -352,7 +372,7 @@ fn truncate(file: &OwnedFd, size: usize) -> Result<(), std::io::Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Advice, Backing, Mapping, Mode, NodeMask, PageStatus};
+    use super::{Advice, Backing, Mapping, Mode, NodeMask, PageStatus, UNTOLD, tell};
     use resources::{Bytes, NodeSet, PnodeId};
     use vm_memory::Bytes as _;
 
@@ -414,6 +434,23 @@ mod tests {
         let status = mapping.locate(&[4096, 8192]).unwrap();
         assert!(matches!(status[..], [PageStatus::Absent, PageStatus::On(_)]), "{status:?}");
         assert!(mapping.split(2 << 20).is_err());
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_tell_was_tried_or_lies_behind() {
+        const U: i32 = UNTOLD;
+        for (told, expected) in [
+            (vec![U, U], vec![-16, -16]),
+            (vec![1, -2, U, U], vec![1, -2, -16, -16]),
+            (vec![U, -16, U, U], vec![-16, -16, -115, -115]),
+            (vec![1, -2, U, -14, U], vec![1, -2, -16, -14, -115]),
+            (vec![1, 1], vec![1, 1]),
+            (vec![], vec![]),
+        ] {
+            let mut status = told.clone();
+            tell(&mut status, libc::EBUSY, libc::EINPROGRESS);
+            assert_eq!(status, expected, "{told:?}");
+        }
     }
 
     #[test]

@@ -3,11 +3,13 @@
 use super::{MemoryMove, MoveOutcome, Pages};
 use crate::sys::{HostError, PageStatus};
 use resources::{Bytes, MemoryPolicy, NodeSet, PnodeId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// A transparent huge page moves when one of its pages is named.
 const HUGE: usize = 2 << 20;
+/// Calls for the same pages, each shorter by those up to a page in use.
+const ROUNDS: usize = 64;
 /// Pages asked for in one call.
 const BATCH: usize = 16 << 10;
 
@@ -91,12 +93,16 @@ fn send_blocks<P: Pages>(
     }
     let mut heads = away.to_vec();
     heads.dedup_by_key(|offset| *offset / HUGE);
-    send(region, &heads, HUGE.max(region.page()), job)?;
-    let small = of_those_away(region, away, &job.to)?;
+    let held = send(region, &heads, HUGE.max(region.page()), job)?;
+    let held: BTreeSet<usize> = held.keys().map(|offset| offset / HUGE).collect();
+    let mut small = of_those_away(region, away, &job.to)?;
+    // A huge page that is in use is in the way once for each of its pages: those last.
+    small.sort_by_key(|offset| held.contains(&(offset / HUGE)));
     send(region, &small, region.page(), job)
 }
 
-/// Sends pages to the first pnode with room, interleaved ones to each in turn by the unit that they move in. Gives the errno of those that stayed.
+/// Sends pages to the first pnode with room, interleaved ones to each in turn by the unit that they move in. Gives the
+/// errno of those that stayed, or were sent together with one that stayed.
 fn send<P: Pages>(
     region: &P,
     offsets: &[usize],
@@ -107,28 +113,50 @@ fn send<P: Pages>(
     let mut waiting = offsets.to_vec();
     let mut refused = BTreeMap::new();
     for attempt in 0..pnodes.len() {
+        // Those for one pnode together: the kernel takes them in one go.
+        let mut shares: BTreeMap<PnodeId, Vec<usize>> = BTreeMap::new();
+        for offset in waiting {
+            let pnode = match job.policy {
+                MemoryPolicy::Interleave => pnodes[(offset / unit + attempt) % pnodes.len()],
+                MemoryPolicy::Bind | MemoryPolicy::Preferred => pnodes[attempt],
+            };
+            shares.entry(pnode).or_default().push(offset);
+        }
+        for (pnode, share) in shares {
+            send_to(region, share, pnode, &job.to, &mut refused)?;
+        }
+        // Only a full node is a reason to try the next one, and not for those that were moved before it was full.
+        let full = refused.iter().filter(|(_, errno)| **errno == libc::ENOMEM);
+        let full: Vec<usize> = full.map(|(offset, _)| *offset).collect();
+        waiting = if full.is_empty() { full } else { of_those_away(region, &full, &job.to)? };
+    }
+    Ok(refused)
+}
+
+/// Sends pages to one pnode, again and again while a page in use keeps the kernel from looking at those behind it.
+fn send_to<P: Pages>(
+    region: &P,
+    mut waiting: Vec<usize>,
+    pnode: PnodeId,
+    home: &NodeSet,
+    refused: &mut BTreeMap<usize, i32>,
+) -> Result<(), HostError> {
+    for round in 0..ROUNDS {
         if waiting.is_empty() {
             break;
         }
-        let target = |offset: usize| match job.policy {
-            MemoryPolicy::Interleave => pnodes[(offset / unit + attempt) % pnodes.len()],
-            MemoryPolicy::Bind | MemoryPolicy::Preferred => pnodes[attempt],
-        };
-        let nodes: Vec<PnodeId> = waiting.iter().map(|offset| target(*offset)).collect();
-        let status = region.relocate(&waiting, &nodes)?;
-        refused.retain(|offset, _| waiting.binary_search(offset).is_err());
-        for (offset, status) in waiting.iter().zip(&status) {
+        let status = region.relocate(&waiting, &vec![pnode; waiting.len()])?;
+        let mut behind = Vec::new();
+        for (offset, status) in waiting.into_iter().zip(&status) {
             match status {
-                PageStatus::Unknown(errno) => drop(refused.insert(*offset, *errno)),
-                PageStatus::On(_) if is_away(status, &job.to) => drop(refused.insert(*offset, libc::EAGAIN)),
-                PageStatus::On(_) | PageStatus::Absent => {}
+                PageStatus::Unknown(libc::EINPROGRESS) if round + 1 < ROUNDS => behind.push(offset),
+                PageStatus::Unknown(libc::EINPROGRESS) => drop(refused.insert(offset, libc::EBUSY)),
+                PageStatus::Unknown(errno) => drop(refused.insert(offset, *errno)),
+                PageStatus::On(_) if is_away(status, home) => drop(refused.insert(offset, libc::EAGAIN)),
+                PageStatus::On(_) | PageStatus::Absent => drop(refused.remove(&offset)),
             }
         }
-        // Only a full node is a reason to try the next one; what the call did not get to when it was full counts.
-        waiting.retain(|offset| matches!(refused.get(offset), Some(&(libc::ENOMEM | libc::EINPROGRESS))));
+        waiting = behind;
     }
-    for errno in refused.values_mut().filter(|errno| **errno == libc::EINPROGRESS) {
-        *errno = libc::ENOMEM;
-    }
-    Ok(refused)
+    Ok(())
 }

@@ -25,7 +25,10 @@ struct Host {
 struct Region {
     host: Rc<Host>,
     pages: RefCell<Vec<Option<u32>>>,
+    /// Pages that the kernel cannot take off its lists: it tells of them, and goes on.
     pinned: BTreeSet<usize>,
+    /// Pages in use by a device: with them the call ends, and tells nothing of what it took together.
+    held: BTreeSet<usize>,
     policy: RefCell<(Mode, NodeMask)>,
 }
 
@@ -61,7 +64,7 @@ impl Region {
     fn new(host: &Rc<Host>, pages: usize, on: u32) -> Self {
         let policy = RefCell::new((Mode::Bind, mask(&set(&[on]))));
         let pages = RefCell::new(vec![Some(on); pages]);
-        Self { host: Rc::clone(host), pages, pinned: BTreeSet::new(), policy }
+        Self { host: Rc::clone(host), pages, pinned: BTreeSet::new(), held: BTreeSet::new(), policy }
     }
 
     fn on(&self) -> BTreeMap<u32, usize> {
@@ -101,21 +104,40 @@ impl Pages for Region {
     fn relocate(&self, offsets: &[usize], nodes: &[PnodeId]) -> Result<Vec<PageStatus>, HostError> {
         self.host.call("move_pages")?;
         let (mut pages, mut room) = (self.pages.borrow_mut(), self.host.room.borrow_mut());
-        let one = |(offset, node): (&usize, &PnodeId)| {
+        let mut status = vec![PageStatus::Unknown(libc::EINPROGRESS); offsets.len()];
+        let mut together = 0;
+        let mut in_use = false;
+        for (at, (offset, node)) in offsets.iter().zip(nodes).enumerate() {
             let page = &mut pages[offset / PAGE];
-            let Some(old) = *page else { return PageStatus::Absent };
-            if self.pinned.contains(&(offset / PAGE)) {
-                return PageStatus::Unknown(libc::EBUSY);
+            let told = match (*page, room.get_mut(&node.0)) {
+                (None, _) => Some(PageStatus::Absent),
+                _ if self.pinned.contains(&(offset / PAGE)) => Some(PageStatus::Unknown(libc::EBUSY)),
+                _ if self.held.contains(&(offset / PAGE)) => {
+                    in_use = true;
+                    None
+                }
+                (Some(old), Some(left)) if *left > 0 => {
+                    *left -= 1;
+                    *room.entry(old).or_default() += 1;
+                    *page = Some(node.0);
+                    status[at] = PageStatus::On(*node);
+                    None
+                }
+                _ => Some(PageStatus::Unknown(libc::ENOMEM)),
+            };
+            if let Some(told) = told {
+                status[at] = told;
             }
-            match room.get_mut(&node.0) {
-                Some(left) if *left > 0 => *left -= 1,
-                _ => return PageStatus::Unknown(libc::ENOMEM),
+            if told.is_some() || at + 1 == offsets.len() {
+                if in_use {
+                    let end = if told.is_some() { at } else { at + 1 };
+                    status[together..end].fill(PageStatus::Unknown(libc::EBUSY));
+                    break;
+                }
+                together = at + 1;
             }
-            *room.entry(old).or_default() += 1;
-            *page = Some(node.0);
-            PageStatus::On(*node)
-        };
-        Ok(offsets.iter().zip(nodes).map(one).collect())
+        }
+        Ok(status)
     }
 }
 
@@ -189,6 +211,34 @@ fn pinned_pages_and_a_full_node_are_told_apart() {
 }
 
 #[test]
+fn pages_in_use_by_devices_hold_up_no_others() {
+    let held: BTreeSet<usize> = [0, 1, 7, 40, 41, 99].into();
+    for (to, policy) in [(&[1][..], MemoryPolicy::Bind), (&[1, 2], MemoryPolicy::Interleave)] {
+        let host = Host::new(&[(0, 0), (1, 100), (2, 100)], None);
+        let region =
+            Region { held: held.clone(), pinned: [2, 20, 50, 98].into(), ..Region::new(&host, 100, 0) };
+        // Nor do pages that are not there.
+        [3, 8, 42].iter().for_each(|page| region.pages.borrow_mut()[*page] = None);
+        let mut regions = [region];
+        let job = MemoryMove { policy, ..ask(0, &[0], to) };
+        let (outcome, error) = alone(&regions, &job);
+        assert!(error.is_none());
+        assert_eq!(
+            (outcome.moved, outcome.left),
+            (pages(87), [(libc::EBUSY, pages(10))].into()),
+            "{policy:?}"
+        );
+        assert_eq!((outcome.elsewhere, outcome.policy_on), ([(PnodeId(0), pages(10))].into(), set(to)));
+        // Later they are free, and follow.
+        regions[0].held.clear();
+        regions[0].pinned.clear();
+        let (outcome, _) = alone(&regions, &MemoryMove { from: set(to), ..job });
+        assert_eq!((outcome.moved, outcome.left_behind()), (pages(10), Bytes::ZERO));
+        assert_eq!(regions[0].on().get(&0), None);
+    }
+}
+
+#[test]
 fn whichever_call_fails_the_outcome_is_what_the_host_has() {
     for errno in [libc::ENOMEM, libc::ENODEV, libc::EBUSY, libc::EPERM, libc::EINTR] {
         let mut which = 0;
@@ -226,6 +276,7 @@ fn whichever_call_fails_the_outcome_is_what_the_host_has() {
                         host: Rc::clone(&host),
                         pages: region.pages.clone(),
                         pinned: BTreeSet::new(),
+                        held: BTreeSet::new(),
                         policy: region.policy.clone(),
                     })
                     .collect();
