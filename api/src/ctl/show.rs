@@ -74,7 +74,17 @@ pub fn devices(devices: &[Device]) -> String {
 
 /// Vnodes: what they have, where it lies, where their vCPUs run.
 pub fn vnodes(vnodes: &[Vnode]) -> String {
-    format!("{}\n{}", memory(vnodes), vcpus(vnodes))
+    let stays: String = vnodes.iter().filter_map(stays).collect();
+    format!("{}\n{}{stays}", memory(vnodes), vcpus(vnodes))
+}
+
+/// What the guest gave and the host does not have.
+fn stays(vnode: &Vnode) -> Option<String> {
+    let partial = vnode.balloon.as_ref()?.partial;
+    let (id, pages, partial) = (vnode.id, vnode.pages, (partial > 0).then(|| human(partial))?);
+    Some(format!(
+        "\nvnode {id}: {partial} of what its guest gave stay taken: the host has pages of {pages} back as a whole\n"
+    ))
 }
 
 /// A row per vnode, a column per pnode that holds any memory.
@@ -184,8 +194,15 @@ pub fn reclaim(reclaim: &Reclaim) -> String {
     };
     let [before, after] =
         [&reclaim.before, &reclaim.after].map(|at| at.as_ref().map_or("-".to_owned(), free));
+    let whole = |part: &&crate::http::wire::ReclaimPart| part.stop.as_deref() == Some("whole_pages");
+    let whole = reclaim.parts.iter().filter(whole).map(|part| {
+        format!(
+            "\nvnode {}: pages of a pool go back as a whole, and its guest cannot give all of one\n",
+            part.vnode
+        )
+    });
     format!(
-        "pnode {}: {} of {}, {} elsewhere, {}, {}.{:03} s; free {before} before, {after} now\n\n{}",
+        "pnode {}: {} of {}, {} elsewhere, {}, {}.{:03} s; free {before} before, {after} now\n\n{}{}",
         reclaim.pnode,
         human(reclaim.reached),
         human(reclaim.asked),
@@ -193,7 +210,8 @@ pub fn reclaim(reclaim: &Reclaim) -> String {
         reclaim.stop.as_deref().unwrap_or(state(reclaim.state)),
         reclaim.elapsed_ms / 1000,
         reclaim.elapsed_ms % 1000,
-        table.text()
+        table.text(),
+        whole.collect::<String>()
     )
 }
 

@@ -119,8 +119,9 @@ pub fn event(event: &Value) -> String {
 }
 
 fn balloon(balloon: &Value) -> String {
-    let stop = word(&balloon["outcome"]["stop"]);
-    format!(" phase={} returned={} outcome={stop}", word(&balloon["phase"]), word(&balloon["returned"]))
+    let fields = ["request", "phase", "returned", "partial"];
+    let fields: String = fields.iter().map(|name| format!(" {name}={}", word(&balloon[*name]))).collect();
+    format!("{fields} outcome={}", word(&balloon["outcome"]["stop"]))
 }
 
 fn job(job: &Value) -> String {

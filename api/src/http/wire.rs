@@ -494,7 +494,8 @@ pub struct ReclaimPart {
     pub elsewhere: u64,
     /// What was moved off the pnode into the room that was freed elsewhere.
     pub moved: u64,
-    /// How its balloon ended: the words of a balloon's `outcome`; absent if another request took its place.
+    /// How its balloon ended: the words of a balloon's `outcome`, or `whole_pages`; absent if another request took its
+    /// place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<String>,
 }

@@ -14,21 +14,17 @@ use super::{BootTest, Ctx};
 use crate::runner::check;
 use crate::runner::host::Needs;
 use crate::runner::payload::GuestKernel;
-use crate::runner::pools::{self, Pool, SIZE_2M};
+use crate::runner::pools::{self, Pool, SIZE_1G, SIZE_2M};
 use crate::runner::spec::{GuestSpec, Vnode};
+use crate::runner::suite::Skip;
 use crate::runner::vm::{Start, Vm, note};
 
 /// A pool for the second node.
 const POOL: Needs =
     Needs { nodes: 2, mib: 1300, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: true };
 
-/// More memory than a lab host has: emulated hosts lock up now and then under guests whose interrupts are all on one CPU, so
-/// that test asks real ones alone.
-const REAL: Needs =
-    Needs { nodes: 2, mib: 3500, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: false };
-
 pub(super) const TESTS: &[BootTest] = &[
-    BootTest { name: "balloon_asks_nothing_where_pages_would_be_another_vnodes", needs: REAL, run: off_node },
+    BootTest { name: "balloon_asks_nothing_where_pages_would_be_another_vnodes", needs: TWO, run: off_node },
     BootTest {
         name: "balloon_of_a_driver_that_goes_in_mid_flight_and_comes_late",
         needs: TWO,
@@ -42,6 +38,11 @@ pub(super) const TESTS: &[BootTest] = &[
     },
     BootTest { name: "balloon_of_a_guest_that_needs_its_memory", needs: TWO, run: pressure },
     BootTest { name: "balloon_of_a_pool_of_huge_pages", needs: POOL, run: pool },
+    BootTest {
+        name: "balloon_of_1g_pages_that_stay_taken",
+        needs: Needs { mib: 2048, ..POOL },
+        run: gigantic,
+    },
 ];
 
 /// Two vnodes with a vCPU each.
@@ -199,6 +200,49 @@ fn pressure(ctx: &Ctx) -> Result<()> {
     ensure!(mem_set(ctx, &socket, "1", "256M")?, "what was free again did not come");
     check::bound(&vm, &spec)?;
     vm.power_off()
+}
+
+/// A page of 1 GiB that the guest gives a half of stays taken, and everybody says so.
+fn gigantic(ctx: &Ctx) -> Result<()> {
+    let second = ctx.pnode(1);
+    let pool = Pool::reserve(second, SIZE_1G, 1)
+        .map_err(|error| anyhow::Error::new(Skip(format!("needs a free page of 1 GiB: {error:#}"))))?;
+    let before = pools::free(second, SIZE_1G)?;
+    let spec = GuestSpec::new(vec![
+        Vnode::on(ctx.pnode(0), 1024, &[0]),
+        Vnode::on(second, 1024, &[1]).with("pages=1G"),
+    ]);
+    let (mut vm, socket, _directory) = started(ctx, &spec, GuestKernel::Stock)?;
+    let taken = |vm: &Vm, out: u64, when: &str| -> Result<()> {
+        let balloon = ctl(ctx, &socket, &["vnodes", "1"])?["balloon"].clone();
+        note(&ctx.transcript, &format!("{when}: {balloon}"));
+        let said = [&balloon["on_node"], &balloon["partial"], &balloon["returned"]].map(kib);
+        ensure!(said == [out * 1024, out * 1024, 0] && balloon["off_node"] == 0, "{when}: {balloon}");
+        let (free, had) = (pools::free(second, SIZE_1G)?, backed(vm, &spec)?[1]);
+        ensure!(free + 1 == before && had == SIZE_1G, "{when}: {free} pages are free, {had} KiB the vnode's");
+        Ok(())
+    };
+    let words = ["ctl", "--api-socket", &socket, "mem-set", "1", "512M"];
+    let output = ctx.numavisor(&words)?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success(), "the target was refused");
+    let line = "vnode 1: 512M of what its guest gave stay taken: the host has pages of 1G back as a whole";
+    ensure!(text.contains(line), "ctl says {text}");
+    taken(&vm, 512, "with half of it out")?;
+
+    // By pnode, as the host counts: nothing can be had, so nobody is asked.
+    let done = ctl(ctx, &socket, &["reclaim", "--pnode", &second.to_string(), "--exact", "128M"])?;
+    ensure!(done["stop"] == "whole_pages" && done["reached"] == 0, "by pnode: {done}");
+    ensure!(done["parts"][0]["stop"] == "whole_pages" && done["parts"][0]["asked"] == 0, "by pnode: {done}");
+    taken(&vm, 512, "by pnode")?;
+
+    ensure!(mem_set(ctx, &socket, "1", "1024M")?, "giving back was refused");
+    taken(&vm, 0, "given back")?;
+    vm.ask("fill")?;
+    check::bound(&vm, &spec)?;
+    vm.power_off()?;
+    drop(pool);
+    Ok(())
 }
 
 /// Pages of a pool come back as a whole and are there before the guest has them again, or it waits.

@@ -26,7 +26,7 @@ pub fn attach(plan: &Plan, ram: &Arc<GuestRam>) -> Result<(Vec<Attached>, Arc<[E
         let meter = Arc::clone(&books.of(vnode.id).meter);
         let host = VnodeHost::new(Arc::clone(ram), vnode.id, Arc::clone(&books));
         let device = Balloon::new(options, Arc::new(host)).map_err(|e| HostError::new("eventfd", e))?;
-        entries.push(Entry::new(vnode.id, vnode.memory, device.control(), meter));
+        entries.push(Entry::new(vnode, device.control(), meter));
         let name = format!("balloon{}", vnode.id);
         attached.push(Attached { vnode: vnode.id, name, device: Box::new(device) });
     }

@@ -4,8 +4,8 @@ use super::controller::{Ask, Controller};
 use super::host::{DiscardFigures, DiscardMeter};
 use super::outcome::{Outcome, Phase};
 use super::target::{HintError, bytes, floor};
-use devices::virtio::balloon::{BalloonControl, BalloonView};
-use resources::{Bytes, VnodeId};
+use devices::virtio::balloon::{BalloonControl, BalloonView, PAGE_BYTES};
+use resources::{Bytes, Vnode, VnodeId};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -75,6 +75,8 @@ pub trait Tell: Send + Sync {
 pub struct Entry {
     pub vnode: VnodeId,
     pub memory: Bytes,
+    /// The host has its memory back in pages of this size.
+    pub page: Bytes,
     pub control: BalloonControl,
     pub meter: Arc<DiscardMeter>,
     status: Mutex<Status>,
@@ -87,9 +89,18 @@ struct Status {
 }
 
 impl Entry {
-    pub fn new(vnode: VnodeId, memory: Bytes, control: BalloonControl, meter: Arc<DiscardMeter>) -> Self {
+    pub fn new(vnode: &Vnode, control: BalloonControl, meter: Arc<DiscardMeter>) -> Self {
         let status = Mutex::new(Status { controller: Controller::new(), request: 0 });
-        Self { vnode, memory, control, meter, status, refreshed: Mutex::default() }
+        let page = vnode.pages.pool().unwrap_or(Bytes(PAGE_BYTES));
+        Self {
+            vnode: vnode.id,
+            memory: vnode.memory,
+            page,
+            control,
+            meter,
+            status,
+            refreshed: Mutex::default(),
+        }
     }
 
     fn status(&self) -> MutexGuard<'_, Status> {

@@ -229,9 +229,12 @@ impl Controller {
         let took = run.map_or(Duration::ZERO, |run| now - run.since);
         let from = run.and_then(|run| run.from).unwrap_or(view.held);
         self.phase = match stop {
-            Stop::Reached | Stop::HostShort | Stop::Replaced | Stop::NoDriver | Stop::OffNode(_) => {
-                Phase::Idle
-            }
+            Stop::Reached
+            | Stop::HostShort
+            | Stop::Replaced
+            | Stop::WholePages
+            | Stop::NoDriver
+            | Stop::OffNode(_) => Phase::Idle,
             Stop::Dry | Stop::Exhausted | Stop::Drained => Phase::Exhausted,
             Stop::Unresponsive => Phase::Unresponsive,
         };
@@ -239,7 +242,7 @@ impl Controller {
         match stop {
             Stop::Reached => self.rest = REST,
             // The next driver begins where this one should have come to; one that waits goes on by itself.
-            Stop::HostShort | Stop::Replaced | Stop::NoDriver | Stop::Drained => {}
+            Stop::HostShort | Stop::Replaced | Stop::WholePages | Stop::NoDriver | Stop::Drained => {}
             // What was had is kept, and no more is asked for.
             Stop::Dry | Stop::Exhausted | Stop::Unresponsive | Stop::OffNode(_) => {
                 self.wanted.pages = view.held;

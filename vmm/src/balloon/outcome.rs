@@ -35,6 +35,8 @@ pub enum Stop {
     /// The guest takes pages back and waits: the pool that they are of has none free on the vnode's pnodes. It goes on
     /// when there are some.
     HostShort,
+    /// Taking by pnode: pages of a pool go as a whole, and nobody can give all of one.
+    WholePages,
     /// There is no driver. The target holds for one that comes.
     NoDriver,
     /// The guest would take the pages from the CPU with this APIC ID, which is not of the vnode. So it always is for a
@@ -53,6 +55,7 @@ impl Stop {
             Self::Replaced => "replaced",
             Self::Unresponsive => "unresponsive",
             Self::HostShort => "host_short",
+            Self::WholePages => "whole_pages",
             Self::NoDriver => "no_driver",
             Self::OffNode(_) => "off_node",
         }

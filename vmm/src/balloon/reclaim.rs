@@ -48,6 +48,8 @@ pub enum ReclaimStop {
     Short,
     /// All vnodes there are at their floor.
     Floor,
+    /// The vnodes there have pages of a pool, which go as a whole, and no guest can give all of one.
+    WholePages,
     /// Not exact, and other pnodes gave what this one could not.
     Elsewhere,
     /// By request; what was had is kept.
@@ -62,6 +64,7 @@ impl ReclaimStop {
             Self::NothingThere => "nothing_there",
             Self::Short => "short",
             Self::Floor => "floor",
+            Self::WholePages => "whole_pages",
             Self::Elsewhere => "elsewhere",
             Self::Cancelled => "cancelled",
         }
@@ -145,6 +148,8 @@ pub struct Holding {
     pub held: Bytes,
     /// The most that may be out.
     pub most: Bytes,
+    /// The host has its memory back in pages of this size.
+    pub page: Bytes,
 }
 
 /// Guest and host.
@@ -203,12 +208,22 @@ fn off(residency: &Residency, pnode: PnodeId) -> Bytes {
 
 impl<'a> Take<'a> {
     fn begin(order: &ReclaimOrder, ground: &'a dyn Ground) -> Result<Self, HostError> {
-        let mut before = BTreeMap::new();
+        let (mut before, mut spent, mut tally) = (BTreeMap::new(), Vec::new(), ReclaimTally::default());
         for holding in ground.balloons() {
-            before.insert(holding.vnode, ground.residency(holding.vnode)?);
+            let residency = ground.residency(holding.vnode)?;
+            let there = on(&residency, order.pnode);
+            if holding.most < holding.page {
+                // Whatever it gives, the host has nothing back.
+                spent.push(holding.vnode);
+                if there > Bytes::ZERO {
+                    let part = tally.part(holding.vnode);
+                    (part.there, part.stop) = (there, Some(Stop::WholePages));
+                }
+            }
+            before.insert(holding.vnode, residency);
         }
         let now = before.clone();
-        Ok(Self { order: *order, ground, before, now, spent: Vec::new(), tally: ReclaimTally::default() })
+        Ok(Self { order: *order, ground, before, now, spent, tally })
     }
 
     fn run(mut self) -> Result<(ReclaimStop, ReclaimTally), HostError> {
@@ -219,15 +234,39 @@ impl<'a> Take<'a> {
             let both = |tally: &ReclaimTally| tally.freed().saturating_add(tally.elsewhere());
             self.rounds(|residency| off(residency, pnode), both)?;
         }
+        if !self.ground.cancelled() {
+            self.hand_back();
+        }
         let stop = match (self.missing(ReclaimTally::freed), self.ground.cancelled()) {
             (Bytes::ZERO, _) => ReclaimStop::Reached,
             (_, true) => ReclaimStop::Cancelled,
             _ if self.tally.elsewhere() > Bytes::ZERO && !self.order.exact => ReclaimStop::Elsewhere,
             _ if !anybody => ReclaimStop::NothingThere,
+            _ if self.only_whole_pages() => ReclaimStop::WholePages,
             _ if self.spent.is_empty() && self.at_floor() => ReclaimStop::Floor,
             _ => ReclaimStop::Short,
         };
         Ok((stop, self.tally))
+    }
+
+    /// What freed no whole page of a pool is the guest's again: it may use it, and the host cannot.
+    fn hand_back(&mut self) {
+        for holding in self.ground.balloons() {
+            let part = self.tally.parts.iter_mut().find(|part| part.vnode == holding.vnode);
+            let in_vain = |part: &&mut ReclaimPart| {
+                let nothing = part.freed == Bytes::ZERO && part.elsewhere == Bytes::ZERO;
+                nothing && part.ballooned > Bytes::ZERO && holding.page > BALLOON_PAGE
+            };
+            if let Some(part) = part.filter(in_vain) {
+                self.ground.want(&[(holding.vnode, holding.held.saturating_sub(part.ballooned))]);
+                (part.ballooned, part.stop) = (Bytes::ZERO, Some(Stop::WholePages));
+            }
+        }
+    }
+
+    fn only_whole_pages(&self) -> bool {
+        let parts = &self.tally.parts;
+        !parts.is_empty() && parts.iter().all(|part| part.stop == Some(Stop::WholePages))
     }
 
     /// No balloon may be asked for another page.
@@ -262,7 +301,14 @@ impl<'a> Take<'a> {
                 room: holding.most.saturating_sub(holding.held),
             };
             let stakes: Vec<Stake> = balloons.iter().map(stake).collect();
-            let shares = split(&stakes, missing).shares;
+            let mut shares = split(&stakes, missing).shares;
+            for share in &mut shares {
+                let holding = balloons.iter().find(|holding| holding.vnode == share.vnode);
+                // Less than a page frees nothing.
+                let least =
+                    holding.map(|holding| holding.page.min(holding.most.saturating_sub(holding.held)));
+                share.bytes = share.bytes.max(least.unwrap_or_default());
+            }
             if shares.is_empty() {
                 break;
             }

@@ -22,6 +22,8 @@ struct Model {
     /// The guest gives untouched pages first.
     absent_first: bool,
     pinned: bool,
+    /// Pages in a page of a pool, of which none is out as a whole before so many are.
+    page: u64,
 }
 
 impl Model {
@@ -33,6 +35,11 @@ impl Model {
 
     /// The guest gives pages wherever they lie: in turn from each pnode.
     fn give(&mut self, pages: u64) {
+        if self.page > 1 {
+            // A guest that has something in each page of the pool.
+            self.held += pages;
+            return;
+        }
         for page in 0..pages {
             if self.absent_first && self.absent > 0 {
                 self.absent -= 1;
@@ -78,6 +85,7 @@ impl Ground for Table {
             vnode: VnodeId(id),
             held: Bytes(vnode.held * PAGE),
             most: Bytes(vnode.most * PAGE),
+            page: Bytes(vnode.page.max(1) * PAGE),
         };
         (0..).zip(self.vnodes.borrow().iter()).map(holding).collect()
     }
@@ -103,7 +111,7 @@ impl Ground for Table {
             if goal >= model.held {
                 model.give(goal - model.held);
             } else {
-                model.absent += model.held - goal;
+                model.absent += if model.page > 1 { 0 } else { model.held - goal };
                 model.held = goal;
             }
             Some(if goal == wanted { Stop::Reached } else { Stop::Dry })
@@ -234,6 +242,23 @@ fn untouched_pages_free_nothing_and_more_are_asked_for() {
 }
 
 #[test]
+fn pages_of_a_pool_that_cannot_go_as_a_whole_are_left_to_the_guest() {
+    // Down to the floor it is less than one page.
+    let table =
+        Table::new(vec![Model { page: 900, most: 800, ..Model::new(&[(1, 900)]) }, Model::new(&[(3, 500)])]);
+    let (stop, tally) = table.take(1, 100, true);
+    assert_eq!((stop, tally.freed(), table.asked.borrow().len()), (ReclaimStop::WholePages, Bytes::ZERO, 0));
+    assert_eq!((tally.parts[0].there, tally.parts[0].stop), (Bytes(900 * PAGE), Some(Stop::WholePages)));
+    assert_eq!(table.take(1, 100, false).0, ReclaimStop::Elsewhere);
+    // It might have been one; when it was not, the guest has its memory again.
+    let table = Table::new(vec![Model { page: 300, most: 800, ..Model::new(&[(1, 900)]) }]);
+    let (stop, tally) = table.take(1, 100, true);
+    assert_eq!((stop, tally.ballooned()), (ReclaimStop::WholePages, Bytes::ZERO));
+    assert_eq!(table.asked.borrow().first(), Some(&vec![(0, 300)]));
+    assert_eq!(table.vnodes.borrow()[0].held, 0);
+}
+
+#[test]
 fn a_pnode_without_memory_of_the_vm_gives_nothing() {
     assert_eq!(four().take(7, 10, true).0, ReclaimStop::NothingThere);
     let (stop, tally) = four().take(7, 60, false);
@@ -269,6 +294,7 @@ fn model() -> impl Strategy<Value = Model> {
                 free: all * free / 100,
                 absent_first,
                 pinned,
+                page: 1,
             }
         },
     )

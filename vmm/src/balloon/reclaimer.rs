@@ -206,7 +206,7 @@ impl Ground for Site {
         let holding = |entry: &Entry| {
             let view = entry.view();
             let most = view.memory.saturating_sub(floor(view.memory));
-            Holding { vnode: view.vnode, held: bytes(view.device.held), most }
+            Holding { vnode: view.vnode, held: bytes(view.device.held), most, page: entry.page }
         };
         self.wants.entries().iter().map(holding).collect()
     }

@@ -102,11 +102,11 @@ pub fn bytes(pages: u32) -> Bytes {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::{BalloonError, floor, pages_out};
     use resources::{Bytes, VmSpec, VmTopology, Vnode, VnodeSpec};
 
-    fn vnode() -> Vnode {
+    pub(in crate::balloon) fn vnode() -> Vnode {
         let vcpus = "0".parse().ok();
         let vnode = VnodeSpec { memory: Some(Bytes::gib(1)), vcpus, ..VnodeSpec::new(0) };
         let spec = VmSpec { numa: vec![vnode], ..VmSpec::default() };

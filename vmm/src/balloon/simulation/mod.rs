@@ -6,7 +6,6 @@ use super::controller::{Ask, Controller};
 use super::{Entry, Outcome, Phase, Stop, Tell, VnodeMemory};
 use linux::{ARRAY, Linux, Node};
 use proptest::prelude::*;
-use resources::{Bytes, VnodeId};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -329,7 +328,7 @@ proptest! {
     ) {
         let mut linux = world(10_000).linux;
         linux.load(1);
-        let entry = Entry::new(VnodeId(0), Bytes::gib(1), linux.control.clone(), Arc::default());
+        let entry = Entry::new(&super::target::tests::vnode(), linux.control.clone(), Arc::default());
         let (ends, mut now) = (Ends::default(), Duration::ZERO);
         let last = (0, true, 10_000);
         for (pages, exact, time) in wants.iter().copied().chain([last]) {
