@@ -91,8 +91,8 @@ pub struct Net {
 pub struct Vsock {
     /// The guest's context id.
     pub cid: u64,
-    /// The unix socket that stands for the guest on the host.
-    pub socket: PathBuf,
+    /// The unix socket that stands for the guest on the host; none if the host kernel serves the guest.
+    pub socket: Option<PathBuf>,
     /// Where it sits.
     pub vnode: VnodeId,
 }

@@ -105,7 +105,11 @@ pub fn open(all: &VmDevices, janitor: &Janitor) -> Result<(Vec<Attached>, Contro
         attached.push(Attached { vnode: net.vnode, name: format!("net{index}"), device: Box::new(device) });
     }
     if let Some(vsock) = &all.vsock {
-        let host = SocketHost::unix(vsock.cid, &vsock.socket, janitor).map_err(AttachError::Vsock)?;
+        let host = match &vsock.socket {
+            Some(socket) => SocketHost::unix(vsock.cid, socket, janitor),
+            None => SocketHost::kernel(vsock.cid),
+        };
+        let host = host.map_err(AttachError::Vsock)?;
         let device: Box<dyn VirtioDevice<GuestMemory>> = match host.device() {
             SocketDevice::Unix(device) => {
                 controls.vsock = Some(device.handle());

@@ -79,10 +79,9 @@ pub fn vsock(text: &str) -> Result<VsockSpec, NumaError> {
             _ => return None,
         })
     })?;
-    match (cid, socket) {
-        (Some(cid), Some(socket)) => Ok(VsockSpec { cid, socket, vnode }),
-        (None, _) => refuse(Some("cid"), "missing, the guest needs one"),
-        (_, None) => refuse(Some("socket"), "missing, the guest needs one"),
+    match cid {
+        Some(cid) => Ok(VsockSpec { cid, socket, vnode }),
+        None => refuse(Some("cid"), "missing, the guest needs one"),
     }
 }
 
@@ -111,6 +110,7 @@ mod tests {
         assert_eq!(net("tap=tap0,mtu=9000").unwrap().mtu, Some(9000));
         assert!(net("tap=a,tap=b").unwrap_err().to_string().starts_with(".tap: given twice"));
         assert_eq!(vsock("cid=3,socket=s").unwrap().cid, 3);
-        assert_eq!(vsock("cid=3").unwrap_err().to_string(), ".socket: missing, the guest needs one");
+        assert_eq!(vsock("cid=3").unwrap().socket, None);
+        assert_eq!(vsock("socket=s").unwrap_err().to_string(), ".cid: missing, the guest needs one");
     }
 }

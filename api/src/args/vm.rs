@@ -71,7 +71,7 @@ pub struct VmFlags {
     /// Network interface: tap=NAME or fd=N and any of mac, mtu, queues, vnode, vhost; repeatable
     #[arg(long, value_name = "tap=NAME,KEY=VALUE,...", help_heading = "Devices")]
     pub net: Vec<String>,
-    /// Sockets between guest and host: cid=N,socket=PATH and maybe vnode
+    /// Sockets between guest and host: cid=N and any of socket (vhost-vsock without), vnode
     #[arg(long, value_name = "cid=N,socket=PATH", help_heading = "Devices")]
     pub vsock: Option<String>,
     /// Entropy device

@@ -326,7 +326,7 @@ fn seen_from_here(mut spec: VmSpec) -> Result<VmSpec, Failure> {
     let here = std::env::current_dir().map_err(failed)?;
     let absolute = |path: &mut PathBuf| *path = here.join(&path);
     let disks = spec.disks.iter_mut().map(|disk| &mut disk.path);
-    let vsock = spec.vsock.as_mut().map(|vsock| &mut vsock.socket);
+    let vsock = spec.vsock.as_mut().and_then(|vsock| vsock.socket.as_mut());
     let serial = match &mut spec.serial {
         resources::SerialSpec::File(path) => Some(path),
         resources::SerialSpec::Stdio | resources::SerialSpec::None => None,

@@ -18,7 +18,11 @@ pub fn text(plan: &Plan) -> Option<String> {
         (0..).zip(&devices.nets).map(|(i, net): (u32, _)| (format!("net {i}"), net.vnode, describe_net(net))),
     );
     rows.extend(devices.vsock.iter().map(|vsock| {
-        ("vsock".to_owned(), vsock.vnode, format!("cid {}, socket {}", vsock.cid, vsock.socket.display()))
+        let by = vsock
+            .socket
+            .as_ref()
+            .map_or_else(|| "vhost-vsock".to_owned(), |socket| format!("socket {}", socket.display()));
+        ("vsock".to_owned(), vsock.vnode, format!("cid {}, {by}", vsock.cid))
     }));
     rows.extend(devices.rng.map(|vnode| ("rng".to_owned(), vnode, String::new())));
     let titles = [

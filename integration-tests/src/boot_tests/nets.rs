@@ -109,7 +109,7 @@ fn only_left(directory: &Path, files: &[&str]) -> Result<()> {
 
 /// A thread of the kernel, named after one of the VMM's, serves the queues on these CPUs; on newer kernels it is a
 /// thread of the VMM.
-fn served_by_kernel(pid: u32, cpus: &[u32]) -> Result<()> {
+pub(super) fn served_by_kernel(pid: u32, cpus: &[u32]) -> Result<()> {
     let own = format!("/proc/{pid}/task");
     let numbers = |at: &str| -> Result<Vec<String>> {
         let names = fs::read_dir(at)?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());

@@ -5,13 +5,17 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
+use super::nets::served_by_kernel;
 use super::{BootTest, Ctx};
+use crate::guest::vsock as guest_vsock;
 use crate::runner::check;
 use crate::runner::host::Needs;
 use crate::runner::spec::{GuestSpec, Vnode};
+use crate::runner::suite::Skip;
 use crate::runner::vm::{PATIENCE, Start};
 
 const TWO: Needs =
@@ -19,6 +23,11 @@ const TWO: Needs =
 
 pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "vsock_both_ways_through_unix_sockets", needs: TWO, run: both_ways },
+    BootTest {
+        name: "vsock_both_ways_through_the_host_kernel",
+        needs: Needs { root: true, ..TWO },
+        run: by_kernel,
+    },
     BootTest { name: "serial_port_into_a_file", needs: Needs { nodes: 1, ..TWO }, run: into_a_file },
 ];
 
@@ -81,6 +90,38 @@ fn both_ways(ctx: &Ctx) -> Result<()> {
     vm.power_off()?;
     ensure!(!fs::exists(&socket)?, "the socket is left behind");
     Ok(())
+}
+
+fn by_kernel(ctx: &Ctx) -> Result<()> {
+    if !fs::exists("/dev/vhost-vsock")? {
+        return Err(Skip("needs /dev/vhost-vsock".to_owned()).into());
+    }
+    const CID: u32 = 4711;
+    let spec = GuestSpec::new(vec![Vnode::on(ctx.pnode(0), 192, &[0]), Vnode::on(ctx.pnode(1), 160, &[1])]);
+    let mut vm = ctx.boot(&Start::of(&spec).flag(&["--vsock", &format!("cid={CID},vnode=1")]))?;
+    vm.ask("modprobe virtio_pci vmw_vsock_virtio_transport")?;
+    vm.ask("vsock-echo 1234")?;
+    let word = "two-nodes".repeat(1000);
+    // The kernel takes the queues over a moment after the guest's driver is ready.
+    let began = Instant::now();
+    let answer = loop {
+        match guest_vsock::ask(CID, 1234, &word) {
+            Ok(answer) => break answer,
+            Err(error) if began.elapsed() > PATIENCE => return Err(error),
+            Err(_) => thread::sleep(Duration::from_millis(50)),
+        }
+    };
+    ensure!(answer == word, "the guest answered with {} bytes, not {}", answer.len(), word.len());
+    ensure!(
+        guest_vsock::ask(CID, 4321, "hello").is_err(),
+        "nobody listens at port 4321, yet one can connect"
+    );
+    guest_vsock::echo(5000)?;
+    let answer = vm.ask("vsock-ask 5000 how-many")?;
+    ensure!(answer["answer"] == "how-many", "the guest was answered {answer}");
+    check::devices(&spec, &vm.report()?, &[(VSOCK, 1)])?;
+    served_by_kernel(vm.pid(), &ctx.cpus_of(ctx.pnode(1)))?;
+    vm.power_off()
 }
 
 fn into_a_file(ctx: &Ctx) -> Result<()> {

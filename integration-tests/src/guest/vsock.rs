@@ -15,7 +15,7 @@ use crate::sys;
 /// Any context of ours.
 const ANY_CID: u32 = u32::MAX;
 /// The host.
-const HOST_CID: u32 = 2;
+pub(crate) const HOST_CID: u32 = 2;
 
 fn stream() -> Result<OwnedFd> {
     socket(AddressFamily::Vsock, SockType::Stream, SockFlag::empty(), None).context("socket")
@@ -39,10 +39,10 @@ pub(crate) fn echo(port: u32) -> Result<()> {
     Ok(())
 }
 
-/// Sends `word` to the host's `port` and reads until the other side ends.
-pub(crate) fn ask(port: u32, word: &str) -> Result<String> {
+/// Sends `word` to a `port` of the host or of a guest, and reads until the other side ends.
+pub(crate) fn ask(cid: u32, port: u32, word: &str) -> Result<String> {
     let socket = stream()?;
-    connect(socket.as_raw_fd(), &VsockAddr::new(HOST_CID, port)).context("connect")?;
+    connect(socket.as_raw_fd(), &VsockAddr::new(cid, port)).context("connect")?;
     let mut connection = File::from(socket);
     connection.write_all(word.as_bytes())?;
     shutdown(connection.as_raw_fd(), Shutdown::Write)?;

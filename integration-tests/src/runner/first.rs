@@ -52,7 +52,9 @@ fn prepare() -> Result<Payload> {
         mount(Some(kind), at, Some(kind), MsFlags::empty(), None::<&str>)
             .with_context(|| format!("mounting {at}"))?;
     }
-    for module in ["virtio_pci", "virtio_blk", "kvm_amd", "kvm_intel", "tun", "vhost_net", "loop", "nbd"] {
+    for module in
+        ["virtio_pci", "virtio_blk", "kvm_amd", "kvm_intel", "tun", "vhost_net", "vhost_vsock", "loop", "nbd"]
+    {
         // Only one of the two KVM modules fits the processor.
         let _ = modules::load(module);
     }

@@ -91,9 +91,11 @@ pub struct NetSpec {
 pub struct VsockSpec {
     /// The guest's context id.
     pub cid: u64,
-    /// The unix socket that stands for the guest on the host.
-    #[cfg_attr(feature = "schema", schema(value_type = String))]
-    pub socket: PathBuf,
+    /// The unix socket that stands for the guest on the host; when left out, the host kernel serves the guest
+    /// (vhost-vsock).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
+    pub socket: Option<PathBuf>,
     /// The vnode it sits on; 0 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vnode: Option<u32>,

@@ -23,9 +23,9 @@ const VSOCK: &str = "/dev/vhost-vsock";
 const RING_FEATURES: u64 = 1 << 15 | 1 << 28 | 1 << 29 | VERSION_1;
 const VERSION_1: u64 = 1 << 32;
 
-fn check(path: &'static str) -> Result<(), HostError> {
+fn check(path: &'static str, instead: &str) -> Result<(), HostError> {
     let opened = File::options().read(true).write(true).open(path);
-    opened.map(drop).map_err(|e| HostError::new("open", e).of(path).hint("without it, choose vhost=off"))
+    opened.map(drop).map_err(|e| HostError::new("open", e).of(path).hint(format!("without it, {instead}")))
 }
 
 fn vhost_error(error: vhost::Error) -> io::Error {
@@ -44,7 +44,7 @@ pub struct VhostNet<M: GuestMemoryHandle<M: GuestMemoryBackend + Sized>> {
 impl VhostNet<std::sync::Arc<vm_memory::GuestMemoryMmap>> {
     /// Whether this process may use it.
     pub fn check() -> Result<(), HostError> {
-        check(NET)
+        check(NET, "choose vhost=off")
     }
 }
 
@@ -91,7 +91,7 @@ pub struct VhostVsock<M: GuestMemoryHandle<M: GuestMemoryBackend + Sized>> {
 impl VhostVsock<std::sync::Arc<vm_memory::GuestMemoryMmap>> {
     /// Whether this process may use it.
     pub fn check() -> Result<(), HostError> {
-        check(VSOCK)
+        check(VSOCK, "give a socket=PATH")
     }
 }
 
