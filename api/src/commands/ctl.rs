@@ -208,7 +208,12 @@ impl Ctl {
         });
         match stop.filter(|stop| stop != "reached" && !wanted.detach) {
             Some(stop) => {
-                let line = format!("vnode {}: {stop}, it keeps {}", vnode.id, Bytes(vnode.actual).human());
+                let why = match stop == "off_node" && vnode.vcpus.is_empty() {
+                    true => " (it has no vCPUs, so its guest would give other vnodes' pages)",
+                    false => "",
+                };
+                let keeps = Bytes(vnode.actual).human();
+                let line = format!("vnode {}: {stop}{why}, it keeps {keeps}", vnode.id);
                 Err(Failure::new(Status::Conflict, line))
             }
             None => Ok(done),

@@ -89,9 +89,21 @@ fn off_node(ctx: &Ctx) -> Result<()> {
     // A vnode without vCPUs; CPUs kept from the scheduler do their interrupts all the same.
     let mut spec = two(ctx);
     spec.vnodes.push(Vnode::on(ctx.pnode(1), 128, &[]));
-    let (mut vm, socket, _directory) = booted(ctx, Start::of(&spec).cmdline("isolcpus=1"))?;
+    let start = Start::of(&spec).cmdline("isolcpus=1").flag(&["--free-page-reporting"]);
+    let (mut vm, socket, _directory) = booted(ctx, start)?;
     modprobe(&mut vm)?;
-    mem_set(ctx, &socket, "2", "64M")?;
+    let output = ctx.numavisor(&["ctl", "--api-socket", &socket, "mem-set", "2", "64M"])?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(said.contains("vnode 2: off_node (it has no vCPUs"), "ctl says {said}");
+    // What the guest frees by itself comes back all the same.
+    vm.ask("alloc 64 2")?;
+    let had = backed(&vm, &spec)?[2];
+    vm.ask("free")?;
+    let began = Instant::now();
+    while backed(&vm, &spec)?[2] + 40 * 1024 > had {
+        ensure!(began.elapsed() < PATIENCE, "the host still has {:?} KiB of {had}", backed(&vm, &spec)?);
+        std::thread::sleep(Duration::from_millis(200));
+    }
     refused(&ctl(ctx, &socket, &["vnodes", "2"])?["balloon"], &["off_node"], "no vCPUs")?;
     ensure!(mem_set(ctx, &socket, "1", "384M")?, "isolcpus: it did not come");
     // With its last CPU gone the interrupt moves, and stays away when the CPU is back.
