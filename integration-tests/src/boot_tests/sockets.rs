@@ -121,6 +121,12 @@ fn by_kernel(ctx: &Ctx) -> Result<()> {
     ensure!(answer["answer"] == "how-many", "the guest was answered {answer}");
     check::devices(&spec, &vm.report()?, &[(VSOCK, 1)])?;
     served_by_kernel(vm.pid(), &ctx.cpus_of(ctx.pnode(1)))?;
+    // Another guest cannot have its id as long as it lives.
+    let mut second = ctx.start(&Start::default().flag(&["--vsock", &format!("cid={CID}")]))?;
+    let said =
+        second.line("the refusal", |line| line.contains(&format!("cid {CID}: ")).then(|| line.to_owned()))?;
+    let status = second.ended()?;
+    ensure!(status.code() == Some(3), "a second guest of the same id ended with {status}: {said}");
     vm.power_off()
 }
 

@@ -122,7 +122,7 @@ impl SocketHost {
     /// With vhost-vsock, which the host must have.
     pub fn kernel(cid: u64) -> Result<Self, NetError> {
         let cid = guest_cid(cid)?;
-        VhostVsock::check()?;
+        VhostVsock::check(cid.get())?;
         Ok(Self::Kernel(cid))
     }
 

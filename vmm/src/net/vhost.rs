@@ -89,9 +89,13 @@ pub struct VhostVsock<M: GuestMemoryHandle<M: GuestMemoryBackend + Sized>> {
 }
 
 impl VhostVsock<std::sync::Arc<vm_memory::GuestMemoryMmap>> {
-    /// Whether this process may use it.
-    pub fn check() -> Result<(), HostError> {
-        check(VSOCK, "give a socket=PATH")
+    /// Whether this process may use it, and no other guest has this context id now.
+    pub fn check(cid: u32) -> Result<(), HostError> {
+        check(VSOCK, "give a socket=PATH")?;
+        let refused = |call| move |error| HostError::new(call, vhost_error(error)).of(format!("cid {cid}"));
+        let no_memory = std::sync::Arc::<vm_memory::GuestMemoryMmap>::default();
+        let vsock = Vsock::new(no_memory).map_err(refused("open"))?;
+        vsock.set_guest_cid(cid.into()).map_err(refused("VHOST_VSOCK_SET_GUEST_CID"))
     }
 }
 
