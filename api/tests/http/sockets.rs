@@ -119,6 +119,35 @@ fn one_janitor_does_for_all_starts_of_a_guest_and_ends_before_the_vmm() {
 }
 
 #[test]
+fn vms_that_come_and_go_take_their_sockets_with_them_and_a_kill_takes_the_last() {
+    if !kvm() {
+        return;
+    }
+    let mut server = Server::serve();
+    let janitor = janitor_of(&server);
+    let (kernel, vsock) = (server.kernel.display().to_string(), server.dir().join("v.sock"));
+    let spec = format!(
+        r#"{{"kernel": "{kernel}", "memory": "64M", "vcpus": 1, "serial": "none",
+            "vsock": {{"cid": 3, "socket": "{}"}}}}"#,
+        vsock.display()
+    );
+    for _ in 0..2 {
+        assert_eq!(server.json("PUT", "/v1/vm", &spec).status, 201);
+        assert_eq!(server.ask("POST", "/v1/vm/boot").status, 202);
+        server.wait_state("running");
+        assert!(vsock.exists());
+        assert_eq!(server.ask("DELETE", "/v1/vm").status, 204);
+        assert!(!vsock.exists() && janitor_of(&server) == janitor);
+    }
+    assert_eq!(server.json("PUT", "/v1/vm", &spec).status, 201);
+    assert_eq!(server.ask("POST", "/v1/vm/boot").status, 202);
+    server.wait_state("running");
+    server.child.kill().unwrap();
+    wait_for("its end", || is_gone(janitor));
+    assert!(!vsock.exists() && !server.socket.exists());
+}
+
+#[test]
 fn a_socket_left_behind_by_a_kill_is_replaced() {
     let mut server = Server::serve();
     // As where all processes are killed at once.

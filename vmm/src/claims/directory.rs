@@ -211,7 +211,8 @@ mod tests {
     #[test]
     fn one_that_keeps_the_lock_is_named_and_a_line_that_moves_is_waited_for() {
         let root = tempfile::tempdir().unwrap();
-        let patience = Duration::from_millis(300);
+        // Well above what a busy host takes to go on after a sleep.
+        let patience = Duration::from_millis(800);
         let held = lock(root.path(), Wanted::Alone).unwrap().unwrap();
         let refused = lock_within(root.path(), Wanted::Alone, patience).unwrap_err();
         let me = Some(std::process::id());
@@ -220,7 +221,7 @@ mod tests {
             let began = Instant::now();
             let waiter = scope.spawn(|| lock_within(root.path(), Wanted::Alone, patience).is_ok());
             // As if one after the other had got it.
-            for _ in 0..8 {
+            for _ in 0..18 {
                 std::thread::sleep(Duration::from_millis(100));
                 sign(&held);
             }
