@@ -40,22 +40,31 @@ pub(crate) fn checkerboard(mib: usize, node: u32) -> Result<BoundMemory> {
 /// Memory that timestamps go to, page after page.
 const STAMPED_MIB: usize = 64;
 
-/// Writes the time to page after page of this thread's memory for so long: how often, and the longest time in between.
+/// A longer time between two timestamps is a stall.
+const STALL: Duration = Duration::from_millis(1);
+
+/// Writes the time to page after page of this thread's memory for so long: how often, the longest time in between, and
+/// all stalls together.
 pub(crate) fn timestamps(duration: Duration) -> Value {
     let mut pages = vec![0u128; STAMPED_MIB * MIB / size_of::<u128>()];
     let step = 4096 / size_of::<u128>();
     pages.iter_mut().step_by(step).for_each(|stamp| *stamp = 1);
     let began = Instant::now();
-    let (mut before, mut longest, mut count) = (began, Duration::ZERO, 0u64);
+    let (mut before, mut longest, mut stalled, mut count) = (began, Duration::ZERO, Duration::ZERO, 0u64);
     while before - began < duration {
         for stamp in pages.iter_mut().step_by(step) {
             let now = Instant::now();
             *std::hint::black_box(stamp) = (now - began).as_nanos();
-            longest = longest.max(now - before);
+            let gap = now - before;
+            longest = longest.max(gap);
+            if gap > STALL {
+                stalled += gap;
+            }
             (before, count) = (now, count + 1);
         }
     }
-    json!({ "stamps": count, "longest_gap_ms": longest.as_secs_f64() * 1000.0 })
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    json!({ "stamps": count, "longest_gap_ms": ms(longest), "stalled_ms": ms(stalled) })
 }
 
 /// All free memory of each node but the reserve.

@@ -11,6 +11,7 @@ mod device_bench;
 mod first;
 pub(crate) mod host;
 mod move_figures;
+mod one_call;
 pub(crate) mod payload;
 pub(crate) mod pools;
 pub(crate) mod residency;

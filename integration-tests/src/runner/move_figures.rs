@@ -1,5 +1,5 @@
 //! Figures of moves: throughput beside `migratepages` on a plain process of the same size and page size, and how long
-//! the guest stands still at a time, beside the same vnode moved in one call.
+//! the guest stands still, beside the same vnode moved in one call and beside no move at all.
 
 use std::cell::RefCell;
 use std::fs;
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use super::one_call;
 use super::payload::Payload;
 use super::residency;
 use super::spec::{GuestSpec, Vnode};
@@ -22,8 +23,9 @@ use crate::sys::BoundMemory;
 /// Memory of the vnode, and of the plain process.
 const MIB: usize = 256;
 const THP: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
-/// How long the guest watches its clock for each side.
-const WATCH: &str = "6";
+/// How long the guest watches its clock for each way.
+const WATCH: Duration = Duration::from_secs(20);
+const ONLINE: &str = "/sys/devices/system/cpu/online";
 
 /// Measures both page sizes, `rounds` there and back each after a pair that does not count, and says the figures.
 pub(super) fn run(payload: &Payload, rounds: u32) -> Result<i32> {
@@ -54,8 +56,7 @@ fn migratepages(pid: u32, from: &str, to: &str) -> Result<Duration> {
 }
 
 /// MiB a second of `ctl move`, of `migratepages` on this process, which has nothing else of that size, and of
-/// `migratepages` on the VM itself, one after the other in each round; the longest stalls in milliseconds, of our moves
-/// and of the same in one call.
+/// `migratepages` on the VM itself, one after the other in each round; then the guest's stalls.
 fn measure_all(
     payload: &Payload,
     pages: &str,
@@ -97,30 +98,60 @@ fn measure_all(
         );
     }
     drop(memory);
-    // What else makes the clock jump is in both.
-    let (mut chunked, mut whole) = (Vec::new(), Vec::new());
-    for _ in 0..rounds.max(1) {
-        chunked.push(watched(&mut vm, |_| move_once(payload, &socket, "1").map(drop))?);
-        move_once(payload, &socket, "0")?;
-        whole.push(watched(&mut vm, |pid| migratepages(pid, "0", "1").map(drop))?);
-        let on = residency::pages_by_node(vm.pid(), &residency::guest_ram(vm.pid(), &spec)?[0])?;
-        println!("longest stalls: {chunked:?} ms, in one call {whole:?} ms");
-        ensure!(on.get(&1).copied().unwrap_or(0) * 4096 > (MIB as u64) << 19, "it did not move: {on:?}");
-        migratepages(vm.pid(), "1", "0")?;
-    }
-    vm.power_off()?;
     let (ours, plain, one_call) = (median(ours), median(plain), median(one_call));
-    let (chunked, whole) = (median(chunked), median(whole));
-    Ok(json!({
+    let mut figures = json!({
         "numavisor_mib_per_second": ours,
         "migratepages_mib_per_second": plain,
         "migratepages_of_the_vm_mib_per_second": one_call,
         "ratio": ours / plain,
         "ratio_to_the_vm": ours / one_call,
-        "stall_milliseconds": chunked,
-        "stall_in_one_call_milliseconds": whole,
-        "stall_ratio": chunked / whole,
-    }))
+    });
+    // On one CPU the guest stands still whenever anything else runs.
+    if fs::read_to_string(ONLINE).context(ONLINE)?.trim() != "0" {
+        figures["stalls"] = stalls(&mut vm, payload, &socket, &spec, rounds)?;
+    }
+    vm.power_off()?;
+    Ok(figures)
+}
+
+/// How the guest stands still while nothing happens, while its vnode moves in chunks, by `migratepages`, and in one call of
+/// `mbind(2)`, in turns: medians of the longest stall, of all stalls over 1 ms together, and of how long the move took.
+fn stalls(vm: &mut Vm, payload: &Payload, socket: &Path, spec: &GuestSpec, rounds: u32) -> Result<Value> {
+    let ram = residency::guest_ram(vm.pid(), spec)?.remove(0);
+    let in_one_call = |pid, node| -> Result<()> {
+        ram.iter().try_for_each(|area| one_call::bind_and_move(pid, area.start, area.end - area.start, node))
+    };
+    type Act<'a> = &'a dyn Fn(u32, u32) -> Result<()>;
+    let ways: [(&str, Act); 4] = [
+        ("none", &|_, _| Ok(())),
+        ("numavisor", &|_, to| move_once(payload, socket, &to.to_string()).map(drop)),
+        ("migratepages", &|pid, to| migratepages(pid, &(1 - to).to_string(), &to.to_string()).map(drop)),
+        ("one_call", &in_one_call),
+    ];
+    let mut found = vec![Vec::new(); ways.len()];
+    for _ in 0..rounds.max(1) {
+        for ((name, act), found) in ways.iter().zip(&mut found) {
+            let stall = watched(vm, |pid| act(pid, 1))?;
+            println!("{name}: {stall:.1?}");
+            let on = residency::pages_by_node(vm.pid(), &ram)?.get(&1).copied().unwrap_or(0) * 4096;
+            ensure!(
+                (on > (MIB as u64) << 19) != (*name == "none"),
+                "{name}: {on} bytes are on the other pnode"
+            );
+            act(vm.pid(), 0)?;
+            found.push(stall);
+        }
+    }
+    let of = |found: &[Stall], pick: fn(&Stall) -> f64| median(found.iter().map(pick).collect());
+    let mut figures = json!({});
+    for ((name, _), found) in ways.iter().zip(&found) {
+        figures[name] = json!({
+            "longest_ms": of(found, |stall| stall.longest_ms),
+            "stalled_ms": of(found, |stall| stall.stalled_ms),
+            "move_ms": of(found, |stall| stall.move_ms),
+        });
+    }
+    Ok(figures)
 }
 
 /// MiB that were moved, and the job's seconds.
@@ -135,14 +166,30 @@ fn move_once(payload: &Payload, socket: &Path, to: &str) -> Result<(f64, f64)> {
     Ok((number("moved")? / 1_048_576.0, number("elapsed_ms")? / 1000.0))
 }
 
-/// The longest time in milliseconds between two timestamps of the guest while `act` goes on.
-fn watched(vm: &mut Vm, act: impl FnOnce(u32) -> Result<()>) -> Result<f64> {
-    vm.tell(&format!("timestamps {WATCH}"))?;
-    thread::sleep(Duration::from_secs(2));
+/// How a guest stood still.
+#[derive(Clone, Debug)]
+struct Stall {
+    /// The longest time between two of its timestamps.
+    longest_ms: f64,
+    /// All stalls together.
+    stalled_ms: f64,
+    /// What was done meanwhile took so long.
+    move_ms: f64,
+}
+
+/// How the guest stands still while `act` goes on.
+fn watched(vm: &mut Vm, act: impl FnOnce(u32) -> Result<()>) -> Result<Stall> {
+    vm.tell(&format!("timestamps {}", WATCH.as_secs()))?;
+    thread::sleep(Duration::from_secs(1));
+    let began = Instant::now();
     act(vm.pid())?;
+    let took = began.elapsed();
+    // A move may take longer on a busy machine; what came later was not watched.
     let answer = vm.line("the guest's timestamps", |line| {
         line.strip_prefix(crate::guest::DONE)?.strip_prefix("timestamps ").map(str::to_owned)
     })?;
     let answer: Value = serde_json::from_str(&answer)?;
-    answer["longest_gap_ms"].as_f64().context("no gap")
+    let number = |key: &str| answer[key].as_f64().with_context(|| format!("no {key}"));
+    let (longest_ms, stalled_ms) = (number("longest_gap_ms")?, number("stalled_ms")?);
+    Ok(Stall { longest_ms, stalled_ms, move_ms: took.as_secs_f64() * 1000.0 })
 }
