@@ -3,7 +3,7 @@
 
 use crate::memory::{GuestRam, Manner, MemoryMove, MoveOutcome, MoveProgress, Moved, move_memory};
 use crate::sys::HostError;
-use resources::{Bytes, VnodeId, VnodePlacement};
+use resources::{Bytes, PnodeId, VnodeId, VnodePlacement};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,7 +53,7 @@ pub enum JobState {
 }
 
 /// What moves of a vnode have done since the VM started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MoveCounts {
     /// Bytes that were moved.
     pub moved: Bytes,
@@ -65,6 +65,8 @@ pub struct MoveCounts {
     pub cancelled: u64,
     /// Moves that the host refused part way.
     pub failed: u64,
+    /// Bytes that came to each pnode, and bytes that a move found on it at its end though they should not be there.
+    pub by_pnode: BTreeMap<PnodeId, (Bytes, Bytes)>,
 }
 
 /// A vnode that moves: what is done, and its places before and after.
@@ -139,7 +141,7 @@ impl Jobs {
 
     /// What moves of a vnode have done so far.
     pub fn counts(&self, vnode: VnodeId) -> MoveCounts {
-        self.with(|list| list.counts.get(&vnode).copied().unwrap_or_default())
+        self.with(|list| list.counts.get(&vnode).cloned().unwrap_or_default())
     }
 
     /// Starts moves of vnodes that go together, and are cancelled together; gives the first of their numbers, which
@@ -196,6 +198,14 @@ impl Jobs {
             let counts = list.counts.entry(job.vnode).or_default();
             counts.moved = counts.moved.saturating_add(outcome.moved);
             counts.left = counts.left.saturating_add(outcome.left_behind());
+            for (pnode, bytes) in &outcome.moved_to {
+                let (came, _) = counts.by_pnode.entry(*pnode).or_default();
+                *came = came.saturating_add(*bytes);
+            }
+            for (pnode, bytes) in &outcome.elsewhere {
+                let (_, stayed) = counts.by_pnode.entry(*pnode).or_default();
+                *stayed = stayed.saturating_add(*bytes);
+            }
             let (count, state) = match error {
                 Some(error) => (&mut counts.failed, JobState::Failed(Arc::new(error), outcome)),
                 None if outcome.cancelled => (&mut counts.cancelled, JobState::Cancelled(outcome)),

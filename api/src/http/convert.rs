@@ -218,8 +218,20 @@ pub fn vnodes(
 }
 
 fn moves(counts: &vmm::MoveCounts) -> wire::Moves {
-    let vmm::MoveCounts { moved, left, done, cancelled, failed } = *counts;
-    wire::Moves { moved: moved.get(), left: left.get(), done, cancelled, failed }
+    let vmm::MoveCounts { moved, left, done, cancelled, failed, by_pnode } = counts;
+    let on = |(pnode, (moved, left)): (&PnodeId, &(Bytes, Bytes))| wire::MovesOnPnode {
+        pnode: pnode.0,
+        moved: moved.get(),
+        left: left.get(),
+    };
+    wire::Moves {
+        moved: moved.get(),
+        left: left.get(),
+        done: *done,
+        cancelled: *cancelled,
+        failed: *failed,
+        pnodes: by_pnode.iter().map(on).collect(),
+    }
 }
 
 fn residency(

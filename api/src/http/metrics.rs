@@ -5,7 +5,7 @@ use crate::http::convert::Sample;
 use crate::http::desk::Desk;
 use crate::http::events::EventLog;
 use crate::http::wire;
-use resources::VnodeId;
+use resources::{Bytes, VnodeId};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -187,6 +187,18 @@ fn move_totals(text: &mut Text, handle: &VmHandle) {
     each("numavisor_vnode_moves_done_total", "Moves of the vnode that reached their end.", |c| c.done);
     each("numavisor_vnode_moves_cancelled_total", "Moves of the vnode that were cancelled.", |c| c.cancelled);
     each("numavisor_vnode_moves_failed_total", "Moves of the vnode that the host refused.", |c| c.failed);
+    let mut on = |name: &str, help: &str, value: fn(&(Bytes, Bytes)) -> Bytes| {
+        text.family(name, "counter", help);
+        for vnode in vnodes {
+            for (pnode, bytes) in &handle.move_counts(vnode.id).by_pnode {
+                text.line(name, &[("vnode", &vnode.id), ("pnode", pnode)], value(bytes).get());
+            }
+        }
+    };
+    let (came, stayed) =
+        ("Memory of the vnode that moves brought to the pnode.", "Memory that should have left the pnode.");
+    on("numavisor_vnode_pnode_moved_bytes_total", came, |(came, _)| *came);
+    on("numavisor_vnode_pnode_left_bytes_total", stayed, |(_, stayed)| *stayed);
 }
 
 fn moves(text: &mut Text, handle: &VmHandle) {

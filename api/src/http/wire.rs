@@ -259,6 +259,21 @@ pub struct Moves {
     pub cancelled: u64,
     /// Moves that the host refused part way.
     pub failed: u64,
+    /// The same bytes by pnode, ascending: those that moves brought or found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pnodes: Vec<MovesOnPnode>,
+}
+
+/// What moves of a vnode have done on one pnode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct MovesOnPnode {
+    /// The pnode.
+    pub pnode: u32,
+    /// Bytes that came to it.
+    pub moved: u64,
+    /// Bytes that should have left it and were there at the end of a move, each time.
+    pub left: u64,
 }
 
 /// All vnodes.

@@ -122,6 +122,17 @@ fn policies(ctx: &Ctx) -> Result<()> {
             let on = |pnode: u32| pages.get(&pnode).copied().unwrap_or(0);
             let home = if vnode == "1" { on(third) + on(fourth) } else { on(third) };
             ensure!(home == total && total > 0, "vnode {vnode}: {pages:?}, not on {to}");
+            let told = ctl(ctx, &socket, &["vnodes", vnode, "--fresh"])?;
+            // The guest may have touched more meanwhile.
+            let hit = told["residency"]["interleave_hit"].as_u64();
+            ensure!(hit.is_some() == (vnode == "1") && hit.is_none_or(|hit| hit >= total * 4096), "{told}");
+            ensure!(told["residency"]["foreign"] == 0, "{told}");
+            // What came there by moves, beside what the guest touched since.
+            for brought in told["moves"]["pnodes"].as_array().context("nothing is said of pnodes")? {
+                let (pnode, bytes) = (brought["pnode"].as_u64(), brought["moved"].as_u64());
+                let here = on(u32::try_from(pnode.context("no pnode")?)?) * 4096;
+                ensure!(here == 0 || (1..=here).contains(&bytes.context("no bytes")?), "{told}, {pages:?}");
+            }
             if vnode == "1" {
                 ensure!(on(third) * 100 >= total * 40 && on(fourth) * 100 >= total * 40, "{pages:?}");
             }

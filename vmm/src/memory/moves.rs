@@ -62,6 +62,8 @@ pub struct MoveProgress {
 pub struct MoveOutcome {
     /// Bytes that were elsewhere and are there now.
     pub moved: Bytes,
+    /// Of these, those found on each pnode. What the guest let go meanwhile is on none.
+    pub moved_to: BTreeMap<PnodeId, Bytes>,
     /// Bytes that are elsewhere still, by errno: 16 (EBUSY) for pages in use by the kernel, 12 (ENOMEM) for a full node.
     pub left: BTreeMap<i32, Bytes>,
     /// It was cancelled before the end.

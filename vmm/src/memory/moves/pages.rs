@@ -31,9 +31,12 @@ pub fn move_chunk<P: Pages>(
         Err(_) => BTreeMap::new(),
     };
     let page = Bytes(region.page() as u64);
-    if refused.is_empty() && sent.is_ok() {
+    let only = job.to.first().filter(|_| job.to.len() == 1);
+    if let (true, Ok(_), Some(only)) = (refused.is_empty(), &sent, only) {
         // The kernel has told of each page that it is there, or gone.
-        outcome.moved = outcome.moved.saturating_add(Bytes(away.len() as u64 * page.get()));
+        let bytes = Bytes(away.len() as u64 * page.get());
+        add(&mut outcome.moved, bytes);
+        add(outcome.moved_to.entry(only).or_default(), bytes);
         return Ok(());
     }
     let status = match (region.locate(&away), &sent) {
@@ -43,13 +46,21 @@ pub fn move_chunk<P: Pages>(
         (Err(error), Ok(_)) => return Err(error),
     };
     for (offset, status) in away.iter().zip(status) {
-        let bytes = match is_away(&status, &job.to) {
-            true => outcome.left.entry(refused.get(offset).copied().unwrap_or(libc::EAGAIN)).or_default(),
-            false => &mut outcome.moved,
-        };
-        *bytes = bytes.saturating_add(page);
+        if is_away(&status, &job.to) {
+            let errno = refused.get(offset).copied().unwrap_or(libc::EAGAIN);
+            add(outcome.left.entry(errno).or_default(), page);
+            continue;
+        }
+        add(&mut outcome.moved, page);
+        if let PageStatus::On(pnode) = status {
+            add(outcome.moved_to.entry(pnode).or_default(), page);
+        }
     }
     sent.map(drop)
+}
+
+fn add(sum: &mut Bytes, bytes: Bytes) {
+    *sum = sum.saturating_add(bytes);
 }
 
 /// What lies outside of `home`, by pnode.
@@ -63,8 +74,7 @@ pub fn elsewhere<P: Pages>(regions: &[&P], home: &NodeSet) -> Result<BTreeMap<Pn
                 if let PageStatus::On(pnode) = status
                     && !home.contains(pnode)
                 {
-                    let bytes = found.entry(pnode).or_default();
-                    *bytes = bytes.saturating_add(page);
+                    add(found.entry(pnode).or_default(), page);
                 }
             }
         }

@@ -184,7 +184,12 @@ fn every_page_goes_and_the_policy_with_it() {
     let regions = [Region::new(&host, 100, 0), Region::new(&host, 40, 0)];
     let (outcome, error) = alone(&regions, &ask(0, &[0], &[1]));
     assert!(error.is_none());
-    let expected = MoveOutcome { moved: pages(140), policy_on: set(&[1]), ..MoveOutcome::default() };
+    let expected = MoveOutcome {
+        moved: pages(140),
+        moved_to: [(PnodeId(1), pages(140))].into(),
+        policy_on: set(&[1]),
+        ..MoveOutcome::default()
+    };
     assert_eq!(outcome, expected);
     assert!(regions.iter().all(|region| *region.policy.borrow() == (Mode::Bind, mask(&set(&[1])))));
 }
@@ -196,6 +201,7 @@ fn interleaved_pages_go_to_each_pnode_in_turn() {
     let job = MemoryMove { policy: MemoryPolicy::Interleave, ..ask(0, &[0], &[1, 2]) };
     let (outcome, _) = alone(&regions, &job);
     assert_eq!((outcome.moved, regions[0].on()), (pages(100), [(1, 50), (2, 50)].into()));
+    assert_eq!(outcome.moved_to, [(PnodeId(1), pages(50)), (PnodeId(2), pages(50))].into());
     assert_eq!(*regions[0].policy.borrow(), (Mode::Interleave, mask(&set(&[1, 2]))));
 }
 
@@ -208,6 +214,7 @@ fn pinned_pages_and_a_full_node_are_told_apart() {
     let left = [(libc::ENOMEM, pages(48)), (libc::EBUSY, pages(2))];
     assert_eq!((outcome.moved, outcome.left), (pages(50), left.into()));
     assert_eq!(outcome.elsewhere, [(PnodeId(0), pages(50))].into());
+    assert_eq!(outcome.moved_to, [(PnodeId(1), pages(50))].into());
 }
 
 #[test]
