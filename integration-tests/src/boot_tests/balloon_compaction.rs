@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::balloon::{MIB, OTHER_MIB, PATIENCE, TWO, backed, ctl, kib, mem_set, started};
 use super::{BootTest, Ctx};
 use crate::runner::check;
+use crate::runner::host::Needs;
 use crate::runner::payload::GuestKernel;
 use crate::runner::spec::{GuestSpec, Vnode};
 use crate::runner::vm::{Vm, note};
@@ -16,6 +17,11 @@ use crate::runner::vm::{Vm, note};
 pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "balloon_of_a_guest_that_compacts", needs: TWO, run: stock },
     BootTest { name: "balloon_of_a_newer_guest_that_compacts", needs: TWO, run: newer },
+    BootTest {
+        name: "balloon_beside_a_kernel_that_makes_huge_pages_whole",
+        needs: Needs { root: true, ..TWO },
+        run: made_whole,
+    },
 ];
 
 /// Half of it becomes holes of 4 KiB, ...
@@ -115,5 +121,65 @@ fn compacts(ctx: &Ctx, kernel: GuestKernel, pages: &str) -> Result<()> {
     ensure!(numbers == [1, 2, 3, 4, 5, 6, 7], "requests ended as {ends:?}");
     let last = [ends[0].1, ends[5].1, ends[6].1];
     ensure!(last.iter().all(|stop| *stop == "reached"), "requests ended as {ends:?}");
+    vm.power_off()
+}
+
+/// The host's khugepaged in a hurry, as long as it lives.
+struct Hurry(Vec<(String, String)>);
+
+impl Hurry {
+    fn up() -> Result<Self> {
+        let mut before = Self(Vec::new());
+        for (name, value) in [("scan_sleep_millisecs", "10"), ("pages_to_scan", "100000")] {
+            let path = format!("/sys/kernel/mm/transparent_hugepage/khugepaged/{name}");
+            let was = std::fs::read_to_string(&path).context(path.clone())?;
+            std::fs::write(&path, value)?;
+            before.0.push((path, was));
+        }
+        Ok(before)
+    }
+}
+
+impl Drop for Hurry {
+    fn drop(&mut self) {
+        for (path, was) in &self.0 {
+            let _ = std::fs::write(path, was.trim());
+        }
+    }
+}
+
+/// The host's kernel fills the gaps of torn huge pages, pages of the balloon among them; they are let go again.
+fn made_whole(ctx: &Ctx) -> Result<()> {
+    let vnode =
+        |index: u32, mib| Vnode::on(ctx.pnode(index as usize), mib, &[index]).with("prefault=on,pages=thp");
+    let spec = GuestSpec::new(vec![vnode(0, OTHER_MIB), vnode(1, MIB)]);
+    let (mut vm, socket, _directory) = started(ctx, &spec, GuestKernel::Newer)?;
+    vm.ask(&format!("checkerboard {BOARD_MIB} 1"))?;
+    ensure!(mem_set(ctx, &socket, "1", &format!("{}M", MIB - TAKEN_MIB))?, "the target was refused");
+    let most = (MIB - TAKEN_MIB) * 1024;
+    let until = |right: &dyn Fn(u64) -> bool, what: &str| -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let had = backed(&vm, &spec)?[1];
+            if right(had) {
+                note(&ctx.transcript, &format!("{what}: {had} KiB of {most} after {:?}", began.elapsed()));
+                return Ok(());
+            }
+            ensure!(began.elapsed() < PATIENCE, "{what}: {had} KiB of {most} after {PATIENCE:?}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    };
+    let hurry = Hurry::up()?;
+    until(&|had| had > most + TAKEN_MIB * 1024 / 4, "khugepaged takes memory for what is out")?;
+    drop(hurry);
+    // It goes on at its own pace.
+    until(&|had| had <= most + TAKEN_MIB * 1024 / 50, "the host has it back")?;
+    let balloon = balloon(ctx, &socket)?;
+    ensure!(kib(&balloon["returned"]) == TAKEN_MIB * 1024 && balloon["off_node"] == 0, "{balloon}");
+    check::bound(&vm, &spec)?;
+    ensure!(mem_set(ctx, &socket, "1", &format!("{MIB}M"))?, "giving back was refused");
+    vm.ask("free")?;
+    vm.ask("fill")?;
+    check::bound(&vm, &spec)?;
     vm.power_off()
 }

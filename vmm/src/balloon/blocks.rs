@@ -85,20 +85,14 @@ impl Blocks {
 
     /// All pages that are out, as runs within huge pages.
     pub fn all(&self) -> Vec<PageRun> {
-        let mut runs = Vec::new();
-        for (first, parts) in &self.parts {
-            let out = |at: &u32| parts.has(*at);
-            let mut at = 0;
-            while at < parts.size() {
-                let count = (at..parts.size()).take_while(out).count();
-                let count = u32::try_from(count).unwrap_or(0);
-                if count > 0 {
-                    runs.push(PageRun { first: first + at, count });
-                }
-                at += count + 1;
-            }
-        }
-        runs
+        self.parts.iter().flat_map(|(first, parts)| parts.runs(*first)).collect()
+    }
+
+    /// Those of huge pages from page `from` on that are not out as a whole, with the first page of each; of `most` huge
+    /// pages.
+    pub fn torn(&self, from: u32, most: usize) -> Vec<(u32, Vec<PageRun>)> {
+        let torn = self.parts.range(from..).filter(|(_, parts)| parts.count < parts.size());
+        torn.take(most).map(|(first, parts)| (*first, parts.runs(*first))).collect()
     }
 }
 
@@ -110,6 +104,21 @@ impl Parts {
 
     fn size(&self) -> u32 {
         u32::try_from(self.out.len()).unwrap_or(0).saturating_mul(WORD_BITS)
+    }
+
+    /// What is out of the huge page from page `first` on.
+    fn runs(&self, first: u32) -> Vec<PageRun> {
+        let mut runs = Vec::new();
+        let mut at = 0;
+        while at < self.size() {
+            let count = (at..self.size()).take_while(|at| self.has(*at)).count();
+            let count = u32::try_from(count).unwrap_or(0);
+            if count > 0 {
+                runs.push(PageRun { first: first + at, count });
+            }
+            at += count + 1;
+        }
+        runs
     }
 
     fn has(&self, at: u32) -> bool {
@@ -179,6 +188,8 @@ mod tests {
         assert_eq!(blocks.all(), [run(64, 64), run(128, 42)]);
         assert_eq!(blocks.give(run(127, 2), SIZE), changed(&[64], &[], 63 - 1));
         assert_eq!(blocks.all(), [run(64, 63), run(129, 41)]);
+        assert_eq!(blocks.torn(0, 9), [(64, vec![run(64, 63)]), (128, vec![run(129, 41)])]);
+        assert_eq!(blocks.torn(65, 1), [(128, vec![run(129, 41)])]);
         assert_eq!(blocks.give(run(0, 400), SIZE), changed(&[], &[], -63 - 41));
         assert_eq!(blocks.all(), []);
     }

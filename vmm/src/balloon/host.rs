@@ -8,9 +8,12 @@ use devices::virtio::balloon::{BalloonHost, PAGE_BYTES, PagePlace, PageRun};
 use resources::{PageSize, VmTopology, Vnode, VnodeId};
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
+
+/// Huge pages that a sweep looks at, lest arrays wait for it: some 10 ms.
+const SWEPT_AT_ONCE: usize = 4096;
 
 /// What letting go took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -92,6 +95,8 @@ pub struct VnodeHost {
     blocks: Mutex<Blocks>,
     /// Transparent huge pages that parts were taken of since the last time that the balloon settled.
     ragged: Mutex<BTreeSet<u32>>,
+    /// Where the next sweep begins.
+    swept: AtomicU32,
     /// The guest waits for memory; said once.
     short: AtomicBool,
 }
@@ -105,6 +110,7 @@ impl VnodeHost {
             books,
             blocks: Mutex::default(),
             ragged: Mutex::default(),
+            swept: AtomicU32::new(0),
             short: AtomicBool::new(false),
         }
     }
@@ -255,6 +261,29 @@ impl BalloonHost for VnodeHost {
     fn settled(&self) {
         let ragged = std::mem::take(&mut *self.ragged());
         ragged.into_iter().for_each(|first| self.take_apart(first));
+    }
+
+    /// Transparent huge pages that the kernel made whole again (khugepaged), or that came as a whole when the guest touched a
+    /// page that it had back.
+    fn sweep(&self) -> bool {
+        let from = self.swept.load(Ordering::Relaxed);
+        let torn = self.blocks().torn(from, SWEPT_AT_ONCE);
+        let next = if torn.len() < SWEPT_AT_ONCE { 0 } else { torn.last().map_or(0, |(first, _)| first + 1) };
+        self.swept.store(next, Ordering::Relaxed);
+        let mut some = false;
+        for (first, runs) in torn {
+            let region = self.ram.memory().find_region(GuestAddress(address(first)));
+            if region.is_some_and(|region| region.pages == PageSize::Thp) {
+                some = true;
+                // Not counted: most of it is gone already.
+                let go = |region: &RamRegion, range| {
+                    let _ = offsets(&range).map(|(offset, count)| region.mapping.discard(offset, count));
+                };
+                runs.iter().for_each(|run| self.each(*run, go));
+                self.take_apart(first);
+            }
+        }
+        some || next > 0 || from > 0
     }
 
     fn hinting(&self) {

@@ -10,7 +10,7 @@ use super::config;
 use super::control::{BalloonControl, Shared};
 use super::host::BalloonHost;
 use super::state::State;
-use super::worker::{BalloonWorker, Queues};
+use super::worker::{BalloonWorker, Queues, Timers};
 use crate::interrupt::MsiMessage;
 use crate::virtio::{Activation, ActivationError, GuestMemoryHandle, VirtioDevice, Worker, WorkerQueue};
 
@@ -138,13 +138,16 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
         self.shared.state().begin(hints.is_some());
         self.shared.connect(Some(interrupt));
         let queues = Queues { inflate, deflate, statistics, hints, reporting };
-        let timer = TimerFd::new().map_err(|error| ActivationError::Host {
-            device: NAME,
-            call: "timerfd_create",
-            source: error.into(),
-        })?;
+        let timer = || {
+            TimerFd::new().map_err(|error| ActivationError::Host {
+                device: NAME,
+                call: "timerfd_create",
+                source: error.into(),
+            })
+        };
+        let timers = Timers { retry: timer()?, sweep: timer()? };
         let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
-        Ok(Box::new(BalloonWorker::new(queues, timer, shared, host)))
+        Ok(Box::new(BalloonWorker::new(queues, timers, shared, host)))
     }
 
     fn config_message_changed(&mut self, message: Option<MsiMessage>) {

@@ -27,6 +27,12 @@ pub trait BalloonHost: Send + Sync {
     /// All that was asked for is taken; more may be asked for later.
     fn settled(&self) {}
 
+    /// Some time has passed: what was [taken](Self::take) and the host has again for other reasons may go once more. True
+    /// while that can happen again.
+    fn sweep(&self) -> bool {
+        false
+    }
+
     /// The guest wants these pages again; they were [taken](Self::take) before. Comes before the driver learns that its
     /// buffer was used. False if there is no memory for all of them now: the driver is kept waiting, and the same
     /// runs come again soon.

@@ -11,6 +11,7 @@ pub enum Asked {
     Take(Vec<PageRun>),
     Give(Vec<PageRun>),
     Reported(Vec<PageRun>),
+    Sweep,
     Hinting,
     Hinted(Vec<PageRun>),
     Forget,
@@ -21,6 +22,8 @@ pub struct TestHost {
     asked: Mutex<Vec<Asked>>,
     /// It has no memory to give.
     pub poor: AtomicBool,
+    /// It may have pages again that are out.
+    pub torn: AtomicBool,
 }
 
 impl TestHost {
@@ -57,6 +60,11 @@ impl BalloonHost for TestHost {
             self.note(Asked::Give(runs.to_vec()));
         }
         !poor
+    }
+
+    fn sweep(&self) -> bool {
+        self.note(Asked::Sweep);
+        self.torn.load(Ordering::Relaxed)
     }
 
     fn reported(&self, runs: &[PageRun]) {

@@ -180,6 +180,27 @@ impl VirtioInterrupt for Order {
 }
 
 #[test]
+fn the_host_sweeps_after_arrays_while_it_has_to() {
+    let mut bench = plain();
+    let armed = |bench: &mut Bench| {
+        let sources = bench.worker.as_mut().unwrap().sources();
+        let fd = sources.iter().find(|source| source.token == 7).unwrap().fd;
+        let mut left = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();
+        left.retain(|c| c != ' ');
+        !left.contains("it_value:(0,0)")
+    };
+    assert!(!armed(&mut bench));
+    bench.array(0, &[1, 2]);
+    assert!(armed(&mut bench));
+    for torn in [true, false] {
+        bench.host.asked();
+        bench.host.torn.store(torn, Ordering::Relaxed);
+        bench.worker.as_mut().unwrap().ready(7);
+        assert_eq!((bench.host.asked(), armed(&mut bench)), (vec![Asked::Sweep], torn));
+    }
+}
+
+#[test]
 fn the_driver_is_told_to_turn_round_before_its_array_is_used() {
     let mut bench = plain();
     let order = Arc::new(Mutex::new(Vec::new()));
