@@ -4,16 +4,20 @@
 
 use super::blocks::Blocks;
 use crate::memory::{GuestRam, RamRegion};
-use devices::virtio::balloon::{BalloonHost, PAGE_BYTES, PagePlace, PageRun};
+use crate::sys::PageStatus;
+use devices::virtio::balloon::{BalloonHost, PAGE_BYTES, PagePlace, PageRun, Sweep};
 use resources::{PageSize, VmTopology, Vnode, VnodeId};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
-/// Huge pages that a sweep looks at, lest arrays wait for it: some 10 ms.
+/// Huge pages that a sweep looks at.
 const SWEPT_AT_ONCE: usize = 4096;
+/// Arrays wait while it does, for about as long at most; then it goes on later.
+const SWEPT_WITHIN: Duration = Duration::from_millis(50);
 
 /// What letting go took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -265,25 +269,34 @@ impl BalloonHost for VnodeHost {
 
     /// Transparent huge pages that the kernel made whole again (khugepaged), or that came as a whole when the guest touched a
     /// page that it had back.
-    fn sweep(&self) -> bool {
-        let from = self.swept.load(Ordering::Relaxed);
+    fn sweep(&self) -> Sweep {
+        let (from, began) = (self.swept.load(Ordering::Relaxed), Instant::now());
         let torn = self.blocks().torn(from, SWEPT_AT_ONCE);
-        let next = if torn.len() < SWEPT_AT_ONCE { 0 } else { torn.last().map_or(0, |(first, _)| first + 1) };
-        self.swept.store(next, Ordering::Relaxed);
-        let mut some = false;
-        for (first, runs) in torn {
+        let (mut some, mut next) = (false, 0);
+        let count = torn.len();
+        for (index, (first, runs)) in torn.into_iter().enumerate() {
             let region = self.ram.memory().find_region(GuestAddress(address(first)));
-            if region.is_some_and(|region| region.pages == PageSize::Thp) {
-                some = true;
-                // Not counted: most of it is gone already.
-                let go = |region: &RamRegion, range| {
-                    let _ = offsets(&range).map(|(offset, count)| region.mapping.discard(offset, count));
-                };
+            let Some(region) = region.filter(|region| region.pages == PageSize::Thp) else { continue };
+            some = true;
+            // The kernel fills all of it or nothing.
+            let out = runs.first().map_or(first, |run| run.first);
+            let offset = usize::try_from(address(out) - region.range.start.0).unwrap_or(usize::MAX);
+            if matches!(region.mapping.locate(&[offset]).as_deref(), Ok([PageStatus::On(_)])) {
+                let go = |region: &RamRegion, range| self.discard_in(region, range);
                 runs.iter().for_each(|run| self.each(*run, go));
                 self.take_apart(first);
             }
+            if index + 1 == SWEPT_AT_ONCE || (index + 1 < count && began.elapsed() >= SWEPT_WITHIN) {
+                next = first + 1;
+                break;
+            }
         }
-        some || next > 0 || from > 0
+        self.swept.store(next, Ordering::Relaxed);
+        match (some || from > 0, next) {
+            (_, 1..) => Sweep::Part,
+            (true, 0) => Sweep::Whole,
+            (false, 0) => Sweep::Needless,
+        }
     }
 
     fn hinting(&self) {

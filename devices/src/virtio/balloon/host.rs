@@ -14,6 +14,17 @@ pub enum PagePlace {
     Outside,
 }
 
+/// How far a [sweep](BalloonHost::sweep) came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sweep {
+    /// The host has nothing of what is out, and will not before more is taken.
+    Needless,
+    /// Through all that is out.
+    Whole,
+    /// Through some of it, since arrays wait for it.
+    Part,
+}
+
 /// Host effects of one balloon. Called from the device's worker thread, but for [`place`](Self::place) and
 /// [`forget`](Self::forget); never by a vCPU that waits.
 pub trait BalloonHost: Send + Sync {
@@ -27,10 +38,9 @@ pub trait BalloonHost: Send + Sync {
     /// All that was asked for is taken; more may be asked for later.
     fn settled(&self) {}
 
-    /// Some time has passed: what was [taken](Self::take) and the host has again for other reasons may go once more. True
-    /// while that can happen again.
-    fn sweep(&self) -> bool {
-        false
+    /// Some time has passed: what was [taken](Self::take) and the host has again for other reasons may go once more.
+    fn sweep(&self) -> Sweep {
+        Sweep::Needless
     }
 
     /// The guest wants these pages again; they were [taken](Self::take) before. Comes before the driver learns that its

@@ -25,7 +25,7 @@ mod tests;
 pub use control::{BalloonControl, NotReady};
 pub use device::{Balloon, BalloonOptions};
 pub use figures::{BalloonFigures, BalloonView, Steering};
-pub use host::{BalloonHost, PagePlace};
+pub use host::{BalloonHost, PagePlace, Sweep};
 pub use pages::{PageRun, compact};
 pub use stats::GuestStats;
 pub use worker::MAX_ARRAY_PAGES;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::interrupt::MsiMessage;
-use crate::virtio::balloon::{BalloonHost, PagePlace, PageRun};
+use crate::virtio::balloon::{BalloonHost, PagePlace, PageRun, Sweep};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked {
@@ -62,9 +62,9 @@ impl BalloonHost for TestHost {
         !poor
     }
 
-    fn sweep(&self) -> bool {
+    fn sweep(&self) -> Sweep {
         self.note(Asked::Sweep);
-        self.torn.load(Ordering::Relaxed)
+        if self.torn.load(Ordering::Relaxed) { Sweep::Part } else { Sweep::Needless }
     }
 
     fn reported(&self, runs: &[PageRun]) {

@@ -9,7 +9,7 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use super::PAGE_BYTES;
 use super::control::Shared;
-use super::host::BalloonHost;
+use super::host::{BalloonHost, Sweep};
 use super::pages::{PageRun, compact};
 use super::stats::{GuestStats, MAX_BYTES};
 use crate::virtio::{Chain, GuestMemoryHandle, Interest, Source, Worker, WorkerQueue};
@@ -35,6 +35,9 @@ const RETRY_TIME: Duration = Duration::from_millis(100);
 
 /// Between two sweeps: the host's kernel makes huge pages whole at 1.6 MiB/s unless it is told otherwise (khugepaged).
 const SWEEP_TIME: Duration = Duration::from_secs(30);
+
+/// Between two parts of one: arrays come between them.
+const PART_TIME: Duration = Duration::from_millis(200);
 
 /// The queues of a balloon.
 pub(super) struct Queues<M> {
@@ -130,16 +133,22 @@ impl<M: GuestMemoryHandle> BalloonWorker<M> {
 
     /// After arrays, sooner or later.
     fn sweep_later(&mut self) {
+        self.sweep_in(SWEEP_TIME);
+    }
+
+    fn sweep_in(&mut self, time: Duration) {
         if !self.sweeps {
-            self.sweeps = self.timers.sweep.reset(SWEEP_TIME, None).is_ok();
+            self.sweeps = self.timers.sweep.reset(time, None).is_ok();
         }
     }
 
     fn sweep(&mut self) {
         let _ = self.timers.sweep.clear();
         self.sweeps = false;
-        if self.host.sweep() {
-            self.sweep_later();
+        match self.host.sweep() {
+            Sweep::Needless => {}
+            Sweep::Whole => self.sweep_later(),
+            Sweep::Part => self.sweep_in(PART_TIME),
         }
     }
 
