@@ -29,7 +29,7 @@ const BOARD_MIB: u64 = 128;
 /// ... which the balloon takes for the most part.
 const TAKEN_MIB: u64 = 56;
 /// Fewer moves would show little.
-const LEAST_MOVES: u64 = 1000;
+const LEAST_MOVES: u64 = 100;
 /// What guests may keep free of all when they are to touch it.
 const UNTOUCHED_KIB: u64 = 64 * 1024;
 

@@ -163,7 +163,8 @@ impl Controller {
             return None;
         }
         run.ready_at = now;
-        if view.held != run.held || !run.asked {
+        // The driver waits for its array while the host lets go what it brought.
+        if view.held != run.held || view.letting_go > 0 || !run.asked {
             (run.held, run.held_at) = (view.held, now);
         }
         if view.heard != run.heard || !run.asked {

@@ -4,6 +4,7 @@ mod linux;
 
 use super::controller::{Ask, Controller};
 use super::{Entry, Outcome, Phase, Stop, Tell, VnodeMemory};
+use devices::virtio::balloon::BalloonView;
 use linux::{ARRAY, Linux, Node};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -114,6 +115,20 @@ fn past_the_vnodes_free_memory_exact_ends_dry_without_a_foreign_page() {
     // It does not try again and again.
     assert_eq!((world.asks.len(), world.linux.control.view().figures.rollbacks), (asks, 1));
     assert_eq!(world.linux.control.view().held, reached);
+}
+
+#[test]
+fn a_host_that_is_slow_to_let_go_is_not_a_guest_without_memory() {
+    let world = World::loaded(10_000);
+    let slow = BalloonView { held: 1_000, asked: 1_000, letting_go: 256, ..world.linux.control.view() };
+    let mut controller = Controller::new();
+    controller.want(Duration::ZERO, &slow, Ask { pages: 1_000, exact: true });
+    for second in 0..60 {
+        controller.look(Duration::from_secs(second), &slow);
+        assert_eq!(controller.outcome(), None, "after {second} s");
+    }
+    controller.look(Duration::from_secs(60), &BalloonView { letting_go: 0, ..slow });
+    assert_eq!(controller.outcome().map(|outcome| outcome.stop), Some(Stop::Reached));
 }
 
 #[test]
