@@ -5,11 +5,14 @@ use crate::sys::{HostError, PageStatus};
 use resources::{Bytes, MemoryPolicy, NodeSet, PnodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::time::Duration;
 
 /// A transparent huge page moves when one of its pages is named.
 const HUGE: usize = 2 << 20;
 /// Calls for the same pages, each shorter by those up to a page in use.
 const ROUNDS: usize = 64;
+/// Before each more try of pages in use.
+const PAUSES_MS: [u64; 5] = [1, 4, 16, 64, 128];
 /// Pages asked for in one call.
 const BATCH: usize = 16 << 10;
 
@@ -25,7 +28,7 @@ pub fn move_chunk<P: Pages>(
     if away.is_empty() {
         return Ok(());
     }
-    let sent = send_blocks(region, &away, job);
+    let sent = send_blocks(region, &away, job).and_then(|refused| send_again(region, refused, job));
     let refused = match &sent {
         Ok(refused) => refused.clone(),
         Err(_) => BTreeMap::new(),
@@ -109,6 +112,27 @@ fn send_blocks<P: Pages>(
     // A huge page that is in use is in the way once for each of its pages: those last.
     small.sort_by_key(|offset| held.contains(&(offset / HUGE)));
     send(region, &small, region.page(), job)
+}
+
+/// Sends pages that were in use some more times: a vCPU that writes to a page is in the way of its move for a moment, a
+/// device for as long as a request takes.
+fn send_again<P: Pages>(
+    region: &P,
+    mut refused: BTreeMap<usize, i32>,
+    job: &MemoryMove,
+) -> Result<BTreeMap<usize, i32>, HostError> {
+    for pause in PAUSES_MS {
+        let busy: Vec<usize> =
+            refused.iter().filter(|(_, errno)| **errno == libc::EBUSY).map(|(at, _)| *at).collect();
+        if busy.is_empty() {
+            break;
+        }
+        refused.retain(|_, errno| *errno != libc::EBUSY);
+        std::thread::sleep(Duration::from_millis(pause));
+        let away = of_those_away(region, &busy, &job.to)?;
+        refused.extend(send_blocks(region, &away, job)?);
+    }
+    Ok(refused)
 }
 
 /// Sends pages to the first pnode with room, interleaved ones to each in turn by the unit that they move in. Gives the
