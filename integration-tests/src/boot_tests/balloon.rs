@@ -258,8 +258,10 @@ fn four_vnodes(ctx: &Ctx) -> Result<()> {
     let done = ctl(ctx, &socket, &["reclaim", "--pnode", &to, "--exact", "200M"])?;
     let after = backed(&vm, &spec)?;
     ensure!(done["stop"] == "short" && done["parts"][0]["stop"] == "dry", "it ended as {done}");
+    // The guest itself may touch some that it had back.
+    let lost = before[3].saturating_sub(after[3]);
     ensure!(
-        after[..3] == before[..3] && before[3] - after[3] == kib(&done["reached"]),
+        after[..3] == before[..3] && lost.abs_diff(kib(&done["reached"])) <= 1024,
         "{before:?} {after:?} {done}"
     );
     let done = ctl(ctx, &socket, &["reclaim", "--pnode", &to, "40M"])?;
