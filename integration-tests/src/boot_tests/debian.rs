@@ -83,8 +83,8 @@ fn disk_is_there(guest: &mut Console) -> Result<()> {
         "lsblk says {listed}"
     );
     // Written, flushed and read back past the page cache.
-    guest.output(&format!("echo {WORDS} >/root/written && sync && echo 3 >/proc/sys/vm/drop_caches"))?;
-    ensure!(guest.output("cat /root/written")?.trim() == WORDS, "the root disk lost what was written to it");
+    guest.output(&format!("echo {WORDS} >/srv/written && sync && echo 3 >/proc/sys/vm/drop_caches"))?;
+    ensure!(guest.output("cat /srv/written")?.trim() == WORDS, "the root disk lost what was written to it");
     Ok(())
 }
 
