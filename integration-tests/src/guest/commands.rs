@@ -84,6 +84,8 @@ impl State {
             }
             // stream ADDRESS MiB: as much by TCP; seconds
             ("stream", [address, mib]) => traffic::stream(address, mib.parse()?),
+            // take ADDRESS MiB: as much by TCP, the other way; seconds
+            ("take", [address, mib]) => traffic::take(address, mib.parse()?),
             // questions ADDRESS COUNT: asked by TCP, one after the other; seconds
             ("questions", [address, count]) => traffic::questions(address, count.parse()?),
             // vsock-echo PORT: from now on what comes to that port goes back

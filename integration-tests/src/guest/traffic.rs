@@ -57,7 +57,7 @@ fn next(state: &mut u64) -> u64 {
     *state
 }
 
-/// Sends `mib` MiB to `address` and waits for a byte that says that all came; or asks `count` questions there.
+/// Sends `mib` MiB to `address` and waits for a byte that says that all came.
 pub(crate) fn stream(address: &str, mib: usize) -> Result<Value> {
     let mut stream = TcpStream::connect(address)?;
     stream.write_all(b"s")?;
@@ -68,6 +68,24 @@ pub(crate) fn stream(address: &str, mib: usize) -> Result<Value> {
     }
     stream.shutdown(std::net::Shutdown::Write)?;
     stream.read_exact(&mut [0])?;
+    Ok(json!({ "seconds": began.elapsed().as_secs_f64() }))
+}
+
+/// Takes `mib` MiB from `address`.
+pub(crate) fn take(address: &str, mib: u32) -> Result<Value> {
+    let mut stream = TcpStream::connect(address)?;
+    let mut chunk = vec![0; CHUNK];
+    let began = Instant::now();
+    stream.write_all(b"t")?;
+    stream.write_all(&mib.to_le_bytes())?;
+    let mut taken = 0;
+    loop {
+        match stream.read(&mut chunk)? {
+            0 => break,
+            bytes => taken += bytes as u64,
+        }
+    }
+    ensure!(taken == u64::from(mib) << 20, "{taken} bytes came");
     Ok(json!({ "seconds": began.elapsed().as_secs_f64() }))
 }
 

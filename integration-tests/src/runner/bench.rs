@@ -94,12 +94,12 @@ pub(super) fn numavisor(payload: &Payload, flags: &[&str]) -> Command {
 }
 
 /// QEMU without a screen, of 512 MiB and two processors, with our guest.
-pub(super) fn qemu(payload: &Payload, machine: &str) -> Command {
+pub(super) fn qemu(payload: &Payload, machine: &str, vcpus: &str) -> Command {
     let at = payload.directory.join(RIVAL);
     let mut command = Command::new(at.join("ld.so"));
     command.arg("--library-path").arg(at.join("lib")).arg(at.join("qemu-system-x86_64"));
     command.arg("-L").arg(at.join("firmware"));
-    command.args(["-M", machine, "-enable-kvm", "-cpu", "host", "-smp", "2", "-m", "512M"]);
+    command.args(["-M", machine, "-enable-kvm", "-cpu", "host", "-smp", vcpus, "-m", "512M"]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"]);
     command.arg("-kernel").arg(payload.kernel(GuestKernel::Stock));
     command.arg("-initrd").arg(payload.initramfs(GuestKernel::Stock));
@@ -107,7 +107,7 @@ pub(super) fn qemu(payload: &Payload, machine: &str) -> Command {
 }
 
 pub(super) fn rival(payload: &Payload) -> Command {
-    let mut command = qemu(payload, "microvm,acpi=on");
+    let mut command = qemu(payload, "microvm,acpi=on", "2");
     command.args(["-append", CMDLINE]);
     command
 }

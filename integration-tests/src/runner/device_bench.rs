@@ -1,5 +1,5 @@
 //! Figures of devices: numavisor and its rival, QEMU's q35, with the same guest, the same file and the same tap, in
-//! turn. Beside the rates, what each request costs: exits of the guest and system calls of the VMM.
+//! turn. QEMU runs as it does by itself, on all CPUs, and once more on those of one node, as numavisor always does. Beside the rates, what each request costs: exits of the guest and system calls of the VMM.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -28,16 +28,19 @@ const MAC: &str = "52:54:00:be:0c:40";
 const HOST: &str = "192.0.2.1";
 const PORT: u16 = 7007;
 const DISK_MIB: u64 = 32;
+/// A node of the lab host has one CPU more, for the devices.
+const VCPUS: &str = "1";
 const DEBUG: &str = "/sys/kernel/debug";
 const TRACE: &str = "/sys/kernel/tracing";
 
 /// Name, the guest's command, requests, and bytes of each.
-const TASKS: [(&str, &str, u64, u64); 6] = [
+const TASKS: [(&str, &str, u64, u64); 7] = [
     ("sequential 1 MiB reads", "disk /dev/vda read 1048576 96", 96, 1 << 20),
     ("sequential 1 MiB writes", "disk /dev/vda write 1048576 96", 96, 1 << 20),
     ("random 4 KiB reads", "disk /dev/vda random-read 4096 1500", 1500, 4096),
     ("random 4 KiB writes", "disk /dev/vda random-write 4096 1500", 1500, 4096),
-    ("TCP stream from the guest, in MiB", "stream 192.0.2.1:7007 48", 48, 1 << 20),
+    ("TCP stream from the guest, in MiB", "stream 192.0.2.1:7007 256", 256, 1 << 20),
+    ("TCP stream to the guest, in MiB", "take 192.0.2.1:7007 256", 256, 1 << 20),
     ("TCP questions and answers", "questions 192.0.2.1:7007 1000", 1000, QUESTION as u64),
 ];
 
@@ -61,7 +64,8 @@ pub(super) fn run(payload: &Payload, rounds: u32) -> Result<i32> {
     fs::write(&disk, vec![0x5a; usize::try_from(DISK_MIB << 20)?])?;
     serve()?;
     let calls = Calls::start()?;
-    let sides: [(&str, Starter); 2] = [("numavisor", numavisor), ("qemu", rival)];
+    let sides: [(&str, Starter); 3] =
+        [("numavisor", numavisor), ("qemu", rival), ("qemu_on_a_node", rival_on_a_node)];
     let mut all: BTreeMap<(usize, &str), Vec<Sample>> = BTreeMap::new();
     for round in 0..=rounds {
         for (side, command) in sides {
@@ -182,7 +186,7 @@ impl Calls {
     }
 }
 
-/// The host's end of TCP: takes a stream and says when it is over, or gives back what it is asked.
+/// The host's end of TCP: takes a stream and says when it is over, gives one, or gives back what it is asked.
 fn serve() -> Result<()> {
     let listener = TcpListener::bind(("0.0.0.0", PORT))?;
     thread::spawn(move || {
@@ -205,6 +209,12 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
         while stream.read(&mut bytes)? > 0 {}
         return stream.write_all(b".");
     }
+    if what == *b"t" {
+        let mut mib = [0; 4];
+        stream.read_exact(&mut mib)?;
+        let bytes = vec![0x5a; 1 << 20];
+        return (0..u32::from_le_bytes(mib)).try_for_each(|_| stream.write_all(&bytes));
+    }
     stream.set_nodelay(true)?;
     let mut bytes = [0; QUESTION];
     loop {
@@ -217,18 +227,26 @@ fn numavisor(payload: &Payload, disk: &Path) -> Command {
     let mut command = Command::new(payload.numavisor_release());
     command.arg("run").arg("--kernel").arg(payload.kernel(GuestKernel::Stock));
     command.arg("--initramfs").arg(payload.initramfs(GuestKernel::Stock)).args(["--cmdline", CMDLINE]);
-    command.args(["--vcpus", "2", "--memory", "512M"]);
+    command.args(["--vcpus", VCPUS, "--memory", "512M"]);
     command.args(["--disk", &format!("path={}", disk.display())]);
     command.args(["--net", &format!("tap={TAP},mac={MAC},vhost=off")]);
     command
 }
 
 fn rival(payload: &Payload, disk: &Path) -> Command {
-    let mut command = qemu(payload, "q35");
+    let mut command = qemu(payload, "q35", VCPUS);
     let drive = format!("if=none,id=disk,format=raw,aio=io_uring,file={}", disk.display());
     command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=disk"]);
     command.args(["-netdev", &format!("tap,id=net,ifname={TAP},script=no,downscript=no,vhost=off")]);
     command.args(["-device", &format!("virtio-net-pci,netdev=net,mac={MAC},romfile=")]);
     command.args(["-append", CMDLINE]);
+    command
+}
+
+/// The same under `numactl`.
+fn rival_on_a_node(payload: &Payload, disk: &Path) -> Command {
+    let rival = rival(payload, disk);
+    let mut command = Command::new("/usr/bin/numactl");
+    command.args(["--cpunodebind=0", "--membind=0", "--"]).arg(rival.get_program()).args(rival.get_args());
     command
 }

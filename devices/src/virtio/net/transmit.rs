@@ -14,6 +14,10 @@ use crate::virtio::{Chain, GuestMemoryHandle, WorkerQueue};
 /// Most frames of one round, so that the other direction gets its turn.
 const FRAMES_PER_ROUND: u16 = 128;
 
+/// A driver hears at once of frames of so many bytes: it makes the next one while one is copied, and has little room
+/// for frames that are under way (the kernel's TCP has no more than a millisecond's worth in its queues).
+const LARGE: u64 = 16 << 10;
+
 /// The transmit queue of a pair.
 pub(super) struct Transmit<M> {
     pub queue: WorkerQueue<M>,
@@ -43,6 +47,7 @@ impl<M: GuestMemoryHandle> Transmit<M> {
         let memory: &M::M = &guard;
         let mut slices = Vec::new();
         while let Some(chain) = self.queue.pop() {
+            let is_large = chain.readable_bytes() >= LARGE;
             slices.clear();
             let sent = if !is_frame(&chain)
                 || !add_slices(memory, chain.readable(), Permissions::Read, MAX_SLICES, &mut slices)
@@ -71,6 +76,9 @@ impl<M: GuestMemoryHandle> Transmit<M> {
                 }
             }
             self.queue.used(chain, 0);
+            if is_large {
+                self.queue.signal();
+            }
         }
         self.queue.signal();
     }

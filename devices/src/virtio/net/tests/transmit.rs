@@ -41,6 +41,19 @@ fn a_frame_in_pieces_goes_out_as_one_and_its_buffers_come_back() {
 }
 
 #[test]
+fn the_driver_hears_of_large_frames_one_by_one_and_of_small_ones_together() {
+    for (bytes, interrupts) in [(20_000, vec![1; 3]), (1500, vec![1])] {
+        let mut bench = Bench::new(0);
+        for i in 0..3 {
+            assert!(bench.send(BUFFERS + 0x1_0000 * i, &frame(0, bytes), &[12]));
+        }
+        bench.worker().ready(1);
+        assert_eq!(bench.tap(|tap| tap.sent.len()), 3);
+        assert_eq!(bench.interrupt.take(), interrupts);
+    }
+}
+
+#[test]
 fn an_interface_that_takes_no_more_is_waited_for_and_nothing_is_lost_or_repeated() {
     let mut bench = Bench::new(0);
     bench.tap(|tap| tap.send_script.extend([Reply::Work, Reply::Fail(EAGAIN)]));
