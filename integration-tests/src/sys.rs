@@ -1,7 +1,8 @@
 //! The few raw system calls of the test tools that have no safe wrapper: memory bound to a node, `move_pages`,
-//! an accepted connection, a network block device, and a child that dies with its parent. What to do with the answers is the callers' business.
+//! an accepted connection, a network block device, and children that die with their parent or may not do all. What to do with the answers is the callers' business.
 #![expect(unsafe_code, reason = "mmap, mbind, move_pages, accept and ioctls of nbd have no safe wrapper")]
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
@@ -11,6 +12,7 @@ use std::process::Command;
 use std::ptr::NonNull;
 
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
 const PAGE: usize = 4096;
 
@@ -159,6 +161,21 @@ pub(crate) fn nbd(device: &File, what: Nbd) -> io::Result<()> {
         Nbd::Disconnect => one(0xab08, 0),
         Nbd::Clear => one(0xab04, 0),
     }
+}
+
+/// Has the kernel refuse `io_uring` to the child with EPERM.
+pub(crate) fn forbid_io_uring(command: &mut Command) -> anyhow::Result<()> {
+    let rules = BTreeMap::from([(libc::SYS_io_uring_setup, Vec::new())]);
+    let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, TargetArch::x86_64)?;
+    let program: BpfProgram = filter.try_into()?;
+    // SAFETY: between fork and exec the closure makes two system calls with memory that is already there.
+    unsafe {
+        command.pre_exec(move || {
+            seccompiler::apply_filter(&program).map_err(|_| io::ErrorKind::PermissionDenied.into())
+        });
+    }
+    Ok(())
 }
 
 /// Has the kernel kill the child when the thread that starts it ends, so that no emulator or VMM is left behind.

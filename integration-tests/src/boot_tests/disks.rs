@@ -28,7 +28,12 @@ pub(super) const TESTS: &[BootTest] = &[
     BootTest {
         name: "disk_gives_storage_back_and_fails_as_its_host_does",
         needs: Needs { nodes: 1, root: true, ..TWO },
-        run: storage,
+        run: |ctx| storage(ctx, true),
+    },
+    BootTest {
+        name: "disk_does_the_same_where_io_uring_is_forbidden",
+        needs: Needs { nodes: 1, root: true, ..TWO },
+        run: |ctx| storage(ctx, false),
     },
     BootTest { name: "disk_refusals_are_one_line", needs: Needs { nodes: 1, cpus: 1, ..TWO }, run: refusals },
 ];
@@ -146,7 +151,8 @@ impl Drop for Until<'_, '_> {
 }
 
 /// Two queues each: a file on a host's file system that is too small for it, and a block device past the page cache.
-fn storage(ctx: &Ctx) -> Result<()> {
+/// What storage there is behind a disk, and its errors; in a container's usual filter of system calls without `io_uring`.
+fn storage(ctx: &Ctx, io_uring: bool) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let small = directory.path().join("small");
     fs::create_dir(&small)?;
@@ -165,8 +171,10 @@ fn storage(ctx: &Ctx) -> Result<()> {
     let mut start = Start::of(&GuestSpec::new(vec![Vnode::on(ctx.pnode(0), 192, &[0, 1])]));
     start.flags.extend(flag(&sparse, ",queues=2"));
     start.flags.extend(flag(Path::new(device), ",queues=2,direct=on"));
+    start.forbid_io_uring = !io_uring;
     let mut vm = ctx.boot(&start)?;
     vm.ask("modprobe virtio_pci virtio_blk")?;
+    ensure!(has_rings(&vm)? == io_uring, "the host's kernel says otherwise of io_uring");
     for disk in ["vda", "vdb"] {
         let queues = vm.output(&format!("ls /sys/block/{disk}/mq"))?;
         ensure!(queues.split_whitespace().eq(["0", "1"]), "{disk} has the queues {queues}");
@@ -200,6 +208,14 @@ fn storage(ctx: &Ctx) -> Result<()> {
         "zeroes are not where they were asked"
     );
     vm.power_off()
+}
+
+/// Whether the VMM has rings of the kernel's.
+fn has_rings(vm: &Vm) -> Result<bool> {
+    let files = fs::read_dir(format!("/proc/{}/fd", vm.pid()))?.flatten();
+    Ok(files
+        .filter_map(|file| fs::read_link(file.path()).ok())
+        .any(|link| link == Path::new("anon_inode:[io_uring]")))
 }
 
 /// An error of the disk, and no end of the VM.

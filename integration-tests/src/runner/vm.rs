@@ -33,6 +33,8 @@ pub(crate) struct Start {
     pub(crate) flags: Vec<String>,
     /// More words for the kernel command line.
     pub(crate) cmdline: String,
+    /// The host forbids `io_uring`, as containers do.
+    pub(crate) forbid_io_uring: bool,
 }
 
 impl Start {
@@ -80,7 +82,11 @@ pub(crate) struct Vm {
 impl Vm {
     /// Starts numavisor; `transcript` collects what it and the guest say.
     pub(crate) fn start(payload: &Payload, start: &Start, transcript: &Rc<RefCell<String>>) -> Result<Self> {
-        Self::spawn(start.command(payload), transcript)
+        let mut command = start.command(payload);
+        if start.forbid_io_uring {
+            sys::forbid_io_uring(&mut command)?;
+        }
+        Self::spawn(command, transcript)
     }
 
     /// Starts a VMM by this command.
