@@ -2,6 +2,7 @@
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 use virtio_queue::Queue;
@@ -177,6 +178,17 @@ pub trait Worker: Send {
 
     /// Serves a source. True when the set of sources has changed.
     fn ready(&mut self, token: u32) -> bool;
+
+    /// How long the thread is to rest before it serves what is ready and has the worker [`look`](Self::look). A worker
+    /// gives this while it has not asked a driver to notify, for more will come; then the thread does not sleep.
+    fn rest(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Looks, after a rest, for what nobody told of. True when the set of sources has changed.
+    fn look(&mut self) -> bool {
+        false
+    }
 
     /// Called in the worker's thread when it is to stop, after everything else: waits for requests in flight, so that nothing
     /// touches guest memory afterwards.

@@ -61,6 +61,15 @@ pub struct WorkerQueue<M> {
     spare: Vec<Vec<Buffer>>,
 }
 
+/// What is done when a queue has no more chains.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Emptied {
+    /// The driver is asked to notify.
+    Asks,
+    /// It is not.
+    IsQuiet,
+}
+
 impl<M: GuestMemoryHandle> WorkerQueue<M> {
     /// All queues of an activation, in their order.
     #[must_use]
@@ -141,11 +150,20 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
     /// The next chain. `None` if there is none, after asking the driver to notify; or if the round has had its
     /// share, in which case [`source`](Self::source) becomes ready at once.
     pub fn pop(&mut self) -> Option<Chain> {
+        self.take(Emptied::Asks)
+    }
+
+    /// As [`pop`](Self::pop), but does not ask the driver to notify if there is no chain: the caller comes back by
+    /// itself.
+    pub fn poll(&mut self) -> Option<Chain> {
+        self.take(Emptied::IsQuiet)
+    }
+
+    fn take(&mut self, emptied: Emptied) -> Option<Chain> {
         if self.broken {
             return None;
         }
-        let result = self.try_pop();
-        match result {
+        match self.try_take(emptied) {
             Ok(chain) => chain,
             Err(fault) => {
                 self.fail(fault);
@@ -221,13 +239,16 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
         self.interrupt.request_refused(self.index, why);
     }
 
-    fn try_pop(&mut self) -> Result<Option<Chain>, QueueFault> {
+    fn try_take(&mut self, emptied: Emptied) -> Result<Option<Chain>, QueueFault> {
         let memory = self.memory.memory();
         loop {
             let available =
                 self.queue.avail_idx(&*memory, Ordering::Acquire).map_err(|_| QueueFault::RingOutside)?.0;
             let next = self.queue.next_avail();
             if available == next {
+                if emptied == Emptied::IsQuiet {
+                    return Ok(None);
+                }
                 self.quiet = false;
                 match self.queue.enable_notification(&*memory) {
                     Ok(true) => continue,

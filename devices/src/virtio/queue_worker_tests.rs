@@ -56,6 +56,18 @@ fn notifications_are_off_while_there_is_work_and_on_when_there_is_none() {
 }
 
 #[test]
+fn a_poll_asks_for_no_notification() {
+    let mut bench = bench();
+    bench.driver.add(&[(BUFFERS, 4, true)]);
+    let chain = bench.device.poll().unwrap();
+    bench.device.used(chain, 0);
+    assert_eq!(bench.device.poll(), None);
+    assert!(!bench.driver.wants_kick());
+    assert_eq!(bench.device.pop(), None);
+    assert!(bench.driver.wants_kick());
+}
+
+#[test]
 fn chains_may_be_used_in_any_order_with_one_interrupt_for_all() {
     let mut bench = bench();
     let heads: Vec<_> = (0..3).map(|_| bench.driver.add(&[(BUFFERS, 4, true)]).unwrap()).collect();

@@ -67,6 +67,15 @@ impl Job {
         }
     }
 
+    /// More words for the host's kernel. It does not trust a TSC of several sockets and takes the HPET, which costs a program that
+    /// often reads the clock more than any machine would: that is no base to compare devices on.
+    pub(crate) const fn host_cmdline(&self) -> &'static str {
+        match self {
+            Self::DeviceBench { .. } => " tsc=reliable",
+            _ => "",
+        }
+    }
+
     /// For file names: the job on a host.
     pub(crate) fn label(&self, shape: &HostShape) -> String {
         format!("{}-{}", shape.name, self.name())

@@ -45,6 +45,8 @@ pub(crate) struct Pace {
     pub(crate) counted: bool,
 }
 
+const CMDLINE: &str = "console=ttyS0 quiet loglevel=1 reboot=k panic=1 nokaslr mitigations=off";
+
 /// Boots `shape`, has it do `job`, and calls `hear` with each line it says; what it leaves behind is called `label`. The
 /// exit code of the job.
 pub(crate) fn run(
@@ -59,6 +61,7 @@ pub(crate) fn run(
     let log_path = images.work.join(format!("{label}.log"));
     let mut log = File::create(&log_path)?;
     let mut command = emulator(images, shape, &scratch, pace);
+    command.args(["-append", &format!("{CMDLINE}{}", job.host_cmdline())]);
     if matches!(job, Job::Shell) {
         println!("this is the lab host '{}'; leave it with `exit`, or kill it with Ctrl-A x", shape.name);
         command.args(["-serial", "mon:stdio"]);
@@ -211,6 +214,5 @@ fn emulator(images: &Images, shape: &HostShape, scratch: &Scratch, pace: Pace) -
         command.args(["-drive", &format!("{options},file={}", image.display())]);
     }
     command.arg("-kernel").arg(&images.kernel).arg("-initrd").arg(&images.initramfs);
-    command.args(["-append", "console=ttyS0 quiet loglevel=1 reboot=k panic=1 nokaslr mitigations=off"]);
     command
 }

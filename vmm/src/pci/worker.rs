@@ -116,7 +116,11 @@ fn serve(worker: &mut dyn Worker, stop: &EventFd) -> io::Result<()> {
     watch(&epoll, &mut watched, &worker.sources())?;
     let mut events = [EpollEvent::default(); BATCH];
     loop {
-        let ready = match epoll.wait(-1, &mut events) {
+        let rest = worker.rest();
+        if let Some(rest) = rest {
+            std::thread::sleep(rest);
+        }
+        let ready = match epoll.wait(if rest.is_some() { 0 } else { -1 }, &mut events) {
             Ok(ready) => ready,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
@@ -127,6 +131,9 @@ fn serve(worker: &mut dyn Worker, stop: &EventFd) -> io::Result<()> {
                 Ok(token) => changed |= worker.ready(token),
                 Err(_) => return Ok(()),
             }
+        }
+        if rest.is_some() {
+            changed |= worker.look();
         }
         if changed {
             watch(&epoll, &mut watched, &worker.sources())?;
@@ -172,6 +179,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::os::fd::AsRawFd;
     use std::sync::mpsc;
+    use std::time::Duration;
     use vmm_sys_util::epoll::{Epoll, EpollEvent};
     use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -202,6 +210,52 @@ mod tests {
         fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {
             self
         }
+    }
+
+    /// Rests a few times after each kick, and then sleeps.
+    struct Lazy {
+        kick: EventFd,
+        rests: u32,
+        heard: mpsc::Sender<&'static str>,
+    }
+
+    impl Worker for Lazy {
+        fn sources(&self) -> Vec<Source> {
+            vec![Source { fd: self.kick.as_raw_fd(), token: 7, interest: Interest::Kick }]
+        }
+
+        fn ready(&mut self, _: u32) -> bool {
+            self.rests = 2;
+            self.heard.send("ready").unwrap();
+            false
+        }
+
+        fn rest(&self) -> Option<Duration> {
+            (self.rests > 0).then_some(Duration::from_micros(10))
+        }
+
+        fn look(&mut self) -> bool {
+            self.rests = self.rests.saturating_sub(1);
+            self.heard.send("look").unwrap();
+            false
+        }
+
+        fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {
+            self
+        }
+    }
+
+    #[test]
+    fn a_worker_that_rests_looks_by_itself_and_sleeps_when_it_does_not() {
+        let kick = EventFd::new(EFD_NONBLOCK).unwrap();
+        let (heard, hears) = mpsc::channel();
+        let worker = Box::new(Lazy { kick: kick.try_clone().unwrap(), rests: 1, heard });
+        let handle = NodeSpawner::new("0".parse().unwrap()).spawn("lazy", worker).unwrap();
+        assert_eq!(hears.recv(), Ok("look"));
+        kick.write(1).unwrap();
+        assert_eq!([(); 3].map(|()| hears.recv().unwrap()), ["ready", "look", "look"]);
+        assert!(handle.stop().is_some());
+        assert!(hears.recv().is_err(), "it slept");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod control;
 mod counters;
 mod device;
 mod features;
+mod moderation;
 mod pair;
 mod receive;
 mod tap;

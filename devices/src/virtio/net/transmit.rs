@@ -1,11 +1,12 @@
 //! Frames from the driver to the interface (virtio 1.3, 5.1.6.2). When to come back is the worker's business.
 
 use std::io::ErrorKind;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vm_memory::Permissions;
 
 use super::counters::NetHandle;
+use super::moderation::Moderation;
 use super::tap::{HEADER_BYTES, MAX_FRAME_BYTES, MAX_SLICES, Tap};
 use crate::LogLimit;
 use crate::virtio::guest_slices::add_slices;
@@ -14,7 +15,12 @@ use crate::virtio::{Chain, GuestMemoryHandle, WorkerQueue};
 /// Most frames of one round, so that the other direction gets its turn.
 const FRAMES_PER_ROUND: u16 = 128;
 
-/// A driver hears at once of frames of so many bytes: it makes the next one while one is copied, and has little room
+/// Rounds of so many frames or bytes are part of a burst.
+const BURST_FRAMES: u16 = 32;
+const BURST_BYTES: u64 = 32 << 10;
+/// How long more of a burst may gather, and what comes the other way.
+pub(super) const REST: Duration = Duration::from_micros(150);
+/// Where it does not rest, a driver hears at once of frames of so many bytes: it makes the next one while one is copied, and has little room
 /// for frames that are under way (the kernel's TCP has no more than a millisecond's worth in its queues).
 const LARGE: u64 = 16 << 10;
 
@@ -23,6 +29,9 @@ pub(super) struct Transmit<M> {
     pub queue: WorkerQueue<M>,
     /// The interface takes nothing for now.
     pub blocked: bool,
+    /// More of a burst is expected: the driver has not been asked to notify.
+    pub resting: bool,
+    moderation: Moderation,
     log: LogLimit,
 }
 
@@ -35,19 +44,36 @@ enum Sent {
 
 impl<M: GuestMemoryHandle> Transmit<M> {
     pub fn new(queue: WorkerQueue<M>) -> Self {
-        Self { queue, blocked: false, log: LogLimit::per_second(1) }
+        Self {
+            queue,
+            blocked: false,
+            resting: false,
+            moderation: Moderation::START,
+            log: LogLimit::per_second(1),
+        }
     }
 
-    /// Sends what there is, until the interface takes no more.
+    /// Sends what there is, until the interface takes no more. After part of a burst it [rests](Self::resting), if that
+    /// pays.
     pub fn serve<T: Tap>(&mut self, tap: &T, handle: &NetHandle) {
         let counts = &handle.counts;
-        self.blocked = false;
+        (self.blocked, self.resting) = (false, false);
+        let may_rest = self.moderation.rests();
+        let mut round = Round::default();
         self.queue.begin_with(FRAMES_PER_ROUND);
         let guard = self.queue.memory();
         let memory: &M::M = &guard;
         let mut slices = Vec::new();
-        while let Some(chain) = self.queue.pop() {
-            let is_large = chain.readable_bytes() >= LARGE;
+        loop {
+            let rests = may_rest && round.is_burst();
+            let next = if rests { self.queue.poll() } else { self.queue.pop() };
+            let Some(chain) = next else {
+                self.resting = rests;
+                break;
+            };
+            let bytes = chain.readable_bytes();
+            round.frames += 1;
+            round.bytes += bytes;
             slices.clear();
             let sent = if !is_frame(&chain)
                 || !add_slices(memory, chain.readable(), Permissions::Read, MAX_SLICES, &mut slices)
@@ -76,11 +102,28 @@ impl<M: GuestMemoryHandle> Transmit<M> {
                 }
             }
             self.queue.used(chain, 0);
-            if is_large {
+            if bytes >= LARGE && !may_rest {
                 self.queue.signal();
             }
         }
         self.queue.signal();
+        if round.frames > 0 {
+            self.moderation.took(round.bytes, Instant::now());
+        }
+    }
+}
+
+/// What a round has taken from the driver.
+#[derive(Default)]
+struct Round {
+    frames: u16,
+    bytes: u64,
+}
+
+impl Round {
+    /// Part of a burst; not at the end of a round's share, after which the queue calls again at once.
+    fn is_burst(&self) -> bool {
+        (self.frames >= BURST_FRAMES || self.bytes >= BURST_BYTES) && self.frames < FRAMES_PER_ROUND
     }
 }
 

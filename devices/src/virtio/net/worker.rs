@@ -2,13 +2,14 @@
 //! Where that thread runs is `vmm`'s decision.
 
 use std::any::Any;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::control::{COMMAND_BYTES, Command, ERROR, OK, parse};
 use super::device::NetQueues;
 use super::features::to_offloads;
 use super::pair::{Common, Pair, PairSource};
 use super::tap::Tap;
+use super::transmit::REST;
 use crate::LogLimit;
 use crate::virtio::{Chain, GuestMemoryHandle, Source, Worker, WorkerQueue};
 
@@ -142,6 +143,15 @@ impl<M: GuestMemoryHandle, T: Tap> Worker for NetWorker<M, T> {
             (Some(pair), Some(source)) => pair.ready(source, &self.common.handle),
             _ => false,
         }
+    }
+
+    fn rest(&self) -> Option<Duration> {
+        self.pairs.iter().take(self.in_use).any(Pair::is_resting).then_some(REST)
+    }
+
+    fn look(&mut self) -> bool {
+        let handle = &self.common.handle;
+        self.pairs.iter_mut().take(self.in_use).fold(false, |changed, pair| pair.look(handle) | changed)
     }
 
     fn stop(&mut self) {

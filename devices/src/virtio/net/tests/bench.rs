@@ -51,6 +51,9 @@ impl Bench {
             for source in self.worker().sources() {
                 self.worker().ready(source.token);
             }
+            if self.worker().rest().is_some() {
+                self.worker().look();
+            }
         }
     }
 

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use super::{Bench, Reply, frame};
 use crate::virtio::Interest;
-use crate::virtio::net::MAX_FRAME_BYTES;
-use crate::virtio::net::test_tap::{EAGAIN, EIO};
+use crate::virtio::net::test_tap::{EAGAIN, EIO, FakeTap};
+use crate::virtio::net::{MAX_FRAME_BYTES, NetQueues};
 use crate::virtio::test_driver::{BORDER, BUFFERS};
 
 const TX: usize = 1;
@@ -23,6 +23,24 @@ impl Bench {
             left -= part;
         }
         self.queues[TX].add(&buffers).is_some()
+    }
+
+    /// Has it send a stream until it tries whether rests pay; gives a frame that is a burst.
+    fn until_it_rests(&mut self) -> Vec<u8> {
+        let large = frame(0, 40_000);
+        for _ in 0..1000 {
+            assert!(self.send(BUFFERS, &large, &[12]));
+            self.worker().ready(1);
+            let rests = self.worker().rest().is_some();
+            self.run();
+            while self.queues[TX].used().is_some() {}
+            self.interrupt.take();
+            self.tap(|tap| tap.sent.clear());
+            if rests {
+                return large;
+            }
+        }
+        panic!("it never rests");
     }
 }
 
@@ -51,6 +69,62 @@ fn the_driver_hears_of_large_frames_one_by_one_and_of_small_ones_together() {
         assert_eq!(bench.tap(|tap| tap.sent.len()), 3);
         assert_eq!(bench.interrupt.take(), interrupts);
     }
+}
+
+#[test]
+fn after_a_burst_the_driver_is_not_asked_to_notify_until_a_look_finds_less() {
+    let mut bench = Bench::new(0);
+    let large = bench.until_it_rests();
+    assert!(bench.send(BUFFERS, &large, &[12]));
+    bench.worker().ready(1);
+    assert!(bench.worker().rest().is_some());
+    assert!(!bench.queues[TX].wants_kick());
+    // It is told of what was sent, though.
+    assert_eq!(bench.interrupt.take(), [1]);
+
+    // More of it, and nobody kicks.
+    assert!(bench.send(BUFFERS, &large, &[12]));
+    assert!(!bench.worker().look());
+    assert_eq!(bench.tap(|tap| tap.sent.len()), 2);
+    assert!(bench.worker().rest().is_some());
+
+    // The end of it.
+    assert!(bench.send(BUFFERS, &frame(1, 60), &[12]));
+    assert!(!bench.worker().look());
+    assert_eq!(bench.tap(|tap| tap.sent.len()), 3);
+    assert!(bench.worker().rest().is_none());
+    assert!(bench.queues[TX].wants_kick());
+    assert!(!bench.worker().look());
+}
+
+#[test]
+fn many_small_frames_are_a_burst_but_what_a_round_leaves_does_not_wait() {
+    let mut bench = Bench::with(0, vec![NetQueues { tap: FakeTap::new(), kernel: None }], 256);
+    bench.until_it_rests();
+    for i in 0..128 + 32 {
+        assert!(bench.send(BUFFERS + 0x100 * i, &frame(0, 60), &[]));
+    }
+    for (sent, rests) in [(128, false), (160, true)] {
+        bench.worker().ready(1);
+        assert_eq!(bench.tap(|tap| tap.sent.len()), sent);
+        assert_eq!(bench.worker().rest().is_some(), rests);
+        // The first round kicks itself, so that the other direction has its turn and then this one.
+        let kicks = bench.queues[TX].active().kick.read();
+        assert_eq!(kicks.is_ok(), !rests);
+    }
+}
+
+#[test]
+fn an_interface_that_takes_no_more_ends_a_burst() {
+    let mut bench = Bench::new(0);
+    let large = bench.until_it_rests();
+    assert!(bench.send(BUFFERS, &large, &[12]));
+    bench.worker().ready(1);
+    bench.tap(|tap| tap.send_script.extend([Reply::Fail(EAGAIN)]));
+    assert!(bench.send(BUFFERS, &large, &[12]));
+    assert!(bench.worker().look(), "another source");
+    assert!(bench.worker().rest().is_none());
+    assert_eq!(bench.watches_tap(), Some(Interest::Writable));
 }
 
 #[test]
