@@ -20,8 +20,8 @@ const BURST_FRAMES: u16 = 32;
 const BURST_BYTES: u64 = 32 << 10;
 /// How long more of a burst may gather, and what comes the other way.
 pub(super) const REST: Duration = Duration::from_micros(150);
-/// Where it does not rest, a driver hears at once of frames of so many bytes: it makes the next one while one is copied, and has little room
-/// for frames that are under way (the kernel's TCP has no more than a millisecond's worth in its queues).
+/// Where it does not rest, a driver hears at once of frames of so many bytes: it makes the next one while one is copied,
+/// and has little room for frames that are under way (Linux's TCP has no more than a millisecond's worth in its queues).
 const LARGE: u64 = 16 << 10;
 
 /// The transmit queue of a pair.
