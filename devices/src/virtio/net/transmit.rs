@@ -80,14 +80,14 @@ impl<M: GuestMemoryHandle> Transmit<M> {
             {
                 Sent::Malformed
             } else if handle.is_link_up() {
-                send(tap, &slices, chain.readable_bytes(), &mut self.log)
+                send(tap, &slices, bytes, &mut self.log)
             } else {
                 Sent::Dropped
             };
             match sent {
                 Sent::Yes => {
                     counts.sent_frames.add(1);
-                    counts.sent_bytes.add(chain.readable_bytes().saturating_sub(HEADER_BYTES as u64));
+                    counts.sent_bytes.add(bytes.saturating_sub(HEADER_BYTES as u64));
                 }
                 Sent::Dropped => counts.sent_dropped.add(1),
                 Sent::Malformed => {
