@@ -308,6 +308,12 @@ fn guest_kib(vm: &mut Vm, node: usize, key: &str) -> Result<u64> {
     line.split_whitespace().nth(3).and_then(|kib| kib.parse().ok()).with_context(|| format!("{key}: {line}"))
 }
 
+/// Has Linux not raise its watermarks for a while when blocks of movable pages are broken up (`watermark_boost_factor`):
+/// how far a balloon comes would depend on that.
+pub(super) fn fixed_watermarks(vm: &mut Vm) -> Result<()> {
+    vm.output("echo 0 > /proc/sys/vm/watermark_boost_factor").map(|_| ())
+}
+
 /// What could be had of a vnode is what lies above its low watermark: the balloon, which has `had` KiB, is at most 1 %
 /// short of it, and an array.
 pub(super) fn all_came(ctx: &Ctx, vm: &mut Vm, node: usize, had: u64) -> Result<()> {
@@ -334,6 +340,7 @@ fn beside_cache(ctx: &Ctx) -> Result<()> {
     let flags = ["--api-socket", &socket, "--free-page-reporting", "--disk", &path];
     let mut vm = ctx.boot(&Start::of(&spec).kernel(GuestKernel::Newer).flag(&flags))?;
     vm.ask("modprobe virtio_pci virtio_blk virtio_balloon")?;
+    fixed_watermarks(&mut vm)?;
 
     let free = |ctx: &Ctx| -> Result<[u64; 2]> {
         let free = ctl(ctx, &socket, &["free-memory"])?["vnodes"].clone();
