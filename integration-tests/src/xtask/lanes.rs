@@ -139,8 +139,8 @@ impl<'a, 'b> Listener<'a, 'b> {
         // One call: another host may speak between two.
         match verdict {
             Verdict::Passed => {
-                let again = detail.lines().next().map(|why| format!("again   {test}: {why}\n"));
-                println!("{}ok      {test} ({seconds:.1} s)", again.unwrap_or_default());
+                let again: String = detail.lines().map(|why| format!("again   {test}: {why}\n")).collect();
+                println!("{again}ok      {test} ({seconds:.1} s)");
             }
             Verdict::Skipped => println!("skipped {test}: {detail}"),
             Verdict::Failed => {
