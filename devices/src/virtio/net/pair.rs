@@ -162,14 +162,14 @@ impl<M: GuestMemoryHandle, T: Tap> Pair<M, T> {
 
     /// Whether more of a burst from the driver is waited for.
     pub fn is_resting(&self) -> bool {
-        matches!(&self.path, Path::Own(own) if own.1.resting)
+        matches!(&self.path, Path::Own(own) if own.1.is_resting())
     }
 
     /// Looks for more of a burst from the driver; true when what to wait for has changed.
     pub fn look(&mut self, handle: &NetHandle) -> bool {
         let before = self.tap_interest();
         if let Path::Own(own) = &mut self.path
-            && own.1.resting
+            && own.1.is_resting()
         {
             own.1.serve(&*self.queues.tap, handle);
         }

@@ -29,8 +29,6 @@ pub(super) struct Transmit<M> {
     pub queue: WorkerQueue<M>,
     /// The interface takes nothing for now.
     pub blocked: bool,
-    /// More of a burst is expected: the driver has not been asked to notify.
-    pub resting: bool,
     moderation: Moderation,
     log: LogLimit,
 }
@@ -44,33 +42,28 @@ enum Sent {
 
 impl<M: GuestMemoryHandle> Transmit<M> {
     pub fn new(queue: WorkerQueue<M>) -> Self {
-        Self {
-            queue,
-            blocked: false,
-            resting: false,
-            moderation: Moderation::START,
-            log: LogLimit::per_second(1),
-        }
+        Self { queue, blocked: false, moderation: Moderation::default(), log: LogLimit::per_second(1) }
     }
 
-    /// Sends what there is, until the interface takes no more. After part of a burst it [rests](Self::resting), if that
+    /// More of a burst is expected: the driver has not been asked to notify.
+    pub fn is_resting(&self) -> bool {
+        self.moderation.is_resting()
+    }
+
+    /// Sends what there is, until the interface takes no more. After part of a burst it [rests](Self::is_resting), if that
     /// pays.
     pub fn serve<T: Tap>(&mut self, tap: &T, handle: &NetHandle) {
         let counts = &handle.counts;
-        (self.blocked, self.resting) = (false, false);
-        let may_rest = self.moderation.rests();
+        self.blocked = false;
         let mut round = Round::default();
         self.queue.begin_with(FRAMES_PER_ROUND);
         let guard = self.queue.memory();
         let memory: &M::M = &guard;
         let mut slices = Vec::new();
-        loop {
-            let rests = may_rest && round.is_burst();
-            let next = if rests { self.queue.poll() } else { self.queue.pop() };
-            let Some(chain) = next else {
-                self.resting = rests;
-                break;
-            };
+        let resting = loop {
+            let resting = round.is_burst() && self.moderation.rests_after(round.frames);
+            let next = if resting { self.queue.poll() } else { self.queue.pop() };
+            let Some(chain) = next else { break resting };
             let bytes = chain.readable_bytes();
             round.frames += 1;
             round.bytes += bytes;
@@ -98,18 +91,16 @@ impl<M: GuestMemoryHandle> Transmit<M> {
                     counts.send_blocked.add(1);
                     self.blocked = true;
                     self.queue.put_back(chain);
-                    break;
+                    break false;
                 }
             }
             self.queue.used(chain, 0);
-            if bytes >= LARGE && !may_rest {
+            if bytes >= LARGE && !self.is_resting() {
                 self.queue.signal();
             }
-        }
+        };
         self.queue.signal();
-        if round.frames > 0 {
-            self.moderation.took(round.bytes, Instant::now());
-        }
+        self.moderation.ended(round.frames, round.is_burst(), resting);
     }
 }
 
