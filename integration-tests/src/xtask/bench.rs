@@ -109,7 +109,7 @@ fn devices(artifacts: &Artifacts, options: &Options) -> Result<ExitCode> {
         }
     })?;
     println!(
-        "{:<35}{:>10}{:>10}{:>7}{:>10}{:>7}   exits each     calls each",
+        "{:<39}{:>10}{:>10}{:>7}{:>10}{:>7}   exits each     calls each",
         "per second", "numavisor", "qemu", "ratio", "on a node", "ratio"
     );
     for (name, sides) in figures.as_object().into_iter().flatten() {
@@ -117,7 +117,7 @@ fn devices(artifacts: &Artifacts, options: &Options) -> Result<ExitCode> {
         let [our, their, bound] =
             ["numavisor", "qemu", "qemu_on_a_node"].map(|side| number(&format!("/{side}/per_second")));
         println!(
-            "{name:<35}{our:>10.1}{their:>10.1}{:>7.2}{bound:>10.1}{:>7.2}{:>7.2}{:>7.2}{:>7.2}{:>7.2}",
+            "{name:<39}{our:>10.1}{their:>10.1}{:>7.2}{bound:>10.1}{:>7.2}{:>7.2}{:>7.2}{:>7.2}{:>7.2}",
             our / their,
             our / bound,
             number("/numavisor/exits_each"),
