@@ -2,6 +2,7 @@
 //! whatever is refused here costs nothing.
 
 use crate::disk::{DiskError, DiskOptions, RawDisk};
+use crate::handle::DeviceFigures;
 use crate::net::{Interface, InterfaceOptions, NetError, SocketDevice, SocketHost, TapSource, Vhost};
 use crate::pci::GuestMemory;
 use crate::socket_file::Janitor;
@@ -13,6 +14,7 @@ use devices::virtio::{self, Rng, RngMeter, VirtioDevice};
 use resources::VnodeId;
 use resources::devices::{Disk, Net, Tap, VmDevices};
 use resources::spec::device::DiskInterrupts;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -28,6 +30,32 @@ pub struct Attached {
     pub name: String,
     /// The device.
     pub device: Box<dyn VirtioDevice<GuestMemory>>,
+    /// What it counts.
+    pub gauge: Option<Gauge>,
+}
+
+/// Where a device's own counts are read.
+pub enum Gauge {
+    /// A disk's.
+    Disk(BlkControl),
+    /// An interface's.
+    Net(Arc<NetHandle>),
+    /// A socket device's that this process serves.
+    Vsock(Arc<VsockHandle>),
+    /// An entropy device's.
+    Rng(Arc<RngMeter>),
+}
+
+impl Gauge {
+    /// The counts as they are now.
+    pub fn read(&self) -> DeviceFigures {
+        match self {
+            Self::Disk(disk) => DeviceFigures::Disk(disk.figures()),
+            Self::Net(net) => DeviceFigures::Net(net.datapath(), net.counters()),
+            Self::Vsock(vsock) => DeviceFigures::Vsock(vsock.counters()),
+            Self::Rng(rng) => DeviceFigures::Rng(rng.counters()),
+        }
+    }
 }
 
 /// What stays with the control loop of the devices that the guest has.
@@ -35,12 +63,8 @@ pub struct Attached {
 pub struct Controls {
     /// By number.
     pub disks: Vec<BlkControl>,
-    /// By number.
-    pub nets: Vec<Arc<NetHandle>>,
-    /// The socket device's counters, where this process serves it.
-    pub vsock: Option<Arc<VsockHandle>>,
-    /// The entropy device's counters.
-    pub rng: Option<Arc<RngMeter>>,
+    /// By the device's name.
+    pub gauges: Arc<BTreeMap<String, Gauge>>,
     /// The balloons, which exist once there is memory.
     pub balloons: Arc<[crate::balloon::Entry]>,
 }
@@ -97,12 +121,21 @@ pub fn open(all: &VmDevices, janitor: &Janitor) -> Result<(Vec<Attached>, Contro
     for (index, disk) in all.disks.iter().enumerate() {
         let device = open_disk(index, disk)?;
         controls.disks.push(device.control());
-        attached.push(Attached { vnode: disk.vnode, name: format!("blk{index}"), device: Box::new(device) });
+        attached.push(Attached {
+            vnode: disk.vnode,
+            name: format!("blk{index}"),
+            gauge: Some(Gauge::Disk(device.control())),
+            device: Box::new(device),
+        });
     }
     for (index, net) in all.nets.iter().enumerate() {
         let device = open_net(net).map_err(|source| AttachError::Net { index, source })?;
-        controls.nets.push(device.handle());
-        attached.push(Attached { vnode: net.vnode, name: format!("net{index}"), device: Box::new(device) });
+        attached.push(Attached {
+            vnode: net.vnode,
+            name: format!("net{index}"),
+            gauge: Some(Gauge::Net(device.handle())),
+            device: Box::new(device),
+        });
     }
     if let Some(vsock) = &all.vsock {
         let host = match &vsock.socket {
@@ -110,20 +143,17 @@ pub fn open(all: &VmDevices, janitor: &Janitor) -> Result<(Vec<Attached>, Contro
             None => SocketHost::kernel(vsock.cid),
         };
         let host = host.map_err(AttachError::Vsock)?;
-        let device: Box<dyn VirtioDevice<GuestMemory>> = match host.device() {
-            SocketDevice::Unix(device) => {
-                controls.vsock = Some(device.handle());
-                Box::new(device)
-            }
-            SocketDevice::Kernel(device) => Box::new(device),
+        let (gauge, device): (_, Box<dyn VirtioDevice<GuestMemory>>) = match host.device() {
+            SocketDevice::Unix(device) => (Some(Gauge::Vsock(device.handle())), Box::new(device)),
+            SocketDevice::Kernel(device) => (None, Box::new(device)),
         };
-        attached.push(Attached { vnode: vsock.vnode, name: "vsock".into(), device });
+        attached.push(Attached { vnode: vsock.vnode, name: "vsock".into(), gauge, device });
     }
     if let Some(vnode) = all.rng {
         let source = File::open(ENTROPY).map_err(|e| HostError::new("open", e).of(ENTROPY))?;
         let device = Rng::new(Box::new(source), None);
-        controls.rng = Some(device.meter());
-        attached.push(Attached { vnode, name: "rng".into(), device: Box::new(device) });
+        let gauge = Some(Gauge::Rng(device.meter()));
+        attached.push(Attached { vnode, name: "rng".into(), gauge, device: Box::new(device) });
     }
     Ok((attached, controls))
 }

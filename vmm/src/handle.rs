@@ -9,9 +9,10 @@ mod view;
 pub use moves::Look;
 pub(crate) use request::Reply;
 pub use request::{Answer, Request, RequestError};
-pub(crate) use shared::Shared;
-pub use view::{DeviceView, Observer, VcpuView, VmState, VmView};
+pub(crate) use shared::{Link, Shared};
+pub use view::{DeviceFigures, DeviceView, Observer, VcpuView, VmState, VmView};
 
+use crate::attach::Gauge;
 use crate::balloon::{self, HintError, ReclaimView, VnodeMemory};
 use crate::cpu::ExitCounters;
 use crate::inbox::Event;
@@ -60,13 +61,14 @@ impl VmHandle {
     /// The virtio devices and what they count; none unless the VM runs.
     pub fn devices(&self) -> Vec<DeviceView> {
         let link = self.shared.link.lock().unwrap_or_else(PoisonError::into_inner);
-        let devices = link.as_ref().map_or(&[][..], |link| &link.devices);
+        let Some(link) = link.as_ref() else { return Vec::new() };
         let view = |(vnode, meter): &(VnodeId, Arc<VirtioMeter>)| DeviceView {
             name: meter.name().to_owned(),
             vnode: *vnode,
             counters: meter.counters(),
+            figures: link.gauges.get(meter.name()).map(Gauge::read),
         };
-        devices.iter().map(view).collect()
+        link.devices.iter().map(view).collect()
     }
 
     /// Why each vCPU left the guest how often, since the guest started; nothing unless the VM runs.

@@ -32,11 +32,15 @@ pub mod test_kernel;
 
 pub use boot::{BootError, Payload};
 pub use cpu::{ExitCounters, ExitReason};
-pub use devices::virtio::blk::BlkError;
+pub use devices::virtio::blk::{BlkError, BlkFigures};
+pub use devices::virtio::net::{Datapath, NetCounters};
+pub use devices::virtio::vsock::VsockCounters;
+pub use devices::virtio::{RngCounters, VirtioCounters};
 pub use disk::{DiskError, DiskOptions, RawDisk};
 pub use firmware::{TablesError, tables};
 pub use handle::{
-    Answer, DeviceView, Look, Observer, Request, RequestError, VcpuView, VmHandle, VmState, VmView,
+    Answer, DeviceFigures, DeviceView, Look, Observer, Request, RequestError, VcpuView, VmHandle, VmState,
+    VmView,
 };
 pub use jobs::{JobId, JobState, JobView, MoveCounts};
 pub use kvm::KvmError;

@@ -19,6 +19,7 @@ use devices::{
     POWER_PORTS, PioBusBuilder, Power, Serial, SharedDevice,
 };
 use resources::{Plan, SerialSpec};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -55,9 +56,12 @@ impl Machine {
         let mut segments = SegmentsBuilder::new(plan, &vm, &routes, &ram);
         let (balloons, entries) = crate::balloon::attach(plan, &ram)?;
         controls.balloons = entries;
-        for Attached { vnode, name, device } in attached.into_iter().chain(balloons) {
+        let mut gauges = BTreeMap::new();
+        for Attached { vnode, name, device, gauge } in attached.into_iter().chain(balloons) {
             segments.add(vnode, &name, device)?;
+            gauges.extend(gauge.map(|gauge| (name, gauge)));
         }
+        controls.gauges = Arc::new(gauges);
         let segments = segments.build();
         let devices = Devices::new(&routes, &notifier, output)?;
         let (pio, mmio) = devices.buses(&segments)?;

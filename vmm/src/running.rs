@@ -4,7 +4,7 @@
 use crate::attach::Controls;
 use crate::balloon::{Ask, BalloonError, Keeper, ReclaimOrder, pages_out};
 use crate::cpu::VcpuThreads;
-use crate::handle::{Answer, RequestError, Shared, VcpuView, VmState, VmView};
+use crate::handle::{Answer, Link, RequestError, Shared, VcpuView, VmState, VmView};
 use crate::inbox::{Landed, Notifier, Stragglers};
 use crate::jobs::{JobId, Planned};
 use crate::landing::Landing;
@@ -64,12 +64,13 @@ impl Running {
 
     /// Lets the vCPUs run, and others look and ask.
     pub fn start(&mut self) {
-        self.shared.connect(
-            self.notifier.clone(),
-            &self.ram,
-            self.segments.meters().to_vec(),
-            self.vcpus.exits().collect(),
-        );
+        self.shared.connect(Link {
+            notifier: self.notifier.clone(),
+            ram: Arc::downgrade(&self.ram),
+            devices: self.segments.meters().to_vec(),
+            gauges: Arc::clone(&self.controls.gauges),
+            exits: self.vcpus.exits().collect(),
+        });
         self.shared.show_balloons(Arc::clone(&self.controls.balloons));
         self.publish();
         self.vcpus.run();

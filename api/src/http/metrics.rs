@@ -1,6 +1,8 @@
 //! Figures for Prometheus: names with units, one line per figure. What they count is counted elsewhere, but for the
 //! requests themselves.
 
+mod devices;
+
 use crate::http::convert::Sample;
 use crate::http::desk::Desk;
 use crate::http::events::EventLog;
@@ -90,7 +92,7 @@ pub fn text(
         exits(&mut text, &handle);
         vnodes(&mut text, &handle, samples);
         moves(&mut text, &handle);
-        devices(&mut text, &handle);
+        devices::all(&mut text, &handle.devices());
         balloons(&mut text, &handle);
     }
     server(&mut text, events, requests);
@@ -223,29 +225,6 @@ fn moves(text: &mut Text, handle: &VmHandle) {
             text.line(name, &[("job", &job.id), ("vnode", &job.vnode), ("errno", &left.errno)], left.bytes);
         }
     }
-}
-
-fn devices(text: &mut Text, handle: &VmHandle) {
-    let devices = handle.devices();
-    let mut each = |name: &str, help: &str, value: fn(&vmm::DeviceView) -> u64| {
-        let name = format!("numavisor_device_{name}_total");
-        text.family(&name, "counter", help);
-        for device in &devices {
-            text.line(&name, &[("device", &device.name), ("vnode", &device.vnode)], value(device));
-        }
-    };
-    each("activations", "Times that the driver started the device.", |d| d.counters.activations);
-    each("resets", "Times that the driver reset the device.", |d| d.counters.resets);
-    each("refused_features", "Times that the driver wanted features that cannot be had.", |d| {
-        d.counters.refused_features
-    });
-    each("failed_activations", "Times that the device could not start.", |d| d.counters.failed_activations);
-    each("queue_faults", "Queues that the driver broke.", |d| d.counters.queue_faults);
-    each("ignored_accesses", "Register accesses that made no sense.", |d| d.counters.ignored_accesses);
-    each("slow_notifications", "Notifications that came through an exit.", |d| d.counters.slow_notifications);
-    each("host_failures", "Interrupts, routes and addresses that the host refused.", |d| {
-        d.counters.host_failures
-    });
 }
 
 fn balloons(text: &mut Text, handle: &VmHandle) {

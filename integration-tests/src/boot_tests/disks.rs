@@ -127,6 +127,15 @@ fn grows(ctx: &Ctx) -> Result<()> {
     sectors(&mut vm, 5 << 11)?;
     vm.output("yes NUMAVISO | dd of=/dev/vda bs=1M seek=4 count=1 iflag=fullblock conv=notrunc,fsync 2>&1")?;
     ensure!(fs::read(&disk)?.ends_with(b"NUMAVISO\nNUMA"), "what the guest wrote at the end is not there");
+    let metrics = String::from_utf8_lossy(&ctl(&["metrics"])?.stdout).into_owned();
+    let count = |figure: &str| -> Result<u64> {
+        let start = format!("numavisor_disk_{figure}_total{{device=\"blk0\",vnode=\"0\"}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&start));
+        line.with_context(|| format!("no {figure} in {metrics}"))?.parse().context(start)
+    };
+    let counted =
+        ["written_bytes", "flushes", "malformed"].map(count).into_iter().collect::<Result<Vec<u64>>>()?;
+    ensure!(counted[0] == 1 << 20 && counted[1] >= 1 && counted[2] == 0, "it counts {counted:?}");
 
     // Someone else makes it longer; a shorter one is refused, as is a disk that is not there.
     File::options().write(true).open(&disk)?.set_len(7 << 20)?;

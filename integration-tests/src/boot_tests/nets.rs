@@ -59,6 +59,10 @@ fn by_vhost(ctx: &Ctx) -> Result<()> {
     check::devices(&spec, &vm.report()?, &[(NET, 1)])?;
     check::bound(&vm, &spec)?;
     served_by_kernel(vm.pid(), &ctx.cpus_of(ctx.pnode(1)))?;
+    let metrics = ctx.numavisor(&["ctl", "--api-socket", &socket.to_string_lossy(), "metrics"])?.stdout;
+    let line = "numavisor_net_datapath{device=\"net0\",vnode=\"1\",path=\"kernel\"} 1\n";
+    let metrics = String::from_utf8_lossy(&metrics);
+    ensure!(metrics.contains(line), "the metrics say {metrics}");
     // It goes where the vnode goes.
     let job = ctl(ctx, &socket, &["move", "1", "--pnode", &ctx.pnode(0).to_string()])?;
     ensure!(job["state"] == "done", "the move ended as {job}");

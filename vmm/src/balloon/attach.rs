@@ -28,7 +28,7 @@ pub fn attach(plan: &Plan, ram: &Arc<GuestRam>) -> Result<(Vec<Attached>, Arc<[E
         let device = Balloon::new(options, Arc::new(host)).map_err(|e| HostError::new("eventfd", e))?;
         entries.push(Entry::new(vnode, device.control(), meter));
         let name = format!("balloon{}", vnode.id);
-        attached.push(Attached { vnode: vnode.id, name, device: Box::new(device) });
+        attached.push(Attached { vnode: vnode.id, name, device: Box::new(device), gauge: None });
     }
     Ok((attached, entries.into()))
 }

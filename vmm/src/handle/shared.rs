@@ -1,6 +1,7 @@
 //! What handles share with the control loop: the last published view, and the link to the guest that runs now.
 
 use super::{Observer, Request, VmState, VmView};
+use crate::attach::Gauge;
 use crate::balloon::{self, Reclaimer, VnodeMemory};
 use crate::claims::Held;
 use crate::claims::own::OwnClaim;
@@ -10,15 +11,18 @@ use crate::jobs::{JobId, Jobs};
 use crate::memory::GuestRam;
 use devices::virtio::VirtioMeter;
 use resources::{Plan, VcpuId, VnodeId};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 
 /// The part of a handle that changes when the guest starts again.
-pub(super) struct Link {
-    pub(super) notifier: Notifier,
-    pub(super) ram: Weak<GuestRam>,
-    pub(super) devices: Vec<(VnodeId, Arc<VirtioMeter>)>,
-    pub(super) exits: Vec<(VcpuId, Arc<ExitCounters>)>,
+pub(crate) struct Link {
+    pub(crate) notifier: Notifier,
+    pub(crate) ram: Weak<GuestRam>,
+    pub(crate) devices: Vec<(VnodeId, Arc<VirtioMeter>)>,
+    /// By the device's name.
+    pub(crate) gauges: Arc<BTreeMap<String, Gauge>>,
+    pub(crate) exits: Vec<(VcpuId, Arc<ExitCounters>)>,
 }
 
 /// What handles share with the control loop.
@@ -88,18 +92,12 @@ impl Shared {
         self.restart.swap(false, Ordering::AcqRel)
     }
 
-    pub(crate) fn connect(
-        &self,
-        notifier: Notifier,
-        ram: &Arc<GuestRam>,
-        devices: Vec<(VnodeId, Arc<VirtioMeter>)>,
-        exits: Vec<(VcpuId, Arc<ExitCounters>)>,
-    ) {
+    pub(crate) fn connect(&self, new: Link) {
         let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         if self.abandoned.load(Ordering::Acquire) {
-            notifier.send(Event::Request(Request::Stop, mpsc::sync_channel(1).0));
+            new.notifier.send(Event::Request(Request::Stop, mpsc::sync_channel(1).0));
         }
-        *link = Some(Link { notifier, ram: Arc::downgrade(ram), devices, exits });
+        *link = Some(new);
     }
 
     pub(crate) fn show_balloons(&self, balloons: Arc<[balloon::Entry]>) {

@@ -2,7 +2,10 @@
 
 use crate::balloon::VnodeMemory;
 use crate::jobs::JobView;
-use devices::virtio::VirtioCounters;
+use devices::virtio::blk::BlkFigures;
+use devices::virtio::net::{Datapath, NetCounters};
+use devices::virtio::vsock::VsockCounters;
+use devices::virtio::{RngCounters, VirtioCounters};
 use resources::{CpuSet, Placement, VcpuId, VnodeId};
 
 /// How a VM stands.
@@ -62,4 +65,20 @@ pub struct DeviceView {
     pub vnode: VnodeId,
     /// What its transport counts.
     pub counters: VirtioCounters,
+    /// What it counts itself; balloons are in [`VmHandle::memory`](crate::VmHandle::memory), and what the kernel serves is not
+    /// counted here.
+    pub figures: Option<DeviceFigures>,
+}
+
+/// What a device counts itself, since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceFigures {
+    /// A disk.
+    Disk(BlkFigures),
+    /// An interface, and which way its frames go.
+    Net(Datapath, NetCounters),
+    /// A socket device.
+    Vsock(VsockCounters),
+    /// An entropy device.
+    Rng(RngCounters),
 }
