@@ -45,6 +45,9 @@ pub(crate) struct Pace {
     pub(crate) counted: bool,
 }
 
+/// Room for what jobs leave behind and what they need meanwhile. The image has holes.
+const SCRATCH_MIB: u64 = 256;
+
 const CMDLINE: &str = "console=ttyS0 quiet loglevel=1 reboot=k panic=1 nokaslr mitigations=off";
 
 /// Boots `shape`, has it do `job`, and calls `hear` with each line it says; what it leaves behind is called `label`. The
@@ -170,7 +173,7 @@ impl Scratch {
         fs::create_dir(&files)?;
         fs::write(files.join(JOB_FILE), serde_json::to_vec_pretty(job)?)?;
         let image = directory.path().join(format!("{}.img", shape.name));
-        disk::pack(&files, &image, 64)?;
+        disk::pack(&files, &image, SCRATCH_MIB)?;
         Ok(Self { _directory: directory, image })
     }
 

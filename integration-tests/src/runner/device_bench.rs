@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::thread;
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::bench::{CMDLINE, qemu};
 use super::payload::{GuestKernel, Payload};
@@ -25,17 +25,14 @@ use crate::guest::traffic::QUESTION;
 use crate::lab::job::Event;
 use crate::sys;
 
-const TAP: &str = "nvbench0";
-const MAC: &str = "52:54:00:be:0c:40";
-const HOST: &str = "192.0.2.1";
 const PORT: u16 = 7007;
-const DISK_MIB: u64 = 32;
+const DISK_BYTES: usize = 32 << 20;
 /// A node of the lab host has one CPU more, for the devices.
 const VCPUS: &str = "1";
 const DEBUG: &str = "/sys/kernel/debug";
 const TRACE: &str = "/sys/kernel/tracing";
 
-/// Name, the guest's command, and requests.
+/// Name, the guest's command (the host's address goes in for `HOST`), and requests.
 type Task = (&'static str, &'static str, u64);
 
 const DISK_TASKS: [Task; 4] = [
@@ -46,39 +43,60 @@ const DISK_TASKS: [Task; 4] = [
 ];
 
 const NET_TASKS: [Task; 3] = [
-    ("TCP stream from the guest, MiB", "stream 192.0.2.1:7007 256", 256),
-    ("TCP stream to the guest, MiB", "take 192.0.2.1:7007 256", 256),
-    ("TCP questions and answers", "questions 192.0.2.1:7007 1000", 1000),
+    ("TCP stream from the guest, MiB", "stream HOST:7007 256", 256),
+    ("TCP stream to the guest, MiB", "take HOST:7007 256", 256),
+    ("TCP questions and answers", "questions HOST:7007 1000", 1000),
 ];
 
-/// How often a guest does each task, one task after the other: from guest to guest a stream differs by a third.
-const TIMES: usize = 4;
+/// How often a guest does each task; the first time does not count.
+const TIMES: usize = 5;
 
 /// A program with its way of doing tasks.
 struct Side {
     name: &'static str,
-    command: fn(&Payload, &Path, &str) -> Command,
-    /// `on` or `off`.
-    vhost: &'static str,
+    command: fn(&Payload, &Wires) -> Command,
+    vhost: bool,
 }
 
 const SIDES: [Side; 5] = [
-    Side { name: "numavisor", command: numavisor, vhost: "off" },
-    Side { name: "qemu", command: rival, vhost: "off" },
-    Side { name: "qemu_on_a_node", command: rival_on_a_node, vhost: "off" },
-    Side { name: "numavisor", command: numavisor, vhost: "on" },
-    Side { name: "qemu", command: rival, vhost: "on" },
+    Side { name: "numavisor", command: numavisor, vhost: false },
+    Side { name: "qemu", command: rival, vhost: false },
+    Side { name: "qemu_on_a_node", command: rival_on_a_node, vhost: false },
+    Side { name: "numavisor", command: numavisor, vhost: true },
+    Side { name: "qemu", command: rival, vhost: true },
 ];
 
 impl Side {
     /// With vhost, disks are not done once more.
-    fn tasks(&self) -> Vec<Task> {
-        let disk = if self.vhost == "on" { &[][..] } else { &DISK_TASKS };
-        disk.iter().chain(&NET_TASKS).copied().collect()
+    fn does(&self, task: &Task) -> bool {
+        !self.vhost || NET_TASKS.contains(task)
     }
 
-    fn label(&self, task: &str) -> String {
-        if self.vhost == "on" { format!("{task}, vhost") } else { task.to_owned() }
+    fn label(&self, task: &Task) -> String {
+        format!("{}{}", task.0, if self.vhost { ", vhost" } else { "" })
+    }
+}
+
+/// What a side is connected to.
+struct Wires {
+    disk: PathBuf,
+    tap: String,
+    mac: String,
+    vhost: &'static str,
+    /// Addresses of the host and of the guest, on a network of their own.
+    ends: [String; 2],
+}
+
+impl Wires {
+    fn of(payload: &Payload, index: usize) -> Self {
+        let end = |host: usize| format!("192.0.2.{}", 4 * index + host);
+        Self {
+            disk: payload.scratch.join(format!("bench-{index}.img")),
+            tap: format!("nvbench{index}"),
+            mac: format!("52:54:00:be:0c:{index:02x}"),
+            vhost: if SIDES[index].vhost { "on" } else { "off" },
+            ends: [end(1), end(2)],
+        }
     }
 }
 
@@ -90,102 +108,144 @@ struct Sample {
     calls: f64,
 }
 
-/// Measures both sides in turn, `rounds` times after one that does not count, and says the medians.
+/// The samples of a task by side, those taken after one another at the same place.
+type Samples = BTreeMap<String, BTreeMap<&'static str, Vec<Sample>>>;
+
+/// Has a guest of each side do every task in turn, `rounds` times with new guests: a host's pace may change within
+/// minutes, and streams differ from guest to guest. Says the medians.
 pub(super) fn run(payload: &Payload, rounds: u32) -> Result<i32> {
     for (kind, at) in [("debugfs", DEBUG), ("tracefs", TRACE)] {
         let _ = mount(Some(kind), at, Some(kind), MsFlags::empty(), None::<&str>);
     }
-    let disk = payload.scratch.join("bench.img");
-    fs::write(&disk, vec![0x5a; usize::try_from(DISK_MIB << 20)?])?;
+    let disks: Vec<PathBuf> = (0..SIDES.len()).map(|index| Wires::of(payload, index).disk).collect();
+    disks.iter().try_for_each(|disk| fs::write(disk, vec![0x5a; DISK_BYTES]))?;
+    let measured = measure(payload, rounds);
+    // They are no result.
+    let removed = disks.iter().try_for_each(fs::remove_file);
+    Event::Bench(measured?.iter().map(|(task, sides)| (task.clone(), figures(sides))).collect()).say();
+    removed?;
+    Ok(0)
+}
+
+fn measure(payload: &Payload, rounds: u32) -> Result<Samples> {
     serve()?;
     let calls = Calls::start()?;
-    let mut all: BTreeMap<String, BTreeMap<&str, Vec<Sample>>> = BTreeMap::new();
-    for round in 0..=rounds {
-        for side in &SIDES {
-            let done = side_of(payload, &calls, side, &disk).or_else(|error| {
-                // Emulated hosts lose a guest now and then.
-                println!("round {round}: {}: once more, since {error:#}", side.name);
-                side_of(payload, &calls, side, &disk)
-            })?;
-            for (task, sample) in done {
-                let task = side.label(task);
-                println!(
-                    "round {round}: {}: {task}: {:.1}/s, {:.2} exits, {:.2} calls each",
-                    side.name, sample.per_second, sample.exits, sample.calls
-                );
-                if round > 0 {
-                    all.entry(task).or_default().entry(side.name).or_default().push(sample);
+    let mut all = Samples::new();
+    for number in 0..rounds {
+        let done = round(payload, &calls).or_else(|error| {
+            // Emulated hosts lose a guest now and then.
+            println!("round {number}: once more, since {error:#}");
+            round(payload, &calls)
+        })?;
+        for (task, sides) in done {
+            let all = all.entry(task.clone()).or_default();
+            for (side, samples) in sides {
+                let each: Vec<String> = samples.iter().map(|s| format!("{:.0}", s.per_second)).collect();
+                println!("round {number}: {task}: {side}: {}/s", each.join(" "));
+                all.entry(side).or_default().extend(samples);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Medians; and of the ratios to each rival, whose samples were taken at about the same time.
+fn figures(sides: &BTreeMap<&'static str, Vec<Sample>>) -> Value {
+    let own = sides.get("numavisor").map_or(&[][..], Vec::as_slice);
+    let mut each = serde_json::Map::new();
+    for (side, samples) in sides {
+        let median = |value: fn(&Sample) -> f64| super::bench::median(samples, value);
+        let pairs: Vec<f64> = own.iter().zip(samples).map(|(own, s)| own.per_second / s.per_second).collect();
+        each.insert(
+            (*side).to_owned(),
+            json!({
+                "per_second": median(|sample| sample.per_second),
+                "exits_each": median(|sample| sample.exits),
+                "calls_each": median(|sample| sample.calls),
+                "ratio": super::bench::median(&pairs, |ratio| *ratio),
+            }),
+        );
+    }
+    each.into()
+}
+
+fn round(payload: &Payload, calls: &Calls) -> Result<Samples> {
+    let guests = (0..SIDES.len()).map(|index| Guest::start(payload, index));
+    let mut guests = guests.collect::<Result<Vec<Guest>>>()?;
+    guests.iter_mut().try_for_each(Guest::connect)?;
+    let mut all = Samples::new();
+    for time in 0..TIMES {
+        for task in DISK_TASKS.iter().chain(&NET_TASKS) {
+            // Nobody is always the first.
+            guests.rotate_left(1);
+            for guest in guests.iter_mut().filter(|guest| guest.side.does(task)) {
+                let sample = guest.does(calls, task)?;
+                if time > 0 {
+                    let sides = all.entry(guest.side.label(task)).or_default();
+                    sides.entry(guest.side.name).or_default().push(sample);
                 }
             }
         }
     }
-    let mut figures = serde_json::Map::new();
-    for (task, sides) in &all {
-        let mut each = serde_json::Map::new();
-        for (side, samples) in sides {
-            let median = |value: fn(&Sample) -> f64| super::bench::median(samples, value);
-            each.insert(
-                (*side).to_owned(),
-                json!({
-                    "per_second": median(|sample| sample.per_second),
-                    "exits_each": median(|sample| sample.exits),
-                    "calls_each": median(|sample| sample.calls),
-                }),
-            );
+    Ok(all)
+}
+
+/// A running guest of a side.
+struct Guest {
+    side: &'static Side,
+    wires: Wires,
+    vm: Vm,
+    transcript: Rc<RefCell<String>>,
+}
+
+impl Guest {
+    fn start(payload: &Payload, index: usize) -> Result<Self> {
+        let (side, wires) = (&SIDES[index], Wires::of(payload, index));
+        let mut command = (side.command)(payload, &wires);
+        let transcript = Rc::new(RefCell::new(String::new()));
+        note(&transcript, &format!("$ {command:?}"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.current_dir(&payload.directory);
+        let child = sys::die_with_parent(&mut command).spawn();
+        let vm = Vm::of(child.with_context(|| format!("starting {command:?}"))?, &transcript)?;
+        Ok(Self { side, wires, vm, transcript })
+    }
+
+    fn connect(&mut self) -> Result<()> {
+        let [host, guest] = &self.wires.ends;
+        self.vm.ready().with_context(|| self.transcript.borrow().clone())?;
+        self.vm.ask("modprobe virtio_pci virtio_blk virtio_net")?;
+        for words in [
+            ["ip", "addr", "replace", &format!("{host}/30"), "dev", &self.wires.tap].as_slice(),
+            &["ip", "link", "set", &self.wires.tap, "up"],
+        ] {
+            Command::new("/bin/busybox").args(words).status()?;
         }
-        figures.insert(task.clone(), each.into());
+        self.vm.output(&format!("ip addr add {guest}/30 dev eth0 && ip link set eth0 up"))?;
+        self.vm.output(&format!("ping -c 2 -W 5 {host}")).map(|_| ())
     }
-    Event::Bench(figures.into()).say();
-    Ok(0)
-}
 
-/// Starts a side and has it do its tasks.
-fn side_of(
-    payload: &Payload,
-    calls: &Calls,
-    side: &Side,
-    disk: &Path,
-) -> Result<Vec<(&'static str, Sample)>> {
-    let mut command = (side.command)(payload, disk, side.vhost);
-    let transcript = Rc::new(RefCell::new(String::new()));
-    note(&transcript, &format!("$ {command:?}"));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.current_dir(&payload.directory);
-    let child =
-        sys::die_with_parent(&mut command).spawn().with_context(|| format!("starting {command:?}"))?;
-    let mut vm = Vm::of(child, &transcript)?;
-    tasks(&mut vm, calls, &side.tasks()).with_context(|| transcript.borrow().clone())
-}
-
-fn tasks(vm: &mut Vm, calls: &Calls, tasks: &[Task]) -> Result<Vec<(&'static str, Sample)>> {
-    vm.ready()?;
-    vm.ask("modprobe virtio_pci virtio_blk virtio_net")?;
-    for words in [
-        ["ip", "addr", "replace", &format!("{HOST}/24"), "dev", TAP].as_slice(),
-        &["ip", "link", "set", TAP, "up"],
-    ] {
-        Command::new("/bin/busybox").args(words).status()?;
-    }
-    vm.output("ip addr add 192.0.2.2/24 dev eth0 && ip link set eth0 up")?;
-    vm.output(&format!("ping -c 2 -W 5 {HOST}"))?;
-    let mut samples = Vec::new();
-    for (task, command, requests) in tasks.iter().flat_map(|task| [*task; TIMES]) {
-        let (before, exits) = (calls.of(vm.pid())?, exits()?);
-        let answer = vm.ask(command)?;
-        let exits = self::exits()?.saturating_sub(exits);
+    fn does(&mut self, calls: &Calls, (_, command, requests): &Task) -> Result<Sample> {
+        let (before, exits) = (calls.of(self.vm.pid())?, exits(self.vm.pid())?);
+        let answer = self.vm.ask(&command.replace("HOST", &self.wires.ends[0]));
+        let answer = answer.with_context(|| self.transcript.borrow().clone())?;
+        let exits = self::exits(self.vm.pid())?.saturating_sub(exits);
         let made = calls.count()?.saturating_sub(before);
         let seconds = answer["seconds"].as_f64().context("no seconds")?;
-        let each = |count: u64| count as f64 / requests as f64;
-        let per_second = requests as f64 / seconds;
-        samples.push((task, Sample { per_second, exits: each(exits), calls: each(made) }));
+        let each = |count: u64| count as f64 / *requests as f64;
+        Ok(Sample { per_second: *requests as f64 / seconds, exits: each(exits), calls: each(made) })
     }
-    Ok(samples)
 }
 
-/// Exits of all guests there are, which is one.
-fn exits() -> Result<u64> {
-    let path = format!("{DEBUG}/kvm/exits");
-    Ok(fs::read_to_string(&path).context(path)?.trim().parse()?)
+/// Exits of the guest of a process.
+fn exits(pid: u32) -> Result<u64> {
+    let all = PathBuf::from(DEBUG).join("kvm");
+    let start = format!("{pid}-");
+    let its = |name: &str| name.starts_with(&start);
+    let entries = fs::read_dir(&all).with_context(|| all.display().to_string())?.flatten();
+    let vm = entries.map(|entry| entry.file_name()).find(|name| name.to_str().is_some_and(its));
+    let path = all.join(vm.with_context(|| format!("process {pid} has no VM"))?).join("exits");
+    Ok(fs::read_to_string(&path).with_context(|| path.display().to_string())?.trim().parse()?)
 }
 
 /// Counts system calls by the kernel's tracer. It is switched on once, before there is a guest: that changes the
@@ -268,30 +328,30 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     }
 }
 
-fn numavisor(payload: &Payload, disk: &Path, vhost: &str) -> Command {
+fn numavisor(payload: &Payload, wires: &Wires) -> Command {
     let mut command = Command::new(payload.numavisor_release());
     command.arg("run").arg("--kernel").arg(payload.kernel(GuestKernel::Stock));
     command.arg("--initramfs").arg(payload.initramfs(GuestKernel::Stock)).args(["--cmdline", CMDLINE]);
     command.args(["--vcpus", VCPUS, "--memory", "512M"]);
-    command.args(["--disk", &format!("path={}", disk.display())]);
-    command.args(["--net", &format!("tap={TAP},mac={MAC},vhost={vhost}")]);
+    command.args(["--disk", &format!("path={}", wires.disk.display())]);
+    command.args(["--net", &format!("tap={},mac={},vhost={}", wires.tap, wires.mac, wires.vhost)]);
     command
 }
 
-fn rival(payload: &Payload, disk: &Path, vhost: &str) -> Command {
+fn rival(payload: &Payload, wires: &Wires) -> Command {
     let mut command = qemu(payload, "q35", VCPUS);
-    let drive = format!("if=none,id=disk,format=raw,aio=io_uring,file={}", disk.display());
+    let drive = format!("if=none,id=disk,format=raw,aio=io_uring,file={}", wires.disk.display());
     command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=disk"]);
-    let interface = format!("tap,id=net,ifname={TAP},script=no,downscript=no,vhost={vhost}");
+    let interface = format!("tap,id=net,ifname={},script=no,downscript=no,vhost={}", wires.tap, wires.vhost);
     command.args(["-netdev", &interface]);
-    command.args(["-device", &format!("virtio-net-pci,netdev=net,mac={MAC},romfile=")]);
+    command.args(["-device", &format!("virtio-net-pci,netdev=net,mac={},romfile=", wires.mac)]);
     command.args(["-append", CMDLINE]);
     command
 }
 
 /// The same under `numactl`.
-fn rival_on_a_node(payload: &Payload, disk: &Path, vhost: &str) -> Command {
-    let rival = rival(payload, disk, vhost);
+fn rival_on_a_node(payload: &Payload, wires: &Wires) -> Command {
+    let rival = rival(payload, wires);
     let mut command = Command::new("/usr/bin/numactl");
     command.args(["--cpunodebind=0", "--membind=0", "--"]).arg(rival.get_program()).args(rival.get_args());
     command
