@@ -138,12 +138,8 @@ fn measure(payload: &Payload, rounds: u32) -> Result<Samples> {
             round(payload, &calls)
         })?;
         for (task, sides) in done {
-            let all = all.entry(task.clone()).or_default();
-            for (side, samples) in sides {
-                let each: Vec<String> = samples.iter().map(|s| format!("{:.0}", s.per_second)).collect();
-                println!("round {number}: {task}: {side}: {}/s", each.join(" "));
-                all.entry(side).or_default().extend(samples);
-            }
+            let all = all.entry(task).or_default();
+            sides.into_iter().for_each(|(side, samples)| all.entry(side).or_default().extend(samples));
         }
     }
     Ok(all)
@@ -180,8 +176,10 @@ fn round(payload: &Payload, calls: &Calls) -> Result<Samples> {
             guests.rotate_left(1);
             for guest in guests.iter_mut().filter(|guest| guest.side.does(task)) {
                 let sample = guest.does(calls, task)?;
+                let label = guest.side.label(task);
+                println!("{time}: {label}: {}: {:.0}/s", guest.side.name, sample.per_second);
                 if time > 0 {
-                    let sides = all.entry(guest.side.label(task)).or_default();
+                    let sides = all.entry(label).or_default();
                     sides.entry(guest.side.name).or_default().push(sample);
                 }
             }
