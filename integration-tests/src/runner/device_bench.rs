@@ -36,8 +36,8 @@ const TRACE: &str = "/sys/kernel/tracing";
 type Task = (&'static str, &'static str, u64);
 
 const DISK_TASKS: [Task; 4] = [
-    ("sequential 1 MiB reads", "disk /dev/vda read 1048576 96", 96),
-    ("sequential 1 MiB writes", "disk /dev/vda write 1048576 96", 96),
+    ("sequential 1 MiB reads", "disk /dev/vda read 1048576 480", 480),
+    ("sequential 1 MiB writes", "disk /dev/vda write 1048576 480", 480),
     ("random 4 KiB reads", "disk /dev/vda random-read 4096 1500", 1500),
     ("random 4 KiB writes", "disk /dev/vda random-write 4096 1500", 1500),
 ];
