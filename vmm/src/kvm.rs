@@ -1,5 +1,6 @@
 //! `/dev/kvm`: opened, checked for what we need, and a VM made on it, with interrupt controllers.
 
+use crate::cpu::{CpuidTemplate, name_of_host};
 use crate::memory::GuestRam;
 use crate::sys::{HostError, set_memslot};
 use devices::IOAPIC_PINS;
@@ -124,12 +125,13 @@ impl KvmHost {
     }
 
     /// CPUID that this KVM can offer.
-    pub fn cpuid(&self) -> Result<crate::cpu::CpuidTemplate, HostError> {
+    pub fn cpuid(&self) -> Result<CpuidTemplate, HostError> {
         let supported = self
             .kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(HostError::kvm("KVM_GET_SUPPORTED_CPUID"))?;
-        Ok(crate::cpu::CpuidTemplate::new(&supported, self.kvm.check_extension(Cap::TscDeadlineTimer)))
+        let tsc_deadline = self.kvm.check_extension(Cap::TscDeadlineTimer);
+        Ok(CpuidTemplate::new(&supported, tsc_deadline).named(&name_of_host()))
     }
 
     /// Makes a VM with its memory and local APICs; the IO-APIC is ours, all interrupts are messages.

@@ -35,7 +35,18 @@ fn soft_and_none(ctx: &Ctx) -> Result<()> {
         Vnode::on(ctx.pnode(0), 256, &[0]).with("affinity=soft"),
         Vnode::on(ctx.pnode(1), 224, &[1]).with("affinity=none"),
     ]);
-    let vm = ctx.boot(&Start::of(&spec))?;
+    let mut vm = ctx.boot(&Start::of(&spec))?;
+    let name = |text: &str| -> Result<String> {
+        let line = text.lines().find(|line| line.starts_with("model name")).context("no model name")?;
+        Ok(line.to_owned())
+    };
+    let (host, guest) = (std::fs::read_to_string("/proc/cpuinfo")?, vm.output("cat /proc/cpuinfo")?);
+    ensure!(
+        name(&guest)? == name(&host)?,
+        "the guest's processor is {}, not {}",
+        name(&guest)?,
+        name(&host)?
+    );
     let affinity = residency::vcpu_affinity(vm.pid())?;
     let allowed = |vcpu: u32| affinity.get(&vcpu).with_context(|| format!("no thread is called vcpu{vcpu}"));
     let node = ctx.cpus_of(ctx.pnode(0));

@@ -3,6 +3,9 @@
 //! node". Which APIC id a vCPU has was decided in `resources`.
 
 mod amd;
+mod name;
+
+pub use name::name_of_host;
 
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use resources::{CpuTopology, VcpuId};
@@ -56,6 +59,21 @@ impl CpuidTemplate {
         });
         template.change(KVM_FEATURES, |e| e.eax |= MSI_EXT_DEST_ID);
         template
+    }
+
+    /// With the processor's name, which KVM leaves out.
+    #[must_use]
+    pub fn named(mut self, leaves: &[(u32, [u32; 4])]) -> Self {
+        self.entries.retain(|e| leaves.iter().all(|(function, _)| *function != e.function));
+        self.entries.extend(leaves.iter().map(|(function, [eax, ebx, ecx, edx])| kvm_cpuid_entry2 {
+            function: *function,
+            eax: *eax,
+            ebx: *ebx,
+            ecx: *ecx,
+            edx: *edx,
+            ..Default::default()
+        }));
+        self
     }
 
     /// CPUID of one vCPU.
@@ -254,6 +272,15 @@ mod tests {
         assert_eq!(cache(2), Some([1 << 8 | 2 << 5 | 3, 7 << 22 | 63, 1023, 0]));
         assert_eq!(cache(3), Some([7 << 14 | 1 << 8 | 3 << 5 | 3, 15 << 22 | 63, 8191, 0]));
         assert_eq!(cache(4), Some([0; 4]));
+    }
+
+    #[test]
+    fn the_name_takes_the_place_of_what_kvm_says() {
+        let said = [entry(0x8000_0002, [0; 4]), entry(0x8000_0005, [7; 4])];
+        let named = CpuidTemplate::new(&CpuId::from_entries(&said).unwrap(), true)
+            .named(&[(0x8000_0002, [1, 2, 3, 4]), (0x8000_0003, [5; 4])]);
+        let all: Vec<_> = named.entries.iter().map(|e| (e.function, [e.eax, e.ebx, e.ecx, e.edx])).collect();
+        assert_eq!(all, [(0x8000_0005, [7; 4]), (0x8000_0002, [1, 2, 3, 4]), (0x8000_0003, [5; 4])]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod gate;
 mod threads;
 mod vcpu;
 
-pub use cpuid::CpuidTemplate;
+pub use cpuid::{CpuidTemplate, name_of_host};
 pub use exits::{ExitCounters, ExitReason};
 pub use threads::VcpuThreads;
 pub use vcpu::{StopCause, VcpuError, VcpuSetup};
