@@ -30,10 +30,7 @@ pub(crate) enum Job {
         rounds: u32,
     },
     /// Use the disk and the interface of either in turn.
-    DeviceBench {
-        /// Starts of each side.
-        rounds: u32,
-    },
+    DeviceBench,
     /// Move a vnode, and a plain process beside it.
     Moves {
         /// There and back.
@@ -60,7 +57,7 @@ impl Job {
             Self::Shell => "shell",
             Self::Demo => "demo",
             Self::Bench { .. } => "bench",
-            Self::DeviceBench { .. } => "device-bench",
+            Self::DeviceBench => "device-bench",
             Self::Moves { .. } => "moves",
             Self::Balloons { .. } => "balloons",
             Self::Starts { .. } => "starts",
@@ -71,7 +68,7 @@ impl Job {
     /// often reads the clock more than any machine would: that is no base to compare devices on.
     pub(crate) const fn host_cmdline(&self) -> &'static str {
         match self {
-            Self::DeviceBench { .. } => " tsc=reliable",
+            Self::DeviceBench => " tsc=reliable",
             _ => "",
         }
     }

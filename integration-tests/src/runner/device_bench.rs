@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::bench::{CMDLINE, qemu};
@@ -101,59 +102,41 @@ impl Wires {
 }
 
 /// What one task did on one side.
-#[derive(Clone, Copy)]
-struct Sample {
+#[derive(Clone, Copy, Deserialize, Serialize)]
+pub(crate) struct Sample {
     per_second: f64,
     exits: f64,
     calls: f64,
 }
 
 /// The samples of a task by side, those taken after one another at the same place.
-type Samples = BTreeMap<String, BTreeMap<&'static str, Vec<Sample>>>;
+pub(crate) type Samples = BTreeMap<String, BTreeMap<String, Vec<Sample>>>;
 
-/// Has a guest of each side do every task in turn, `rounds` times with new guests: a host's pace may change within
-/// minutes, and streams differ from guest to guest. Says the medians.
-pub(super) fn run(payload: &Payload, rounds: u32) -> Result<i32> {
+/// Has a guest of each side do every task in turn, since a host's pace may change within minutes; says the samples.
+pub(super) fn run(payload: &Payload) -> Result<i32> {
     for (kind, at) in [("debugfs", DEBUG), ("tracefs", TRACE)] {
         let _ = mount(Some(kind), at, Some(kind), MsFlags::empty(), None::<&str>);
     }
     let disks: Vec<PathBuf> = (0..SIDES.len()).map(|index| Wires::of(payload, index).disk).collect();
     disks.iter().try_for_each(|disk| fs::write(disk, vec![0x5a; DISK_BYTES]))?;
-    let measured = measure(payload, rounds);
+    serve()?;
+    let samples = Calls::start().and_then(|calls| round(payload, &calls));
     // They are no result.
     let removed = disks.iter().try_for_each(fs::remove_file);
-    Event::Bench(measured?.iter().map(|(task, sides)| (task.clone(), figures(sides))).collect()).say();
+    Event::Bench(serde_json::to_value(samples?)?).say();
     removed?;
     Ok(0)
 }
 
-fn measure(payload: &Payload, rounds: u32) -> Result<Samples> {
-    serve()?;
-    let calls = Calls::start()?;
-    let mut all = Samples::new();
-    for number in 0..rounds {
-        let done = round(payload, &calls).or_else(|error| {
-            // Emulated hosts lose a guest now and then.
-            println!("round {number}: once more, since {error:#}");
-            round(payload, &calls)
-        })?;
-        for (task, sides) in done {
-            let all = all.entry(task).or_default();
-            sides.into_iter().for_each(|(side, samples)| all.entry(side).or_default().extend(samples));
-        }
-    }
-    Ok(all)
-}
-
 /// Medians; and of the ratios to each rival, whose samples were taken at about the same time.
-fn figures(sides: &BTreeMap<&'static str, Vec<Sample>>) -> Value {
+pub(crate) fn figures(sides: &BTreeMap<String, Vec<Sample>>) -> Value {
     let own = sides.get("numavisor").map_or(&[][..], Vec::as_slice);
     let mut each = serde_json::Map::new();
     for (side, samples) in sides {
         let median = |value: fn(&Sample) -> f64| super::bench::median(samples, value);
         let pairs: Vec<f64> = own.iter().zip(samples).map(|(own, s)| own.per_second / s.per_second).collect();
         each.insert(
-            (*side).to_owned(),
+            side.clone(),
             json!({
                 "per_second": median(|sample| sample.per_second),
                 "exits_each": median(|sample| sample.exits),
@@ -180,7 +163,7 @@ fn round(payload: &Payload, calls: &Calls) -> Result<Samples> {
                 println!("{time}: {label}: {}: {:.0}/s", guest.side.name, sample.per_second);
                 if time > 0 {
                     let sides = all.entry(label).or_default();
-                    sides.entry(guest.side.name).or_default().push(sample);
+                    sides.entry(guest.side.name.to_owned()).or_default().push(sample);
                 }
             }
         }

@@ -7,7 +7,7 @@ pub(crate) mod bench;
 mod bench_balloon;
 pub(crate) mod check;
 pub(crate) mod demo;
-mod device_bench;
+pub(crate) mod device_bench;
 mod first;
 pub(crate) mod host;
 mod move_figures;
@@ -91,7 +91,7 @@ fn perform(payload: &Payload, job: &Job) -> Result<i32> {
         Job::Shell => command(payload, &["setsid", "-c", "/bin/sh", "-i"].map(str::to_owned)),
         Job::Demo => demo::run(payload),
         Job::Bench { rounds } => bench::run(payload, *rounds),
-        Job::DeviceBench { rounds } => device_bench::run(payload, *rounds),
+        Job::DeviceBench => device_bench::run(payload),
         Job::Moves { rounds } => move_figures::run(payload, *rounds),
         Job::Balloons { rounds } => bench::balloons(payload, *rounds),
         Job::Starts { rounds } => start_figures::run(payload, *rounds),

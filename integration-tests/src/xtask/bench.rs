@@ -12,6 +12,7 @@ use super::artifacts::{Artifacts, cache};
 use crate::lab::job::{Event, Job};
 use crate::lab::machine::{self, Images, Pace};
 use crate::lab::shape::{COUNTED, HostShape, SHAPES};
+use crate::runner::device_bench::{self, Samples};
 
 /// What to measure, and how.
 #[derive(Debug, clap::Args)]
@@ -96,18 +97,24 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Measures the devices in a lab host.
+/// Measures the devices, in a new lab host each round.
 fn devices(artifacts: &Artifacts, options: &Options) -> Result<ExitCode> {
-    let mut figures = Value::Null;
-    let job = Job::DeviceBench { rounds: options.rounds };
-    let (shape, pace) = options.host();
-    machine::run(&artifacts.images()?, shape, &job, &job.label(shape), pace, |line| {
-        match Event::parse(line) {
-            Some(Event::Bench(all)) => figures = all,
-            Some(_) => {}
-            None => println!("{line}"),
+    let (images, host) = (artifacts.images()?, options.host());
+    let mut all = Samples::new();
+    for number in 0..options.rounds {
+        println!("round {number}");
+        let done = round(&images, host).or_else(|error| {
+            // Emulated hosts hang, and lose a guest, now and then.
+            println!("round {number} once more: {error:#}");
+            round(&images, host)
+        })?;
+        for (task, sides) in done {
+            let all = all.entry(task).or_default();
+            sides.into_iter().for_each(|(side, samples)| all.entry(side).or_default().extend(samples));
         }
-    })?;
+    }
+    let figures: Value =
+        all.iter().map(|(task, sides)| (task.clone(), device_bench::figures(sides))).collect();
     println!(
         "{:<39}{:>10}{:>10}{:>7}{:>10}{:>7}   exits each     calls each",
         "per second", "numavisor", "qemu", "ratio", "on a node", "ratio"
@@ -128,6 +135,18 @@ fn devices(artifacts: &Artifacts, options: &Options) -> Result<ExitCode> {
     }
     println!("{figures}");
     Ok(ExitCode::SUCCESS)
+}
+
+fn round(images: &Images, (shape, pace): (&HostShape, Pace)) -> Result<Samples> {
+    let job = Job::DeviceBench;
+    let mut samples = None;
+    let code = machine::run(images, shape, &job, &job.label(shape), pace, |line| match Event::parse(line) {
+        Some(Event::Bench(said)) => samples = Some(said),
+        Some(_) => {}
+        None => println!("{line}"),
+    })?;
+    let samples = samples.with_context(|| format!("the runner ended with {code} and no samples"))?;
+    serde_json::from_value(samples).context("samples")
 }
 
 /// Runs a job on a lab host and prints its figures.
