@@ -97,17 +97,23 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// How often a round of devices is tried.
+const TRIES: u32 = 4;
+
 /// Measures the devices, in a new lab host each round.
 fn devices(artifacts: &Artifacts, options: &Options) -> Result<ExitCode> {
     let (images, host) = (artifacts.images()?, options.host());
     let mut all = Samples::new();
     for number in 0..options.rounds {
         println!("round {number}");
-        let done = round(&images, host).or_else(|error| {
-            // Emulated hosts hang, and lose a guest, now and then.
+        let mut done = round(&images, host);
+        // Emulated hosts hang, and lose a guest, now and then.
+        for _ in 1..TRIES {
+            let Err(error) = &done else { break };
             println!("round {number} once more: {error:#}");
-            round(&images, host)
-        })?;
+            done = round(&images, host);
+        }
+        let done = done?;
         for (task, sides) in done {
             let all = all.entry(task).or_default();
             sides.into_iter().for_each(|(side, samples)| all.entry(side).or_default().extend(samples));
