@@ -1,6 +1,7 @@
 //! Figures of devices: what their transport counts, and what each kind counts itself.
 
 use super::Text;
+use std::fmt::Display;
 use vmm::{BlkFigures, Datapath, DeviceFigures, DeviceView};
 use vmm::{NetCounters, RngCounters, VirtioCounters, VsockCounters};
 
@@ -79,23 +80,7 @@ pub fn all(text: &mut Text, devices: &[DeviceView]) {
         _ => None,
     });
     totals(text, "net", devices, &NET, |device| net(device).map(|(_, counters)| counters));
-    let nets = devices.iter().filter_map(|device| net(device).map(|(path, _)| (device, path)));
-    let name = "numavisor_net_datapath";
-    for (index, (device, path)) in nets.enumerate() {
-        if index == 0 {
-            text.family(
-                name,
-                "gauge",
-                "1 for the way that frames go; those by the kernel are not counted here.",
-            );
-        }
-        let path = match path {
-            Datapath::Stopped => "stopped",
-            Datapath::Own => "own",
-            Datapath::Kernel => "kernel",
-        };
-        text.line(name, &[("device", &device.name), ("vnode", &device.vnode), ("path", &path)], 1);
-    }
+    datapaths(text, devices);
     totals(text, "vsock", devices, &VSOCK, vsock);
     for counters in devices.iter().filter_map(vsock) {
         let help = "Connections that there are now.";
@@ -105,6 +90,26 @@ pub fn all(text: &mut Text, devices: &[DeviceView]) {
         Some(DeviceFigures::Rng(counters)) => Some(counters),
         _ => None,
     });
+}
+
+/// Each way, as the states of a VM are shown: a series does not go and come.
+fn datapaths(text: &mut Text, devices: &[DeviceView]) {
+    const ALL: [(Datapath, &str); 3] =
+        [(Datapath::Stopped, "stopped"), (Datapath::Own, "own"), (Datapath::Kernel, "kernel")];
+    let name = "numavisor_net_datapath";
+    let nets: Vec<_> =
+        devices.iter().filter_map(|device| net(device).map(|(now, _)| (device, now))).collect();
+    if nets.is_empty() {
+        return;
+    }
+    text.family(name, "gauge", "1 for the way that frames go; those by the kernel are not counted here.");
+    for (device, now) in nets {
+        for (path, word) in ALL {
+            let labels: [(&str, &dyn Display); 3] =
+                [("device", &device.name), ("vnode", &device.vnode), ("path", &word)];
+            text.line(name, &labels, u8::from(path == now));
+        }
+    }
 }
 
 fn net(device: &DeviceView) -> Option<(Datapath, NetCounters)> {
