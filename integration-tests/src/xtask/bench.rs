@@ -17,13 +17,13 @@ use crate::runner::device_bench::{self, Samples};
 /// What to measure, and how.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// Starts of each side, after one that does not count
+    /// Starts of each side, after one that does not count; with --devices, guests of each side
     #[arg(long, default_value_t = 3)]
     rounds: u32,
     /// Count instructions of a lab host with one CPU instead of taking wall time: slower, repeatable
     #[arg(long)]
     counted: bool,
-    /// Disk and network instead, beside QEMU's q35
+    /// Disk and network instead, beside QEMU's q35: about three minutes for each set of guests
     #[arg(long, conflicts_with_all = ["counted", "no_lab"])]
     devices: bool,
     /// Only what needs no lab: planning time and binary size
