@@ -11,6 +11,9 @@ pub const WINDOW: u32 = 64 << 8;
 /// How long a driver may show nothing, or no progress: long for a guest whose CPUs have to wait for the host's. Linux
 /// tries again every 200 ms when it finds no page.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a driver that came may take to read its target, which most do once by themselves: before that, one that is
+/// asked takes pages on the CPU that loads it. Those that never do are asked then.
+pub const START: Duration = Duration::from_secs(1);
 /// First pause after the guest took pages back on its own, because it was out of memory; doubled each time.
 pub const REST: Duration = Duration::from_secs(30);
 /// Longest such pause.
@@ -33,6 +36,8 @@ struct Run {
     from: Option<u32>,
     /// Something was asked of the driver for it.
     asked: bool,
+    /// The driver was not there before.
+    came_at: Duration,
     ready_at: Duration,
     held: u32,
     held_at: Duration,
@@ -108,6 +113,7 @@ impl Controller {
             since: now,
             from: None,
             asked: false,
+            came_at: now,
             ready_at: now,
             held: 0,
             held_at: now,
@@ -124,7 +130,7 @@ impl Controller {
             self.epoch = view.epoch;
         }
         match self.run {
-            Some(run) if new_driver => self.go_on(now, view, Run { asked: false, ..run }),
+            Some(run) if new_driver => self.go_on(now, view, Run { asked: false, came_at: now, ..run }),
             Some(run) => self.go_on(now, view, run),
             None => self.stand_by(now, view, new_driver),
         }
@@ -163,6 +169,10 @@ impl Controller {
             return None;
         }
         run.ready_at = now;
+        if !view.target_read && now - run.came_at < START {
+            self.run = Some(run);
+            return None;
+        }
         // The driver waits for its array while the host lets go what it brought.
         if view.held != run.held || view.letting_go > 0 || !run.asked {
             (run.held, run.held_at) = (view.held, now);

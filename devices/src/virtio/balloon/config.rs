@@ -6,6 +6,11 @@ const CONFIG_BYTES: usize = 12;
 const ACTUAL: usize = 4;
 const COMMAND: usize = 8;
 
+/// A read from `offset` on has some of `num_pages`.
+pub(super) fn has_target(offset: u64) -> bool {
+    usize::try_from(offset).is_ok_and(|offset| offset < ACTUAL)
+}
+
 /// Reads; zeros past the end.
 pub(super) fn read(asked: u32, actual: u32, command: u32, offset: u64, data: &mut [u8]) {
     let mut image = [0; CONFIG_BYTES];

@@ -105,7 +105,10 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let state = self.shared.state();
+        let mut state = self.shared.state();
+        if config::has_target(offset) {
+            state.read_target();
+        }
         let (asked, actual) = state.config();
         config::read(asked, actual, state.hints.command(), offset, data);
     }

@@ -60,6 +60,9 @@ pub struct BalloonView {
     pub epoch: u64,
     /// A driver runs and can be interrupted.
     pub ready: bool,
+    /// It has read its target since it came. Linux looks once as it starts, on the CPU that loads it, and would take
+    /// pages there.
+    pub target_read: bool,
     /// Where the guest will take pages from.
     pub steering: Steering,
     /// Signs of life of the driver: arrays, and writes of `actual`, which Linux does after each round of work.

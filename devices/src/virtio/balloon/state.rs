@@ -32,6 +32,7 @@ pub(super) struct State {
     apic_ids: Vec<u32>,
     message: Option<MsiMessage>,
     active: bool,
+    target_read: bool,
     epoch: u64,
     exact: bool,
     heard: u64,
@@ -60,6 +61,11 @@ impl State {
     /// `num_pages` and `actual`.
     pub fn config(&self) -> (u32, u32) {
         (self.asked, self.actual)
+    }
+
+    /// The driver reads `num_pages`.
+    pub fn read_target(&mut self) {
+        self.target_read |= self.active;
     }
 
     pub fn set_actual(&mut self, actual: Option<u32>) {
@@ -240,6 +246,7 @@ impl State {
         BalloonView {
             epoch: self.epoch,
             ready: self.ready(),
+            target_read: self.target_read,
             steering: self.steering(),
             heard: self.heard,
             asked: self.asked,

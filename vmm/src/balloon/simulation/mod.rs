@@ -202,7 +202,7 @@ fn a_driver_on_another_vnodes_cpu_is_not_asked() {
 fn a_module_that_is_unloaded_and_comes_back_is_asked_again() {
     let mut world = World::loaded(30_000);
     world.want(20_000, true);
-    world.pass_all(MS * 8);
+    world.pass_all(MS * 20);
     assert!(world.linux.len() > 0 && world.controller.outcome().is_none());
     world.linux.unload();
     assert_eq!(world.settle().stop, Stop::NoDriver);

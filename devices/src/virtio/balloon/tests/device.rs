@@ -75,6 +75,26 @@ impl Bench {
 }
 
 #[test]
+fn a_driver_that_came_is_seen_to_read_its_target() {
+    let mut bench = plain();
+    let read_at = |bench: &mut Bench, offset| {
+        as_device(&mut bench.device).read_config(offset, &mut [0; 4]);
+        bench.control.view().target_read
+    };
+    assert!(!bench.control.view().target_read);
+    assert!(!read_at(&mut bench, 4) && !read_at(&mut bench, 8));
+    assert!(read_at(&mut bench, 0));
+    // The next driver has not, and what is read before it runs is not its look.
+    as_device(&mut bench.device).reset(None);
+    assert!(!read_at(&mut bench, 0));
+    let queues: Vec<&TestQueue> = bench.queues.iter().collect();
+    let again = activation(&bench.memory, 0, &queues, &bench.interrupt);
+    bench.worker = Some(bench.device.activate(again).unwrap());
+    assert!(!bench.control.view().target_read);
+    assert!(read_at(&mut bench, 3));
+}
+
+#[test]
 fn only_what_was_asked_for_is_offered() {
     let host = TestHost::new();
     let offer = |statistics, reporting| {
