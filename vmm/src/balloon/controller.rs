@@ -11,9 +11,12 @@ pub const WINDOW: u32 = 64 << 8;
 /// How long a driver may show nothing, or no progress: long for a guest whose CPUs have to wait for the host's. Linux
 /// tries again every 200 ms when it finds no page.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a driver that came may take to read its target, which most do once by themselves: before that, one that is
-/// asked takes pages on the CPU that loads it. Those that never do are asked then.
+/// How long a driver that came may take to read its target, which most do once by themselves. Those that never do are
+/// asked then.
 pub const START: Duration = Duration::from_secs(1);
+/// From that look until the driver is asked for something. A Linux driver that is told of a target while it starts takes
+/// pages on the CPU that loads it.
+pub const SETTLE: Duration = Duration::from_millis(100);
 /// First pause after the guest took pages back on its own, because it was out of memory; doubled each time.
 pub const REST: Duration = Duration::from_secs(30);
 /// Longest such pause.
@@ -36,8 +39,8 @@ struct Run {
     from: Option<u32>,
     /// Something was asked of the driver for it.
     asked: bool,
-    /// The driver was not there before.
-    came_at: Duration,
+    /// The driver was asked anew, as it gave another vnode's pages before any of its own.
+    again: bool,
     ready_at: Duration,
     held: u32,
     held_at: Duration,
@@ -56,6 +59,10 @@ pub struct Controller {
     phase: Phase,
     outcome: Option<Outcome>,
     epoch: u64,
+    /// The driver has read its target.
+    looked: bool,
+    /// The driver does what it was asked before and nothing else.
+    settled_at: Duration,
     rest: Duration,
     again_at: Option<Duration>,
 }
@@ -69,6 +76,8 @@ impl Controller {
             phase: Phase::Idle,
             outcome: None,
             epoch: 0,
+            looked: false,
+            settled_at: Duration::ZERO,
             rest: REST,
             again_at: None,
         }
@@ -113,7 +122,7 @@ impl Controller {
             since: now,
             from: None,
             asked: false,
-            came_at: now,
+            again: false,
             ready_at: now,
             held: 0,
             held_at: now,
@@ -127,10 +136,14 @@ impl Controller {
     pub fn look(&mut self, now: Duration, view: &BalloonView) -> Option<Ask> {
         let new_driver = view.ready && view.epoch != self.epoch;
         if new_driver {
-            self.epoch = view.epoch;
+            (self.epoch, self.looked) = (view.epoch, false);
+            self.settled_at = now + START;
+        }
+        if view.ready && view.target_read && !std::mem::replace(&mut self.looked, true) {
+            self.settled_at = self.settled_at.min(now + SETTLE);
         }
         match self.run {
-            Some(run) if new_driver => self.go_on(now, view, Run { asked: false, came_at: now, ..run }),
+            Some(run) if new_driver => self.go_on(now, view, Run { asked: false, again: false, ..run }),
             Some(run) => self.go_on(now, view, run),
             None => self.stand_by(now, view, new_driver),
         }
@@ -169,7 +182,7 @@ impl Controller {
             return None;
         }
         run.ready_at = now;
-        if !view.target_read && now - run.came_at < START {
+        if !run.asked && now < self.settled_at {
             self.run = Some(run);
             return None;
         }
@@ -186,6 +199,12 @@ impl Controller {
         let dry = view.dry.filter(|_| run.asked && self.wanted.exact);
         let goal = dry.map_or(wanted, |dry| dry.min(wanted));
         if view.held == goal && view.letting_go == 0 && (run.asked || view.asked == goal) {
+            if dry.is_some() && !run.again && run.from.is_some_and(|from| view.held <= from) {
+                // It may have worked elsewhere: as it started, or since its interrupt moved. Its work has to end first.
+                self.run = Some(Run { asked: false, again: true, ..run });
+                self.settled_at = now + SETTLE;
+                return None;
+            }
             let stop = if dry.is_some() { Stop::Dry } else { Stop::Reached };
             self.finish(now, view, stop);
             return None;

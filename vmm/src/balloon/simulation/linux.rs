@@ -15,7 +15,7 @@ use vm_memory::{Bytes, GuestAddress};
 pub const ARRAY: usize = 256;
 const RETRY: Duration = Duration::from_millis(200);
 /// Runs between DRIVER_OK and the driver's first look at its target.
-const STARTS: u32 = 50;
+const LOOKS: u32 = 50;
 /// Page numbers of one node.
 pub const NODE_PAGES: u32 = 1 << 18;
 
@@ -93,8 +93,12 @@ pub struct Linux {
     runnable_at: Option<Duration>,
     /// Its work runs on a CPU of this node.
     local: usize,
+    /// How often it runs after its first look at its target until it has started.
+    pub starts: u32,
     /// It starts until it has run as often.
     starting: u32,
+    /// An interrupt came meanwhile.
+    late: bool,
     /// Sleeps until the buffer on this queue is used.
     sleeping: Option<usize>,
 }
@@ -124,7 +128,9 @@ impl Linux {
             interrupts: 0,
             runnable_at: None,
             local: 0,
+            starts: 20,
             starting: 0,
+            late: false,
             sleeping: None,
         }
     }
@@ -137,7 +143,7 @@ impl Linux {
         let queues: Vec<&TestQueue> = self.queues.iter().collect();
         let active = activation(&self.memory, 0, &queues, &self.interrupt);
         self.worker = Some(self.device.activate(active).unwrap());
-        (self.starting, self.runnable_at) = (STARTS, None);
+        (self.starting, self.late, self.runnable_at) = (LOOKS + self.starts, false, None);
     }
 
     pub fn steer(&mut self, apic_id: u64) {
@@ -177,19 +183,19 @@ impl Linux {
 
     /// Runs the driver's work: an array at most.
     pub fn run(&mut self, now: Duration) {
+        let interrupts = self.interrupt.config.load(Ordering::Relaxed);
+        let interrupted = std::mem::replace(&mut self.interrupts, interrupts) != interrupts;
         if self.starting > 0 && !self.silent {
             self.starting -= 1;
-            // `virtballoon_probe`, on the CPU that loads the module; an interrupt of another may come later than that.
-            if self.starting == 0 && self.target() > 0 {
-                (self.runnable_at, self.local) = (Some(now), 1);
+            // `virtballoon_probe`, and `virtio_config_enable` after it with what came until then: both on the CPU that
+            // loads the module.
+            self.late |= interrupted;
+            let looks = self.starting == self.starts && self.target() > 0;
+            if looks || (self.starting == 0 && self.late) {
+                self.wake(now, 1);
             }
-        }
-        let interrupts = self.interrupt.config.load(Ordering::Relaxed);
-        if self.starting == 0 && interrupts != self.interrupts {
-            self.interrupts = interrupts;
-            if self.runnable_at.is_none() {
-                (self.runnable_at, self.local) = (Some(now), 0);
-            }
+        } else if interrupted {
+            self.wake(now, 0);
         }
         let due = self.runnable_at.is_some_and(|at| at <= now);
         if self.silent || self.worker.is_none() || !due || self.sleeps() {
@@ -205,6 +211,13 @@ impl Linux {
         self.write_actual();
         if usize::try_from(self.target()).unwrap() != self.list.len() {
             self.runnable_at = Some(if came { now } else { now + RETRY });
+        }
+    }
+
+    /// `queue_work`: where it is called, unless it waits already.
+    fn wake(&mut self, now: Duration, local: usize) {
+        if self.runnable_at.is_none() {
+            (self.runnable_at, self.local) = (Some(now), local);
         }
     }
 

@@ -32,6 +32,7 @@ impl World {
     fn loaded(free: u32) -> Self {
         let mut world = world(free);
         world.linux.load(1);
+        world.pass_all(MS * 200);
         world
     }
 
@@ -183,6 +184,24 @@ fn a_target_before_the_driver_holds_for_the_driver_that_comes() {
 }
 
 #[test]
+fn a_driver_that_is_told_while_it_starts_is_asked_anew_when_it_has() {
+    let mut world = world(10_000);
+    world.linux.starts = 1_000;
+    world.linux.load(0);
+    assert_eq!(world.asked(5_000, true), (Stop::Reached, 5_000, 0));
+    assert_eq!(world.linux.control.view().figures.rollbacks, 1);
+}
+
+#[test]
+fn a_vnode_without_a_free_page_is_dry_after_the_second_time() {
+    let mut world = World::loaded(0);
+    assert_eq!(world.asked(5_000, true), (Stop::Dry, 0, 0));
+    assert_eq!(world.linux.control.view().figures.rollbacks, 2);
+    world.pass_all(Duration::from_secs(60));
+    assert_eq!(world.linux.control.view().figures.rollbacks, 2);
+}
+
+#[test]
 fn a_driver_on_another_vnodes_cpu_is_not_asked() {
     let mut world = world(10_000);
     world.linux.load(9);
@@ -202,7 +221,7 @@ fn a_driver_on_another_vnodes_cpu_is_not_asked() {
 fn a_module_that_is_unloaded_and_comes_back_is_asked_again() {
     let mut world = World::loaded(30_000);
     world.want(20_000, true);
-    world.pass_all(MS * 20);
+    world.pass_all(MS * 8);
     assert!(world.linux.len() > 0 && world.controller.outcome().is_none());
     world.linux.unload();
     assert_eq!(world.settle().stop, Stop::NoDriver);
