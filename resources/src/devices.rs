@@ -2,7 +2,7 @@
 //! they do is modelled in the crate `devices`.
 
 use crate::ids::VnodeId;
-use crate::spec::device::{DiskInterrupts, DiskSpec, NetSpec, VsockSpec};
+use crate::spec::device::{ConsoleSpec, DiskInterrupts, DiskSpec, NetSpec, VsockSpec};
 use crate::spec::{Switch, VmSpec};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -32,6 +32,9 @@ pub struct VmDevices {
     /// The socket device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vsock: Option<Vsock>,
+    /// The console.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub console: Option<Console>,
     /// The vnode of the entropy device, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rng: Option<VnodeId>,
@@ -97,6 +100,25 @@ pub struct Vsock {
     pub vnode: VnodeId,
 }
 
+/// Where a console's bytes go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConsoleEnd {
+    /// To the client of a unix socket.
+    Socket(PathBuf),
+    /// To the end of a file.
+    File(PathBuf),
+}
+
+/// A console.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Console {
+    /// Where its bytes go.
+    pub end: ConsoleEnd,
+    /// Where it sits.
+    pub vnode: VnodeId,
+}
+
 /// Why a device cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {value} {rule}")]
@@ -131,9 +153,10 @@ impl VmDevices {
         let nets =
             (0..).zip(&spec.nets).map(|(i, net)| Net::new(net, i, vnodes)).collect::<Result<Vec<_>, _>>()?;
         let vsock = spec.vsock.as_ref().map(|vsock| Vsock::new(vsock, vnodes)).transpose()?;
+        let console = spec.console.as_ref().map(|console| Console::new(console, vnodes)).transpose()?;
         let rng = spec.rng.is_some_and(|Switch(on)| on).then_some(VnodeId(0));
         let free_page_reporting = spec.free_page_reporting.is_some_and(|Switch(on)| on);
-        Ok(Self { disks, nets, vsock, rng, free_page_reporting })
+        Ok(Self { disks, nets, vsock, console, rng, free_page_reporting })
     }
 }
 
@@ -216,6 +239,22 @@ impl Vsock {
             );
         }
         Ok(Self { cid: spec.cid, socket: spec.socket.clone(), vnode: vnode(spec.vnode, "vsock", vnodes)? })
+    }
+}
+
+impl Console {
+    fn new(spec: &ConsoleSpec, vnodes: usize) -> Result<Self, DeviceError> {
+        let end = match (&spec.socket, &spec.file) {
+            (Some(path), None) => ConsoleEnd::Socket(path.clone()),
+            (None, Some(path)) => ConsoleEnd::File(path.clone()),
+            (Some(_), Some(_)) => {
+                return refuse("console", "socket and file", "exclude each other, must be one of them");
+            }
+            (None, None) => {
+                return refuse("console", "neither socket nor file", "is given, must be one of them");
+            }
+        };
+        Ok(Self { end, vnode: vnode(spec.vnode, "console", vnodes)? })
     }
 }
 
@@ -358,6 +397,12 @@ mod tests {
                 r#"{"nets": [{"tap": "a", "mac": "+1:00:00:00:00:00"}]}"#,
                 "nets[0].mac: +1:00:00:00:00:00 is not an address, must be such as 52:54:00:12:34:56",
             ),
+            (r#"{"console": {}}"#, "console: neither socket nor file is given, must be one of them"),
+            (
+                r#"{"console": {"socket": "a", "file": "b"}}"#,
+                "console: socket and file exclude each other, must be one of them",
+            ),
+            (r#"{"console": {"file": "b", "vnode": 2}}"#, "console.vnode: 2 does not exist, must be 0 to 1"),
             (
                 r#"{"vsock": {"cid": 2, "socket": "s"}}"#,
                 "vsock.cid: 2 is not a guest's, must be 3 to 4294967294",

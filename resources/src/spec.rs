@@ -61,6 +61,9 @@ pub struct VmSpec {
     /// A socket device between guest and host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vsock: Option<VsockSpec>,
+    /// A console beside the serial port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub console: Option<ConsoleSpec>,
     /// Whether there is an entropy device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rng: Option<Switch>,
@@ -200,7 +203,7 @@ pub mod device;
 mod hmat;
 mod pin;
 
-pub use device::{DiskSpec, NetSpec, VsockSpec};
+pub use device::{ConsoleSpec, DiskSpec, NetSpec, VsockSpec};
 pub use hmat::{AttributeSpec, CacheAssociativity, CacheSpec, CacheWritePolicy};
 pub use pin::PinSpec;
 

@@ -1,6 +1,7 @@
 //! The devices of a plan, opened on the host and ready to be put on their segments. Nothing of the VM exists yet, so
 //! whatever is refused here costs nothing.
 
+use crate::console::{self, ConsoleError};
 use crate::disk::{DiskError, DiskOptions, RawDisk};
 use crate::handle::DeviceFigures;
 use crate::net::{Interface, InterfaceOptions, NetError, SocketDevice, SocketHost, TapSource, Vhost};
@@ -8,6 +9,7 @@ use crate::pci::GuestMemory;
 use crate::socket_file::Janitor;
 use crate::sys::{HostError, TapQueue};
 use devices::virtio::blk::{Blk, BlkControl, BlkError, BlkOptions, Serial};
+use devices::virtio::console::{Console, ConsoleMeter};
 use devices::virtio::net::{MacAddress, NetHandle};
 use devices::virtio::vsock::VsockHandle;
 use devices::virtio::{self, Rng, RngMeter, VirtioDevice};
@@ -42,6 +44,8 @@ pub enum Gauge {
     Net(Arc<NetHandle>),
     /// A socket device's that this process serves.
     Vsock(Arc<VsockHandle>),
+    /// A console's.
+    Console(Arc<ConsoleMeter>),
     /// An entropy device's.
     Rng(Arc<RngMeter>),
 }
@@ -53,6 +57,7 @@ impl Gauge {
             Self::Disk(disk) => DeviceFigures::Disk(disk.figures()),
             Self::Net(net) => DeviceFigures::Net(net.datapath(), net.counters()),
             Self::Vsock(vsock) => DeviceFigures::Vsock(vsock.counters()),
+            Self::Console(console) => DeviceFigures::Console(console.counters()),
             Self::Rng(rng) => DeviceFigures::Rng(rng.counters()),
         }
     }
@@ -99,6 +104,9 @@ pub enum AttachError {
     /// The socket device cannot be.
     #[error(transparent)]
     Vsock(NetError),
+    /// The console cannot be.
+    #[error(transparent)]
+    Console(#[from] ConsoleError),
     /// The host refused.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -110,6 +118,7 @@ impl AttachError {
         match self {
             Self::Disk { .. } | Self::Blk { .. } => true,
             Self::Net { source, .. } | Self::Vsock(source) => !matches!(source, NetError::Host(_)),
+            Self::Console(source) => source.is_input(),
             Self::Host(_) => false,
         }
     }
@@ -148,6 +157,16 @@ pub fn open(all: &VmDevices, janitor: &Janitor) -> Result<(Vec<Attached>, Contro
             SocketDevice::Kernel(device) => (None, Box::new(device)),
         };
         attached.push(Attached { vnode: vsock.vnode, name: "vsock".into(), gauge, device });
+    }
+    if let Some(console) = &all.console {
+        let device = Console::new(console::open(&console.end, janitor)?);
+        let gauge = Some(Gauge::Console(device.meter()));
+        attached.push(Attached {
+            vnode: console.vnode,
+            name: "console".into(),
+            gauge,
+            device: Box::new(device),
+        });
     }
     if let Some(vnode) = all.rng {
         let source = File::open(ENTROPY).map_err(|e| HostError::new("open", e).of(ENTROPY))?;

@@ -1,196 +1,264 @@
-//! The host side of the serial port: standard input and output or a file; raw terminal mode; the escape to quit.
+//! The host's end of a virtio console: a unix socket that one client at a time attaches to, or a file.
 
+use crate::socket_file::{Access, Janitor, SocketFile, SocketFileError};
+use crate::sys::HostError;
+use devices::virtio::console::ConsoleHost;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use nix::unistd::{getpgrp, tcgetpgrp};
-use resources::SerialSpec;
+use resources::devices::ConsoleEnd;
 use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal, Read, Write};
-use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 
-/// Ctrl-A, as in QEMU and minicom.
-const ESCAPE: u8 = 0x01;
-/// A pipe that polls writable takes this much without blocking (`PIPE_BUF`, pipe(7)).
-const WRITE_MAX: usize = 4096;
-/// How often a writer that waits looks whether the VM is being stopped.
-const WRITE_POLL_MS: u16 = 50;
+/// What a client reads that comes while another is attached, before it is sent away.
+const TAKEN: &[u8] = b"numavisor: another client is attached to this console\r\n";
 
-/// Where the guest's output goes. A slow reader slows the guest down and loses nothing; a stop gets through.
-pub struct Output {
-    file: Option<File>,
-    stopping: Arc<AtomicBool>,
+/// Why there is no console.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsoleError {
+    /// The socket cannot be made.
+    #[error("console.socket: {0}")]
+    Socket(#[from] SocketFileError),
+    /// The host refused.
+    #[error("console: {0}")]
+    Host(#[from] HostError),
 }
 
-impl Output {
-    /// Opens the output that was asked for.
-    pub fn open(spec: &SerialSpec, stopping: Arc<AtomicBool>) -> io::Result<Self> {
-        let file = match spec {
-            SerialSpec::Stdio => Some(File::from(io::stdout().as_fd().try_clone_to_owned()?)),
-            SerialSpec::File(path) => Some(OpenOptions::new().append(true).create(true).open(path)?),
-            SerialSpec::None => None,
-        };
-        Ok(Self { file, stopping })
+impl ConsoleError {
+    /// Whether what was typed is to blame, and not the host.
+    pub fn is_input(&self) -> bool {
+        matches!(self, Self::Socket(SocketFileError::NotASocket(_)))
     }
 }
 
-impl Write for Output {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(file) = &mut self.file else {
-            return Ok(bytes.len());
-        };
-        loop {
-            let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
-            match poll(&mut fds, PollTimeout::from(WRITE_POLL_MS)) {
-                // What a reader takes at once is still written when the VM stops; a slow one is not waited for.
-                Ok(0) if self.stopping.load(Ordering::Relaxed) => {
-                    return Err(io::ErrorKind::BrokenPipe.into());
-                }
-                Ok(0) | Err(nix::Error::EINTR) => {}
-                Ok(_) => match file.write(&bytes[..bytes.len().min(WRITE_MAX)]) {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    result => return result,
-                },
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// Makes the socket, or opens the file.
+pub fn open(end: &ConsoleEnd, janitor: &Janitor) -> Result<Box<dyn ConsoleHost>, ConsoleError> {
+    Ok(match end {
+        ConsoleEnd::Socket(path) => Box::new(Terminal::bind(path, janitor)?),
+        ConsoleEnd::File(path) => Box::new(Log::open(path)?),
+    })
 }
 
-/// A terminal in raw mode; as it was again when dropped.
-pub struct RawTerminal {
-    before: Termios,
+/// A socket for this user alone.
+struct Terminal {
+    listener: UnixListener,
+    attached: Option<UnixStream>,
+    /// The last client that came could not be let in; said once.
+    refused: bool,
+    _file: SocketFile,
 }
 
-impl RawTerminal {
-    /// Makes standard input raw if it is a terminal and this process is in its foreground.
-    pub fn enter() -> Option<Self> {
-        let stdin = io::stdin();
-        if !stdin.is_terminal() || tcgetpgrp(&stdin).ok()? != getpgrp() {
-            return None;
-        }
-        let before = tcgetattr(&stdin).ok()?;
-        let mut raw = before.clone();
-        cfmakeraw(&mut raw);
-        tcsetattr(&stdin, SetArg::TCSANOW, &raw).ok()?;
-        Some(Self { before })
+impl Terminal {
+    fn bind(path: &Path, janitor: &Janitor) -> Result<Self, ConsoleError> {
+        let (listener, file) = SocketFile::listen(path, Access::OWNER, janitor)?;
+        listener.set_nonblocking(true).map_err(|error| HostError::new("ioctl(FIONBIO)", error))?;
+        Ok(Self { listener, attached: None, refused: false, _file: file })
+    }
+
+    fn stream(&mut self) -> io::Result<&mut UnixStream> {
+        self.attached.as_mut().ok_or_else(|| ErrorKind::WouldBlock.into())
     }
 }
 
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
-        let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &self.before);
-    }
+/// Both directions are over.
+fn is_gone(stream: &UnixStream) -> bool {
+    let mut polled = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+    let told = poll(&mut polled, PollTimeout::ZERO).is_ok_and(|count| count > 0);
+    told && polled.iter().any(|fd| fd.revents().is_some_and(|seen| seen.contains(PollFlags::POLLHUP)))
 }
 
-/// What typed bytes mean.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Typed {
-    /// Bytes for the guest, maybe none.
-    Guest(Vec<u8>),
-    /// The user wants to quit.
-    Quit,
-}
-
-/// Finds the escape in what is typed: Ctrl-A x quits, Ctrl-A Ctrl-A is a Ctrl-A for the guest, Ctrl-A and anything
-/// else is passed on as it is.
-#[derive(Debug, Default)]
-pub struct Escape {
-    armed: bool,
-}
-
-impl Escape {
-    /// Takes the next bytes.
-    pub fn filter(&mut self, bytes: &[u8]) -> Typed {
-        let mut guest = Vec::with_capacity(bytes.len());
-        for &byte in bytes {
-            match (std::mem::take(&mut self.armed), byte) {
-                (false, ESCAPE) => self.armed = true,
-                (true, b'x' | b'X') => return Typed::Quit,
-                (true, ESCAPE) | (false, _) => guest.push(byte),
-                (true, _) => guest.extend([ESCAPE, byte]),
-            }
-        }
-        Typed::Guest(guest)
-    }
-}
-
-/// What the guest has not taken yet of what was typed, and where more comes from.
-pub struct Input {
-    /// `None` unless standard input is a terminal: in a pipe Ctrl-A is a byte as any other.
-    escape: Option<Escape>,
-    waiting: Vec<u8>,
-    ended: bool,
-}
-
-impl Input {
-    /// Nothing read yet.
-    pub fn new() -> Self {
-        Self { escape: io::stdin().is_terminal().then(Escape::default), waiting: Vec::new(), ended: false }
+impl ConsoleHost for Terminal {
+    fn listener(&self) -> Option<RawFd> {
+        Some(self.listener.as_raw_fd())
     }
 
-    /// Whether more should be read: the guest took what there was.
-    pub fn hungry(&self) -> bool {
-        self.waiting.is_empty() && !self.ended
-    }
-
-    /// Whether bytes wait for the guest.
-    pub fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
-    /// Reads once from standard input; true when the user wants to quit.
-    pub fn read(&mut self) -> bool {
-        let mut bytes = [0; 4096];
-        let typed = match io::stdin().lock().read(&mut bytes) {
-            Ok(0) => {
-                self.ended = true;
-                return false;
-            }
-            Ok(length) => &bytes[..length],
+    fn attach(&mut self) -> io::Result<bool> {
+        let mut stream = match self.listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
             Err(error) => {
-                self.ended = !matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock);
-                return false;
+                if !std::mem::replace(&mut self.refused, true) {
+                    tracing::warn!(%error, "console: no client let in for now");
+                }
+                return Err(error);
             }
         };
-        match self.escape.as_mut().map(|escape| escape.filter(typed)) {
-            None => self.waiting.extend_from_slice(typed),
-            Some(Typed::Guest(guest)) => self.waiting.extend(guest),
-            Some(Typed::Quit) => return true,
+        self.refused = false;
+        stream.set_nonblocking(true)?;
+        if self.attached.as_ref().is_some_and(|attached| !is_gone(attached)) {
+            let _ = stream.write(TAKEN);
+            return Ok(false);
         }
-        false
+        self.attached = Some(stream);
+        Ok(true)
     }
 
-    /// Hands over what waits; `take` says how many bytes it took.
-    pub fn give(&mut self, take: impl FnOnce(&[u8]) -> usize) {
-        let taken = take(&self.waiting).min(self.waiting.len());
-        self.waiting.drain(..taken);
+    fn attached(&self) -> Option<RawFd> {
+        self.attached.as_ref().map(AsRawFd::as_raw_fd)
     }
+
+    fn read(&mut self, data: &mut [u8]) -> io::Result<usize> {
+        let stream = self.stream()?;
+        match stream.read(data)? {
+            0 if is_gone(stream) => Err(ErrorKind::ConnectionReset.into()),
+            count => Ok(count),
+        }
+    }
+
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.stream()?.write(data)
+    }
+
+    fn detach(&mut self) {
+        self.attached = None;
+    }
+}
+
+/// A file that takes output and types nothing.
+struct Log {
+    file: File,
+    failing: bool,
+}
+
+impl Log {
+    fn open(path: &Path) -> Result<Self, ConsoleError> {
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        let host = |error| ConsoleError::Host(HostError::new("open", error).of(path.display().to_string()));
+        Ok(Self { file: file.map_err(host)?, failing: false })
+    }
+}
+
+impl ConsoleHost for Log {
+    fn listener(&self) -> Option<RawFd> {
+        None
+    }
+
+    fn attach(&mut self) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn attached(&self) -> Option<RawFd> {
+        None
+    }
+
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(ErrorKind::WouldBlock.into())
+    }
+
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let result = self.file.write(data);
+        match &result {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if !std::mem::replace(&mut self.failing, true) => {
+                tracing::warn!(%error, "console: output lost, further losses are only counted");
+            }
+            Err(_) => {}
+            Ok(_) => self.failing = false,
+        }
+        result
+    }
+
+    fn detach(&mut self) {}
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Escape, Typed};
+    use super::{TAKEN, Terminal, open};
+    use crate::socket_file::Janitor;
+    use devices::virtio::console::ConsoleHost;
+    use resources::devices::ConsoleEnd;
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::Shutdown;
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
 
-    #[test]
-    fn ctrl_a_x_quits_even_when_typed_slowly() {
-        let mut escape = Escape::default();
-        assert_eq!(escape.filter(b"ls\x01"), Typed::Guest(b"ls".to_vec()));
-        assert_eq!(escape.filter(b"x"), Typed::Quit);
+    fn terminal(path: &Path) -> Terminal {
+        Terminal::bind(path, &Janitor::default()).unwrap()
     }
 
     #[test]
-    fn ctrl_a_twice_is_one_ctrl_a_for_the_guest() {
-        assert_eq!(Escape::default().filter(b"\x01\x01x"), Typed::Guest(b"\x01x".to_vec()));
+    fn one_at_a_time_types_and_reads() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("console");
+        let mut terminal = terminal(&path);
+        let mut data = [0; 8];
+        assert!(!terminal.attach().unwrap(), "nobody came");
+        assert_eq!(terminal.read(&mut data).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(terminal.write(b"x").unwrap_err().kind(), ErrorKind::WouldBlock);
+
+        let mut first = UnixStream::connect(&path).unwrap();
+        assert!(terminal.attach().unwrap());
+        first.write_all(b"ls\n").unwrap();
+        assert_eq!((terminal.read(&mut data).unwrap(), &data[..3]), (3, b"ls\n".as_slice()));
+        assert_eq!(terminal.read(&mut data).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(terminal.write(b"bin").unwrap(), 3);
+        first.read_exact(&mut data[..3]).unwrap();
+        assert_eq!(&data[..3], b"bin");
+
+        let mut second = UnixStream::connect(&path).unwrap();
+        assert!(!terminal.attach().unwrap());
+        let mut told = Vec::new();
+        second.read_to_end(&mut told).unwrap();
+        assert_eq!(told, TAKEN);
+
+        // Who types no more still reads; who is gone makes room, noticed or not.
+        first.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(terminal.read(&mut data).unwrap(), 0);
+        assert!(terminal.write(b"y").is_ok());
+        drop(first);
+        assert_eq!(terminal.read(&mut data).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        let _third = UnixStream::connect(&path).unwrap();
+        assert!(terminal.attach().unwrap());
+        terminal.detach();
+        assert_eq!(terminal.attached(), None);
+        drop(terminal);
+        assert!(!path.exists());
     }
 
     #[test]
-    fn ctrl_a_and_another_key_is_passed_on() {
-        assert_eq!(Escape::default().filter(b"\x01k"), Typed::Guest(b"\x01k".to_vec()));
+    fn a_reader_who_does_not_read_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("console");
+        let mut terminal = terminal(&path);
+        let _silent = UnixStream::connect(&path).unwrap();
+        assert!(terminal.attach().unwrap());
+        let error = loop {
+            if let Err(error) = terminal.write(&[0; 4096]) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_file_is_appended_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        std::fs::write(&path, "old\n").unwrap();
+        let mut log = open(&ConsoleEnd::File(path.clone()), &Janitor::default()).unwrap();
+        assert_eq!(log.write(b"new\n").unwrap(), 4);
+        assert_eq!((log.listener(), log.attached(), log.attach().unwrap()), (None, None, false));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "old\nnew\n");
+    }
+
+    #[test]
+    fn what_cannot_be_is_said_in_a_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let said = |end: ConsoleEnd| {
+            let error = open(&end, &Janitor::default()).err().unwrap();
+            (error.to_string().replace(&directory.path().display().to_string(), "D"), error.is_input())
+        };
+        let missing = directory.path().join("no/such");
+        let (text, input) = said(ConsoleEnd::File(missing));
+        assert_eq!(
+            (text.as_str(), input),
+            ("console: open for D/no/such: No such file or directory (os error 2)", false)
+        );
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let (text, input) = said(ConsoleEnd::Socket(file));
+        let expected = "console.socket: D/file: exists and is not a socket, must be a path for a new socket";
+        assert_eq!((text.as_str(), input), (expected, true));
     }
 }

@@ -2,11 +2,11 @@
 //! it things; it decides when the VM ends and why.
 
 use crate::Exit;
-use crate::console::{Input, RawTerminal};
 use crate::cpu::{StopCause, VcpuError};
 use crate::handle::{Answer, Request, RequestError};
 use crate::inbox::{Event, Inbox};
 use crate::running::Running;
+use crate::serial_port::{Input, RawTerminal};
 use crate::sys::{HostError, block_signals};
 use devices::{Power, PowerRequest, Serial};
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};

@@ -25,6 +25,7 @@ mod memory;
 pub mod net;
 mod pci;
 mod running;
+mod serial_port;
 mod socket_file;
 mod sys;
 #[cfg(any(test, feature = "test-kernel"))]
@@ -33,6 +34,7 @@ pub mod test_kernel;
 pub use boot::{BootError, Payload};
 pub use cpu::{ExitCounters, ExitReason};
 pub use devices::virtio::blk::{BlkError, BlkFigures};
+pub use devices::virtio::console::ConsoleCounters;
 pub use devices::virtio::net::{Datapath, NetCounters};
 pub use devices::virtio::vsock::VsockCounters;
 pub use devices::virtio::{RngCounters, VirtioCounters};

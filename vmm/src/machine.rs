@@ -2,7 +2,6 @@
 
 use crate::attach::{self, Attached};
 use crate::boot::Boot;
-use crate::console::Output;
 use crate::control::{Control, take_over_signals};
 use crate::cpu::{VcpuSetup, VcpuThreads};
 use crate::firmware::EVENT_GSI;
@@ -13,6 +12,7 @@ use crate::kvm::KvmHost;
 use crate::memory::{GuestRam, Progress, prefault};
 use crate::pci::{Segments, SegmentsBuilder};
 use crate::running::Running;
+use crate::serial_port::Output;
 use crate::{Error, Exit, Options, Signals};
 use devices::{
     BusDevice, COM1_IRQ, COM1_PORTS, I8042, I8042_COMMAND_PORTS, IOAPIC_ADDRESSES, IoApic, MmioBusBuilder,

@@ -1,15 +1,16 @@
-//! The grammars of `--disk`, `--net` and `--vsock`: `key=value` separated by commas. What the values mean is decided by
+//! The grammars of `--disk`, `--net`, `--vsock` and `--console`: `key=value` separated by commas. What the values mean is decided by
 //! `resources`.
 
 use crate::args::count;
 use crate::args::numa::{NumaError, from_str, put, refuse, split};
 use crate::args::shortened;
-use resources::spec::{DiskSpec, NetSpec, VsockSpec};
+use resources::spec::{ConsoleSpec, DiskSpec, NetSpec, VsockSpec};
 use std::path::PathBuf;
 
 const DISK_KEYS: &str = "path, vnode, readonly, direct, queues, interrupts, serial";
 const NET_KEYS: &str = "tap, fd, mac, mtu, queues, vnode, vhost";
 const VSOCK_KEYS: &str = "cid, socket, vnode";
+const CONSOLE_KEYS: &str = "socket, file, vnode";
 
 /// Calls `take` with each key and value.
 fn each(
@@ -85,9 +86,23 @@ pub fn vsock(text: &str) -> Result<VsockSpec, NumaError> {
     }
 }
 
+/// Reads `--console`.
+pub fn console(text: &str) -> Result<ConsoleSpec, NumaError> {
+    let mut console = ConsoleSpec::default();
+    each(text, CONSOLE_KEYS, |key, value| {
+        Some(match key {
+            "socket" => put(&mut console.socket, key, value, from_str),
+            "file" => put(&mut console.file, key, value, from_str),
+            "vnode" => put(&mut console.vnode, key, value, count),
+            _ => return None,
+        })
+    })?;
+    Ok(console)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{disk, net, vsock};
+    use super::{console, disk, net, vsock};
     use resources::spec::{DiskSpec, Switch};
 
     #[test]
@@ -111,6 +126,8 @@ mod tests {
         assert!(net("tap=a,tap=b").unwrap_err().to_string().starts_with(".tap: given twice"));
         assert_eq!(vsock("cid=3,socket=s").unwrap().cid, 3);
         assert_eq!(vsock("cid=3").unwrap().socket, None);
+        assert_eq!(console("file=f,vnode=2").unwrap().vnode, Some(2));
+        assert!(console("stdio").unwrap_err().to_string().contains("`stdio` is not key=value"));
         assert_eq!(vsock("socket=s").unwrap_err().to_string(), ".cid: missing, the guest needs one");
     }
 }

@@ -74,6 +74,9 @@ pub struct VmFlags {
     /// Sockets between guest and host: cid=N and any of socket (vhost-vsock without), vnode
     #[arg(long, value_name = "cid=N,socket=PATH", help_heading = "Devices")]
     pub vsock: Option<String>,
+    /// Console beside the serial port (hvc0): socket=PATH to attach to, or file=PATH for output only, and vnode
+    #[arg(long, value_name = "socket=PATH|file=PATH", help_heading = "Devices")]
+    pub console: Option<String>,
     /// Entropy device
     #[arg(long, help_heading = "Devices")]
     pub rng: bool,
@@ -151,6 +154,10 @@ impl VmFlags {
         if let Some(vsock) = &self.vsock {
             let vsock = device::vsock(vsock);
             spec.vsock = Some(vsock.map_err(|error| Failure::input(format_args!("--vsock{error}")))?);
+        }
+        if let Some(console) = &self.console {
+            let console = device::console(console);
+            spec.console = Some(console.map_err(|error| Failure::input(format_args!("--console{error}")))?);
         }
         if self.rng {
             spec.rng = Some(Switch(true));

@@ -332,11 +332,18 @@ fn seen_from_here(mut spec: VmSpec) -> Result<VmSpec, Failure> {
     let absolute = |path: &mut PathBuf| *path = here.join(&path);
     let disks = spec.disks.iter_mut().map(|disk| &mut disk.path);
     let vsock = spec.vsock.as_mut().and_then(|vsock| vsock.socket.as_mut());
+    let console = spec.console.as_mut().and_then(|it| it.socket.as_mut().or(it.file.as_mut()));
     let serial = match &mut spec.serial {
         resources::SerialSpec::File(path) => Some(path),
         resources::SerialSpec::Stdio | resources::SerialSpec::None => None,
     };
-    disks.chain(vsock).chain(serial).chain(&mut spec.kernel).chain(&mut spec.initramfs).for_each(absolute);
+    disks
+        .chain(vsock)
+        .chain(console)
+        .chain(serial)
+        .chain(&mut spec.kernel)
+        .chain(&mut spec.initramfs)
+        .for_each(absolute);
     Ok(spec)
 }
 

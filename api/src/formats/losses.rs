@@ -17,6 +17,7 @@ pub fn note(format: Format, spec: &VmSpec, topology: &VmTopology, notes: &mut No
         ("disks", !spec.disks.is_empty()),
         ("nets", !spec.nets.is_empty()),
         ("vsock", spec.vsock.is_some()),
+        ("console", spec.console.is_some()),
         ("rng", spec.rng.is_some()),
         ("free_page_reporting", spec.free_page_reporting.is_some()),
     ];

@@ -2,7 +2,7 @@
 
 use crate::show::or_dash;
 use crate::show::table::{Side, Table};
-use resources::devices::{Disk, Net, Tap};
+use resources::devices::{ConsoleEnd, Disk, Net, Tap};
 use resources::{Plan, VnodeId};
 
 /// A row for each device, or nothing.
@@ -23,6 +23,13 @@ pub fn text(plan: &Plan) -> Option<String> {
             .as_ref()
             .map_or_else(|| "vhost-vsock".to_owned(), |socket| format!("socket {}", socket.display()));
         ("vsock".to_owned(), vsock.vnode, format!("cid {}, {by}", vsock.cid))
+    }));
+    rows.extend(devices.console.iter().map(|console| {
+        let what = match &console.end {
+            ConsoleEnd::Socket(path) => format!("socket {}", path.display()),
+            ConsoleEnd::File(path) => format!("file {}", path.display()),
+        };
+        ("console".to_owned(), console.vnode, what)
     }));
     rows.extend(devices.rng.map(|vnode| ("rng".to_owned(), vnode, String::new())));
     let titles = [

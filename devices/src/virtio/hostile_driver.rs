@@ -16,6 +16,8 @@ use super::balloon::test_host::TestHost;
 use super::balloon::{Balloon, BalloonOptions};
 use super::blk::test_disk::{Mischief, SHAPE, TestDisk};
 use super::blk::{Blk, BlkOptions, Serial};
+use super::console::Console;
+use super::console::test_terminal::TestTerminal;
 use super::net::test_tap::{FakeTap, Reply, frame};
 use super::net::{Net, NetConfig, NetQueues};
 use super::pci::test_echo::Echo;
@@ -133,6 +135,25 @@ pub fn rng(bytes: &[u8]) {
     }
 
     drive(Box::new(Rng::new(Box::new(Moody(0)), None)), bytes, &mut |_| Ok(()));
+}
+
+/// The console, with somebody who comes, types, reads or does not, and goes.
+pub fn console(bytes: &[u8]) {
+    let terminal = TestTerminal::new();
+    let device = Console::new(Box::new(terminal.clone()));
+    drive(Box::new(device), bytes, &mut |u| {
+        let mut desk = terminal.desk();
+        match u.int_in_range(0..=5_u8)? {
+            0 => desk.comes = true,
+            1 => desk.left = desk.here,
+            2 => desk.typed.extend(b"ls -l\n"),
+            3 => (desk.typed_all, desk.is_locked) = (u.arbitrary()?, u.arbitrary()?),
+            4 => desk.room = u.int_in_range(0..=8192)?,
+            _ => desk.refuses = u.arbitrary()?,
+        }
+        desk.read.clear();
+        Ok(())
+    });
 }
 
 /// The balloon, with a controller that asks for this and that.
@@ -340,12 +361,13 @@ mod tests {
     use proptest::prelude::*;
 
     type Run = fn(&[u8]);
-    const DEVICES: [(&str, Run); 6] = [
+    const DEVICES: [(&str, Run); 7] = [
         ("transport", super::transport),
         ("blk", super::blk),
         ("net", super::net),
         ("vsock", super::vsock),
         ("rng", super::rng),
+        ("console", super::console),
         ("balloon", super::balloon),
     ];
 

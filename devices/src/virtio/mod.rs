@@ -3,6 +3,7 @@
 
 pub mod balloon;
 pub mod blk;
+pub mod console;
 mod device;
 mod guest_slices;
 #[cfg(any(test, feature = "test-driver"))]

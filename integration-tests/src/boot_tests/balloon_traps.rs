@@ -286,7 +286,8 @@ fn pool(ctx: &Ctx) -> Result<()> {
     note(&ctx.transcript, &format!("{free} KiB are in the pool: {balloon}"));
     let asked = 256 * 1024;
     ensure!(kib(&balloon["on_node"]) == asked && kib(&balloon["returned"]) == free, "{free} KiB: {balloon}");
-    ensure!(free.abs_diff(asked) <= asked / 50, "{free} KiB are in the pool again, of {asked}");
+    // Pages of which the guest keeps a part do not come.
+    ensure!(free.abs_diff(asked) <= asked / 10, "{free} KiB are in the pool again, of {asked}");
     check::bound(&vm, &spec)?;
 
     // Somebody else takes them all; the guest that wants some back waits, and goes on when it can.

@@ -5,13 +5,14 @@ use std::cell::RefCell;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{BootTest, Ctx};
+use super::{BootTest, Ctx, consoles};
 use crate::runner::check;
 use crate::runner::host::Needs;
 use crate::runner::payload::DEBIAN;
@@ -41,6 +42,8 @@ fn tools_agree(ctx: &Ctx) -> Result<()> {
     if !fs::exists("/dev/net/tun")? {
         return Err(Skip("needs /dev/net/tun".to_owned()).into());
     }
+    let directory = tempfile::tempdir()?;
+    let console = directory.path().join("console");
     // The root disk is on vnode 1 and the interface on vnode 0, so that neither is where it would be by default alone.
     let spec = GuestSpec::new(vec![Vnode::on(ctx.pnode(0), 384, &[0]), Vnode::on(ctx.pnode(1), 448, &[1])])
         .distances(&[(0, 1, 21)]);
@@ -50,6 +53,7 @@ fn tools_agree(ctx: &Ctx) -> Result<()> {
     command.args(["--cmdline", "console=ttyS0 root=/dev/vda rw quiet panic=-1"]).args(spec.flags());
     command.args(["--disk", &format!("path={},vnode=1,serial={SERIAL}", disk.display())]);
     command.args(["--net", &format!("tap={TAP},mac={MAC},vnode=0")]).arg("--rng");
+    command.args(["--console", &format!("socket={},vnode=1", console.display())]);
     note(&ctx.transcript, &format!("$ {command:?}"));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let vm =
@@ -67,6 +71,7 @@ fn tools_agree(ctx: &Ctx) -> Result<()> {
     let interface = interface_answers(ctx, &mut guest)?;
     functions_agree(&mut guest, &interface)?;
     nodes_agree(&spec, &mut guest)?;
+    console_asks_who_it_is(&console, &mut guest)?;
 
     guest.vm.tell("systemctl poweroff")?;
     let status = guest.vm.ended()?;
@@ -122,10 +127,16 @@ fn interface_answers(ctx: &Ctx, guest: &mut Console) -> Result<String> {
 /// `lspci` and sysfs have the devices on the segments and nodes of their vnodes.
 fn functions_agree(guest: &mut Console, interface: &str) -> Result<()> {
     let listed = guest.output("lspci -D -n")?;
-    // Disk, interface, entropy, and a balloon on either.
-    for (device, segment) in
-        [("1042", "0001"), ("1041", "0000"), ("1044", "0000"), ("1045", "0000"), ("1045", "0001")]
-    {
+    // Disk, console, interface, entropy, and a balloon on either.
+    let functions = [
+        ("1042", "0001"),
+        ("1043", "0001"),
+        ("1041", "0000"),
+        ("1044", "0000"),
+        ("1045", "0000"),
+        ("1045", "0001"),
+    ];
+    for (device, segment) in functions {
         let there = |line: &&str| line.starts_with(segment) && line.contains(&format!("1af4:{device}"));
         let count = listed.lines().filter(there).count();
         ensure!(count == 1, "lspci has {count} functions 1af4:{device} in segment {segment}: {listed}");
@@ -159,6 +170,19 @@ fn nodes_agree(spec: &GuestSpec, guest: &mut Console) -> Result<()> {
             "{} MiB were asked: {line}",
             vnode.mib
         );
+    }
+    Ok(())
+}
+
+/// The virtio console is a terminal that one can log in on, too.
+fn console_asks_who_it_is(socket: &Path, guest: &mut Console) -> Result<()> {
+    let mut terminal = consoles::attach(socket)?;
+    guest.output("systemctl start serial-getty@hvc0")?;
+    let (mut shown, mut part) = (Vec::new(), [0; 256]);
+    while !String::from_utf8_lossy(&shown).contains("hvc0") {
+        let count = terminal.read(&mut part).context("the login prompt of hvc0")?;
+        ensure!(count > 0, "sent away");
+        shown.extend(&part[..count]);
     }
     Ok(())
 }

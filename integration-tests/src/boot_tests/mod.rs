@@ -5,6 +5,7 @@
 mod balloon;
 mod balloon_compaction;
 mod balloon_traps;
+mod consoles;
 mod cpus;
 mod cpusets;
 mod debian;
@@ -58,6 +59,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static BootTest> {
         balloon_compaction::TESTS,
         balloon_traps::TESTS,
         policies::TESTS,
+        consoles::TESTS,
         moves::TESTS,
         move_pages::TESTS,
         disks::TESTS,

@@ -78,11 +78,13 @@ fn killed(ctx: &Ctx) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let at = |name: &str| directory.path().join(name);
     fs::write(at("disk"), vec![0; 1 << 20])?;
-    let (api, vsock) = (at("api"), at("vsock"));
+    let (api, vsock, console) = (at("api"), at("vsock"), at("console"));
     let service = UnixListener::bind(at("vsock_52"))?;
     let [disk, path] = disks::flag(&at("disk"), "");
     let sockets = (api.to_string_lossy(), format!("cid=3,socket={}", vsock.display()));
-    let flags = [&*disk, &*path, "--api-socket", &*sockets.0, "--vsock", &*sockets.1];
+    let terminal = format!("socket={}", console.display());
+    let flags =
+        [&*disk, &*path, "--api-socket", &*sockets.0, "--vsock", &*sockets.1, "--console", &*terminal];
     let (mut vm, _) = pinged(ctx, "nvlab2", "vhost=off", &flags)?;
     vm.signal(Signal::SIGKILL)?;
     vm.ended()?;
@@ -91,6 +93,7 @@ fn killed(ctx: &Ctx) -> Result<()> {
     let (vm, _) = pinged(ctx, "nvlab2", "vhost=off", &flags)?;
     ctl(ctx, &api, &["info"])?;
     UnixStream::connect(&vsock)?;
+    UnixStream::connect(&console)?;
     vm.power_off()?;
     gone("nvlab2")?;
     drop(service);

@@ -10,7 +10,7 @@ use super::modules;
 use super::newc::Archive;
 
 /// Loaded on demand by `modprobe` in a guest; nothing is loaded at its boot.
-const GUEST_MODULES: [&str; 10] = [
+const GUEST_MODULES: [&str; 11] = [
     "button",
     "evdev",
     "virtio_pci",
@@ -18,6 +18,7 @@ const GUEST_MODULES: [&str; 10] = [
     "virtio_net",
     "virtio_balloon",
     "virtio_mem",
+    "virtio_console",
     "virtio_rng",
     "virtio_mmio",
     "vmw_vsock_virtio_transport",

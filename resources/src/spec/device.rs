@@ -100,3 +100,21 @@ pub struct VsockSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vnode: Option<u32>,
 }
+
+/// A console as typed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct ConsoleSpec {
+    /// The unix socket that one client at a time attaches to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
+    pub socket: Option<PathBuf>,
+    /// A file that output is appended to instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
+    pub file: Option<PathBuf>,
+    /// The vnode it sits on; 0 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vnode: Option<u32>,
+}

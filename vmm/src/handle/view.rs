@@ -3,6 +3,7 @@
 use crate::balloon::VnodeMemory;
 use crate::jobs::JobView;
 use devices::virtio::blk::BlkFigures;
+use devices::virtio::console::ConsoleCounters;
 use devices::virtio::net::{Datapath, NetCounters};
 use devices::virtio::vsock::VsockCounters;
 use devices::virtio::{RngCounters, VirtioCounters};
@@ -79,6 +80,8 @@ pub enum DeviceFigures {
     Net(Datapath, NetCounters),
     /// A socket device.
     Vsock(VsockCounters),
+    /// A console.
+    Console(ConsoleCounters),
     /// An entropy device.
     Rng(RngCounters),
 }

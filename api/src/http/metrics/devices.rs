@@ -2,7 +2,7 @@
 
 use super::Text;
 use std::fmt::Display;
-use vmm::{BlkFigures, Datapath, DeviceFigures, DeviceView};
+use vmm::{BlkFigures, ConsoleCounters, Datapath, DeviceFigures, DeviceView};
 use vmm::{NetCounters, RngCounters, VirtioCounters, VsockCounters};
 
 /// Name, what it counts, and where that is.
@@ -65,6 +65,14 @@ const VSOCK: [Family<VsockCounters>; 8] = [
     ("lost_resets", "Answers that were left out, as too many waited.", |c| c.lost_resets),
 ];
 
+const CONSOLE: [Family<ConsoleCounters>; 5] = [
+    ("printed_bytes", "Bytes that the guest printed.", |c| c.printed_bytes),
+    ("lost_bytes", "Bytes of those that nobody took in time.", |c| c.lost_bytes),
+    ("typed_bytes", "Bytes that the guest was typed.", |c| c.typed_bytes),
+    ("attached", "Clients that attached.", |c| c.attached),
+    ("malformed", "Buffers that cannot be a console's.", |c| c.malformed),
+];
+
 const RNG: [Family<RngCounters>; 4] = [
     ("bytes", "Bytes of entropy given.", |c| c.bytes),
     ("requests", "Requests served.", |c| c.requests),
@@ -86,6 +94,10 @@ pub fn all(text: &mut Text, devices: &[DeviceView]) {
         let help = "Connections that there are now.";
         text.one("numavisor_vsock_connections", "gauge", help, counters.connections);
     }
+    totals(text, "console", devices, &CONSOLE, |device| match device.figures {
+        Some(DeviceFigures::Console(counters)) => Some(counters),
+        _ => None,
+    });
     totals(text, "rng", devices, &RNG, |device| match device.figures {
         Some(DeviceFigures::Rng(counters)) => Some(counters),
         _ => None,
