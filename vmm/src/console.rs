@@ -1,13 +1,12 @@
 //! The host's end of a virtio console: a unix socket that one client at a time attaches to, or a file.
 
-use crate::socket_file::{Access, Janitor, SocketFile, SocketFileError};
+use crate::socket_file::{Access, Janitor, SocketFile, SocketFileError, is_hung_up};
 use crate::sys::HostError;
 use devices::virtio::console::ConsoleHost;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use resources::devices::ConsoleEnd;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
@@ -61,13 +60,6 @@ impl Terminal {
     }
 }
 
-/// Both directions are over.
-fn is_gone(stream: &UnixStream) -> bool {
-    let mut polled = [PollFd::new(stream.as_fd(), PollFlags::empty())];
-    let told = poll(&mut polled, PollTimeout::ZERO).is_ok_and(|count| count > 0);
-    told && polled.iter().any(|fd| fd.revents().is_some_and(|seen| seen.contains(PollFlags::POLLHUP)))
-}
-
 impl ConsoleHost for Terminal {
     fn listener(&self) -> Option<RawFd> {
         Some(self.listener.as_raw_fd())
@@ -86,7 +78,7 @@ impl ConsoleHost for Terminal {
         };
         self.refused = false;
         stream.set_nonblocking(true)?;
-        if self.attached.as_ref().is_some_and(|attached| !is_gone(attached)) {
+        if self.attached.as_ref().is_some_and(|attached| !is_hung_up(attached)) {
             let _ = stream.write(TAKEN);
             return Ok(false);
         }
@@ -101,7 +93,7 @@ impl ConsoleHost for Terminal {
     fn read(&mut self, data: &mut [u8]) -> io::Result<usize> {
         let stream = self.stream()?;
         match stream.read(data)? {
-            0 if is_gone(stream) => Err(ErrorKind::ConnectionReset.into()),
+            0 if is_hung_up(stream) => Err(ErrorKind::ConnectionReset.into()),
             count => Ok(count),
         }
     }

@@ -92,19 +92,22 @@ pub enum ActivationError {
     },
 }
 
+/// What a driver knows a device by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceKind {
+    /// The device id (virtio 1.3, chapter 5).
+    pub id: u16,
+    /// PCI class, subclass and interface, such as 0x01_00_00 for a disk.
+    pub pci_class: u32,
+}
+
 /// A virtio device as its transport sees it. Called with the transport locked, by vCPU threads.
 ///
 /// The device is at rest or active; between [`activate`](Self::activate) and [`reset`](Self::reset) its
 /// [`Worker`] runs elsewhere, and what both need they share behind atomics or a mutex held for moments.
 pub trait VirtioDevice<M: GuestMemoryHandle>: Send {
-    /// A short name for logs and counters, such as `blk`.
-    fn name(&self) -> &'static str;
-
-    /// The device id (virtio 1.3, chapter 5).
-    fn device_id(&self) -> u16;
-
-    /// PCI class, subclass and interface, such as 0x01_00_00 for a disk.
-    fn pci_class(&self) -> u32;
+    /// What it is.
+    fn kind(&self) -> DeviceKind;
 
     /// Device-specific features and those of its queues; the transport adds its own (`VIRTIO_F_VERSION_1`).
     fn features(&self) -> u64;

@@ -19,7 +19,7 @@ pub mod test_driver;
 pub mod vsock;
 
 pub use device::{
-    Activation, ActivationError, ActiveQueue, GuestMemoryHandle, Interest, Source, VirtioDevice,
+    Activation, ActivationError, ActiveQueue, DeviceKind, GuestMemoryHandle, Interest, Source, VirtioDevice,
     VirtioInterrupt, Worker,
 };
 pub use kernel_datapath::{KernelDatapath, KernelQueue};

@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 
 use vmm_sys_util::timerfd::TimerFd;
 
-use super::device::{Activation, ActivationError, GuestMemoryHandle, Interest, Source, VirtioDevice, Worker};
+use super::device::{
+    Activation, ActivationError, DeviceKind, GuestMemoryHandle, Interest, Source, VirtioDevice, Worker,
+};
 use super::queue_chain::Chain;
 use super::queue_worker::WorkerQueue;
 
 const NAME: &str = "rng";
-const DEVICE_ID: u16 = 4;
 /// Base class and subclass "other", as QEMU has it: there is no class for it.
-const PCI_CLASS: u32 = 0x00_FF_00;
+const KIND: DeviceKind = DeviceKind { id: 4, pci_class: 0x00_FF_00 };
 const QUEUE_SIZE: u16 = 64;
 
 /// Most bytes given for one request, however much room there is: a device may give fewer (virtio 1.3, 5.4.6.2), and
@@ -93,16 +94,8 @@ impl Rng {
 }
 
 impl<M: GuestMemoryHandle> VirtioDevice<M> for Rng {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn device_id(&self) -> u16 {
-        DEVICE_ID
-    }
-
-    fn pci_class(&self) -> u32 {
-        PCI_CLASS
+    fn kind(&self) -> DeviceKind {
+        KIND
     }
 
     fn features(&self) -> u64 {

@@ -3,14 +3,13 @@
 
 use super::NetError;
 use super::vhost::VhostVsock;
-use crate::socket_file::{Access, Janitor, SocketFile, connect_to};
+use crate::socket_file::{Access, Janitor, SocketFile, connect_to, is_hung_up};
 use crate::sys::HostError;
 use devices::virtio::vsock::{GuestCid, HostSockets, HostStream, KernelVsock, Vsock};
 use devices::virtio::{GuestMemoryHandle, VirtioDevice};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -49,9 +48,7 @@ impl HostStream for UnixSocket {
     }
 
     fn is_hung_up(&self) -> bool {
-        let mut polled = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
-        let told = poll(&mut polled, PollTimeout::ZERO).is_ok_and(|n| n > 0);
-        told && polled.iter().any(|fd| fd.revents().is_some_and(|r| r.contains(PollFlags::POLLHUP)))
+        is_hung_up(&self.0)
     }
 }
 

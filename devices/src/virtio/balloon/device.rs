@@ -12,7 +12,9 @@ use super::host::BalloonHost;
 use super::state::State;
 use super::worker::{BalloonWorker, Queues, Timers};
 use crate::interrupt::MsiMessage;
-use crate::virtio::{Activation, ActivationError, GuestMemoryHandle, VirtioDevice, Worker, WorkerQueue};
+use crate::virtio::{
+    Activation, ActivationError, DeviceKind, GuestMemoryHandle, VirtioDevice, Worker, WorkerQueue,
+};
 
 /// Feature bits (virtio 1.3, 5.5.3).
 const VIRTIO_BALLOON_F_MUST_TELL_HOST: u32 = 0;
@@ -22,9 +24,8 @@ const VIRTIO_BALLOON_F_FREE_PAGE_HINT: u32 = 3;
 const VIRTIO_BALLOON_F_REPORTING: u32 = 5;
 
 const NAME: &str = "balloon";
-const DEVICE_ID: u16 = 5;
 /// Base class and subclass "other", as QEMU has it: there is no class for it.
-const PCI_CLASS: u32 = 0x00_FF_00;
+const KIND: DeviceKind = DeviceKind { id: 5, pci_class: 0x00_FF_00 };
 /// Linux has one buffer in flight on each queue, but for reporting.
 const QUEUE_SIZE: u16 = 128;
 
@@ -70,16 +71,8 @@ impl Balloon {
 }
 
 impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn device_id(&self) -> u16 {
-        DEVICE_ID
-    }
-
-    fn pci_class(&self) -> u32 {
-        PCI_CLASS
+    fn kind(&self) -> DeviceKind {
+        KIND
     }
 
     fn features(&self) -> u64 {

@@ -18,7 +18,8 @@ use super::request::Rules;
 use super::worker::BlkWorker;
 use crate::log_limit::LogLimit;
 use crate::virtio::{
-    Activation, ActivationError, GuestMemoryHandle, VirtioDevice, VirtioInterrupt, Worker, WorkerQueue,
+    Activation, ActivationError, DeviceKind, GuestMemoryHandle, VirtioDevice, VirtioInterrupt, Worker,
+    WorkerQueue,
 };
 
 /// Entries of each queue.
@@ -30,9 +31,8 @@ pub const MAX_QUEUES: u16 = 16;
 /// Lines per second about requests that fail, and as many at once.
 const LOG_LINES_PER_SECOND: u32 = 1;
 
-const DEVICE_ID: u16 = 2;
 /// Mass storage, SCSI, as other monitors say.
-const PCI_CLASS: u32 = 0x01_00_00;
+const KIND: DeviceKind = DeviceKind { id: 2, pci_class: 0x01_00_00 };
 
 /// What the driver gets for `VIRTIO_BLK_T_GET_ID`: up to 20 ASCII characters, the rest zeroes (virtio 1.3, 5.2.6).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -272,16 +272,8 @@ impl fmt::Debug for BlkControl {
 }
 
 impl<M: GuestMemoryHandle> VirtioDevice<M> for Blk<M> {
-    fn name(&self) -> &'static str {
-        "blk"
-    }
-
-    fn device_id(&self) -> u16 {
-        DEVICE_ID
-    }
-
-    fn pci_class(&self) -> u32 {
-        PCI_CLASS
+    fn kind(&self) -> DeviceKind {
+        KIND
     }
 
     fn features(&self) -> u64 {

@@ -8,12 +8,13 @@ use super::backlog::Backlog;
 use super::counters::ConsoleMeter;
 use super::host::ConsoleHost;
 use super::worker::{ConsoleWorker, Port};
-use crate::virtio::{Activation, ActivationError, GuestMemoryHandle, VirtioDevice, Worker, WorkerQueue};
+use crate::virtio::{
+    Activation, ActivationError, DeviceKind, GuestMemoryHandle, VirtioDevice, Worker, WorkerQueue,
+};
 
 const NAME: &str = "console";
-const DEVICE_ID: u16 = 3;
 /// A communication controller of another kind, as QEMU has it.
-const PCI_CLASS: u32 = 0x07_80_00;
+const KIND: DeviceKind = DeviceKind { id: 3, pci_class: 0x07_80_00 };
 const QUEUE_SIZE: u16 = 64;
 
 /// A console with one port.
@@ -38,16 +39,8 @@ impl Console {
 }
 
 impl<M: GuestMemoryHandle> VirtioDevice<M> for Console {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn device_id(&self) -> u16 {
-        DEVICE_ID
-    }
-
-    fn pci_class(&self) -> u32 {
-        PCI_CLASS
+    fn kind(&self) -> DeviceKind {
+        KIND
     }
 
     fn features(&self) -> u64 {

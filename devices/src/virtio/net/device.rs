@@ -13,14 +13,13 @@ use super::tap::Tap;
 use super::worker::NetWorker;
 use crate::LogLimit;
 use crate::virtio::{
-    Activation, ActivationError, ActiveQueue, GuestMemoryHandle, KernelDatapath, VirtioDevice, Worker,
-    WorkerQueue,
+    Activation, ActivationError, ActiveQueue, DeviceKind, GuestMemoryHandle, KernelDatapath, VirtioDevice,
+    Worker, WorkerQueue,
 };
 
 const NAME: &str = "net";
-const DEVICE_ID: u16 = 1;
 /// Network controller, Ethernet.
-const PCI_CLASS: u32 = 0x02_00_00;
+const KIND: DeviceKind = DeviceKind { id: 1, pci_class: 0x02_00_00 };
 /// As QEMU has it. A segment of 64 KiB in buffers of 1,536 bytes takes 43, and Linux fills up at half.
 const QUEUE_SIZE: u16 = 256;
 const CONTROL_QUEUE_SIZE: u16 = 64;
@@ -96,16 +95,8 @@ fn take(queues: &mut Vec<ActiveQueue>, index: u16, features: u64) -> Result<Acti
 }
 
 impl<M: GuestMemoryHandle, T: Tap> VirtioDevice<M> for Net<M, T> {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn device_id(&self) -> u16 {
-        DEVICE_ID
-    }
-
-    fn pci_class(&self) -> u32 {
-        PCI_CLASS
+    fn kind(&self) -> DeviceKind {
+        KIND
     }
 
     fn features(&self) -> u64 {

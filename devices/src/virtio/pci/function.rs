@@ -290,12 +290,13 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
 }
 
 fn identity<M: GuestMemoryHandle>(device: &dyn VirtioDevice<M>) -> Identity {
-    let id = DEVICE_BASE.saturating_add(device.device_id());
+    let kind = device.kind();
+    let id = DEVICE_BASE.saturating_add(kind.id);
     Identity {
         vendor: VENDOR,
         device: id,
         revision: REVISION,
-        class: device.pci_class(),
+        class: kind.pci_class,
         subsystem_vendor: VENDOR,
         subsystem: id,
     }

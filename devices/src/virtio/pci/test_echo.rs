@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use crate::interrupt::MsiMessage;
 use crate::virtio::{
-    Activation, ActivationError, GuestMemoryHandle, Source, VirtioDevice, VirtioInterrupt, Worker,
-    WorkerQueue,
+    Activation, ActivationError, DeviceKind, GuestMemoryHandle, Source, VirtioDevice, VirtioInterrupt,
+    Worker, WorkerQueue,
 };
 
 pub(in crate::virtio) const QUEUES: u16 = 2;
@@ -30,16 +30,8 @@ pub(in crate::virtio) struct EchoState {
 pub(in crate::virtio) struct Echo(pub Arc<EchoState>);
 
 impl<M: GuestMemoryHandle> VirtioDevice<M> for Echo {
-    fn name(&self) -> &'static str {
-        "echo"
-    }
-
-    fn device_id(&self) -> u16 {
-        42
-    }
-
-    fn pci_class(&self) -> u32 {
-        0xFF_00_00
+    fn kind(&self) -> DeviceKind {
+        DeviceKind { id: 42, pci_class: 0xFF_00_00 }
     }
 
     fn features(&self) -> u64 {

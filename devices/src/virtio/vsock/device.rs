@@ -9,13 +9,13 @@ use super::host::HostSockets;
 use super::worker::VsockWorker;
 use crate::virtio::net::bits;
 use crate::virtio::{
-    Activation, ActivationError, ActiveQueue, GuestMemoryHandle, VirtioDevice, Worker, WorkerQueue,
+    Activation, ActivationError, ActiveQueue, DeviceKind, GuestMemoryHandle, VirtioDevice, Worker,
+    WorkerQueue,
 };
 
 pub(super) const NAME: &str = "vsock";
-const DEVICE_ID: u16 = 19;
 /// Communication controller, other.
-const PCI_CLASS: u32 = 0x07_80_00;
+const KIND: DeviceKind = DeviceKind { id: 19, pci_class: 0x07_80_00 };
 /// As Linux's host has it; receive, transmit, event.
 const QUEUE_SIZES: [u16; 3] = [128, 128, 16];
 /// What the rings can do.
@@ -79,16 +79,8 @@ pub struct Socket<S> {
 }
 
 impl<M: GuestMemoryHandle, S: Server<M>> VirtioDevice<M> for Socket<S> {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn device_id(&self) -> u16 {
-        DEVICE_ID
-    }
-
-    fn pci_class(&self) -> u32 {
-        PCI_CLASS
+    fn kind(&self) -> DeviceKind {
+        KIND
     }
 
     fn features(&self) -> u64 {

@@ -101,7 +101,7 @@ fn only_what_was_asked_for_is_offered() {
         let options = BalloonOptions { statistics, reporting, ..BalloonOptions::default() };
         let mut device = Balloon::new(options, Arc::clone(&host) as _).unwrap();
         let device = as_device(&mut device);
-        (device.device_id(), device.features(), device.queue_sizes())
+        (device.kind().id, device.features(), device.queue_sizes())
     };
     assert_eq!(offer(false, false), (5, 1 << 2, vec![128; 2]));
     assert_eq!(offer(true, false), (5, 1 << 2 | STATS, vec![128; 3]));
