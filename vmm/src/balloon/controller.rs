@@ -8,9 +8,10 @@ use std::time::Duration;
 /// Most pages asked for ahead of what came, 64 MiB: a brake that costs no speed, since the driver reads its target
 /// before each array of 1 MiB.
 pub const WINDOW: u32 = 64 << 8;
-/// How long a driver may show nothing, or no progress: long for a guest whose CPUs have to wait for the host's. Linux
-/// tries again every 200 ms when it finds no page.
+/// How long a driver may show nothing, or no progress. Linux tries again every 200 ms when it finds no page, and says so.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one that has made progress may then say nothing at all: its CPU has to wait for one of the host's.
+pub const SILENCE: Duration = Duration::from_secs(30);
 /// How long a driver that came may take to read its target, which most do once by themselves. Those that never do are
 /// asked then.
 pub const START: Duration = Duration::from_secs(1);
@@ -216,12 +217,16 @@ impl Controller {
             return self.freeze(view);
         }
         self.phase = if view.held < goal { Phase::Inflating } else { Phase::Deflating };
-        if now - run.held_at >= PATIENCE {
-            let stop = match run.alive {
-                _ if view.owing => Stop::HostShort,
-                true => Stop::Exhausted,
-                false => Stop::Unresponsive,
-            };
+        let (stuck, silent) = (now - run.held_at, now - run.heard_at);
+        let given_up = match (run.alive, silent < PATIENCE) {
+            _ if stuck < PATIENCE => None,
+            _ if view.owing => Some(Stop::HostShort),
+            (true, true) => Some(Stop::Exhausted),
+            (true, false) if silent < SILENCE => None,
+            (_, false) => Some(Stop::Unresponsive),
+            (false, true) => None,
+        };
+        if let Some(stop) = given_up {
             self.finish(now, view, stop);
             // Nobody looks any more when it goes on.
             return if stop == Stop::HostShort { Some(self.wanted) } else { self.freeze(view) };

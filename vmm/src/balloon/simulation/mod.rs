@@ -160,6 +160,23 @@ fn a_silent_guest_is_unresponsive_and_gives_nothing_when_it_wakes() {
 }
 
 #[test]
+fn a_guest_whose_cpu_waits_for_one_of_the_hosts_is_waited_for() {
+    let mut world = World::loaded(10_000);
+    for (silence, stop) in [(25, Stop::Reached), (31, Stop::Unresponsive)] {
+        world.want(0, true);
+        world.settle();
+        world.want(9_000, true);
+        world.pass_all(MS * 8);
+        let held = world.linux.len();
+        assert!(held > 0 && held < 9_000, "{held}");
+        world.linux.silent = true;
+        world.pass_all(Duration::from_secs(silence));
+        world.linux.silent = false;
+        assert_eq!(world.settle().stop, stop);
+    }
+}
+
+#[test]
 fn a_guest_that_takes_pages_back_waits_for_a_host_that_has_none() {
     let mut world = World::loaded(70_000);
     assert_eq!(world.asked(60_000, true), (Stop::Reached, 60_000, 0));
