@@ -69,6 +69,17 @@ pub struct Activation<M> {
     pub interrupt: Arc<dyn VirtioInterrupt>,
 }
 
+impl<M> Activation<M> {
+    /// Takes queue `index` out of those that the driver enabled.
+    ///
+    /// # Errors
+    /// It did not enable this one.
+    pub fn take(&mut self, device: &'static str, index: u16) -> Result<ActiveQueue, ActivationError> {
+        let at = self.queues.iter().position(|queue| queue.index == index);
+        at.map(|at| self.queues.swap_remove(at)).ok_or(ActivationError::QueueMissing { device, index })
+    }
+}
+
 /// Why a device cannot start; the transport sets DEVICE_NEEDS_RESET (virtio 1.3, 2.1.1).
 #[derive(Debug, Error)]
 pub enum ActivationError {

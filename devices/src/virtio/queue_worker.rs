@@ -10,7 +10,9 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, GuestMemoryError};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::device::{Activation, ActiveQueue, GuestMemoryHandle, Interest, Source, VirtioInterrupt};
+use super::device::{
+    Activation, ActivationError, ActiveQueue, GuestMemoryHandle, Interest, Source, VirtioInterrupt,
+};
 use super::queue_chain::{Buffer, Chain, QueueFault, Table};
 
 /// Most chains taken in one round, so that a driver that never stops adding cannot keep a worker from its other
@@ -76,6 +78,19 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
     pub fn all(activation: Activation<M>) -> Vec<Self> {
         let Activation { memory, features, queues, interrupt } = activation;
         queues.into_iter().map(|queue| Self::new(queue, &memory, &interrupt, features)).collect()
+    }
+
+    /// Takes queue `index` out of an activation.
+    ///
+    /// # Errors
+    /// The driver did not enable it, and `device` cannot do without.
+    pub fn of(
+        activation: &mut Activation<M>,
+        device: &'static str,
+        index: u16,
+    ) -> Result<Self, ActivationError> {
+        let queue = activation.take(device, index)?;
+        Ok(Self::new(queue, &activation.memory, &activation.interrupt, activation.features))
     }
 
     /// One queue of an activation; `features` are the negotiated ones.

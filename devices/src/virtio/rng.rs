@@ -113,9 +113,8 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Rng {
 
     fn write_config(&mut self, _: u64, _: &[u8]) {}
 
-    fn activate(&mut self, activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
-        let mut queues = WorkerQueue::all(activation);
-        let queue = queues.pop().ok_or(ActivationError::QueueMissing { device: NAME, index: 0 })?;
+    fn activate(&mut self, mut activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
+        let queue = WorkerQueue::of(&mut activation, NAME, 0)?;
         let timer = TimerFd::new().map_err(|error| ActivationError::Host {
             device: NAME,
             call: "timerfd_create",

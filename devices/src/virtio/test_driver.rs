@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -256,10 +257,15 @@ pub fn activation(
     queues: &[&TestQueue],
     interrupt: &Arc<TestInterrupt>,
 ) -> Activation<TestMemory> {
+    let active = |queue: &&TestQueue| {
+        let mut active = queue.active();
+        active.queue.set_event_idx(features & 1 << VIRTIO_RING_F_EVENT_IDX != 0);
+        active
+    };
     Activation {
         memory: Arc::clone(memory),
         features,
-        queues: queues.iter().map(|queue| queue.active()).collect(),
+        queues: queues.iter().map(active).collect(),
         interrupt: Arc::clone(interrupt) as Arc<dyn VirtioInterrupt>,
     }
 }

@@ -116,21 +116,17 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
         self.shared.state().generation
     }
 
-    fn activate(&mut self, activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
+    fn activate(&mut self, mut activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
         let (features, interrupt) = (activation.features, Arc::clone(&activation.interrupt));
-        let mut all = WorkerQueue::all(activation).into_iter().peekable();
-        let mut next = |index| {
-            let queue = all.next_if(|queue| queue.index() == index);
-            queue.ok_or(ActivationError::QueueMissing { device: NAME, index })
-        };
+        let mut queue = |index| WorkerQueue::of(&mut activation, NAME, index);
         // Linux numbers its queues over the features that it took, without gaps.
-        let (inflate, deflate) = (next(0)?, next(1)?);
+        let (inflate, deflate) = (queue(0)?, queue(1)?);
         let has = |feature: u32| features & (1 << feature) != 0;
-        let statistics = has(VIRTIO_BALLOON_F_STATS_VQ).then(|| next(2)).transpose()?;
+        let statistics = has(VIRTIO_BALLOON_F_STATS_VQ).then(|| queue(2)).transpose()?;
         let index = 2 + u16::from(statistics.is_some());
-        let hints = has(VIRTIO_BALLOON_F_FREE_PAGE_HINT).then(|| next(index)).transpose()?;
+        let hints = has(VIRTIO_BALLOON_F_FREE_PAGE_HINT).then(|| queue(index)).transpose()?;
         let index = index + u16::from(hints.is_some());
-        let reporting = has(VIRTIO_BALLOON_F_REPORTING).then(|| next(index)).transpose()?;
+        let reporting = has(VIRTIO_BALLOON_F_REPORTING).then(|| queue(index)).transpose()?;
         self.shared.state().begin(hints.is_some());
         self.shared.connect(Some(interrupt));
         let queues = Queues { inflate, deflate, statistics, hints, reporting };

@@ -58,13 +58,9 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Console {
 
     fn write_config(&mut self, _: u64, _: &[u8]) {}
 
-    fn activate(&mut self, activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
-        let mut queues = WorkerQueue::all(activation).into_iter().peekable();
-        let mut next = |index| {
-            let queue = queues.next_if(|queue| queue.index() == index);
-            queue.ok_or(ActivationError::QueueMissing { device: NAME, index })
-        };
-        let (receive, transmit) = (next(0)?, next(1)?);
+    fn activate(&mut self, mut activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
+        let mut queue = |index| WorkerQueue::of(&mut activation, NAME, index);
+        let (receive, transmit) = (queue(0)?, queue(1)?);
         let timer = TimerFd::new().map_err(|error| ActivationError::Host {
             device: NAME,
             call: "timerfd_create",

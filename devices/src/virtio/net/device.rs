@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use virtio_queue::QueueT;
-
 use super::config::{MAX_QUEUE_PAIRS, NetConfig, read_space, space};
 use super::counters::NetHandle;
 use super::features::{Offloads, bits, of_offloads, to_offloads};
@@ -13,8 +11,8 @@ use super::tap::Tap;
 use super::worker::NetWorker;
 use crate::LogLimit;
 use crate::virtio::{
-    Activation, ActivationError, ActiveQueue, DeviceKind, GuestMemoryHandle, KernelDatapath, VirtioDevice,
-    Worker, WorkerQueue,
+    Activation, ActivationError, DeviceKind, GuestMemoryHandle, KernelDatapath, VirtioDevice, Worker,
+    WorkerQueue,
 };
 
 const NAME: &str = "net";
@@ -84,16 +82,6 @@ impl<M: GuestMemoryHandle, T: Tap> Net<M, T> {
     }
 }
 
-/// Finds queue `index` among those that the driver enabled.
-fn take(queues: &mut Vec<ActiveQueue>, index: u16, features: u64) -> Result<ActiveQueue, ActivationError> {
-    let position = queues.iter().position(|queue| queue.index == index);
-    let mut queue = position
-        .map(|position| queues.swap_remove(position))
-        .ok_or(ActivationError::QueueMissing { device: NAME, index })?;
-    queue.queue.set_event_idx(features & bits::RING_EVENT_IDX != 0);
-    Ok(queue)
-}
-
 impl<M: GuestMemoryHandle, T: Tap> VirtioDevice<M> for Net<M, T> {
     fn kind(&self) -> DeviceKind {
         KIND
@@ -136,18 +124,18 @@ impl<M: GuestMemoryHandle, T: Tap> VirtioDevice<M> for Net<M, T> {
         self.handle.generation()
     }
 
-    fn activate(&mut self, activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
-        let Activation { memory, features, mut queues, interrupt } = activation;
+    fn activate(&mut self, mut activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
+        let features = activation.features;
         let usable = if features & bits::MQ != 0 { self.pairs() } else { 1 };
         // The control queue comes after all pairs that the driver knows of (virtio 1.3, 5.1.2).
         let control = match features & bits::CTRL_VQ {
             0 => None,
-            _ => take(&mut queues, usable * 2, features).ok(),
+            _ => WorkerQueue::of(&mut activation, NAME, usable * 2).ok(),
         };
         let mut rings = Vec::with_capacity(usable.into());
         for pair in 0..usable {
-            let both = take(&mut queues, pair * 2, features)
-                .and_then(|receive| Ok((receive, take(&mut queues, pair * 2 + 1, features)?)));
+            let mut take = |index| activation.take(NAME, index);
+            let both = take(pair * 2).and_then(|receive| Ok((receive, take(pair * 2 + 1)?)));
             match both {
                 Ok(both) => rings.push(both),
                 // A driver may leave pairs out that it does not use.
@@ -156,9 +144,8 @@ impl<M: GuestMemoryHandle, T: Tap> VirtioDevice<M> for Net<M, T> {
             }
         }
         self.prepare(to_offloads(features))?;
+        let Activation { memory, interrupt, .. } = activation;
         let common = Common { memory, features, interrupt, handle: Arc::clone(&self.handle) };
-        let control =
-            control.map(|queue| WorkerQueue::new(queue, &common.memory, &common.interrupt, features));
         self.handle.attach(Some(Arc::clone(&common.interrupt)));
         let unused = self.queues.split_off(rings.len().min(self.queues.len()));
         let used = std::mem::replace(&mut self.queues, unused);

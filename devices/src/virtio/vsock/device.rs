@@ -2,15 +2,12 @@
 
 use std::sync::Arc;
 
-use virtio_queue::QueueT;
-
 use super::counters::VsockHandle;
 use super::host::HostSockets;
 use super::worker::VsockWorker;
 use crate::virtio::net::bits;
 use crate::virtio::{
-    Activation, ActivationError, ActiveQueue, DeviceKind, GuestMemoryHandle, VirtioDevice, Worker,
-    WorkerQueue,
+    Activation, ActivationError, DeviceKind, GuestMemoryHandle, VirtioDevice, Worker, WorkerQueue,
 };
 
 pub(super) const NAME: &str = "vsock";
@@ -46,20 +43,6 @@ impl GuestCid {
             *byte = at.and_then(|at| space.get(at)).copied().unwrap_or(0);
         }
     }
-}
-
-/// Takes queue `index` out of those that the driver enabled.
-pub(super) fn take(
-    queues: &mut Vec<ActiveQueue>,
-    index: u16,
-    features: u64,
-) -> Result<ActiveQueue, ActivationError> {
-    let position = queues.iter().position(|queue| queue.index == index);
-    let mut queue = position
-        .map(|position| queues.swap_remove(position))
-        .ok_or(ActivationError::QueueMissing { device: NAME, index })?;
-    queue.queue.set_event_idx(features & bits::RING_EVENT_IDX != 0);
-    Ok(queue)
 }
 
 /// Who serves the connections of a socket device.
@@ -134,14 +117,11 @@ impl<M: GuestMemoryHandle, H: HostSockets> Server<M> for Process<H> {
     fn begin(
         &mut self,
         cid: GuestCid,
-        activation: Activation<M>,
+        mut activation: Activation<M>,
     ) -> Result<Box<dyn Worker>, ActivationError> {
-        let Activation { memory, features, mut queues, interrupt } = activation;
         // Of the event queue nothing is needed: it tells of guests that were moved to another host.
-        let mut worker_queue = |index| -> Result<WorkerQueue<M>, ActivationError> {
-            Ok(WorkerQueue::new(take(&mut queues, index, features)?, &memory, &interrupt, features))
-        };
-        let (receive, transmit) = (worker_queue(0)?, worker_queue(1)?);
+        let mut queue = |index| WorkerQueue::of(&mut activation, NAME, index);
+        let (receive, transmit) = (queue(0)?, queue(1)?);
         Ok(Box::new(VsockWorker::new(
             receive,
             transmit,

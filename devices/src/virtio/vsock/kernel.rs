@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use virtio_queue::QueueT;
 
-use super::device::{GuestCid, NAME, Server, Socket, take};
+use super::device::{GuestCid, NAME, Server, Socket};
 use crate::LogLimit;
 use crate::virtio::{
     Activation, ActivationError, ActiveQueue, GuestMemoryHandle, KernelDatapath, KernelQueue, Source,
@@ -109,10 +109,10 @@ impl<M: GuestMemoryHandle> Server<M> for Kernel<M> {
     fn begin(
         &mut self,
         _cid: GuestCid,
-        activation: Activation<M>,
+        mut activation: Activation<M>,
     ) -> Result<Box<dyn Worker>, ActivationError> {
-        let Activation { memory, features, mut queues, interrupt } = activation;
-        let queues = vec![take(&mut queues, 0, features)?, take(&mut queues, 1, features)?];
+        let queues = vec![activation.take(NAME, 0)?, activation.take(NAME, 1)?];
+        let Activation { memory, features, interrupt, .. } = activation;
         let gone = || ActivationError::Host {
             device: NAME,
             call: "vhost",
