@@ -1,5 +1,5 @@
-//! The grammars of `--disk`, `--net`, `--vsock` and `--console`: `key=value` separated by commas. What the values mean is decided by
-//! `resources`.
+//! The grammars of `--disk`, `--net`, `--vsock` and `--console`: `key=value` separated by commas. What the values mean
+//! is decided by `resources`.
 
 use crate::args::count;
 use crate::args::numa::{NumaError, from_str, put, refuse, split};

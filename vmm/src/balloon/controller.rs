@@ -218,13 +218,12 @@ impl Controller {
         }
         self.phase = if view.held < goal { Phase::Inflating } else { Phase::Deflating };
         let (stuck, silent) = (now - run.held_at, now - run.heard_at);
-        let given_up = match (run.alive, silent < PATIENCE) {
+        let given_up = match run.alive {
             _ if stuck < PATIENCE => None,
             _ if view.owing => Some(Stop::HostShort),
-            (true, true) => Some(Stop::Exhausted),
-            (true, false) if silent < SILENCE => None,
-            (_, false) => Some(Stop::Unresponsive),
-            (false, true) => None,
+            true if silent < PATIENCE => Some(Stop::Exhausted),
+            true if silent < SILENCE => None,
+            _ => Some(Stop::Unresponsive),
         };
         if let Some(stop) = given_up {
             self.finish(now, view, stop);
