@@ -86,13 +86,11 @@ fn the_same_platform_gives_the_same_bytes() {
     }
 }
 
-/// What iasl says of itself. If it is not installed: prints so or, where no test may be skipped, fails.
+/// What iasl prints of its version; the test is skipped where there is none.
 fn iasl_version() -> Option<String> {
     let said = Command::new("iasl").arg("-v").output().ok().filter(|output| output.status.success());
     if said.is_none() {
-        let no_skips = std::env::var_os("NUMAVISOR_NO_SKIPS").is_some_and(|value| value == "1");
-        assert!(!no_skips, "iasl is not installed (package acpica-tools) and NUMAVISOR_NO_SKIPS is set");
-        println!("skipped: iasl not installed");
+        testing::skip("no iasl (package acpica-tools)");
     }
     said.map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -8,13 +8,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use support::cases;
 
-/// Prints or, where no test may be skipped, fails.
+/// Skips the test where it is not.
 fn acpiexec_is_installed() -> bool {
     let installed = Command::new("acpiexec").arg("-v").stdin(Stdio::null()).output().is_ok();
     if !installed {
-        let no_skips = std::env::var_os("NUMAVISOR_NO_SKIPS").is_some_and(|value| value == "1");
-        assert!(!no_skips, "acpiexec is not installed (package acpica-tools) and NUMAVISOR_NO_SKIPS is set");
-        println!("skipped: acpiexec not installed");
+        testing::skip("no acpiexec (package acpica-tools)");
     }
     installed
 }

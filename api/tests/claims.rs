@@ -4,8 +4,7 @@
 
 use resources::test_host::HostShape;
 use resources::{Bytes, Claim, NodeClaim, PnodeId};
-use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -146,9 +145,7 @@ fn run(claims: &Path, kernel: &Path) -> Child {
 
 #[test]
 fn a_vm_claims_as_long_as_it_runs_and_what_it_touches_is_seen() {
-    if let Err(error) = File::open("/dev/kvm") {
-        assert!(std::env::var_os("NUMAVISOR_NO_SKIPS").is_none(), "no /dev/kvm: {error}");
-        let _ = writeln!(std::io::stderr(), "skipped: no /dev/kvm: {error}");
+    if !testing::kvm() {
         return;
     }
     let bench = Bench::new();

@@ -361,7 +361,7 @@ fn run_without_a_kernel_is_refused() {
 #[test]
 fn a_kernel_that_is_not_one_is_refused_before_kvm_is_asked() {
     if numavisor(&["plan", "--memory=64M"]).status.code() != Some(0) {
-        eprintln!("skipped: this host has no room for 64M, or does not show its nodes");
+        testing::skip("this host has no room for 64M, or does not show its nodes");
         return;
     }
     let bench = Bench::new();

@@ -19,12 +19,7 @@ const KEYBOARD: u16 = 0x64;
 const POWER_OFF: u8 = 5 << 2 | 1 << 5;
 
 fn kvm_is_there() -> bool {
-    let result = kvm_ioctls::Kvm::new();
-    if let Err(error) = &result {
-        assert!(std::env::var_os("NUMAVISOR_NO_SKIPS").is_none(), "no /dev/kvm: {error}");
-        eprintln!("skipped: no /dev/kvm: {error}");
-    }
-    result.is_ok()
+    testing::kvm()
 }
 
 /// `None` when this machine cannot run any guest.

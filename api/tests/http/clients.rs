@@ -10,7 +10,7 @@ use std::process::Command;
 fn installed(program: &str) -> bool {
     let there = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
     if !there {
-        eprintln!("skipped: {program} is not installed");
+        testing::skip(format_args!("{program} is not installed"));
     }
     there
 }
@@ -32,7 +32,7 @@ fn the_same_client_by_requests_works() {
     if Command::new(interpreter).args(["-c", "import requests"]).output().is_ok_and(|o| o.status.success()) {
         python(interpreter, &[], "requests");
     } else {
-        eprintln!("skipped: {interpreter} has no requests");
+        testing::skip(format_args!("{interpreter} has no requests"));
     }
 }
 

@@ -1,7 +1,6 @@
 //! A server to ask, and a client that says exactly what it is told to.
 
 use serde_json::Value;
-use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -18,17 +17,7 @@ pub fn openapi() -> Value {
     serde_json::from_str(include_str!("../../src/http/openapi.json")).unwrap()
 }
 
-/// Whether guests can run here.
-pub fn kvm() -> bool {
-    match File::open("/dev/kvm") {
-        Ok(_) => true,
-        Err(error) => {
-            assert!(std::env::var_os("NUMAVISOR_NO_SKIPS").is_none(), "no /dev/kvm: {error}");
-            eprintln!("skipped: no /dev/kvm: {error}");
-            false
-        }
-    }
-}
+pub use testing::kvm;
 
 /// Waits until something is so.
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {

@@ -23,11 +23,11 @@ impl Loop {
         let path = match made {
             Ok(output) if output.status.success() => String::from_utf8(output.stdout).unwrap(),
             Ok(output) => {
-                eprintln!("skipped: no loop device: {}", String::from_utf8_lossy(&output.stderr).trim());
+                testing::skip(String::from_utf8_lossy(&output.stderr).trim());
                 return None;
             }
             Err(error) => {
-                eprintln!("skipped: losetup: {error}");
+                testing::skip(format_args!("losetup: {error}"));
                 return None;
             }
         };

@@ -64,13 +64,13 @@ fn in_every_way(path: &Path, mut test: impl FnMut(&RawDisk, &str)) {
         let options = DiskOptions { io_uring, direct, ..DiskOptions::new(path) };
         let disk = match opened(&options) {
             Err(DiskError::NotDirect { .. }) => {
-                eprintln!("skipped: no direct i/o on this file system");
+                testing::skip("no direct i/o on this file system");
                 continue;
             }
             other => other.unwrap(),
         };
         if let Some(error) = disk.no_ring() {
-            eprintln!("skipped: no io_uring here: {error}");
+            testing::skip(format_args!("no io_uring: {error}"));
             continue;
         }
         test(&disk, &way);
@@ -225,7 +225,7 @@ fn discarded_space_is_given_back_and_zeroed_space_may_be() {
     };
     in_every_way(&path, |disk, way| {
         let Some(unit) = disk.shape().discard else {
-            return eprintln!("skipped: no holes on this file system");
+            return testing::skip("no holes on this file system");
         };
         assert!(unit.is_power_of_two());
         std::fs::write(&path, content()).unwrap();
@@ -302,7 +302,7 @@ fn an_engine_whose_ring_takes_nothing_goes_on_with_plain_calls() {
     let locked = LockedFile::new(std::fs::File::open(&path).unwrap(), true).unwrap().unwrap();
     let mut ring = match Ring::new(locked.file(), DEPTH) {
         Ok(ring) => ring,
-        Err(error) => return eprintln!("skipped: no io_uring here: {error}"),
+        Err(error) => return testing::skip(format_args!("no io_uring: {error}")),
     };
     ring.refusing = true;
     let memory = memory();

@@ -26,15 +26,15 @@ const NEEDS_CSUM: u8 = 1;
 fn in_namespace(test: impl FnOnce() + Send + 'static) {
     let body = move || {
         let tun = std::fs::File::options().read(true).write(true).open("/dev/net/tun");
-        let problem = match (unshare(CloneFlags::CLONE_NEWNET), tun) {
-            (Err(error), _) => format!("no network namespace: {error}"),
-            (_, Err(error)) => format!("no /dev/net/tun: {error}"),
-            (Ok(()), Ok(_)) => return test(),
-        };
-        assert!(std::env::var_os("NUMAVISOR_NO_SKIPS").is_none(), "{problem}");
-        eprintln!("skipped: {problem}");
+        match (unshare(CloneFlags::CLONE_NEWNET), tun) {
+            (Err(error), _) => testing::skip(format_args!("no network namespace: {error}")),
+            (_, Err(error)) => testing::skip(format_args!("no /dev/net/tun: {error}")),
+            (Ok(()), Ok(_)) => test(),
+        }
     };
-    std::thread::spawn(body).join().unwrap();
+    // The name tells whose skip it is.
+    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    std::thread::Builder::new().name(name).spawn(body).unwrap().join().unwrap();
 }
 
 fn options(name: &str) -> InterfaceOptions {
@@ -280,7 +280,7 @@ fn with_vhost_on_the_host_must_have_it() {
         let there = std::path::Path::new("/dev/vhost-net").exists();
         let interface = Interface::open(&InterfaceOptions { vhost: Vhost::On, ..options("nvtest0") });
         if !there {
-            eprintln!("skipped: no /dev/vhost-net");
+            testing::skip("no /dev/vhost-net");
             assert!(
                 matches!(interface, Err(NetError::Host(error)) if error.to_string().contains("vhost=off"))
             );

@@ -288,7 +288,7 @@ mod tests {
         match Ring::new(&file, depth) {
             Ok(ring) => Some((ring, writer)),
             Err(error) => {
-                eprintln!("skipped: no io_uring here: {error}");
+                testing::skip(format_args!("no io_uring: {error}"));
                 None
             }
         }
