@@ -222,7 +222,7 @@ impl Vm {
     /// ends it.
     pub fn run(self) -> Result<Exit, Error> {
         let Self { shared, mut plan, mut boot, tables, kvm, mut options, claim: _claim } = self;
-        sys::prepare_kick()?;
+        sys::prepare_kicks()?;
         loop {
             let machine = machine::Machine::build(&shared, &plan, &mut boot, &tables, &kvm, &mut options)?;
             let Some(machine) = machine else {

@@ -3,6 +3,9 @@
 mod cpuid;
 mod exits;
 mod gate;
+mod msrs;
+#[cfg(test)]
+mod test_vm;
 mod threads;
 mod vcpu;
 

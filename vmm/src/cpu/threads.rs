@@ -5,19 +5,18 @@ use super::gate::{Gate, Wanted};
 use super::vcpu::{StopCause, Vcpu, VcpuError, VcpuSetup};
 use crate::boot::{Entry, set_boot_registers};
 use crate::memory::{GuestRam, kernel_cpus, pin_this_thread};
-use crate::sys::{HostError, kick};
+use crate::sys::{HostError, ImmediateExit, accept_kicks, interrupt};
 use nix::sched::sched_setaffinity;
 use nix::unistd::{Pid, gettid};
 use resources::{Affinity, CpuSet, Plan, VcpuId, VnodeId};
-use std::os::unix::thread::JoinHandleExt;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The run loop and the devices behind it need a few KiB; untouched stack costs nothing.
 const STACK: usize = 256 << 10;
-/// A kick that comes just before KVM_RUN is lost, so it is repeated.
-const KICK_AGAIN: Duration = Duration::from_millis(1);
+/// How long until a signal that the kernel could not queue is sent again.
+const SIGNAL_AGAIN: Duration = Duration::from_millis(1);
 /// A vCPU that handles an exit for longer waits for a slow reader of its serial port; a pause does not wait for that.
 const PAUSE_WITHIN: Duration = Duration::from_millis(200);
 
@@ -32,6 +31,7 @@ struct VcpuThread {
     vcpu: VcpuId,
     id: Pid,
     exits: Arc<ExitCounters>,
+    immediate_exit: Arc<ImmediateExit>,
     thread: JoinHandle<()>,
 }
 
@@ -57,7 +57,7 @@ impl VcpuThreads {
                 let vcpu = create(&setup, &plan, &ram, entry, vcpu, vnode);
                 drop((plan, ram));
                 let (answer, vcpu) = match vcpu {
-                    Ok(vcpu) => (Ok(gettid()), Some(vcpu)),
+                    Ok(vcpu) => (Ok((gettid(), Arc::clone(&vcpu.immediate_exit))), Some(vcpu)),
                     Err(error) => (Err(error), None),
                 };
                 let _ = created.send(answer);
@@ -69,8 +69,8 @@ impl VcpuThreads {
             let died = |e: std::io::Error| HostError::new("clone", e).of(format!("vCPU {vcpu}"));
             let thread = builder.spawn(body).map_err(died)?;
             // One after the other: KVM takes them under one lock anyway.
-            let id = result.recv().map_err(|e| died(std::io::Error::other(e)))??;
-            all.threads.push(VcpuThread { vcpu, id, exits, thread });
+            let (id, immediate_exit) = result.recv().map_err(|e| died(std::io::Error::other(e)))??;
+            all.threads.push(VcpuThread { vcpu, id, exits, immediate_exit, thread });
         }
         Ok(all)
     }
@@ -80,32 +80,24 @@ impl VcpuThreads {
         self.gate.set(Wanted::Run);
     }
 
-    /// Has all vCPUs wait. If some do not come in time all run on, and the error says how many.
+    /// Pauses all vCPUs. If some do not stop in time all run on, and the error says how many.
     pub fn pause(&self) -> Result<(), usize> {
         self.gate.set(Wanted::Wait);
-        let deadline = Instant::now() + PAUSE_WITHIN;
-        loop {
-            let left = self.threads.len().saturating_sub(self.gate.waiting());
-            if left == 0 {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
+        kick_all(&self.threads, VcpuThread::kick);
+        match self.threads.len().saturating_sub(self.gate.wait_for(self.threads.len(), PAUSE_WITHIN)) {
+            0 => Ok(()),
+            left => {
                 self.gate.set(Wanted::Run);
-                return Err(left);
+                Err(left)
             }
-            self.threads.iter().for_each(VcpuThread::kick);
-            std::thread::sleep(KICK_AGAIN);
         }
     }
 
-    /// Ends all threads and waits for them.
+    /// Ends all threads and waits for them. All are kicked before the first is waited for, so they end side by side.
     pub fn stop(&mut self) {
         self.gate.set(Wanted::End);
+        kick_all(&self.threads, VcpuThread::kick);
         for thread in self.threads.drain(..) {
-            while !thread.thread.is_finished() {
-                thread.kick();
-                std::thread::sleep(KICK_AGAIN);
-            }
             let _ = thread.thread.join();
         }
     }
@@ -137,8 +129,19 @@ impl Drop for VcpuThreads {
 }
 
 impl VcpuThread {
-    fn kick(&self) {
-        kick(self.thread.as_pthread_t());
+    /// Brings the thread out of KVM_RUN, now or if it is about to enter it; false if it has to be kicked again.
+    fn kick(&self) -> bool {
+        self.immediate_exit.set();
+        interrupt(&self.thread)
+    }
+}
+
+/// Kicks each thread once; again only those whose signal the kernel could not queue.
+fn kick_all<T>(threads: &[T], kick: impl Fn(&T) -> bool) {
+    let mut left: Vec<&T> = threads.iter().filter(|thread| !kick(thread)).collect();
+    while !left.is_empty() {
+        std::thread::sleep(SIGNAL_AGAIN);
+        left.retain(|thread| !kick(thread));
     }
 }
 
@@ -150,6 +153,7 @@ fn create(
     id: VcpuId,
     vnode: VnodeId,
 ) -> Result<Vcpu, VcpuError> {
+    accept_kicks()?;
     let at = plan.placement.vnodes.get(vnode.index());
     let placed = at.and_then(|at| Some((at.affinity, at.vcpus.get(&id)?)));
     match placed {
@@ -164,3 +168,7 @@ fn create(
     }
     Ok(vcpu)
 }
+
+#[cfg(test)]
+#[path = "threads_tests.rs"]
+mod tests;

@@ -4,16 +4,13 @@
 use super::cpuid::CpuidTemplate;
 use super::exits::{ExitCounters, ExitReason};
 use super::gate::Gate;
-use crate::sys::{HostError, Pio, internal_suberror, pio_exit};
+use super::msrs::set_boot_msrs;
+use crate::sys::{HostError, ImmediateExit, Pio, internal_suberror, pio_exit};
 use devices::{IoApic, MmioBus, PioBus};
-use kvm_bindings::{Msrs, kvm_msr_entry};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use resources::{Plan, VcpuId};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// `IA32_MTRR_DEF_TYPE` (Intel SDM volume 3, 12.11.2.1): MTRRs on, write-back by default.
-const MSR_MTRR_DEF_TYPE: u32 = 0x2ff;
-const MTRR_ENABLE_WRITE_BACK: u64 = 1 << 11 | 6;
 /// Protected mode (Intel SDM 3A, 2.5).
 const CR0_PE: u64 = 1;
 /// `KVM_SYSTEM_EVENT_*` (`linux/kvm.h`).
@@ -100,6 +97,7 @@ fn reason(exit: &Result<VcpuExit<'_>, kvm_ioctls::Error>) -> ExitReason {
 pub struct Vcpu {
     id: VcpuId,
     pub(super) fd: VcpuFd,
+    pub(super) immediate_exit: Arc<ImmediateExit>,
 }
 
 impl Vcpu {
@@ -109,28 +107,30 @@ impl Vcpu {
         let fd = setup.vm.create_vcpu(apic_id).map_err(HostError::kvm("KVM_CREATE_VCPU")).map_err(named)?;
         let cpuid = setup.cpuid.for_vcpu(id, &plan.cpus)?;
         fd.set_cpuid2(&cpuid).map_err(HostError::kvm("KVM_SET_CPUID2")).map_err(named)?;
-        let mtrr =
-            kvm_msr_entry { index: MSR_MTRR_DEF_TYPE, data: MTRR_ENABLE_WRITE_BACK, ..Default::default() };
-        match Msrs::from_entries(&[mtrr]).map(|msrs| fd.set_msrs(&msrs)) {
-            Ok(Ok(1)) => {}
-            // Only a hint to the guest's page tables; a KVM that has no MTRRs has no such hint to give.
-            _ => tracing::info!(vcpu = %id, "MTRR default type not set"),
-        }
-        Ok(Self { id, fd })
+        set_boot_msrs(&fd, id);
+        let immediate_exit = Arc::new(ImmediateExit::of(&fd).map_err(named)?);
+        Ok(Self { id, fd, immediate_exit })
     }
 
     /// Runs until stopped from outside (`None`) or by itself.
     pub(super) fn run(&mut self, setup: &VcpuSetup, gate: &Gate, exits: &ExitCounters) -> Option<StopCause> {
+        // Whether KVM has still to finish what the last exit began, such as the load that an MMIO read was for.
+        let mut unfinished = false;
         loop {
             if !gate.open() {
-                if !gate.pass() {
+                if unfinished {
+                    self.immediate_exit.set();
+                } else if !gate.pass() {
                     return None;
+                } else {
+                    // The guest should not take the time it waited for a lock-up. No clock, no complaint.
+                    let _ = self.fd.kvmclock_ctrl();
+                    continue;
                 }
-                // The guest should not take the time it waited for a lock-up. No clock, no complaint.
-                let _ = self.fd.kvmclock_ctrl();
             }
             let exit = self.fd.run();
             exits.count(reason(&exit));
+            unfinished = exit.is_ok();
             match exit {
                 Ok(VcpuExit::IoOut(port, data @ [_])) => {
                     setup.pio.write(port, data);
@@ -160,8 +160,10 @@ impl Vcpu {
                     let exit = format!("{exit:?}");
                     return Some(StopCause::Failed(VcpuError::Unexpected { vcpu: self.id, exit }));
                 }
-                // EAGAIN: an application processor that has just been started, or was not yet.
-                Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {}
+                // A kick. Before the gate is looked at again: a kick that comes after that look sets it again.
+                Err(error) if error.errno() == libc::EINTR => self.immediate_exit.clear(),
+                // An application processor that has just been started, or was not yet.
+                Err(error) if error.errno() == libc::EAGAIN => {}
                 Err(error) => {
                     let error = HostError::kvm("KVM_RUN")(error).of(format!("vCPU {}", self.id));
                     return Some(StopCause::Failed(error.into()));
@@ -190,3 +192,7 @@ impl Vcpu {
         VcpuError::Internal { vcpu: self.id, suberror, rip, note: crate::kvm::emulation_note() }
     }
 }
+
+#[cfg(test)]
+#[path = "vcpu_tests.rs"]
+mod tests;

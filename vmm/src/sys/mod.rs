@@ -7,6 +7,7 @@
 
 mod errno;
 mod inherited;
+mod kick;
 mod mapping;
 mod memslot;
 mod pio;
@@ -18,11 +19,12 @@ mod uring;
 
 pub use errno::HostError;
 pub use inherited::take_inherited_fd;
+pub use kick::{ImmediateExit, accept_kicks, interrupt, prepare_kicks};
 pub use mapping::{Advice, Backing, Mapping, Mode, NodeMask, PageStatus};
 pub use memslot::{internal_suberror, set_memslot};
 pub use pio::{Pio, pio_exit};
 pub use pvec::IoVec;
 pub use pvec_device::{BlockFigure, block_figure, direct_alignment, discard_blocks};
 pub use tap::{Link, TapQueue};
-pub use thread::{block_signals, kick, prepare_kick};
+pub use thread::block_signals;
 pub use uring::{Landed, Ring, RingOperation};

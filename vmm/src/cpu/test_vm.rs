@@ -1,0 +1,75 @@
+//! A VM without devices of its own, for tests of vCPUs: code at 1 MiB, entered in flat 32-bit mode.
+
+use super::{VcpuSetup, VcpuThreads};
+use crate::boot::Entry;
+use crate::interrupts::Routes;
+use crate::kvm::KvmHost;
+use crate::memory::GuestRam;
+use devices::{IoApic, MmioBusBuilder, PioBusBuilder};
+use resources::{HostTopology, Plan, VmSpec};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use vm_memory::{Bytes, GuestAddress};
+
+/// Where the code is.
+const CODE: u64 = 0x10_0000;
+/// How the first vCPU starts.
+pub const ENTRY: Entry = Entry::Pvh { rip: CODE };
+/// Where [`spin_all`] counts the vCPUs that spin.
+const COUNT: GuestAddress = GuestAddress(0x3000);
+
+/// The parts.
+pub struct TestVm {
+    pub plan: Arc<Plan>,
+    pub ram: Arc<GuestRam>,
+    pub setup: Arc<VcpuSetup>,
+}
+
+impl TestVm {
+    /// `None` where there is no KVM.
+    pub fn new(vcpus: u32, code: &[u8], pio: PioBusBuilder, mmio: MmioBusBuilder) -> Option<Self> {
+        if !testing::kvm() {
+            return None;
+        }
+        let spec = VmSpec { vcpus: Some(vcpus), ..VmSpec::default() };
+        let plan = Arc::new(Plan::new(&spec, &HostTopology::read(Path::new("/sys")).unwrap()).unwrap());
+        let kvm = KvmHost::open(&plan).unwrap();
+        let ram = Arc::new(GuestRam::new(&plan).unwrap());
+        ram.memory().write_slice(code, GuestAddress(CODE)).unwrap();
+        let vm = Arc::new(kvm.create_vm(&ram).unwrap());
+        let ioapic = Arc::new(Mutex::new(IoApic::new(Arc::new(Routes::new(Arc::clone(&vm))))));
+        let (pio, mmio) = (Arc::new(pio.build()), Arc::new(mmio.build()));
+        let setup = VcpuSetup { vm, cpuid: kvm.cpuid().unwrap(), pio, mmio, ioapic };
+        Some(Self { plan, ram, setup: Arc::new(setup) })
+    }
+
+    /// With threads that wait at the gate.
+    pub fn threads(&self) -> VcpuThreads {
+        crate::sys::prepare_kicks().unwrap();
+        let stopped = |cause| panic!("{cause:?}");
+        VcpuThreads::start(&self.setup, &self.plan, &self.ram, ENTRY, stopped).unwrap()
+    }
+
+    /// All of `vcpus` run an endless loop.
+    pub fn spinning(vcpus: u32) -> Option<(Self, VcpuThreads)> {
+        // lock inc word [COUNT]; jmp $
+        const ANOTHER: [u8; 7] = [0xf0, 0xff, 0x06, 0x00, 0x30, 0xeb, 0xfe];
+        const START: GuestAddress = GuestAddress(0x8000);
+        let mut code = Vec::new();
+        // Intel SDM volume 3, 11.6.1: INIT, then SIPI with START's page, to all but this one.
+        for command in [0xc_4500_u32, 0xc_4600 | 0x8000 >> 12] {
+            code.extend([0xc7, 0x05]); // mov dword [ICR], command
+            code.extend(0xfee0_0300_u32.to_le_bytes());
+            code.extend(command.to_le_bytes());
+        }
+        code.extend([0xf0, 0xff, 0x05, 0x00, 0x30, 0x00, 0x00, 0xeb, 0xfe]);
+        let vm = Self::new(vcpus, &code, PioBusBuilder::new(), MmioBusBuilder::new())?;
+        vm.ram.memory().write_slice(&ANOTHER, START).unwrap();
+        let threads = vm.threads();
+        threads.run();
+        while u32::from(vm.ram.memory().read_obj::<u16>(COUNT).unwrap()) < vcpus {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        Some((vm, threads))
+    }
+}
