@@ -23,12 +23,15 @@ use super::net::{Net, NetConfig, NetQueues};
 use super::pci::test_echo::Echo;
 use super::pci::test_machine::{Machine, VERSION_1, WINDOW, WINDOW_BYTES};
 use super::rng::Rng;
-use super::test_driver::{BUFFERS, MEMORY_BYTES, QUEUE_BYTES, TestMemory};
+use super::test_driver::{BUFFERS, MEMORY_BYTES, QUEUE_BYTES, TestMemory, accesses};
 use super::vsock::test_sockets::{FakeSockets, HostEnd};
 use super::vsock::{GuestCid, Vsock};
 
 /// Most steps of one run.
 const STEPS: usize = 256;
+/// Most accesses to guest memory of one step, whatever the guest says: a round of each queue of the device with the most
+/// (the transport's, 5 of 16 Ki units of work, each with a few accesses).
+const ACCESSES: u64 = 1 << 19;
 /// Descriptors of a chain that is as it should be.
 const CHAIN: usize = 6;
 
@@ -212,6 +215,14 @@ impl HostileDriver {
     }
 
     fn step(&mut self, u: &mut Unstructured<'_>, outside: &mut Outside<'_>) -> Result<()> {
+        let before = accesses(&self.machine.memory);
+        let done = self.act(u, outside);
+        let cost = accesses(&self.machine.memory) - before;
+        assert!(cost <= ACCESSES, "{cost} accesses to memory in one step");
+        done
+    }
+
+    fn act(&mut self, u: &mut Unstructured<'_>, outside: &mut Outside<'_>) -> Result<()> {
         let machine = &self.machine;
         match u.int_in_range(0..=19)? {
             0 => machine.set_config(u.int_in_range(0..=0xAF)?, &data(u)?),
@@ -241,7 +252,8 @@ impl HostileDriver {
         self.machine.memory.write_slice(bytes, GuestAddress(address)).unwrap();
     }
 
-    /// A chain as it should be, of pieces here and there, and a kick.
+    /// A chain as it should be, of pieces here and there, and a kick. One in a table may be without an end or far too
+    /// long, of empty pieces, and its table said to be larger than all memory.
     fn chain(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let queue = u.choose_index(self.sizes.len())?;
         let (size, available) = (self.sizes[queue], self.available[queue]);
@@ -250,18 +262,22 @@ impl HostileDriver {
         let indirect = u.ratio(1, 8)?;
         let (table, entries, first) = if indirect { (BUFFERS - 0x1000, 255, 0) } else { (base, size, head) };
         let count = u.int_in_range(1..=CHAIN)?;
+        let endless = indirect && u.ratio(1, 3)?;
         for i in 0..count {
             let at = (first + u16::try_from(i).unwrap()) % entries;
             let address = BUFFERS + u.int_in_range(0..=0xFFF)? * 16;
             let length = if u.ratio(1, 16)? { u.arbitrary()? } else { u.int_in_range(0..=4096)? };
-            let more = i + 1 < count;
+            let more = i + 1 < count || endless;
+            let length = if endless && u.arbitrary()? { 0 } else { length };
+            let next = if i + 1 < count { (at + 1) % entries } else { first };
             let flags = u16::from(more) | u16::from(u.arbitrary::<bool>()?) << 1;
-            self.describe(table + u64::from(at) * 16, address, length, flags, (at + 1) % entries);
+            self.describe(table + u64::from(at) * 16, address, length, flags, next);
             let content = u.int_in_range(0..=48)?;
             self.write(address, u.bytes(content.min(u.len()))?);
         }
         if indirect {
-            self.describe(base + u64::from(head) * 16, table, u32::try_from(count * 16).unwrap(), 4, 0);
+            let bytes = if endless { 0xFFFF_FFF0 } else { u32::try_from(count * 16).unwrap() };
+            self.describe(base + u64::from(head) * 16, table, bytes, 4, 0);
         }
         self.write(base + 0x1004 + u64::from(available % size) * 2, &head.to_le_bytes());
         self.available[queue] = available.wrapping_add(1);

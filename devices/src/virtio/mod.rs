@@ -24,6 +24,6 @@ pub use device::{
 };
 pub use kernel_datapath::{KernelDatapath, KernelQueue};
 pub use pci::{VirtioCounters, VirtioMeter, VirtioPci, VirtioPciError, VirtioPciHost};
-pub use queue_chain::{Buffer, Chain, MAX_CHAIN_BUFFERS, QueueFault};
+pub use queue_chain::{Buffer, Chain, MAX_CHAIN_DESCRIPTORS, QueueFault};
 pub use queue_worker::{MAX_CHAINS_PER_ROUND, WorkerQueue};
 pub use rng::{EntropySource, RNG_REQUEST_BYTES_MAX, Rng, RngCounters, RngMeter};

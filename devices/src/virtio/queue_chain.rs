@@ -7,9 +7,9 @@ use thiserror::Error;
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, Permissions};
 
-/// Most buffers of one chain, whatever an indirect table says; Linux stays below 256, QEMU allows as many as here.
-/// It bounds the host memory that one chain can take.
-pub const MAX_CHAIN_BUFFERS: usize = 1024;
+/// Most descriptors of one chain, empty ones too, whatever length an indirect table claims to have; Linux stays below
+/// 256, QEMU allows as many as here. It bounds the time and the host memory that one chain takes.
+pub const MAX_CHAIN_DESCRIPTORS: u32 = 1024;
 
 /// Most bytes of one chain (virtio 1.3, 2.7.4.2 gives 2^32).
 const MAX_CHAIN_BYTES: u64 = 1 << 32;
@@ -106,6 +106,8 @@ pub struct Chain {
     head: u16,
     buffers: Vec<Buffer>,
     readable: usize,
+    /// Descriptors that were followed, empty ones too.
+    descriptors: u32,
 }
 
 /// What is needed to find the descriptors of a queue.
@@ -122,6 +124,11 @@ impl Chain {
     #[must_use]
     pub fn head(&self) -> u16 {
         self.head
+    }
+
+    /// How many descriptors it has, those of empty buffers too.
+    pub(super) fn descriptors(&self) -> u32 {
+        self.descriptors
     }
 
     /// What the device may read.
@@ -185,7 +192,7 @@ impl Chain {
         mut buffers: Vec<Buffer>,
     ) -> Result<Self, QueueFault> {
         buffers.clear();
-        let mut chain = Self { head, buffers, readable: 0 };
+        let mut chain = Self { head, buffers, readable: 0, descriptors: 0 };
         let mut level = Level { address: table.address, size: u32::from(table.size), nested: false };
         let (mut index, mut seen, mut total) = (head, 0, 0);
         loop {
@@ -204,11 +211,15 @@ impl Chain {
             }
             chain.push(memory, &descriptor)?;
             seen += 1;
+            chain.descriptors += 1;
             if !descriptor.has_next() {
                 return Ok(chain);
             }
             if seen >= level.size {
                 return Err(QueueFault::TooLong { limit: level.size });
+            }
+            if chain.descriptors >= MAX_CHAIN_DESCRIPTORS {
+                return Err(QueueFault::TooLong { limit: MAX_CHAIN_DESCRIPTORS });
             }
             index = descriptor.next();
         }
@@ -221,9 +232,6 @@ impl Chain {
         }
         if buffer.length == 0 {
             return Ok(());
-        }
-        if self.buffers.len() >= MAX_CHAIN_BUFFERS {
-            return Err(QueueFault::TooLong { limit: limit_u32() });
         }
         let access = if descriptor.is_write_only() { Permissions::Write } else { Permissions::Read };
         if !in_memory(memory, buffer.address, u64::from(buffer.length), access) {
@@ -239,10 +247,6 @@ impl Chain {
     pub(super) fn into_buffers(self) -> Vec<Buffer> {
         self.buffers
     }
-}
-
-fn limit_u32() -> u32 {
-    u32::try_from(MAX_CHAIN_BUFFERS).unwrap_or(u32::MAX)
 }
 
 /// The table that is being followed: the queue's own, or an indirect one.

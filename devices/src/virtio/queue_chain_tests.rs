@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use vm_memory::GuestMemoryMmap;
 
 use super::*;
+use crate::virtio::test_driver::{AccessCount, accesses};
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
@@ -16,13 +17,13 @@ const SIZE: u16 = 8;
 const BORDER: u64 = 0x1_0000;
 const END: u64 = 0x2_0000;
 
-fn memory() -> GuestMemoryMmap {
+fn memory() -> GuestMemoryMmap<AccessCount> {
     let region = |at: u64, end: u64| (GuestAddress(at), usize::try_from(end - at).unwrap());
     GuestMemoryMmap::from_ranges(&[region(0, BORDER), region(BORDER, END)]).unwrap()
 }
 
 fn put(
-    memory: &GuestMemoryMmap,
+    memory: &GuestMemoryMmap<AccessCount>,
     table: u64,
     index: u16,
     (address, length, flags, next): (u64, u32, u16, u16),
@@ -31,16 +32,16 @@ fn put(
     memory.write_obj(descriptor, GuestAddress(table + u64::from(index) * 16)).unwrap();
 }
 
-fn walk(memory: &GuestMemoryMmap, head: u16) -> Result<Chain, QueueFault> {
+fn walk(memory: &GuestMemoryMmap<AccessCount>, head: u16) -> Result<Chain, QueueFault> {
     walk_with(memory, head, true)
 }
 
-fn walk_with(memory: &GuestMemoryMmap, head: u16, indirect: bool) -> Result<Chain, QueueFault> {
+fn walk_with(memory: &GuestMemoryMmap<AccessCount>, head: u16, indirect: bool) -> Result<Chain, QueueFault> {
     let table = Table { address: GuestAddress(TABLE), size: SIZE, indirect };
     Chain::walk(memory, table, head, vec![Buffer { address: GuestAddress(1), length: 1 }])
 }
 
-fn fault(memory: &GuestMemoryMmap, head: u16) -> QueueFault {
+fn fault(memory: &GuestMemoryMmap<AccessCount>, head: u16) -> QueueFault {
     walk(memory, head).unwrap_err()
 }
 
@@ -101,16 +102,32 @@ fn a_chain_may_be_as_long_as_the_queue_and_no_longer() {
 }
 
 #[test]
-fn no_table_makes_a_chain_of_more_buffers_than_are_allowed() {
-    let memory = memory();
-    put(&memory, TABLE, 0, (OTHER, 1025 * 16, INDIRECT, 0));
-    for index in 0..1025 {
-        let flags = if index < 1024 { NEXT } else { 0 };
-        put(&memory, OTHER, index, (0x8000, 1, flags, index + 1));
+fn no_table_makes_a_chain_of_more_descriptors_than_are_allowed_even_if_they_are_empty() {
+    for length in [1, 0] {
+        let memory = memory();
+        put(&memory, TABLE, 0, (OTHER, 1025 * 16, INDIRECT, 0));
+        for index in 0..1025 {
+            let flags = if index < 1024 { NEXT } else { 0 };
+            put(&memory, OTHER, index, (0x8000, length, flags, index + 1));
+        }
+        assert_eq!(fault(&memory, 0), QueueFault::TooLong { limit: 1024 });
+        put(&memory, OTHER, 1023, (0x8000, length, 0, 0));
+        let chain = walk(&memory, 0).unwrap();
+        assert_eq!((chain.descriptors(), chain.readable().len() as u64), (1024, u64::from(length) * 1024));
+        // What comes before the table counts as well.
+        put(&memory, TABLE, 1, (0x8000, length, NEXT, 0));
+        assert_eq!(fault(&memory, 1), QueueFault::TooLong { limit: 1024 });
     }
+}
+
+#[test]
+fn a_loop_in_a_table_of_four_gigabytes_is_found_as_soon_as_in_a_small_one() {
+    let memory = memory();
+    put(&memory, TABLE, 0, (OTHER, 0xFFFF_FFF0, INDIRECT, 0));
+    put(&memory, OTHER, 0, (0, 0, NEXT, 0));
+    let before = accesses(&memory);
     assert_eq!(fault(&memory, 0), QueueFault::TooLong { limit: 1024 });
-    put(&memory, OTHER, 1023, (0x8000, 1, 0, 0));
-    assert_eq!(walk(&memory, 0).unwrap().readable().len(), MAX_CHAIN_BUFFERS);
+    assert!(accesses(&memory) - before <= 1025, "{} accesses", accesses(&memory) - before);
 }
 
 #[test]
@@ -184,12 +201,12 @@ fn copies_stop_where_the_chain_does() {
     assert_eq!(written, [0, 7, 8, 0]);
 }
 
-/// What the chain is by the letter of the specification, step by step over all descriptors.
-fn by_the_book(memory: &GuestMemoryMmap, head: u16) -> Option<Vec<(u64, u32, bool)>> {
+/// What the chain is by the letter of the specification, step by step over all descriptors, and within our own limit.
+fn by_the_book(memory: &GuestMemoryMmap<AccessCount>, head: u16) -> Option<Vec<(u64, u32, bool)>> {
     let (mut table, mut size, mut index, mut nested) = (TABLE, u32::from(SIZE), head, false);
-    let (mut list, mut steps, mut total) = (Vec::new(), 0_u32, 0_u64);
+    let (mut list, mut steps, mut all, mut total) = (Vec::new(), 0_u32, 0_u32, 0_u64);
     loop {
-        if u32::from(index) >= size || steps >= size {
+        if u32::from(index) >= size || steps >= size || all >= MAX_CHAIN_DESCRIPTORS {
             return None;
         }
         let at = table.checked_add(u64::from(index) * 16)?;
@@ -202,7 +219,7 @@ fn by_the_book(memory: &GuestMemoryMmap, head: u16) -> Option<Vec<(u64, u32, boo
             (table, size, index, nested, steps) = (descriptor.addr().0, length / 16, 0, true, 0);
             continue;
         }
-        steps += 1;
+        (steps, all) = (steps + 1, all + 1);
         total += u64::from(length);
         let write = flags & WRITE != 0;
         let misplaced = !write && list.iter().any(|(_, _, write)| *write);
@@ -212,9 +229,6 @@ fn by_the_book(memory: &GuestMemoryMmap, head: u16) -> Option<Vec<(u64, u32, boo
         }
         if length > 0 {
             list.push((descriptor.addr().0, length, write));
-        }
-        if list.len() > MAX_CHAIN_BUFFERS {
-            return None;
         }
         if flags & NEXT == 0 {
             return Some(list);
@@ -230,7 +244,13 @@ fn descriptor() -> impl Strategy<Value = (u64, u32, u16, u16)> {
         2 => (0_u64..9).prop_map(|i| OTHER + i * 16),
         1 => any::<u64>(),
     ];
-    let length = prop_oneof![4 => (0_u32..9).prop_map(|n| n * 16), 2 => 0_u32..0x1000, 1 => any::<u32>()];
+    let length = prop_oneof![
+        4 => (0_u32..9).prop_map(|n| n * 16),
+        2 => Just(0),
+        2 => 0_u32..0x1000,
+        1 => any::<u32>(),
+        1 => any::<u32>().prop_map(|n| n & !0xF),
+    ];
     let flags = prop_oneof![2 => Just(NEXT), 2 => Just(NEXT | WRITE), 1 => Just(INDIRECT), 2 => 0_u16..8];
     (address, length, flags, prop_oneof![9 => 0_u16..SIZE, 1 => any::<u16>()])
 }
@@ -248,12 +268,15 @@ proptest! {
             put(&memory, TABLE, index, first);
             put(&memory, OTHER, index, second);
         }
+        let before = accesses(&memory);
         let found = walk(&memory, head).ok().map(|chain| {
             let list = |buffers: &[Buffer], write| {
                 buffers.iter().map(|buffer| (buffer.address.0, buffer.length, write)).collect::<Vec<_>>()
             };
             [list(chain.readable(), false), list(chain.writable(), true)].concat()
         });
+        // A descriptor may lie across the border.
+        prop_assert!(accesses(&memory) - before <= 2 * u64::from(MAX_CHAIN_DESCRIPTORS + 1));
         prop_assert_eq!(found, by_the_book(&memory, head));
     }
 }

@@ -19,6 +19,10 @@ use super::queue_chain::{Buffer, Chain, QueueFault, Table};
 /// sources, or from stopping.
 pub const MAX_CHAINS_PER_ROUND: u16 = 1024;
 
+/// Most work of one round, for the same reason: a descriptor followed is a unit, and devices
+/// [charge](WorkerQueue::charge) what a chain's content costs beyond that.
+pub const MAX_WORK_PER_ROUND: u32 = 16 << 10;
+
 /// The first entry of an available ring, behind flags and index (virtio 1.3, 2.7.6).
 const AVAIL_RING_OFFSET: u64 = 4;
 const AVAIL_ENTRY_BYTES: u64 = 2;
@@ -59,7 +63,10 @@ pub struct WorkerQueue<M> {
     unsignalled: bool,
     /// The used index at the last signal, given or not.
     signalled: u16,
+    /// Chains that this round may still take.
     budget: u16,
+    /// Work that this round may still do.
+    work: u32,
     spare: Vec<Vec<Buffer>>,
 }
 
@@ -110,6 +117,7 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
             unsignalled: false,
             signalled,
             budget: MAX_CHAINS_PER_ROUND,
+            work: MAX_WORK_PER_ROUND,
             spare: Vec::new(),
         }
     }
@@ -144,14 +152,20 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
         Source { fd: self.kick.as_raw_fd(), token, interest: Interest::Kick }
     }
 
-    /// Begins a round: allows another [`MAX_CHAINS_PER_ROUND`] chains.
+    /// Begins a round: allows another [`MAX_CHAINS_PER_ROUND`] chains, of [`MAX_WORK_PER_ROUND`] descriptors together.
     pub fn begin(&mut self) {
         self.begin_with(MAX_CHAINS_PER_ROUND);
     }
 
     /// As [`begin`](Self::begin), with another number of chains.
     pub fn begin_with(&mut self, chains: u16) {
-        self.budget = chains;
+        (self.budget, self.work) = (chains, MAX_WORK_PER_ROUND);
+    }
+
+    /// Counts work towards this round's share: about as much for a unit as following a descriptor costs. When it is
+    /// used up, [`pop`](Self::pop) gives nothing more in this round.
+    pub fn charge(&mut self, work: usize) {
+        self.work = self.work.saturating_sub(u32::try_from(work).unwrap_or(u32::MAX));
     }
 
     /// How many chains there are to take; 0 if the driver's index makes no sense.
@@ -275,7 +289,7 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
             if available.wrapping_sub(next) > size {
                 return Err(QueueFault::AvailableIndex { available, next, size });
             }
-            if self.budget == 0 {
+            if self.budget == 0 || self.work == 0 {
                 // Fails only if the counter is full, after 2^64 kicks.
                 let _ = self.kick.write(1);
                 return Ok(None);
@@ -295,7 +309,9 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
             let table =
                 Table { address: GuestAddress(self.queue.desc_table()), size, indirect: self.indirect };
             let buffers = self.spare.pop().unwrap_or_default();
-            return Chain::walk(&*memory, table, head, buffers).map(Some);
+            let chain = Chain::walk(&*memory, table, head, buffers)?;
+            self.work = self.work.saturating_sub(chain.descriptors());
+            return Ok(Some(chain));
         }
     }
 

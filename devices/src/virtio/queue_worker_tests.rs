@@ -2,7 +2,7 @@
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-use super::super::test_driver::{BUFFERS, TestInterrupt, TestMemory, TestQueue, memory};
+use super::super::test_driver::{BUFFERS, TestInterrupt, TestMemory, TestQueue, accesses, memory};
 use super::*;
 
 const SIZE: u16 = 8;
@@ -134,6 +134,40 @@ fn a_driver_that_never_stops_adding_does_not_keep_the_worker() {
     bench.device.begin();
     assert!(!bench.kicked());
     assert!(bench.device.pop().is_some());
+}
+
+#[test]
+fn a_round_follows_so_many_descriptors_whatever_chains_they_are_in() {
+    const TABLE: u64 = 0x8_0000;
+    let mut bench = bench();
+    bench.device = WorkerQueue::new(
+        bench.driver.active(),
+        &bench.memory,
+        &(Arc::clone(&bench.interrupt) as _),
+        1 << VIRTIO_RING_F_INDIRECT_DESC,
+    );
+    bench.device.begin();
+    let before = accesses(&bench.memory);
+    let mut chains = 0;
+    loop {
+        // Nothing but empty buffers, other ones each time.
+        bench.driver.add_indirect(TABLE, &[(BUFFERS, 0, true); 1024]).unwrap();
+        let cost = accesses(&bench.memory);
+        let Some(chain) = bench.device.pop() else { break };
+        assert!(accesses(&bench.memory) - cost < 1100);
+        bench.device.used(chain, 0);
+        bench.driver.used().unwrap();
+        chains += 1;
+    }
+    assert!(accesses(&bench.memory) > before);
+    assert_eq!((chains, bench.device.is_broken()), (MAX_WORK_PER_ROUND / 1024, false));
+    assert!(bench.kicked());
+    bench.device.begin();
+    assert!(bench.device.pop().is_some());
+    // What a device does with a chain counts as well.
+    bench.driver.add(&[(BUFFERS, 4, true)]);
+    bench.device.charge(usize::MAX);
+    assert!(bench.device.pop().is_none() && bench.kicked());
 }
 
 #[test]

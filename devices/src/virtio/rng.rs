@@ -24,6 +24,8 @@ const QUEUE_SIZE: u16 = 64;
 /// Most bytes given for one request, however much room there is: a device may give fewer (virtio 1.3, 5.4.6.2), and
 /// no request can keep the worker busy for long.
 pub const RNG_REQUEST_BYTES_MAX: usize = 64 << 10;
+/// Bytes whose making costs about as much as following a descriptor: a round gives 1 MiB at most.
+const BYTES_PER_WORK: usize = 64;
 /// Read from the source at once.
 const CHUNK_BYTES: usize = 4096;
 /// When a source that gave nothing is asked again.
@@ -204,6 +206,7 @@ impl<M: GuestMemoryHandle> RngWorker<M> {
             }
             self.meter.bytes.fetch_add(u64::try_from(given).unwrap_or(u64::MAX), Ordering::Relaxed);
             self.meter.requests.fetch_add(1, Ordering::Relaxed);
+            self.queue.charge(given / BYTES_PER_WORK);
             self.queue.used(chain, u32::try_from(given).unwrap_or(u32::MAX));
         }
         self.queue.signal();

@@ -54,8 +54,12 @@ struct Bench {
 }
 
 fn bench(source: EntropySource, rate: Option<u64>) -> Bench {
+    bench_of(SIZE, source, rate)
+}
+
+fn bench_of(size: u16, source: EntropySource, rate: Option<u64>) -> Bench {
     let memory = memory();
-    let queue = TestQueue::new(&memory, 0, SIZE);
+    let queue = TestQueue::new(&memory, 0, size);
     let interrupt = Arc::new(TestInterrupt::default());
     let mut rng = Rng::new(source, rate.and_then(NonZeroU64::new));
     let meter = rng.meter();
@@ -83,6 +87,21 @@ fn an_absurd_request_gets_a_bounded_answer() {
     bench.queue.add(&[(BUFFERS, 0x10_0000, true)]).unwrap();
     bench.worker.ready(QUEUE_TOKEN);
     assert_eq!(bench.queue.used().unwrap().1, u32::try_from(RNG_REQUEST_BYTES_MAX).unwrap());
+}
+
+#[test]
+fn a_round_gives_a_bounded_number_of_bytes_and_the_next_goes_on() {
+    let mut bench = bench_of(64, Box::new(Counting { next: 0, piece: 4096 }), None);
+    for _ in 0..64 {
+        bench.queue.add(&[(BUFFERS, 0x1_0000, true)]).unwrap();
+    }
+    bench.worker.ready(QUEUE_TOKEN);
+    let first: u64 = std::iter::from_fn(|| bench.queue.used()).map(|(_, bytes)| u64::from(bytes)).sum();
+    assert_eq!(first, 1 << 20);
+    for _ in 0..3 {
+        bench.worker.ready(QUEUE_TOKEN);
+    }
+    assert_eq!(std::iter::from_fn(|| bench.queue.used()).count(), 48);
 }
 
 #[test]

@@ -7,14 +7,70 @@ use std::sync::{Arc, Mutex};
 
 use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::{Queue, QueueT};
-use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::bitmap::{Bitmap, BitmapSlice, NewBitmap, WithBitmapSlice};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{Activation, ActiveQueue, QueueFault, VirtioInterrupt};
 use crate::interrupt::InterruptError;
 
-/// Guest memory of a test.
-pub type TestMemory = Arc<GuestMemoryMmap>;
+/// Guest memory of a test, which counts how often it is used.
+pub type TestMemory = Arc<GuestMemoryMmap<AccessCount>>;
+
+/// Counts the accesses to a region. It is a bitmap because vm-memory asks a region for its bitmap at each access.
+#[derive(Debug, Default)]
+pub struct AccessCount(AtomicU64);
+
+/// Leads to the count of a region.
+#[derive(Debug, Clone, Copy)]
+pub struct AccessSlice<'a>(&'a AtomicU64);
+
+impl<'a> WithBitmapSlice<'a> for AccessCount {
+    type S = AccessSlice<'a>;
+}
+
+impl Bitmap for AccessCount {
+    fn mark_dirty(&self, _: usize, _: usize) {}
+
+    fn dirty_at(&self, _: usize) -> bool {
+        false
+    }
+
+    fn slice_at(&self, _: usize) -> AccessSlice<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        AccessSlice(&self.0)
+    }
+}
+
+impl<'a> WithBitmapSlice<'a> for AccessSlice<'_> {
+    type S = Self;
+}
+
+impl Bitmap for AccessSlice<'_> {
+    fn mark_dirty(&self, _: usize, _: usize) {}
+
+    fn dirty_at(&self, _: usize) -> bool {
+        false
+    }
+
+    fn slice_at(&self, _: usize) -> Self {
+        *self
+    }
+}
+
+impl BitmapSlice for AccessSlice<'_> {}
+
+impl NewBitmap for AccessCount {
+    fn with_len(_: usize) -> Self {
+        Self::default()
+    }
+}
+
+/// How often `memory` was used so far: once for each piece of each access.
+pub fn accesses(memory: &GuestMemoryMmap<AccessCount>) -> u64 {
+    // Asking for the bitmap counts as well, and is taken off again.
+    memory.iter().map(|region| region.bitmap().0.fetch_sub(1, Ordering::Relaxed) - 1).sum()
+}
 
 /// Where buffers may lie: below are rings.
 pub const BUFFERS: u64 = 0x10_0000;

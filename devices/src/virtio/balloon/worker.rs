@@ -17,6 +17,8 @@ use crate::virtio::{Chain, GuestMemoryHandle, Interest, Source, Worker, WorkerQu
 /// Most pages of one array that are looked at; Linux has 256. The others are answered and counted, and stay the
 /// guest's.
 pub const MAX_ARRAY_PAGES: usize = 16 << 10;
+/// Pages whose judging costs about as much as following a descriptor: a round looks at 128 Ki pages or so.
+const PAGES_PER_WORK: usize = 8;
 /// Arrays taken from a queue before the others get their turn.
 const ROUND: u16 = 64;
 const PFN_BYTES: usize = 4;
@@ -78,6 +80,7 @@ impl<M: GuestMemoryHandle> BalloonWorker<M> {
         queue.begin_with(ROUND);
         while let Some(chain) = queue.pop() {
             let pfns = read_array(queue, &chain, &self.shared);
+            queue.charge(pfns.len() / PAGES_PER_WORK);
             let mut verdict = self.shared.state().inflate(&pfns, &*self.host);
             if verdict.interrupt {
                 // Before the buffer is used: the next that the driver does is to turn round.
@@ -103,6 +106,7 @@ impl<M: GuestMemoryHandle> BalloonWorker<M> {
         self.queues.deflate.begin_with(ROUND);
         while let Some(chain) = self.queues.deflate.pop() {
             let pfns = read_array(&self.queues.deflate, &chain, &self.shared);
+            self.queues.deflate.charge(pfns.len() / PAGES_PER_WORK);
             let mut verdict = self.shared.state().deflate(&pfns, &*self.host);
             if verdict.interrupt {
                 self.shared.tell();

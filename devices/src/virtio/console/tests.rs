@@ -105,6 +105,20 @@ fn one_who_attaches_reads_what_was_said_before_and_types() {
 }
 
 #[test]
+fn a_round_prints_a_bounded_number_of_bytes_and_the_next_goes_on() {
+    let mut bench = bench();
+    for _ in 0..8 {
+        bench.transmit.add(&[(BUFFERS, 256 << 10, false)]).unwrap();
+    }
+    let mut rounds = Vec::new();
+    for _ in 0..3 {
+        bench.worker.ready(TRANSMIT);
+        rounds.push(std::iter::from_fn(|| bench.transmit.used()).count());
+    }
+    assert_eq!(rounds, [4, 4, 0]);
+}
+
+#[test]
 fn a_second_one_is_not_taken_while_one_is_there_and_is_another_afterwards() {
     let mut bench = bench();
     bench.listens(64);

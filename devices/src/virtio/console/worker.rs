@@ -21,6 +21,11 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Copied at once.
 const CHUNK_BYTES: usize = 4096;
 
+/// Bytes whose copying and writing costs about as much as following a descriptor.
+const BYTES_PER_WORK: usize = 64;
+/// What a system call costs, in the same unit.
+const WORK_PER_READ: usize = 16;
+
 const RECEIVE: u32 = 0;
 const TRANSMIT: u32 = 1;
 const TIMER: u32 = 2;
@@ -96,6 +101,10 @@ impl<M: GuestMemoryHandle> ConsoleWorker<M> {
                 self.transmit.refused("a buffer without anything to print");
             }
             self.take(&chain, bytes, &mut port);
+            // The end of a chain is copied chunk by chunk, and each chunk looked for from the chain's start.
+            let copied = bytes.min(BACKLOG_BYTES);
+            self.transmit
+                .charge(copied.div_ceil(CHUNK_BYTES) * chain.readable().len() + copied / BYTES_PER_WORK);
             self.transmit.used(chain, 0);
         }
         self.transmit.signal();
@@ -138,6 +147,7 @@ impl<M: GuestMemoryHandle> ConsoleWorker<M> {
             }
             match port.host.read(&mut buffer[..room]) {
                 Ok(typed @ 1..) => {
+                    self.receive.charge(typed / BYTES_PER_WORK + WORK_PER_READ);
                     let written = chain.write(&*self.receive.memory(), 0, &buffer[..typed.min(room)]);
                     add(&self.meter.typed_bytes, written);
                     self.receive.used(chain, u32::try_from(written).unwrap_or(u32::MAX));

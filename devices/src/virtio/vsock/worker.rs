@@ -11,7 +11,7 @@ use super::host::{HostSockets, HostStream};
 use super::packet::{HEADER_BYTES, Header, Operation, Ports};
 use super::table::{MAX_CONNECTIONS, Table};
 use crate::LogLimit;
-use crate::virtio::{Chain, GuestMemoryHandle, Interest, MAX_CHAIN_BUFFERS, Source, Worker, WorkerQueue};
+use crate::virtio::{Chain, GuestMemoryHandle, Interest, MAX_CHAIN_DESCRIPTORS, Source, Worker, WorkerQueue};
 
 const RECEIVE_TOKEN: u32 = 0;
 const TRANSMIT_TOKEN: u32 = 1;
@@ -23,7 +23,7 @@ pub(super) const PACKETS_PER_ROUND: u16 = 64;
 const MAX_RESETS: usize = 2 * MAX_CONNECTIONS;
 
 /// Most pieces of guest memory that a packet may lie in: buffers of a chain, some across the border of regions.
-pub(super) const MAX_SLICES: usize = 2 * MAX_CHAIN_BUFFERS;
+pub(super) const MAX_SLICES: usize = 2 * MAX_CHAIN_DESCRIPTORS as usize;
 
 /// The worker of a socket device.
 pub(super) struct VsockWorker<M, H: HostSockets> {

@@ -10,7 +10,9 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::interrupt::InterruptError;
 use crate::virtio::balloon::test_host::{Asked, TestHost, message, run};
-use crate::virtio::balloon::{Balloon, BalloonControl, BalloonHost, BalloonOptions, NotReady};
+use crate::virtio::balloon::{
+    Balloon, BalloonControl, BalloonHost, BalloonOptions, MAX_ARRAY_PAGES, NotReady,
+};
 use crate::virtio::test_driver::{BUFFERS, TestInterrupt, TestMemory, TestQueue, activation, memory};
 use crate::virtio::{ActivationError, VirtioDevice, VirtioInterrupt, Worker};
 
@@ -71,6 +73,25 @@ impl Bench {
         let mut data = [0xFF; 12];
         as_device(&mut self.device).read_config(0, &mut data);
         data
+    }
+}
+
+#[test]
+fn a_round_looks_at_a_bounded_number_of_pages_and_the_next_goes_on() {
+    let mut bench = plain();
+    let bytes = u32::try_from(MAX_ARRAY_PAGES * 4).unwrap();
+    for index in 0..2_u16 {
+        let queue = &mut bench.queues[usize::from(index)];
+        for _ in 0..16 {
+            queue.add(&[(BUFFERS, bytes, false)]).unwrap();
+        }
+        let mut rounds = Vec::new();
+        for _ in 0..3 {
+            bench.worker.as_mut().unwrap().ready(u32::from(index));
+            let queue = &mut bench.queues[usize::from(index)];
+            rounds.push(std::iter::from_fn(|| queue.used()).count());
+        }
+        assert_eq!(rounds, [8, 8, 0], "queue {index}");
     }
 }
 
