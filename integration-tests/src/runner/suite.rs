@@ -1,4 +1,5 @@
-//! Runs boot tests one after the other and says how each ended.
+//! Runs boot tests one after the other, once each, and reports how each ended. Second tries are left to
+//! `xtask::lanes`.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -17,14 +18,6 @@ use crate::lab::job::{Event, TestResult, Verdict};
 
 /// Lines of a failed guest's output that are shown.
 const SHOWN: usize = 30;
-
-/// How often a test is tried on an emulated host, where hosts and guests lock up by themselves now and then ...
-const TRIES: usize = 2;
-/// ... and how often while its guest ends in a triple fault, to which the emulator's SVM brings guests of any monitor.
-const TRIES_OF_CRASHES: usize = 4;
-
-/// What numavisor says of such an end.
-const TRIPLE_FAULT: &str = "shut down after a triple fault";
 
 /// The error of a test that finds, by trying, that its host does not have what it needs.
 #[derive(Debug)]
@@ -50,7 +43,7 @@ pub(super) fn run(payload: &Payload, names: &[String]) -> Result<i32> {
         let transcript = Rc::new(RefCell::new(String::new()));
         let (verdict, detail) = match host.lacks(&test.needs) {
             Some(lack) => (Verdict::Skipped, lack),
-            None => tried(|| outcome(test, payload, &host, &transcript), in_lab()),
+            None => outcome(test, payload, &host, &transcript),
         };
         let _ = fs::write(logs.join(format!("{}.log", test.name)), &*transcript.borrow());
         failed += i32::from(verdict == Verdict::Failed);
@@ -58,26 +51,6 @@ pub(super) fn run(payload: &Payload, names: &[String]) -> Result<i32> {
         Event::Test(TestResult { test: test.name.to_owned(), verdict, seconds, detail }).say();
     }
     Ok(i32::from(failed > 0))
-}
-
-/// The last try's verdict, and why it failed; if it did not, why those before it did, a line each.
-fn tried(once: impl Fn() -> (Verdict, String), in_lab: bool) -> (Verdict, String) {
-    let mut failed: Vec<String> = Vec::new();
-    loop {
-        let (verdict, detail) = once();
-        let why = detail.lines().next().unwrap_or_default();
-        let tries = if detail.contains(TRIPLE_FAULT) { TRIES_OF_CRASHES } else { TRIES };
-        match verdict {
-            Verdict::Failed if in_lab && failed.len() + 1 < tries => failed.push(why.to_owned()),
-            Verdict::Passed => return (verdict, failed.join("\n")),
-            Verdict::Failed | Verdict::Skipped => return (verdict, detail),
-        }
-    }
-}
-
-/// A lab host's first process is this one.
-fn in_lab() -> bool {
-    std::process::id() == 1
 }
 
 fn outcome(
@@ -98,38 +71,5 @@ fn outcome(
             let tail = lines[lines.len().saturating_sub(SHOWN)..].join("\n");
             (Verdict::Failed, format!("{error:#}\n{tail}"))
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{TRIPLE_FAULT, tried};
-    use crate::lab::job::Verdict;
-    use std::cell::Cell;
-
-    /// The end of a test that fails so many times before it passes, and how often it was tried.
-    fn after(failures: usize, why: &str, in_lab: bool) -> (Verdict, String, usize) {
-        let tries = Cell::new(0);
-        let once = || {
-            tries.set(tries.get() + 1);
-            let failed = (Verdict::Failed, format!("no {}\n{why}", tries.get()));
-            if tries.get() > failures { (Verdict::Passed, String::new()) } else { failed }
-        };
-        let (verdict, detail) = tried(once, in_lab);
-        (verdict, detail, tries.get())
-    }
-
-    #[test]
-    fn a_test_gets_one_more_try_in_the_lab_and_more_where_its_guest_crashed() {
-        assert_eq!(after(1, "other", true), (Verdict::Passed, "no 1".to_owned(), 2));
-        assert_eq!(after(2, "other", true), (Verdict::Failed, "no 2\nother".to_owned(), 2));
-        assert_eq!(after(3, TRIPLE_FAULT, true), (Verdict::Passed, "no 1\nno 2\nno 3".to_owned(), 4));
-        assert_eq!(after(4, TRIPLE_FAULT, true).0, Verdict::Failed);
-    }
-
-    #[test]
-    fn on_a_real_host_the_first_try_counts() {
-        assert_eq!(after(1, TRIPLE_FAULT, false).2, 1);
-        assert_eq!(after(0, "", false), (Verdict::Passed, String::new(), 1));
     }
 }

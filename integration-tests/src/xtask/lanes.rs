@@ -1,14 +1,17 @@
-//! Boot tests: natively one after the other, in the lab on several hosts at a time.
+//! Boot tests: natively one after the other, in the lab on several hosts at a time, where a test that fails is tried
+//! once more on a new host. What a test does is left to `boot_tests`, the counts to `tally`.
 
 use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anyhow::Result;
 
-use super::artifacts::Artifacts;
+use super::artifacts::{Artifacts, cache};
 use super::boot;
-use super::test::Tally;
+use super::tally::{FLAKY_MAX, Tally};
 use crate::boot_tests::{self, BootTest};
 use crate::lab::job::{Event, Job, TestResult, Verdict};
 use crate::lab::machine::{self, Images, Pace};
@@ -20,6 +23,13 @@ const LANES: usize = 2;
 const BATCH: usize = 10;
 /// A lab host with its tests is stopped after this.
 const HOST_LIMIT_SECONDS: u64 = 10 * 60;
+/// Tests that failed are tried again if they are at most so many: more than [`FLAKY_MAX`] fail the run anyway, and a
+/// change that breaks everything must not take twice the time to say so.
+const SECOND_TRIES_MAX: usize = 2 * FLAKY_MAX;
+
+/// Names of tries, in names of files.
+const FIRST: &str = "first";
+const SECOND: &str = "second";
 
 /// The first lab host that has what a test needs.
 pub(super) fn place(test: &BootTest) -> Option<&'static HostShape> {
@@ -33,32 +43,76 @@ pub(super) fn run(tests: &[&BootTest], tally: &mut Tally) -> Result<()> {
         // Its tests fail without and say so; everything else can still run.
         artifacts.add_debian().unwrap_or_else(|error| eprintln!("no Debian to boot: {error:#}"));
     }
-    let tally = Mutex::new(tally);
     let Some(reason) = boot::why_not_native()? else {
         println!("boot tests run natively on this machine");
-        let job = Job::Tests(tests.iter().map(|test| test.name.to_owned()).collect());
-        let mut listener = Listener::new(tests, &tally);
-        let ended = boot::native(&artifacts, &job, |line| listener.hear(line));
-        let reason =
-            ended.map_or_else(|error| format!("{error:#}"), |code| format!("the runner ended with {code}"));
-        while let Some(&test) = listener.waiting.first() {
-            listener.give_up(test, &reason);
-        }
-        return Ok(());
+        return native(&artifacts, tests, tally);
     };
     println!("boot tests run inside the emulated lab, since this machine cannot run them: {reason}");
     let images = artifacts.images()?;
-    let batches = Mutex::new(batches(tests, &tally));
+    let (here, nowhere): (Vec<&BootTest>, Vec<_>) = tests.iter().partition(|test| place(test).is_some());
+    for test in nowhere {
+        println!("skipped {}: no lab host has what it needs", test.name);
+        tally.count(Verdict::Skipped);
+    }
+    let _ = fs::remove_dir_all(failures());
+    let first = in_lab(&images, batches(&here, FIRST, BATCH));
+    first.iter().for_each(|(_, verdict)| {
+        if *verdict != Verdict::Failed {
+            tally.count(*verdict);
+        }
+    });
+    let has_failed = |test: &&BootTest| first.contains(&(test.name, Verdict::Failed));
+    let failed: Vec<&BootTest> = here.iter().copied().filter(has_failed).collect();
+    if failed.len() > SECOND_TRIES_MAX {
+        println!("{} tests failed, too many to try each of them again", failed.len());
+        tally.add(Verdict::Failed, u64::try_from(failed.len())?);
+        return Ok(());
+    }
+    // A host each: what a test left behind in its host is no excuse for the next.
+    let second = in_lab(&images, batches(&failed, SECOND, 1));
+    count_second(failed.iter().map(|test| test.name), &second, tally);
+    Ok(())
+}
+
+/// A test that failed must pass at its second try: one that is skipped then, or never came to run, has failed.
+fn count_second<'a>(failed: impl Iterator<Item = &'a str>, second: &[(&'a str, Verdict)], tally: &mut Tally) {
+    for test in failed {
+        if second.contains(&(test, Verdict::Passed)) {
+            tally.flaky(test);
+        } else {
+            tally.count(Verdict::Failed);
+        }
+    }
+}
+
+/// One try each, on this machine.
+fn native(artifacts: &Artifacts, tests: &[&BootTest], tally: &mut Tally) -> Result<()> {
+    let job = Job::Tests(tests.iter().map(|test| test.name.to_owned()).collect());
+    let mut listener = Listener::new(tests, FIRST);
+    let ended = boot::native(artifacts, &job, |line| listener.take(line));
+    let reason =
+        ended.map_or_else(|error| format!("{error:#}"), |code| format!("the runner ended with {code}"));
+    while let Some(&test) = listener.waiting.first() {
+        listener.give_up(test, &reason);
+    }
+    listener.done.iter().for_each(|(_, verdict)| tally.count(*verdict));
+    Ok(())
+}
+
+/// Runs batches on several lab hosts at a time.
+fn in_lab(images: &Images, batches: VecDeque<Batch<'_>>) -> Vec<(&'static str, Verdict)> {
+    let (batches, done) = (Mutex::new(batches), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..LANES {
             scope.spawn(|| {
                 while let Some(batch) = next(&batches) {
-                    batch.run(&images, &tally);
+                    let of_batch = batch.run(images);
+                    lock(&done).extend(of_batch);
                 }
             });
         }
     });
-    Ok(())
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tests for one start of a lab host.
@@ -66,23 +120,20 @@ struct Batch<'a> {
     shape: &'static HostShape,
     /// Names the host's files.
     label: String,
+    which_try: &'static str,
     tests: Vec<&'a BootTest>,
 }
 
-/// All that can run; the hosts with the slowest guests come first, so that no lane is left with one at the end.
-fn batches<'a>(tests: &[&'a BootTest], tally: &Mutex<&mut Tally>) -> VecDeque<Batch<'a>> {
-    for test in tests.iter().filter(|test| place(test).is_none()) {
-        println!("skipped {}: no lab host has what it needs", test.name);
-        lock(tally).count(Verdict::Skipped);
-    }
+/// The hosts with the slowest guests come first, so that no lane is left with one at the end.
+fn batches<'a>(tests: &[&'a BootTest], which_try: &'static str, size: usize) -> VecDeque<Batch<'a>> {
     let mut all = VecDeque::new();
     for shape in SHAPES.iter().rev() {
         let here = |test: &&&BootTest| place(test).is_some_and(|place| place.name == shape.name);
         let tests: Vec<&BootTest> = tests.iter().filter(here).copied().collect();
-        for (tests, number) in tests.chunks(BATCH).zip(1..) {
-            let label = format!("{}-tests-{number}", shape.name);
+        for (tests, number) in tests.chunks(size).zip(1..) {
+            let label = format!("{}-{which_try}-{number}", shape.name);
             println!("lab host '{label}': {}, {} tests", shape.about, tests.len());
-            all.push_back(Batch { shape, label, tests: tests.to_vec() });
+            all.push_back(Batch { shape, label, which_try, tests: tests.to_vec() });
         }
     }
     all
@@ -97,62 +148,97 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Batch<'_> {
-    /// Where the host itself ends in the middle of a test, which an emulated processor is at times the cause of, that
-    /// test gets one more try on a new host.
-    fn run(&self, images: &Images, tally: &Mutex<&mut Tally>) {
-        let mut listener = Listener::new(&self.tests, tally);
-        let mut tried: Option<&str> = None;
+    /// How each test ended. A host that ends in the middle of a test has failed that test; those after it run on a new
+    /// one.
+    fn run(&self, images: &Images) -> Vec<(&'static str, Verdict)> {
+        let mut listener = Listener::new(&self.tests, self.which_try);
+        let results = images.work.join("results").join(&self.label);
         while !listener.waiting.is_empty() {
+            let _ = fs::remove_dir_all(&results);
             let job = Job::Tests(listener.waiting.iter().map(|&name| name.to_owned()).collect());
             let pace = Pace::wall(HOST_LIMIT_SECONDS);
-            let ended = machine::run(images, self.shape, &job, &self.label, pace, |line| listener.hear(line));
-            let Some(&current) = listener.waiting.first() else { return };
-            let reason = ended
-                .map_or_else(|error| format!("{error:#}"), |code| format!("the runner ended with {code}"));
-            if tried == Some(current) {
+            let ended = machine::run(images, self.shape, &job, &self.label, pace, |line| listener.take(line));
+            if let Some(&current) = listener.waiting.first() {
+                let reason = ended.map_or_else(
+                    |error| format!("{error:#}"),
+                    |code| format!("the runner ended with {code}"),
+                );
                 listener.give_up(current, &reason);
-            } else {
-                println!("again   {current}: {reason}");
-                tried = Some(current);
             }
+            listener.keep_transcripts(&results.join("logs"));
         }
+        listener.done
     }
 }
 
-/// Counts the results of one host, and the tests it never came to.
-struct Listener<'a, 'b> {
+/// Where failures are kept, whatever the second try says.
+fn failures() -> PathBuf {
+    cache().join("failures")
+}
+
+/// Takes the results of one host.
+struct Listener {
     waiting: Vec<&'static str>,
-    tally: &'a Mutex<&'b mut Tally>,
+    done: Vec<(&'static str, Verdict)>,
+    /// Part of the names of files about failures.
+    which_try: &'static str,
 }
 
-impl<'a, 'b> Listener<'a, 'b> {
-    fn new(tests: &[&BootTest], tally: &'a Mutex<&'b mut Tally>) -> Self {
-        Self { waiting: tests.iter().map(|test| test.name).collect(), tally }
+impl Listener {
+    fn new(tests: &[&BootTest], which_try: &'static str) -> Self {
+        Self { waiting: tests.iter().map(|test| test.name).collect(), done: Vec::new(), which_try }
     }
 
-    fn hear(&mut self, line: &str) {
+    fn take(&mut self, line: &str) {
         let Some(Event::Test(TestResult { test, verdict, seconds, detail })) = Event::parse(line) else {
             return;
         };
-        self.waiting.retain(|name| *name != test);
-        lock(self.tally).count(verdict);
-        // One call: another host may speak between two.
+        let Some(at) = self.waiting.iter().position(|name| *name == test) else { return };
+        let test = self.waiting.remove(at);
+        self.done.push((test, verdict));
+        // One call: another host may print between two.
         match verdict {
-            Verdict::Passed => {
-                let again: String = detail.lines().map(|why| format!("again   {test}: {why}\n")).collect();
-                println!("{again}ok      {test} ({seconds:.1} s)");
-            }
+            Verdict::Passed => println!("ok      {test} ({seconds:.1} s)"),
             Verdict::Skipped => println!("skipped {test}: {detail}"),
-            Verdict::Failed => {
-                let detail: String = detail.lines().map(|line| format!("\n        | {line}")).collect();
-                println!("FAILED  {test} ({seconds:.1} s){detail}");
-            }
+            Verdict::Failed => self.failed(test, &format!(" ({seconds:.1} s)"), &detail),
         }
     }
 
+    /// A test that did not come to its end.
     fn give_up(&mut self, test: &'static str, reason: &str) {
         self.waiting.retain(|name| *name != test);
-        println!("FAILED  {test}: {reason}");
-        lock(self.tally).count(Verdict::Failed);
+        self.done.push((test, Verdict::Failed));
+        self.failed(test, "", reason);
+    }
+
+    fn failed(&self, test: &str, time: &str, detail: &str) {
+        let indented: String = detail.lines().map(|line| format!("\n        | {line}")).collect();
+        println!("FAILED  {test}, {} try{time}{indented}", self.which_try);
+        let file = failures().join(format!("{test}.{}.log", self.which_try));
+        let kept = fs::create_dir_all(failures()).and_then(|()| fs::write(&file, format!("{detail}\n")));
+        kept.unwrap_or_else(|error| eprintln!("{}: {error}", file.display()));
+    }
+
+    /// All that the guests of failed tests printed, where it came back from their host.
+    fn keep_transcripts(&self, logs: &Path) {
+        for (test, _) in self.done.iter().filter(|(_, verdict)| *verdict == Verdict::Failed) {
+            let to = failures().join(format!("{test}.{}.guest.log", self.which_try));
+            let _ = fs::copy(logs.join(format!("{test}.log")), to);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::count_second;
+    use crate::lab::job::Verdict;
+    use crate::xtask::tally::Tally;
+
+    #[test]
+    fn only_a_second_try_that_passes_counts() {
+        let mut tally = Tally::default();
+        let second = [("a", Verdict::Passed), ("b", Verdict::Failed), ("c", Verdict::Skipped)];
+        count_second(["a", "b", "c", "d"].into_iter(), &second, &mut tally);
+        assert_eq!(tally.to_string(), "flaky: 1: a\n1 passed, 3 failed, 0 skipped");
     }
 }

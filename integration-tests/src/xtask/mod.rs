@@ -4,10 +4,13 @@ pub(crate) mod artifacts;
 mod bench;
 mod boot;
 mod cargo;
+mod checks;
 mod dist;
 mod lanes;
 mod setup;
+mod tally;
 mod test;
+mod unit_tests;
 
 use std::process::ExitCode;
 
@@ -33,7 +36,9 @@ enum Command {
     /// Run all tests: format, lints, unit tests, and boot tests with stock Linux guests
     ///
     /// The boot tests run natively where this machine has two NUMA nodes and hardware KVM, else inside the lab. A test
-    /// that no host at hand can run is counted as skipped; NUMAVISOR_NO_SKIPS=1 makes that a failure.
+    /// that cannot run here is counted as skipped; NUMAVISOR_NO_SKIPS=1 makes that a failure. In the lab a boot test that
+    /// fails gets one second try; `flaky: N: NAMES` before the last line names those that passed only then, and more
+    /// than 3 of them fail the run.
     Test(test::Options),
     /// Run a command, or a shell, in a lab host: a Linux with several NUMA nodes and KVM inside an emulator
     Lab(LabOptions),

@@ -35,7 +35,7 @@ pub enum Request {
     Affinity(VcpuId, CpuSet),
     /// Send a vnode's threads to the CPUs of a place made for the placement of now; its memory stays.
     Rehome(Box<VnodePlacement>),
-    /// Change how much memory a vnode keeps. How that goes on is in [`VmHandle::memory`].
+    /// Change how much memory a vnode keeps. How that goes on is in `VmHandle::memory`.
     MemoryTarget {
         /// Which vnode.
         vnode: VnodeId,
@@ -44,7 +44,7 @@ pub enum Request {
         /// Not a page may leave another vnode.
         exact: bool,
     },
-    /// Get memory of a pnode back, or give it again. How that goes on is in [`VmHandle::reclaim`].
+    /// Get memory of a pnode back, or give it again. How that goes on is in `VmHandle::reclaim`.
     Reclaim(ReclaimOrder),
     /// Move vnodes.
     Move {
