@@ -279,8 +279,9 @@ impl Drop for Running {
         self.shared.disconnect(VmState::Ended);
         self.shared.jobs.cancel_all();
         self.shared.reclaimer.cancel();
+        self.segments.release_vcpus();
         self.vcpus.stop();
-        self.segments.reset();
+        self.segments.end();
         for mover in self.movers.drain(..) {
             let _ = mover.join();
         }

@@ -40,8 +40,21 @@ pub trait PciFunction: Send {
         let _ = (bar, offset, data);
     }
 
-    /// Back to the state in which the guest found it; nothing of it runs or touches memory afterwards.
+    /// Whether everything that was asked of it is done: it does not wait for requests in flight before it stops or
+    /// resets. Such requests may touch guest memory, and only those.
+    fn is_settled(&mut self) -> bool {
+        true
+    }
+
+    /// Back to the state in which the guest found it. Does not wait for requests in flight: once it
+    /// [is settled](Self::is_settled), nothing of it runs or touches memory.
     fn reset(&mut self) {
         self.config_mut().reset();
     }
+
+    /// The machine ends and nobody waits for its requests any longer: cancels what can be cancelled.
+    fn cancel(&mut self) {}
+
+    /// Leaves requests that do not end to themselves; they keep the memory that they use.
+    fn abandon(&mut self) {}
 }

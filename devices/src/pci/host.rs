@@ -35,8 +35,20 @@ pub trait WorkerSpawner: Send + Sync {
     fn spawn(&self, name: &str, worker: Box<dyn Worker>) -> io::Result<Box<dyn WorkerHandle>>;
 }
 
-/// A worker that runs.
+/// A worker that runs, or has been asked to stop and still waits for requests in flight.
 pub trait WorkerHandle: Send {
+    /// Asks the worker to stop. Does not wait until it has.
+    fn request_stop(&self);
+
+    /// Whether the worker has stopped, or died; [`stop`](Self::stop) does not wait then.
+    fn has_stopped(&self) -> bool;
+
+    /// Withdraws a request to stop: the worker starts again once its requests have ended. False if it has stopped.
+    fn resume(&self) -> bool;
+
+    /// Tells a worker that was asked to stop that nobody waits for its requests any longer.
+    fn cancel(&self);
+
     /// Stops the worker, waits for it and gives it back; `None` if it died.
     fn stop(self: Box<Self>) -> Option<Box<dyn Worker>>;
 }

@@ -2,8 +2,9 @@
 //! bus specification 3.0, 3.2.2.3.2). Linux looks for it before it believes MCFG, and complains without it.
 
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::bus::{BusDevice, SharedDevice, answer, fill_ones, written};
+use crate::bus::{ConcurrentBusDevice, SharedDevice, answer, fill_ones, written};
 
 /// The address register and the data window.
 pub const MECHANISM1_PORTS: RangeInclusive<u16> = 0xCF8..=0xCFF;
@@ -17,9 +18,9 @@ const BUS_SHIFT: u32 = 16;
 const FUNCTION_SHIFT: u32 = 8;
 const ECAM_FUNCTION_SHIFT: u32 = 12;
 
-/// The ports.
+/// The ports. Nothing is locked while a function answers, which may take as long as its requests in flight.
 pub struct Mechanism1 {
-    address: u32,
+    address: AtomicU32,
     configuration: SharedDevice,
 }
 
@@ -27,26 +28,27 @@ impl Mechanism1 {
     /// Ports in front of a segment's configuration space, bus 0.
     #[must_use]
     pub fn new(configuration: SharedDevice) -> Self {
-        Self { address: 0, configuration }
+        Self { address: AtomicU32::new(0), configuration }
     }
 
     /// Where in ECAM an access to the data window goes; `None` where the address names nothing on bus 0.
     fn target(&self, offset: u64, length: usize) -> Option<u64> {
         let byte = offset.checked_sub(DATA)?;
         let fits = u64::try_from(length).is_ok_and(|length| byte + length <= 4);
-        let bus = self.address >> BUS_SHIFT & 0xFF;
-        if self.address & ENABLE == 0 || bus != 0 || !fits {
+        let address = self.address.load(Ordering::Acquire);
+        let bus = address >> BUS_SHIFT & 0xFF;
+        if address & ENABLE == 0 || bus != 0 || !fits {
             return None;
         }
-        let function = u64::from(self.address >> FUNCTION_SHIFT & 0xFF);
-        Some(function << ECAM_FUNCTION_SHIFT | u64::from(self.address & 0xFC) | byte)
+        let function = u64::from(address >> FUNCTION_SHIFT & 0xFF);
+        Some(function << ECAM_FUNCTION_SHIFT | u64::from(address & 0xFC) | byte)
     }
 }
 
-impl BusDevice for Mechanism1 {
-    fn read(&mut self, offset: u64, data: &mut [u8]) {
+impl ConcurrentBusDevice for Mechanism1 {
+    fn read(&self, offset: u64, data: &mut [u8]) {
         match (offset, data.len()) {
-            (0, 4) => answer(data, u64::from(self.address)),
+            (0, 4) => answer(data, u64::from(self.address.load(Ordering::Acquire))),
             (_, length) => match self.target(offset, length) {
                 Some(target) => self.configuration.read(target, data),
                 None => fill_ones(data),
@@ -54,11 +56,11 @@ impl BusDevice for Mechanism1 {
         }
     }
 
-    fn write(&mut self, offset: u64, data: &[u8]) {
+    fn write(&self, offset: u64, data: &[u8]) {
         match (offset, data.len()) {
             (0, 4) => {
                 let value = written(data).and_then(|value| u32::try_from(value).ok());
-                self.address = value.unwrap_or(0) & WRITABLE;
+                self.address.store(value.unwrap_or(0) & WRITABLE, Ordering::Release);
             }
             (_, length) => {
                 if let Some(target) = self.target(offset, length) {
@@ -74,14 +76,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::Mechanism1;
-    use crate::bus::BusDevice;
+    use crate::bus::ConcurrentBusDevice;
     use crate::pci::PciSegmentBuilder;
 
     fn ports() -> Mechanism1 {
         Mechanism1::new(PciSegmentBuilder::new(0, 0x1_0000_0000..=0x1_0FFF_FFFF).build().ecam())
     }
 
-    fn read(ports: &mut Mechanism1, offset: u64, length: usize) -> u64 {
+    fn read(ports: &Mechanism1, offset: u64, length: usize) -> u64 {
         let mut data = [0; 8];
         ports.read(offset, &mut data[..length]);
         u64::from_le_bytes(data)
@@ -89,29 +91,29 @@ mod tests {
 
     #[test]
     fn linux_finds_mechanism_1_and_the_host_bridge() {
-        let mut ports = ports();
+        let ports = ports();
         // pci_check_type1: the byte at 0xCFB does nothing, the address reads back.
         ports.write(3, &[1]);
         ports.write(0, &0x8000_0000_u32.to_le_bytes());
-        assert_eq!(read(&mut ports, 0, 4), 0x8000_0000);
+        assert_eq!(read(&ports, 0, 4), 0x8000_0000);
         // Vendor, and the class at register 0x0A: a host bridge.
-        assert_eq!(read(&mut ports, 4, 2), 0x8086);
+        assert_eq!(read(&ports, 4, 2), 0x8086);
         ports.write(0, &0x8000_0008_u32.to_le_bytes());
-        assert_eq!(read(&mut ports, 6, 2), 0x0600);
+        assert_eq!(read(&ports, 6, 2), 0x0600);
     }
 
     #[test]
     fn other_buses_and_a_closed_window_read_all_ones() {
-        let mut ports = ports();
-        assert_eq!(read(&mut ports, 4, 4), 0xFFFF_FFFF);
+        let ports = ports();
+        assert_eq!(read(&ports, 4, 4), 0xFFFF_FFFF);
         ports.write(0, &0x8001_0000_u32.to_le_bytes());
-        assert_eq!(read(&mut ports, 4, 4), 0xFFFF_FFFF);
+        assert_eq!(read(&ports, 4, 4), 0xFFFF_FFFF);
     }
 
     proptest! {
         #[test]
         fn no_access_panics(accesses in proptest::collection::vec((0_u64..8, any::<u32>(), 0_usize..5, any::<bool>()), 0..40)) {
-            let mut ports = ports();
+            let ports = ports();
             for (offset, value, length, write) in accesses {
                 let mut data = value.to_le_bytes();
                 if write { ports.write(offset, &data[..length]) } else { ports.read(offset, &mut data[..length]) }

@@ -2,10 +2,13 @@
 //! which its functions' BARs answer. Where both lie is `resources`' arithmetic, what a function does is its own.
 //!
 //! Every function has a lock of its own, so vCPUs that talk to two functions do not wait for each other. A change of
-//! decoding takes the segment's lock first, then that of one function at a time.
+//! decoding takes the segment's lock first, then that of one function at a time. A vCPU that waits for a function's
+//! requests in flight holds neither.
 
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -71,6 +74,12 @@ impl SegmentError {
         }
     }
 }
+
+/// Between two looks at a function whose requests are in flight.
+const LOOK_AGAIN: Duration = Duration::from_micros(200);
+/// Looks at a function after a write to one of its BARs: a worker without requests in flight stops within these, so that
+/// drivers which do not wait for a reset to be complete mostly need not.
+const LOOKS_AFTER_WRITE: u32 = 25;
 
 type Function = Mutex<Box<dyn PciFunction>>;
 
@@ -162,6 +171,7 @@ impl PciSegmentBuilder {
             functions: functions.map(|function| function.map(Mutex::new)),
             wishes: Mutex::new(wishes),
             decoded: RwLock::new(Vec::new()),
+            ending: AtomicBool::new(false),
         };
         segment.decode_all(&mut lock(&segment.wishes));
         Arc::new(segment)
@@ -175,6 +185,8 @@ pub struct PciSegment {
     functions: [Option<Function>; SLOT_COUNT],
     wishes: Mutex<Vec<Wish>>,
     decoded: RwLock<Vec<Decoded>>,
+    /// No vCPU waits for requests in flight any more.
+    ending: AtomicBool,
 }
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -212,8 +224,13 @@ impl PciSegment {
         Arc::new(BarWindow(Arc::clone(self), *self.windows[0].start()))
     }
 
-    /// Resets all functions: their workers are stopped, nothing of them touches guest memory any more, and their BARs
-    /// are where they were in the beginning. Also what to do before guest memory goes away. No vCPU may run meanwhile,
+    /// The machine ends: vCPUs that wait for requests in flight go on.
+    pub fn release_vcpus(&self) {
+        self.ending.store(true, Ordering::Release);
+    }
+
+    /// Resets all functions: their workers stop, and their BARs are where they were in the beginning. Once all of it
+    /// [is settled](Self::is_settled), nothing of them touches guest memory any more. No vCPU may run meanwhile,
     /// otherwise a guest could start a device again.
     pub fn reset(&self) {
         let mut wishes = lock(&self.wishes);
@@ -221,6 +238,36 @@ impl PciSegment {
             lock(function).reset();
         }
         self.decode_all(&mut wishes);
+    }
+
+    /// Whether no function waits for requests in flight.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.functions.iter().flatten().all(|function| lock(function).is_settled())
+    }
+
+    /// Has all functions that wait for requests in flight cancel what can be cancelled.
+    pub fn cancel(&self) {
+        self.functions.iter().flatten().for_each(|function| lock(function).cancel());
+    }
+
+    /// Leaves requests that do not end to themselves. They keep the memory that they use, which must not be used for
+    /// anything else.
+    pub fn abandon(&self) {
+        self.functions.iter().flatten().for_each(|function| lock(function).abandon());
+    }
+
+    /// Waits, with nothing locked, until the function's requests in flight have ended, if it is waiting for any: at most
+    /// `looks` times, or as long as the machine runs.
+    fn await_requests(&self, function: &Function, looks: Option<u32>) {
+        let mut looked = 0;
+        while looks.is_none_or(|most| looked < most)
+            && !self.ending.load(Ordering::Acquire)
+            && !lock(function).is_settled()
+        {
+            looked += 1;
+            std::thread::sleep(LOOK_AGAIN);
+        }
     }
 
     fn function(&self, offset: u64) -> Option<(u8, u16, &Function)> {
@@ -252,13 +299,21 @@ impl PciSegment {
             lock(function).config_write(register, data);
             return;
         }
-        let mut wishes = lock(&self.wishes);
-        {
-            let mut function = lock(function);
-            function.config_write(register, data);
-            note(&mut wishes, slot, &**function);
+        let bus_master = {
+            let mut wishes = lock(&self.wishes);
+            let bus_master = {
+                let mut function = lock(function);
+                function.config_write(register, data);
+                note(&mut wishes, slot, &**function);
+                function.config().command().bus_master
+            };
+            self.decode(&mut wishes);
+            bus_master
+        };
+        // A driver that takes bus mastering away relies on it that memory is not touched any more.
+        if !bus_master {
+            self.await_requests(function, None);
         }
-        self.decode(&mut wishes);
     }
 
     fn decode_all(&self, wishes: &mut [Wish]) {
@@ -358,7 +413,14 @@ impl ConcurrentBusDevice for BarWindow {
 
     fn write(&self, offset: u64, data: &[u8]) {
         if let Some((function, bar, offset)) = self.target(offset, data.len()) {
-            lock(function).bar_write(bar, offset, data);
+            let settled = {
+                let mut function = lock(function);
+                function.bar_write(bar, offset, data);
+                function.is_settled()
+            };
+            if !settled {
+                self.0.await_requests(function, Some(LOOKS_AFTER_WRITE));
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
@@ -114,11 +114,17 @@ pub(crate) struct TestSpawner {
     failing: AtomicBool,
     /// Workers do not come back when stopped.
     pub dying: Arc<AtomicBool>,
+    /// Workers have requests in flight, and do not stop before these end.
+    pub busy: Arc<AtomicBool>,
+    /// How often workers were told to cancel them.
+    pub cancels: Arc<AtomicU32>,
 }
 
 struct TestHandle {
     slot: Slot,
     dying: Arc<AtomicBool>,
+    busy: Arc<AtomicBool>,
+    cancels: Arc<AtomicU32>,
 }
 
 impl TestSpawner {
@@ -181,14 +187,29 @@ impl WorkerSpawner for TestSpawner {
         worker.start();
         let slot = Arc::new(Mutex::new(Some((worker, Epoll::new().unwrap()))));
         self.slots().push(Arc::clone(&slot));
-        Ok(Box::new(TestHandle { slot, dying: Arc::clone(&self.dying) }))
+        let (dying, busy) = (Arc::clone(&self.dying), Arc::clone(&self.busy));
+        Ok(Box::new(TestHandle { slot, dying, busy, cancels: Arc::clone(&self.cancels) }))
     }
 }
 
 impl WorkerHandle for TestHandle {
+    fn request_stop(&self) {}
+
+    fn has_stopped(&self) -> bool {
+        !self.busy.load(Ordering::Relaxed)
+    }
+
+    fn resume(&self) -> bool {
+        !self.has_stopped()
+    }
+
+    fn cancel(&self) {
+        self.cancels.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn stop(self: Box<Self>) -> Option<Box<dyn Worker>> {
         let (mut worker, _) = self.slot.lock().unwrap().take()?;
-        worker.stop();
+        worker.stop(&AtomicBool::new(false));
         (!self.dying.load(Ordering::Relaxed)).then_some(worker)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -204,9 +205,15 @@ pub trait Worker: Send {
         false
     }
 
+    /// The worker's thread runs on other CPUs from now on: what works for it elsewhere has to follow.
+    fn moved(&mut self) {}
+
     /// Called in the worker's thread when it is to stop, after everything else: waits for requests in flight, so that nothing
-    /// touches guest memory afterwards.
-    fn stop(&mut self) {}
+    /// touches guest memory afterwards. `cancelled` becomes true when the machine ends and nobody waits any longer: then
+    /// the worker cancels what it can, and returns soon even if some requests do not end. Those keep their memory.
+    fn stop(&mut self, cancelled: &AtomicBool) {
+        let _ = cancelled;
+    }
 
     /// For the device to get its own things back.
     fn into_any(self: Box<Self>) -> Box<dyn std::any::Any>;

@@ -10,14 +10,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use vm_memory::GuestMemory;
 
-/// Batches between two looks at where this thread may run, for the kernel's helper threads to follow it.
-const FOLLOW_BATCHES: u32 = 1024;
-
-/// How long to leave the kernel alone when it takes nothing and gives nothing.
-const PAUSE: Duration = Duration::from_millis(1);
+/// Between two looks at whether requests were cancelled, while the engine waits for them.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How long cancelled requests may take.
+const CANCELLED_WITHIN: Duration = Duration::from_secs(1);
 
 /// An engine.
 pub struct Engine<G> {
@@ -29,7 +29,8 @@ pub struct Engine<G> {
     transfers: Vec<Option<Transfer>>,
     under_way: usize,
     done: Vec<Completion>,
-    batches: u32,
+    /// Nothing is begun any more.
+    cancelled: bool,
     /// Unlocked when nothing is under way any more.
     locked: Arc<LockedFile>,
 }
@@ -50,7 +51,7 @@ where
             ring.follow_thread();
         }
         let transfers = (0..depth).map(|_| None).collect();
-        Self { name, ground, ring, transfers, under_way: 0, done: Vec::new(), batches: 0, locked }
+        Self { name, ground, ring, transfers, under_way: 0, done: Vec::new(), cancelled: false, locked }
     }
 
     /// Takes an operation as far as it goes without waiting for the ring.
@@ -59,6 +60,7 @@ where
         let result = loop {
             let (result, memory) = match transfer.next(&self.ground) {
                 Step::Done(result) => break result,
+                _ if self.cancelled => break Err(io::Error::from_raw_os_error(libc::ECANCELED)),
                 Step::DiscardBlocks { offset, length } => {
                     (discard_blocks(self.locked.file(), offset, length).map(|()| 0), None)
                 }
@@ -95,6 +97,22 @@ where
         }
     }
 
+    /// Nothing is begun any more, and what has begun is to end.
+    fn cancel(&mut self) {
+        self.cancelled = true;
+        if let Some(Err(error)) = self.ring.as_mut().map(Ring::cancel) {
+            tracing::warn!(disk = %self.name, %error, "requests are not cancelled");
+        }
+    }
+
+    /// What does not end is left to itself.
+    fn leave(&mut self) {
+        tracing::error!(disk = %self.name, requests = self.under_way, "storage does not answer, leaving it");
+        if let Some(ring) = &mut self.ring {
+            ring.give_up();
+        }
+    }
+
     fn submit(&mut self) {
         let Some(ring) = &mut self.ring else { return };
         let Err(error) = ring.submit() else { return };
@@ -120,6 +138,12 @@ where
         self.ring.as_ref().map(Ring::fd)
     }
 
+    fn follow_thread(&mut self) {
+        if let Some(ring) = &self.ring {
+            ring.follow_thread();
+        }
+    }
+
     fn submit(&mut self, tag: u16, operation: Operation) {
         match self.transfers.get_mut(usize::from(tag)) {
             Some(slot @ None) => *slot = Some(Transfer::new(operation)),
@@ -133,12 +157,6 @@ where
     }
 
     fn start(&mut self) {
-        self.batches = self.batches.wrapping_add(1);
-        if self.batches.is_multiple_of(FOLLOW_BATCHES)
-            && let Some(ring) = &self.ring
-        {
-            ring.follow_thread();
-        }
         Engine::submit(self);
     }
 
@@ -147,15 +165,27 @@ where
         done.append(&mut self.done);
     }
 
-    fn drain(&mut self, done: &mut Vec<Completion>) {
-        Engine::submit(self);
-        self.completions(done);
-        while self.under_way > 0 {
-            if self.ring.as_mut().is_none_or(|ring| ring.wait().is_err()) {
-                std::thread::sleep(PAUSE);
-            }
+    fn drain(&mut self, done: &mut Vec<Completion>, cancelled: &AtomicBool) {
+        let mut leave = None;
+        loop {
             Engine::submit(self);
             self.completions(done);
+            if self.under_way == 0 {
+                return;
+            }
+            if cancelled.load(Ordering::Acquire) {
+                let at = *leave.get_or_insert_with(|| {
+                    self.cancel();
+                    Instant::now() + CANCELLED_WITHIN
+                });
+                if Instant::now() >= at {
+                    return self.leave();
+                }
+            }
+            match &mut self.ring {
+                Some(ring) => ring.wait(LOOK_AGAIN),
+                None => std::thread::sleep(LOOK_AGAIN),
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tempfile::TempDir;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -282,7 +283,7 @@ fn draining_leaves_nothing_in_flight() {
                 .submit(tag, Operation::Write { offset, data: segments(&[(offset, 65536)]), durable: true });
         }
         let mut done = Vec::new();
-        engine.drain(&mut done);
+        engine.drain(&mut done, &AtomicBool::new(false));
         let mut tags: Vec<u16> = done.iter().map(|completion| completion.tag).collect();
         tags.sort_unstable();
         assert_eq!(tags, (0..DEPTH).collect::<Vec<_>>(), "{way}");

@@ -14,6 +14,8 @@ mod device_tests;
 #[cfg(test)]
 mod engine_tests;
 #[cfg(test)]
+mod hang_tests;
+#[cfg(test)]
 mod open_tests;
 #[cfg(test)]
 mod transfer_tests;

@@ -2,6 +2,7 @@
 //! run them. What a function does is modelled in `devices`.
 
 mod doorbells;
+mod node;
 mod segments;
 mod vectors;
 mod worker;

@@ -13,9 +13,17 @@ use kvm_ioctls::VmFd;
 use resources::pci_map::Window;
 use resources::{CpuSet, Plan, VnodeId};
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::GuestMemory;
+
+/// How long the end of a machine waits for requests in flight. A guest that has powered off has none.
+const REQUESTS_END_WITHIN: Duration = Duration::from_secs(3);
+/// And for those that it has cancelled. More than [`crate::disk`] waits, which then leaves them.
+const CANCELLED_WITHIN: Duration = Duration::from_secs(2);
+/// Between two looks at workers that stop.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Why a device cannot be put on its segment.
 #[derive(Debug, thiserror::Error)]
@@ -133,16 +141,52 @@ impl Segments {
     pub fn register_ports(&self, pio: &mut PioBusBuilder) -> Result<(), BusError> {
         match self.segments.first() {
             Some(segment) => {
-                let ports = Arc::new(Mutex::new(Mechanism1::new(segment.ecam())));
+                let ports = Arc::new(Mechanism1::new(segment.ecam()));
                 pio.register("pci configuration", MECHANISM1_PORTS, ports)
             }
             None => Ok(()),
         }
     }
 
-    /// Stops every device: nothing of them touches guest memory afterwards. No vCPU may run any more.
-    pub fn reset(&self) {
+    /// These, of a machine that has nothing else.
+    #[cfg(test)]
+    pub fn of(segments: Vec<Arc<PciSegment>>) -> Self {
+        Self { segments, ecams: Vec::new(), spawners: Vec::new(), meters: Vec::new() }
+    }
+
+    /// The machine ends: no vCPU waits for a device any more.
+    pub fn release_vcpus(&self) {
+        self.segments.iter().for_each(|segment| segment.release_vcpus());
+    }
+
+    /// Stops every device: nothing of them touches guest memory afterwards, unless storage hangs. Then this returns all the
+    /// same, and the requests that do not end keep the memory that they use. No vCPU may run any more.
+    pub fn end(&self) {
+        self.end_within(REQUESTS_END_WITHIN, CANCELLED_WITHIN);
+    }
+
+    pub fn end_within(&self, requests: Duration, cancelled: Duration) {
         self.segments.iter().for_each(|segment| segment.reset());
+        if self.settle_within(requests) {
+            return;
+        }
+        tracing::warn!("requests of devices do not end, cancelling them");
+        self.segments.iter().for_each(|segment| segment.cancel());
+        if !self.settle_within(cancelled) {
+            self.segments.iter().for_each(|segment| segment.abandon());
+        }
+    }
+
+    fn settle_within(&self, time: Duration) -> bool {
+        let start = Instant::now();
+        loop {
+            // Not `all`: every worker that has stopped is taken back.
+            let waiting = self.segments.iter().filter(|segment| !segment.is_settled()).count();
+            if waiting == 0 || start.elapsed() > time {
+                return waiting == 0;
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
     }
 
     /// Has the threads of a vnode's devices, and those that come, run on `cpus`.

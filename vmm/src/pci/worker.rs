@@ -1,117 +1,191 @@
-//! Threads for device workers: pinned to the CPUs of a vnode's pnodes, waiting for what the worker waits for.
+//! The threads of device workers: each waits for what its worker waits for, until it is asked to stop. Where they run is
+//! `node`'s knowledge.
 
-use crate::memory::{kernel_cpus, pin_this_thread};
-use crate::net::kernel_thread;
+use super::node::Node;
 use crate::sys::HostError;
 use devices::pci::{WorkerHandle, WorkerSpawner};
 use devices::virtio::{Interest, Source, Worker};
-use nix::sched::sched_setaffinity;
-use nix::unistd::{Pid, gettid};
 use resources::CpuSet;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-/// Token of the eventfd that stops a worker; workers number theirs in 32 bits.
-const STOP: u64 = u64::MAX;
+/// Token of the eventfd of [`Control`]; workers number theirs in 32 bits.
+const CONTROL: u64 = u64::MAX;
 /// Ready sources taken at once.
 const BATCH: usize = 16;
 
 /// Starts workers on the CPUs of one vnode, and moves them when the vnode moves.
 pub struct NodeSpawner {
-    node: Arc<Mutex<Node>>,
-}
-
-#[derive(Default)]
-struct Node {
-    cpus: CpuSet,
-    threads: Vec<Pid>,
+    node: Arc<Node>,
 }
 
 impl NodeSpawner {
     /// Workers run on `cpus`.
     pub fn new(cpus: CpuSet) -> Self {
-        Self { node: Arc::new(Mutex::new(Node { cpus, threads: Vec::new() })) }
+        Self { node: Arc::new(Node::new(cpus)) }
     }
 
     /// Has all workers, and those that come, run on `cpus`; the error of the first that stays where it is.
     pub fn follow(&self, cpus: &CpuSet) -> Result<(), HostError> {
-        let mut node = lock(&self.node);
-        let set = kernel_cpus(cpus)?;
-        let mut result = Ok(());
-        for thread in &node.threads {
-            let refused =
-                |e| HostError::new("sched_setaffinity", e).of(format!("device thread to CPUs {cpus}"));
-            result = result.and(sched_setaffinity(*thread, &set).map_err(refused));
-        }
-        kernel_thread::follow(&node.threads, &set);
-        if result.is_ok() {
-            node.cpus = cpus.clone();
-        }
-        result
+        self.node.follow(cpus)
     }
-}
-
-impl Node {
-    /// Counts this thread in, and has it run where the others do.
-    fn join(node: &Mutex<Self>, name: &str) {
-        let mut node = lock(node);
-        node.threads.push(gettid());
-        if let Err(error) = pin_this_thread(&node.cpus) {
-            // Where it runs changes how fast it is, not what it does.
-            tracing::warn!(worker = name, %error, "device thread not pinned");
-        }
-    }
-
-    fn leave(node: &Mutex<Self>) {
-        let this = gettid();
-        lock(node).threads.retain(|thread| *thread != this);
-    }
-}
-
-fn lock(node: &Mutex<Node>) -> MutexGuard<'_, Node> {
-    node.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Running {
-    stop: Arc<EventFd>,
+    control: Arc<Control>,
     thread: JoinHandle<Box<dyn Worker>>,
+}
+
+/// What a worker's thread and those who want something of it share.
+pub struct Control {
+    /// Wakes the thread: there is something in `wanted`.
+    event: EventFd,
+    wanted: Mutex<Wanted>,
+    changed: Condvar,
+    cancelled: AtomicBool,
+}
+
+struct Wanted {
+    phase: Phase,
+    /// The thread runs on other CPUs.
+    moved: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Run,
+    /// Asked to stop, or about to; may be asked to go on.
+    Stop,
+    /// The worker has stopped, its thread ends.
+    Stopped,
+}
+
+impl Control {
+    fn new() -> io::Result<Self> {
+        let wanted = Mutex::new(Wanted { phase: Phase::Run, moved: false });
+        let event = EventFd::new(EFD_NONBLOCK)?;
+        Ok(Self { event, wanted, changed: Condvar::new(), cancelled: AtomicBool::new(false) })
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The thread runs on other CPUs.
+    pub(super) fn note_move(&self) {
+        self.wanted().moved = true;
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // Cannot block, nor be lost: the counter would have to be at 2^64 - 2.
+        let _ = self.event.write(1);
+        self.changed.notify_all();
+    }
+
+    /// Whether the worker was moved since this was last asked, and whether it is to stop.
+    fn hear(&self) -> (bool, bool) {
+        // Fails if nobody wrote.
+        let _ = self.event.read();
+        let mut wanted = self.wanted();
+        (std::mem::take(&mut wanted.moved), wanted.phase != Phase::Run)
+    }
+
+    fn wait_for_stop(&self) {
+        let mut wanted = self.wanted();
+        while wanted.phase == Phase::Run {
+            wanted = self.changed.wait(wanted).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The worker's requests have ended: whether it goes on all the same.
+    fn goes_on(&self) -> bool {
+        let mut wanted = self.wanted();
+        if wanted.phase == Phase::Stop {
+            wanted.phase = Phase::Stopped;
+        }
+        wanted.phase == Phase::Run
+    }
+}
+
+/// However its thread ends: a worker that has panicked has stopped too.
+struct EndOfThread(Arc<Control>);
+
+impl Drop for EndOfThread {
+    fn drop(&mut self) {
+        self.0.wanted().phase = Phase::Stopped;
+    }
 }
 
 impl WorkerSpawner for NodeSpawner {
     fn spawn(&self, name: &str, mut worker: Box<dyn Worker>) -> io::Result<Box<dyn WorkerHandle>> {
-        let stop = Arc::new(EventFd::new(EFD_NONBLOCK)?);
-        let (node, stopped, label) = (Arc::clone(&self.node), Arc::clone(&stop), name.to_owned());
+        let control = Arc::new(Control::new()?);
+        let (node, inner, label) = (Arc::clone(&self.node), Arc::clone(&control), name.to_owned());
         let body = move || {
-            Node::join(&node, &label);
-            worker.start();
-            if let Err(error) = serve(worker.as_mut(), &stopped) {
-                tracing::error!(worker = label, %error, "device thread stopped working");
+            let end = EndOfThread(Arc::clone(&inner));
+            let member = node.join(&label, Some(Arc::clone(&inner)));
+            loop {
+                worker.start();
+                if let Err(error) = serve(worker.as_mut(), &inner) {
+                    tracing::error!(worker = label, %error, "device thread stopped working");
+                    inner.wait_for_stop();
+                }
+                worker.stop(&inner.cancelled);
+                if !inner.goes_on() {
+                    break;
+                }
             }
-            worker.stop();
-            Node::leave(&node);
+            drop((member, end));
             worker
         };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body)?;
-        Ok(Box::new(Running { stop, thread }))
+        Ok(Box::new(Running { control, thread }))
     }
 }
 
 impl WorkerHandle for Running {
+    fn request_stop(&self) {
+        {
+            let mut wanted = self.control.wanted();
+            if wanted.phase == Phase::Run {
+                wanted.phase = Phase::Stop;
+            }
+        }
+        self.control.wake();
+    }
+
+    fn has_stopped(&self) -> bool {
+        self.control.wanted().phase == Phase::Stopped
+    }
+
+    fn resume(&self) -> bool {
+        let mut wanted = self.control.wanted();
+        if wanted.phase == Phase::Stop {
+            wanted.phase = Phase::Run;
+        }
+        wanted.phase == Phase::Run
+    }
+
+    fn cancel(&self) {
+        self.control.cancelled.store(true, Ordering::Release);
+    }
+
     fn stop(self: Box<Self>) -> Option<Box<dyn Worker>> {
-        // Cannot block, nor be lost: the counter would have to be at 2^64 - 2.
-        let _ = self.stop.write(1);
+        self.request_stop();
         self.thread.join().ok()
     }
 }
 
-fn serve(worker: &mut dyn Worker, stop: &EventFd) -> io::Result<()> {
+/// Serves the worker's sources until it is asked to stop.
+fn serve(worker: &mut dyn Worker, control: &Control) -> io::Result<()> {
     let epoll = Epoll::new()?;
-    epoll.ctl(ControlOperation::Add, stop.as_raw_fd(), EpollEvent::new(EventSet::IN, STOP))?;
+    epoll.ctl(ControlOperation::Add, control.event.as_raw_fd(), EpollEvent::new(EventSet::IN, CONTROL))?;
     let mut watched = BTreeMap::new();
     watch(&epoll, &mut watched, &worker.sources())?;
     let mut events = [EpollEvent::default(); BATCH];
@@ -129,7 +203,15 @@ fn serve(worker: &mut dyn Worker, stop: &EventFd) -> io::Result<()> {
         for event in &events[..ready] {
             match u32::try_from(event.data()) {
                 Ok(token) => changed |= worker.ready(token),
-                Err(_) => return Ok(()),
+                Err(_) => {
+                    let (moved, stop) = control.hear();
+                    if stop {
+                        return Ok(());
+                    }
+                    if moved {
+                        worker.moved();
+                    }
+                }
             }
         }
         if rest.is_some() {
@@ -178,6 +260,7 @@ mod tests {
     use devices::virtio::{Interest, Source, Worker};
     use std::collections::BTreeMap;
     use std::os::fd::AsRawFd;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc;
     use std::time::Duration;
     use vmm_sys_util::epoll::{Epoll, EpollEvent};
@@ -197,13 +280,17 @@ mod tests {
             self.heard.send("start").unwrap();
         }
 
+        fn moved(&mut self) {
+            self.heard.send("moved").unwrap();
+        }
+
         fn ready(&mut self, token: u32) -> bool {
             assert_eq!((token, self.kick.read().unwrap()), (7, 1));
             self.heard.send("ready").unwrap();
             true
         }
 
-        fn stop(&mut self) {
+        fn stop(&mut self, _: &AtomicBool) {
             self.heard.send("stop").unwrap();
         }
 
@@ -287,6 +374,73 @@ mod tests {
         assert_eq!(ready(), [3]);
     }
 
+    /// Has requests in flight that end when the test says so.
+    struct Slow {
+        heard: mpsc::Sender<&'static str>,
+        end: mpsc::Receiver<()>,
+    }
+
+    impl Worker for Slow {
+        fn sources(&self) -> Vec<Source> {
+            Vec::new()
+        }
+
+        fn start(&mut self) {
+            self.heard.send("start").unwrap();
+        }
+
+        fn ready(&mut self, _: u32) -> bool {
+            false
+        }
+
+        fn stop(&mut self, cancelled: &AtomicBool) {
+            self.heard.send("stop").unwrap();
+            while !cancelled.load(Ordering::Acquire) && self.end.try_recv().is_err() {
+                std::thread::yield_now();
+            }
+        }
+
+        fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {
+            self
+        }
+    }
+
+    #[test]
+    fn a_worker_whose_requests_do_not_end_goes_on_or_is_cancelled() {
+        let (heard, hears) = mpsc::channel();
+        let (ends, end) = mpsc::channel();
+        let spawner = NodeSpawner::new("0".parse().unwrap());
+        let handle = spawner.spawn("slow", Box::new(Slow { heard, end })).unwrap();
+        assert_eq!(hears.recv(), Ok("start"));
+        assert!(handle.resume(), "nobody asked it to stop");
+        handle.request_stop();
+        assert_eq!(hears.recv(), Ok("stop"));
+        assert!(!handle.has_stopped() && handle.resume());
+        ends.send(()).unwrap();
+        assert_eq!(hears.recv(), Ok("start"));
+        handle.request_stop();
+        assert_eq!(hears.recv(), Ok("stop"));
+        handle.cancel();
+        while !handle.has_stopped() {
+            std::thread::yield_now();
+        }
+        assert!(!handle.resume());
+        assert!(handle.stop().is_some());
+    }
+
+    #[test]
+    fn a_worker_that_dies_has_stopped() {
+        let (heard, hears) = mpsc::channel();
+        drop(hears);
+        let (_ends, end) = mpsc::channel();
+        let handle =
+            NodeSpawner::new("0".parse().unwrap()).spawn("slow", Box::new(Slow { heard, end })).unwrap();
+        while !handle.has_stopped() {
+            std::thread::yield_now();
+        }
+        assert!(handle.stop().is_none());
+    }
+
     #[test]
     fn a_worker_hears_its_sources_and_comes_back_when_stopped() {
         let kick = EventFd::new(EFD_NONBLOCK).unwrap();
@@ -302,9 +456,11 @@ mod tests {
         // A CPU that is not there: the kernel refuses, and the worker works where it was.
         let error = spawner.follow(&"1023".parse().unwrap()).unwrap_err();
         assert_eq!((error.call, error.errno()), ("sched_setaffinity", libc::EINVAL));
+        assert_eq!(hears.recv(), Ok("moved"));
         kick.write(1).unwrap();
         assert_eq!(hears.recv(), Ok("ready"));
         spawner.follow(&"0".parse().unwrap()).unwrap();
+        assert_eq!(hears.recv(), Ok("moved"));
         let worker = handle.stop().unwrap();
         assert_eq!(hears.recv(), Ok("stop"));
         assert!(worker.into_any().downcast::<Echo>().is_ok());

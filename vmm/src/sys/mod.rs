@@ -11,6 +11,7 @@ mod kick;
 mod mapping;
 mod memslot;
 mod pio;
+mod poll;
 mod pvec;
 mod pvec_device;
 mod tap;

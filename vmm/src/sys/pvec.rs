@@ -26,6 +26,9 @@ static ZEROES: Zeroes = Zeroes([0; ZERO_BYTES]);
 pub struct IoVec {
     parts: Vec<libc::iovec>,
     keep: Keep,
+    /// To see whether it still lives.
+    #[cfg(test)]
+    _with: Option<Arc<()>>,
 }
 
 /// What the pieces lie in.
@@ -43,6 +46,15 @@ enum Keep {
 unsafe impl Send for IoVec {}
 
 impl IoVec {
+    fn new(parts: Vec<libc::iovec>, keep: Keep) -> Self {
+        Self {
+            parts,
+            keep,
+            #[cfg(test)]
+            _with: None,
+        }
+    }
+
     /// The first [`MAX_PARTS`] pieces of guest memory that `segments` name; `None` if one is not in it. `writable` if
     /// the kernel is to fill them. No dirty bitmap is kept, so memory with one does not fit.
     pub fn guest<G>(memory: &Arc<G>, segments: &Segments, writable: bool) -> Option<Self>
@@ -62,7 +74,7 @@ impl IoVec {
             }
         }
         let memory: Arc<dyn Any + Send + Sync> = Arc::<G>::clone(memory);
-        Some(Self { parts, keep: Keep::Guest { _memory: memory, writable } })
+        Some(Self::new(parts, Keep::Guest { _memory: memory, writable }))
     }
 
     /// A buffer of `length` bytes that suits direct I/O.
@@ -71,7 +83,13 @@ impl IoVec {
         let address = buffer.as_mut_ptr();
         let start = address.addr().next_multiple_of(BOUNCE_ALIGN) - address.addr();
         let parts = vec![libc::iovec { iov_base: address.wrapping_add(start).cast(), iov_len: length }];
-        Self { parts, keep: Keep::Bounce { buffer, start } }
+        Self::new(parts, Keep::Bounce { buffer, start })
+    }
+
+    /// As [`bounce`](Self::bounce), and keeps `with` as long as it lives.
+    #[cfg(test)]
+    pub fn bounce_with(length: usize, with: &Arc<()>) -> Self {
+        Self { _with: Some(Arc::clone(with)), ..Self::bounce(length) }
     }
 
     /// Up to `length` zeroes, to be written from.
@@ -84,7 +102,7 @@ impl IoVec {
             parts.push(libc::iovec { iov_base: start.cast(), iov_len: take });
             left -= take;
         }
-        Self { parts, keep: Keep::Zeroes }
+        Self::new(parts, Keep::Zeroes)
     }
 
     /// The bytes of a [`bounce`](Self::bounce) buffer; none for others.

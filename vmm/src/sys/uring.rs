@@ -1,6 +1,7 @@
 //! A ring of system calls on one file (io_uring): owns what the kernel may touch until the kernel has given it back.
 //! What is asked of the file is `disk`'s decision.
 
+use super::poll::wait_readable;
 use super::pvec::IoVec;
 use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{IoUring, Probe, opcode, squeue};
@@ -9,6 +10,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// User data of a request to cancel; operations have their slots.
+const CANCEL: u64 = u64::MAX;
+
+/// How long the end of a ring waits for operations that were cancelled.
+const END_WITHIN: Duration = Duration::from_millis(500);
 
 /// What a ring does to its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +67,8 @@ pub struct Ring {
     queued: VecDeque<u16>,
     /// With the kernel.
     in_kernel: usize,
+    /// How long the end waits for what the kernel has.
+    patience: Duration,
     /// The kernel takes nothing.
     #[cfg(test)]
     pub refusing: bool,
@@ -97,6 +107,7 @@ impl Ring {
             flights,
             queued,
             in_kernel: 0,
+            patience: END_WITHIN,
             #[cfg(test)]
             refusing: false,
         })
@@ -155,17 +166,36 @@ impl Ring {
             if self.refusing {
                 return Err(io::Error::from_raw_os_error(libc::EAGAIN));
             }
-            self.enter(0)?;
+            self.enter()?;
         }
         Ok(())
     }
 
-    /// Waits until something has landed, if anything is with the kernel.
-    pub fn wait(&mut self) -> io::Result<()> {
-        if self.in_kernel == 0 || !self.ring.completion().is_empty() {
-            return Ok(());
+    /// Asks the kernel to end what it has. What has begun may go on for as long as it likes all the same.
+    pub fn cancel(&mut self) -> io::Result<()> {
+        let with_kernel = |slot: &u16| !self.queued.contains(slot);
+        let taken = self.flights.iter().zip(0_u16..).filter(|(flight, _)| flight.is_some());
+        let slots: Vec<u16> = taken.map(|(_, slot)| slot).filter(with_kernel).collect();
+        for slot in slots {
+            let entry = opcode::AsyncCancel::new(u64::from(slot)).build().user_data(CANCEL);
+            // SAFETY: the entry names no memory.
+            if unsafe { self.ring.submission().push(&entry) }.is_err() {
+                break;
+            }
         }
-        self.enter(1)
+        self.enter()
+    }
+
+    /// Waits, not longer than so, until something has landed, if anything is with the kernel.
+    pub fn wait(&mut self, most: Duration) {
+        if self.in_kernel > 0 && self.ring.completion().is_empty() {
+            wait_readable(&[self.fd()], most);
+        }
+    }
+
+    /// What the kernel has now is not waited for any more.
+    pub fn give_up(&mut self) {
+        self.patience = Duration::ZERO;
     }
 
     /// Operations that the kernel has.
@@ -204,9 +234,9 @@ impl Ring {
         taken
     }
 
-    fn enter(&mut self, want: usize) -> io::Result<()> {
-        match self.ring.submit_and_wait(want) {
-            Ok(0) if want == 0 && !self.queued.is_empty() => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
+    fn enter(&mut self) -> io::Result<()> {
+        match self.ring.submit() {
+            Ok(0) if !self.queued.is_empty() => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
             Ok(taken) => {
                 self.in_kernel += self.queued.drain(..taken.min(self.queued.len())).len();
                 Ok(())
@@ -218,13 +248,21 @@ impl Ring {
 }
 
 impl Drop for Ring {
-    /// Closing a ring does not wait for its operations: they would use memory that is gone.
+    /// Closing a ring does not wait for its operations: they would use memory that is gone. Nor does this wait for those
+    /// that do not end, or not for long.
     fn drop(&mut self) {
-        while self.in_kernel > 0 {
+        let start = Instant::now();
+        if self.in_kernel > 0 && self.patience > Duration::ZERO {
+            // Without it, waiting is the only way.
+            let _ = self.cancel();
+        }
+        loop {
             while self.pop().is_some() {}
-            if self.wait().is_err() {
+            let left = self.patience.saturating_sub(start.elapsed());
+            if self.in_kernel == 0 || left.is_zero() {
                 break;
             }
+            self.wait(left);
         }
         if self.in_kernel > 0 {
             tracing::error!(operations = self.in_kernel, "io_uring does not give memory back; kept for ever");
@@ -296,8 +334,12 @@ mod tests {
 
     fn landed(ring: &mut Ring) -> Landed {
         ring.submit().unwrap();
-        ring.wait().unwrap();
-        ring.pop().unwrap()
+        loop {
+            if let Some(landed) = ring.pop() {
+                return landed;
+            }
+            ring.wait(Duration::from_secs(10));
+        }
     }
 
     #[test]
@@ -330,20 +372,42 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_is_not_gone_before_the_kernel_has_given_everything_back() {
-        let Some((mut ring, mut writer)) = ring_on_pipe(4) else { return };
-        assert!(ring.push(0, RingOperation::Read(0), Some(IoVec::bounce(16))).is_ok());
+    fn what_would_last_is_cancelled_and_its_memory_comes_back() {
+        let Some((mut ring, _writer)) = ring_on_pipe(4) else { return };
+        for slot in 0..3 {
+            assert!(ring.push(slot, RingOperation::Read(0), Some(IoVec::bounce(16))).is_ok());
+        }
         ring.submit().unwrap();
-        assert!(ring.push(1, RingOperation::Read(0), Some(IoVec::bounce(16))).is_ok());
-        let (gone, is_gone) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            drop(ring);
-            gone.send(()).unwrap();
-        });
-        assert!(is_gone.recv_timeout(Duration::from_millis(50)).is_err());
-        drop(writer.write_all(b"now"));
-        drop(writer);
-        is_gone.recv_timeout(Duration::from_secs(10)).unwrap();
-        thread.join().unwrap();
+        assert_eq!((ring.in_kernel(), ring.pop().is_none()), (3, true));
+        ring.cancel().unwrap();
+        for _ in 0..3 {
+            let landed = landed(&mut ring);
+            let error = landed.result.unwrap_err().raw_os_error();
+            assert!(matches!(error, Some(libc::ECANCELED | libc::EINTR)), "{error:?}");
+            assert!(landed.memory.is_some());
+        }
+        assert_eq!(ring.in_kernel(), 0);
+    }
+
+    #[test]
+    fn the_end_of_a_ring_takes_back_what_can_be_cancelled() {
+        let Some((mut ring, _writer)) = ring_on_pipe(4) else { return };
+        let kept = Arc::new(());
+        assert!(ring.push(0, RingOperation::Read(0), Some(IoVec::bounce_with(16, &kept))).is_ok());
+        ring.submit().unwrap();
+        assert!(ring.push(1, RingOperation::Read(0), Some(IoVec::bounce_with(16, &kept))).is_ok());
+        drop(ring);
+        assert_eq!(Arc::strong_count(&kept), 1);
+    }
+
+    #[test]
+    fn memory_of_what_is_not_waited_for_is_kept_for_ever() {
+        let Some((mut ring, _writer)) = ring_on_pipe(4) else { return };
+        let kept = Arc::new(());
+        assert!(ring.push(0, RingOperation::Read(0), Some(IoVec::bounce_with(16, &kept))).is_ok());
+        ring.submit().unwrap();
+        ring.give_up();
+        drop(ring);
+        assert_eq!(Arc::strong_count(&kept), 2);
     }
 }

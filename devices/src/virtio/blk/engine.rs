@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::atomic::AtomicBool;
 
 use super::segments::Segments;
 use crate::virtio::GuestMemoryHandle;
@@ -111,6 +112,9 @@ pub trait DiskEngine: Send {
     /// May change in the course of any other call.
     fn fd(&self) -> Option<RawFd>;
 
+    /// Called in the thread that uses the engine when that is another one from now on, or runs on other CPUs.
+    fn follow_thread(&mut self) {}
+
     /// Takes an operation; `tag` is below the depth and not in use. May begin at once or wait for
     /// [`start`](Self::start).
     fn submit(&mut self, tag: u16, operation: Operation);
@@ -121,6 +125,7 @@ pub trait DiskEngine: Send {
     /// Appends what has ended. Does not wait.
     fn completions(&mut self, done: &mut Vec<Completion>);
 
-    /// Waits until everything has ended, and appends it: afterwards guest memory is not touched.
-    fn drain(&mut self, done: &mut Vec<Completion>);
+    /// Waits until everything has ended, and appends it: afterwards guest memory is not touched. Once `cancelled` is true
+    /// it cancels what it can, and soon leaves the rest to itself, with the memory that it uses.
+    fn drain(&mut self, done: &mut Vec<Completion>, cancelled: &AtomicBool);
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use vm_memory::Bytes;
@@ -169,7 +170,7 @@ impl DiskEngine for TestEngine {
         self.ended = held;
     }
 
-    fn drain(&mut self, done: &mut Vec<Completion>) {
+    fn drain(&mut self, done: &mut Vec<Completion>, _: &AtomicBool) {
         self.start();
         done.append(&mut self.ended);
         self.busy.fill(false);

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::device::Shared;
@@ -67,6 +68,8 @@ impl<M: GuestMemoryHandle> Worker for BlkWorker<M> {
     }
 
     fn start(&mut self) {
+        // Those of a start in another thread.
+        self.moved();
         for queue in std::mem::take(&mut self.waiting) {
             let depth = queue.size().clamp(1, MAX_DEPTH);
             let engine = self.backend.engine(&self.memory, depth);
@@ -85,10 +88,14 @@ impl<M: GuestMemoryHandle> Worker for BlkWorker<M> {
         watched != self.engine_fd(index)
     }
 
-    fn stop(&mut self) {
+    fn moved(&mut self) {
+        self.lanes.iter_mut().for_each(|lane| lane.engine.follow_thread());
+    }
+
+    fn stop(&mut self, cancelled: &AtomicBool) {
         let memory = self.memory.memory();
         for lane in &mut self.lanes {
-            lane.engine.drain(&mut lane.done);
+            lane.engine.drain(&mut lane.done, cancelled);
             lane.finish(&self.shared, &*memory);
             lane.queue.signal();
         }

@@ -2,6 +2,7 @@
 //! Where that thread runs is `vmm`'s decision.
 
 use std::any::Any;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::control::{COMMAND_BYTES, Command, ERROR, OK, parse};
@@ -154,7 +155,7 @@ impl<M: GuestMemoryHandle, T: Tap> Worker for NetWorker<M, T> {
         self.pairs.iter_mut().take(self.in_use).fold(false, |changed, pair| pair.look(handle) | changed)
     }
 
-    fn stop(&mut self) {
+    fn stop(&mut self, _: &AtomicBool) {
         for pair in &mut self.pairs {
             pair.stop(&self.common);
         }

@@ -166,6 +166,11 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
     }
 
     fn write_common(&mut self, offset: u64, data: &[u8]) {
+        if self.runner.is_resetting() {
+            // The driver has to wait until the status is 0 (virtio 1.3, 4.1.4.3.2).
+            self.meter.count(Event::IgnoredAccess);
+            return;
+        }
         match self.common.write(offset, data) {
             Asked::Nothing => {}
             Asked::Ignored => self.meter.count(Event::IgnoredAccess),
@@ -243,10 +248,28 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
         self.interrupts.ask_for_reset();
     }
 
+    /// The status stays what it is until requests in flight have ended: a driver that reads 0 can rely on it that the
+    /// device touches no memory (virtio 1.3, 2.4.1).
     fn reset_device(&mut self) {
         self.runner.reset();
+        match self.runner.is_resetting() {
+            true => self.settle(),
+            false => self.reset_registers(),
+        }
+    }
+
+    fn reset_registers(&mut self) {
         self.interrupts.reset();
         self.common.reset();
+    }
+
+    /// Goes on with what waits for requests in flight, if they have ended. Comes before everything that a driver does.
+    fn settle(&mut self) {
+        match self.runner.settle() {
+            Ok(true) => self.reset_registers(),
+            Ok(false) => {}
+            Err(error) => self.give_up(&error),
+        }
     }
 
     /// Follows a change of message control or of the bus master bit.
@@ -312,6 +335,7 @@ impl<M: GuestMemoryHandle> PciFunction for VirtioPci<M> {
     }
 
     fn config_read(&mut self, offset: u16, data: &mut [u8]) {
+        self.settle();
         if let Some((bar, target, length)) = self.access(offset, data.len()) {
             let mut value = [0; 4];
             self.bar_read(bar, target, &mut value[..length]);
@@ -321,6 +345,7 @@ impl<M: GuestMemoryHandle> PciFunction for VirtioPci<M> {
     }
 
     fn config_write(&mut self, offset: u16, data: &[u8]) {
+        self.settle();
         self.config.write(offset, data);
         if let Some((bar, target, length)) = self.access(offset, data.len()) {
             let value: [u8; 4] = self.config.bytes_at(self.access_capability + 16);
@@ -337,6 +362,7 @@ impl<M: GuestMemoryHandle> PciFunction for VirtioPci<M> {
     }
 
     fn bar_read(&mut self, bar: u8, offset: u64, data: &mut [u8]) {
+        self.settle();
         fill_ones(data);
         if bar == MSIX_BAR {
             self.msix.read(offset, data);
@@ -365,6 +391,7 @@ impl<M: GuestMemoryHandle> PciFunction for VirtioPci<M> {
     }
 
     fn bar_write(&mut self, bar: u8, offset: u64, data: &[u8]) {
+        self.settle();
         if bar == MSIX_BAR {
             self.msix.write(offset, data);
             self.follow_config_message();
@@ -374,6 +401,9 @@ impl<M: GuestMemoryHandle> PciFunction for VirtioPci<M> {
             Some((Structure::Common, offset)) => {
                 self.write_common(offset, data);
                 self.follow_config_message();
+            }
+            Some((Structure::Device, _)) if self.runner.is_resetting() => {
+                self.meter.count(Event::IgnoredAccess);
             }
             Some((Structure::Device, offset)) => self.runner.device.write_config(offset, data),
             Some((Structure::Notify, offset)) => {
@@ -386,11 +416,28 @@ impl<M: GuestMemoryHandle> PciFunction for VirtioPci<M> {
         }
     }
 
+    fn is_settled(&mut self) -> bool {
+        self.settle();
+        self.runner.is_settled()
+    }
+
     fn reset(&mut self) {
         self.reset_device();
         self.config.reset();
         self.follow_control();
         self.msix.reset();
         self.follow_config_message();
+    }
+
+    fn cancel(&mut self) {
+        self.runner.cancel();
+    }
+
+    fn abandon(&mut self) {
+        if !self.is_settled() {
+            self.meter.warn(Event::HostFailure, &"requests do not end; they are left to themselves");
+            self.runner.abandon();
+            self.reset_registers();
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! A device and its worker: at rest, running, or held while the function may not touch memory. When it has to change
-//! is the function's knowledge.
+//! A device and its worker: at rest, running, held while the function may not touch memory, or on its way there while
+//! requests are in flight. When it has to change is the function's knowledge.
 
 use std::io;
 use std::sync::Arc;
@@ -34,8 +34,17 @@ pub(super) enum StartError {
 enum State {
     Rest,
     Running(Box<dyn WorkerHandle>),
+    /// Asked to stop; requests are in flight.
+    Stopping(Box<dyn WorkerHandle>, Next),
     /// The bus master bit is off.
     Held(Box<dyn Worker>),
+}
+
+/// What becomes of a worker once it has stopped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Hold,
+    Reset,
 }
 
 pub(super) struct Runner<M: GuestMemoryHandle> {
@@ -93,31 +102,94 @@ impl<M: GuestMemoryHandle> Runner<M> {
         Ok(())
     }
 
-    /// Stops or continues the worker as the bus master bit says.
+    /// Stops or continues the worker as the bus master bit says. Does not wait for requests in flight.
     pub fn set_bus_master(&mut self, on: bool) -> Result<(), StartError> {
         self.bus_master = on;
         match std::mem::replace(&mut self.state, State::Rest) {
             State::Held(worker) => self.run(worker),
-            State::Running(handle) if !on => {
-                self.state = State::Held(handle.stop().ok_or(StartError::Dead)?);
-                Ok(())
+            State::Stopping(handle, Next::Hold) if on => {
+                if handle.resume() {
+                    self.state = State::Running(handle);
+                    return Ok(());
+                }
+                self.run(handle.stop().ok_or(StartError::Dead)?)
             }
-            state @ (State::Running(_) | State::Rest) => {
+            State::Running(handle) if !on => {
+                handle.request_stop();
+                self.state = State::Stopping(handle, Next::Hold);
+                self.settle().map(drop)
+            }
+            state @ (State::Running(_) | State::Stopping(..) | State::Rest) => {
                 self.state = state;
                 Ok(())
             }
         }
     }
 
-    /// Stops the worker and brings the device back to rest.
+    /// Stops the worker and brings the device back to rest, once requests in flight have ended:
+    /// [`settle`](Self::settle) says when.
     pub fn reset(&mut self) {
-        let worker = match std::mem::replace(&mut self.state, State::Rest) {
-            State::Rest => None,
-            State::Running(handle) => handle.stop(),
-            State::Held(worker) => Some(worker),
+        self.state = match std::mem::replace(&mut self.state, State::Rest) {
+            State::Rest => return self.rest(None),
+            State::Held(worker) => return self.rest(Some(worker)),
+            State::Running(handle) => {
+                handle.request_stop();
+                State::Stopping(handle, Next::Reset)
+            }
+            State::Stopping(handle, _) => State::Stopping(handle, Next::Reset),
         };
         self.doorbells.rest();
+    }
+
+    fn rest(&mut self, worker: Option<Box<dyn Worker>>) {
+        self.doorbells.rest();
         self.device.reset(worker);
+    }
+
+    /// Goes on with a stop or a reset if the worker has stopped meanwhile; true if a reset is complete with this.
+    pub fn settle(&mut self) -> Result<bool, StartError> {
+        match std::mem::replace(&mut self.state, State::Rest) {
+            State::Stopping(handle, next) if handle.has_stopped() => match (next, handle.stop()) {
+                (Next::Reset, worker) => {
+                    self.rest(worker);
+                    Ok(true)
+                }
+                (Next::Hold, Some(worker)) => {
+                    self.state = State::Held(worker);
+                    Ok(false)
+                }
+                (Next::Hold, None) => Err(StartError::Dead),
+            },
+            state => {
+                self.state = state;
+                Ok(false)
+            }
+        }
+    }
+
+    /// No stop or reset waits for requests in flight.
+    pub fn is_settled(&self) -> bool {
+        !matches!(self.state, State::Stopping(..))
+    }
+
+    /// A reset waits for requests in flight.
+    pub fn is_resetting(&self) -> bool {
+        matches!(self.state, State::Stopping(_, Next::Reset))
+    }
+
+    /// Nobody waits for requests in flight any longer.
+    pub fn cancel(&self) {
+        if let State::Stopping(handle, _) = &self.state {
+            handle.cancel();
+        }
+    }
+
+    /// Leaves a worker that does not stop to itself.
+    pub fn abandon(&mut self) {
+        if let State::Stopping(handle, _) = std::mem::replace(&mut self.state, State::Rest) {
+            drop(handle);
+        }
+        self.rest(None);
     }
 
     /// Tells the device if its configuration interrupt goes elsewhere than before.
@@ -133,5 +205,9 @@ impl<M: GuestMemoryHandle> Runner<M> {
 impl<M: GuestMemoryHandle> Drop for Runner<M> {
     fn drop(&mut self) {
         self.reset();
+        if let State::Stopping(handle, _) = std::mem::replace(&mut self.state, State::Rest) {
+            let worker = handle.stop();
+            self.rest(worker);
+        }
     }
 }

@@ -230,7 +230,10 @@ impl Machine {
     /// Up to FEATURES_OK. Says whether the device accepted.
     pub fn negotiate(&self, features: u64) -> bool {
         self.set_status(0);
-        assert_eq!(self.status(), 0);
+        // As a driver does.
+        while self.status() != 0 {
+            std::thread::yield_now();
+        }
         self.set_status(status::ACKNOWLEDGE);
         self.set_status(status::ACKNOWLEDGE | status::DRIVER);
         self.pick(features);

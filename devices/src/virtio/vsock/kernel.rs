@@ -86,7 +86,7 @@ impl<M: GuestMemoryHandle> Worker for KernelWorker<M> {
         false
     }
 
-    fn stop(&mut self) {
+    fn stop(&mut self, _: &AtomicBool) {
         if !self.running.swap(false, Ordering::Relaxed) {
             return;
         }

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use vm_memory::{Bytes, GuestAddress};
 
@@ -97,7 +98,7 @@ impl Bench {
 
     /// Stops the worker and resets the device.
     pub fn reset(&mut self) {
-        self.worker().stop();
+        self.worker().stop(&AtomicBool::new(false));
         let worker = self.worker.take();
         self.device.reset(worker);
     }

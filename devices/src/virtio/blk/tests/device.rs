@@ -3,7 +3,7 @@
 use std::io;
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::bench::{Bench, header};
 use crate::virtio::blk::test_disk::{Mischief, SHAPE, TestDisk};
@@ -145,7 +145,7 @@ fn stopping_waits_for_what_is_in_flight_and_answers_it() {
     bench.kick(0);
     assert!(bench.reap(0, &mut pending).is_empty());
     bench.interrupt.take();
-    bench.worker().stop();
+    bench.worker().stop(&AtomicBool::new(false));
     let answers = bench.reap(0, &mut pending);
     assert!(answers.iter().all(|(_, answer)| answer.data() == [7; 512] && answer.status() == 0));
     assert_eq!((answers.len(), bench.interrupt.take()), (5, vec![0]));

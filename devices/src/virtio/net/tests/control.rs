@@ -1,6 +1,7 @@
 //! Features, configuration, commands, several pairs, the datapath in the kernel, reset.
 
 use std::io;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use virtio_queue::QueueT;
@@ -58,7 +59,7 @@ fn enabled(bench: &Bench) -> Vec<Option<bool>> {
 fn the_tap_is_told_what_the_driver_takes_and_nothing_after_a_reset() {
     let mut bench = Bench::new(bits::GUEST_CSUM | bits::GUEST_TSO4);
     assert_eq!(bench.tap(|tap| tap.offloads), Some(Offloads::CHECKSUM | Offloads::TSO4));
-    bench.worker().stop();
+    bench.worker().stop(&AtomicBool::new(false));
     let worker = bench.worker.take();
     bench.device.reset(worker);
     assert_eq!(bench.tap(|tap| tap.offloads), Some(Offloads::NONE));
@@ -129,7 +130,7 @@ fn the_kernel_serves_the_pairs_in_use_and_goes_on_where_it_was() {
     let mut bench = Bench::with(0, queues(1, Some(&log)), 64);
     // Nothing to interrupt with: the first attempt ended here, and frames go through the device.
     assert_eq!(bench.handle.datapath(), Datapath::Own);
-    bench.worker().stop();
+    bench.worker().stop(&AtomicBool::new(false));
     let worker = bench.worker.take();
     bench.device.reset(worker);
 
@@ -144,9 +145,9 @@ fn the_kernel_serves_the_pairs_in_use_and_goes_on_where_it_was() {
         worker.start();
         assert_eq!(device.handle().datapath(), Datapath::Kernel);
         assert!(worker.sources().is_empty());
-        worker.stop();
+        worker.stop(&AtomicBool::new(false));
         worker.start();
-        worker.stop();
+        worker.stop(&AtomicBool::new(false));
         assert_eq!(device.handle().datapath(), Datapath::Stopped);
         device.reset(Some(worker));
     }
@@ -168,7 +169,7 @@ fn a_kernel_that_refuses_is_not_asked_again_and_frames_go_through_the_device() {
         let mut worker = device.activate(activation(&bench.memory, 0, &refs, &bench.interrupt)).unwrap();
         worker.start();
         assert_eq!(device.handle().datapath(), Datapath::Own);
-        worker.stop();
+        worker.stop(&AtomicBool::new(false));
         device.reset(Some(worker));
     }
     assert_eq!(*log.calls.lock().unwrap(), ["start"]);

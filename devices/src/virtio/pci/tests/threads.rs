@@ -42,7 +42,7 @@ impl WorkerSpawner for Threads {
                 let count = epoll.wait(-1, &mut events).unwrap_or(0);
                 for event in &events[..count] {
                     let Ok(token) = u32::try_from(event.data()) else {
-                        worker.stop();
+                        worker.stop(&AtomicBool::new(false));
                         return worker;
                     };
                     worker.ready(token);
@@ -54,6 +54,24 @@ impl WorkerSpawner for Threads {
 }
 
 impl WorkerHandle for Handle {
+    fn request_stop(&self) {
+        self.stop.write(1).unwrap();
+    }
+
+    fn has_stopped(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits, as the request cannot be withdrawn.
+    fn resume(&self) -> bool {
+        while !self.has_stopped() {
+            std::thread::yield_now();
+        }
+        false
+    }
+
+    fn cancel(&self) {}
+
     fn stop(self: Box<Self>) -> Option<Box<dyn Worker>> {
         self.stop.write(1).unwrap();
         self.thread.join().ok()

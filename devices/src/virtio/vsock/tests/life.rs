@@ -2,7 +2,7 @@
 
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::super::packet::{Header, Operation, Ports, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
 use super::{Bench, Packet};
@@ -175,7 +175,7 @@ fn a_host_without_descriptors_is_not_asked_again_and_again() {
 fn a_reset_of_the_device_closes_everything_and_the_device_works_again() {
     let mut bench = Bench::new(0);
     let mut host = bench.connect(PORTS);
-    bench.worker().stop();
+    bench.worker().stop(&AtomicBool::new(false));
     let worker = bench.worker.take();
     VirtioDevice::<TestMemory>::reset(&mut bench.device, worker);
     assert_eq!(host.read(), (vec![], true));
@@ -216,8 +216,8 @@ fn a_device_in_the_kernel_hands_its_queues_over_and_takes_them_back() {
         assert!(worker.sources().is_empty());
         worker.start();
         assert!(running.load(Ordering::Relaxed));
-        worker.stop();
-        worker.stop();
+        worker.stop(&AtomicBool::new(false));
+        worker.stop(&AtomicBool::new(false));
         assert!(!running.load(Ordering::Relaxed));
         device.reset(Some(worker));
         assert_eq!(log.load(Ordering::Relaxed), 101 * round);

@@ -1,0 +1,78 @@
+//! Where the threads of a vnode's devices run: on the CPUs of its pnodes, also after it has moved. What a thread does is
+//! its own.
+
+use super::worker::Control;
+use crate::memory::{kernel_cpus, pin_this_thread};
+use crate::net::kernel_thread;
+use crate::sys::HostError;
+use nix::sched::sched_setaffinity;
+use nix::unistd::{Pid, gettid};
+use resources::CpuSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The device threads of a vnode.
+pub struct Node(Mutex<State>);
+
+struct State {
+    cpus: CpuSet,
+    threads: Vec<Thread>,
+}
+
+struct Thread {
+    id: Pid,
+    /// A worker's, to hear that it was moved.
+    worker: Option<Arc<Control>>,
+}
+
+/// A thread is one of the node's as long as it has this.
+pub struct Member(Arc<Node>);
+
+impl Node {
+    /// Threads run on `cpus`.
+    pub fn new(cpus: CpuSet) -> Self {
+        Self(Mutex::new(State { cpus, threads: Vec::new() }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes this thread one of the node's.
+    pub fn join(self: &Arc<Self>, name: &str, worker: Option<Arc<Control>>) -> Member {
+        let mut state = self.state();
+        state.threads.push(Thread { id: gettid(), worker });
+        if let Err(error) = pin_this_thread(&state.cpus) {
+            // Where it runs changes how fast it is, not what it does.
+            tracing::warn!(thread = name, %error, "device thread not pinned");
+        }
+        Member(Arc::clone(self))
+    }
+
+    /// Has all threads, and those that come, run on `cpus`; the error of the first that stays where it is.
+    pub fn follow(&self, cpus: &CpuSet) -> Result<(), HostError> {
+        let mut state = self.state();
+        let set = kernel_cpus(cpus)?;
+        let mut result = Ok(());
+        for thread in &state.threads {
+            let refused =
+                |e| HostError::new("sched_setaffinity", e).of(format!("device thread to CPUs {cpus}"));
+            result = result.and(sched_setaffinity(thread.id, &set).map_err(refused));
+            if let Some(worker) = &thread.worker {
+                worker.note_move();
+            }
+        }
+        let workers = state.threads.iter().filter(|thread| thread.worker.is_some());
+        kernel_thread::follow(&workers.map(|thread| thread.id).collect::<Vec<_>>(), &set);
+        if result.is_ok() {
+            state.cpus = cpus.clone();
+        }
+        result
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let this = gettid();
+        self.0.state().threads.retain(|thread| thread.id != this);
+    }
+}
