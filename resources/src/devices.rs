@@ -2,10 +2,11 @@
 //! they do is modelled in the crate `devices`.
 
 use crate::ids::VnodeId;
-use crate::spec::device::{ConsoleSpec, DiskInterrupts, DiskSpec, NetSpec, VsockSpec};
+use crate::spec::device::{ConsoleSpec, DiskFormat, DiskInterrupts, DiskSpec, NetSpec, VsockSpec};
 use crate::spec::{Switch, VmSpec};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Component, PathBuf};
 
 /// Most devices of a VM: half of what 64 vnodes' segments hold, far below the interrupts that KVM has for them.
 pub const MAX_DEVICES: usize = 1024;
@@ -17,6 +18,8 @@ const DEFAULT_DISK_QUEUES: u16 = 4;
 pub const MAX_NET_QUEUES: u16 = 64;
 /// Longest name of a network interface (`IFNAMSIZ` less the NUL).
 const MAX_INTERFACE_NAME: usize = 15;
+/// Longest part of a path in an error.
+const MAX_SHOWN: usize = 40;
 /// Context ids from here on are guests'; 2 is the host (virtio 1.3, 5.10.4).
 const FIRST_GUEST_CID: u64 = 3;
 /// Least MTU of IPv4 (RFC 791), which is also virtio's (virtio 1.3, 5.1.4.1).
@@ -50,6 +53,9 @@ pub struct Disk {
     pub path: PathBuf,
     /// Where it sits.
     pub vnode: VnodeId,
+    /// It is known to be raw, whatever it begins with.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub known_raw: bool,
     /// Whether the guest may only read it.
     pub read_only: bool,
     /// Whether the host's page cache is passed by.
@@ -150,6 +156,7 @@ impl VmDevices {
         let disks =
             spec.disks.iter().enumerate().map(|(i, disk)| Disk::new(disk, &format!("disks[{i}]"), vcpus));
         let disks = disks.collect::<Result<Vec<_>, _>>()?;
+        given_once(&disks)?;
         let nets =
             (0..).zip(&spec.nets).map(|(i, net)| Net::new(net, i, vnodes)).collect::<Result<Vec<_>, _>>()?;
         let vsock = spec.vsock.as_ref().map(|vsock| Vsock::new(vsock, vnodes)).transpose()?;
@@ -158,6 +165,25 @@ impl VmDevices {
         let free_page_reporting = spec.free_page_reporting.is_some_and(|Switch(on)| on);
         Ok(Self { disks, nets, vsock, console, rng, free_page_reporting })
     }
+}
+
+/// A disk that is written has one user. Other names for one file are found when it is opened.
+fn given_once(disks: &[Disk]) -> Result<(), DeviceError> {
+    let name =
+        |disk: &Disk| disk.path.components().filter(|part| *part != Component::CurDir).collect::<PathBuf>();
+    let mut seen: BTreeMap<PathBuf, Vec<usize>> = BTreeMap::new();
+    for (index, disk) in disks.iter().enumerate() {
+        let before = seen.entry(name(disk)).or_default();
+        let writes = |other: &&usize| !disk.read_only || !disks[**other].read_only;
+        if let Some(other) = before.iter().find(writes) {
+            let rule =
+                format!("is disks[{other}] too; a disk that is written is given once, readonly=on shares it");
+            let shown: String = disk.path.display().to_string().chars().take(MAX_SHOWN).collect();
+            return refuse(format!("disks[{index}].path"), shown, rule);
+        }
+        before.push(index);
+    }
+    Ok(())
 }
 
 impl Disk {
@@ -182,6 +208,7 @@ impl Disk {
         Ok(Self {
             path: spec.path.clone(),
             vnode: vnode(spec.vnode, at, vcpus.len())?,
+            known_raw: spec.format == Some(DiskFormat::Raw),
             read_only: on(spec.readonly, false),
             direct: on(spec.direct, false),
             queues,
@@ -356,6 +383,24 @@ mod tests {
         assert_eq!(interrupts(&[1], r#"{"path": "a", "interrupts": "node"}"#), Ok((Node, 2)));
         let refused = interrupts(&[1, 2], r#"{"path": "a", "interrupts": "node", "queues": 1}"#).unwrap_err();
         assert_eq!(refused.to_string(), "disks[0].interrupts: node needs 2 queues or more");
+    }
+
+    #[test]
+    fn a_disk_that_is_written_is_given_once() {
+        let twice = |a: &str, b: &str| {
+            let text = devices(&format!(r#"{{"disks": [{{"path": "c"}}, {a}, {b}]}}"#));
+            text.map(|all| all.disks.len()).map_err(|error| error.to_string())
+        };
+        let refused = |path: &str| {
+            let rule = "is disks[1] too; a disk that is written is given once, readonly=on shares it";
+            Err(format!("disks[2].path: {path} {rule}"))
+        };
+        let readonly = |path: &str| format!(r#"{{"path": "{path}", "readonly": "on"}}"#);
+        assert_eq!(twice(r#"{"path": "d"}"#, r#"{"path": "d"}"#), refused("d"));
+        assert_eq!(twice(r#"{"path": "/x/d"}"#, r#"{"path": "/x//./d"}"#), refused("/x//./d"));
+        assert_eq!(twice(r#"{"path": "d"}"#, &readonly("./d")), refused("./d"));
+        assert_eq!(twice(&readonly("d"), &readonly("d")), Ok(3));
+        assert_eq!(twice(&readonly("d"), r#"{"path": "e/d"}"#), Ok(3));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::args::shortened;
 use resources::spec::{ConsoleSpec, DiskSpec, NetSpec, VsockSpec};
 use std::path::PathBuf;
 
-const DISK_KEYS: &str = "path, vnode, readonly, direct, queues, interrupts, serial";
+const DISK_KEYS: &str = "path, format, vnode, readonly, direct, queues, interrupts, serial";
 const NET_KEYS: &str = "tap, fd, mac, mtu, queues, vnode, vhost";
 const VSOCK_KEYS: &str = "cid, socket, vnode";
 const CONSOLE_KEYS: &str = "socket, file, vnode";
@@ -36,6 +36,7 @@ pub fn disk(text: &str) -> Result<DiskSpec, NumaError> {
     each(text, DISK_KEYS, |key, value| {
         Some(match key {
             "path" => put(&mut path, key, value, from_str),
+            "format" => put(&mut disk.format, key, value, from_str),
             "vnode" => put(&mut disk.vnode, key, value, count),
             "readonly" => put(&mut disk.readonly, key, value, from_str),
             "direct" => put(&mut disk.direct, key, value, from_str),
@@ -103,6 +104,7 @@ pub fn console(text: &str) -> Result<ConsoleSpec, NumaError> {
 #[cfg(test)]
 mod tests {
     use super::{console, disk, net, vsock};
+    use resources::spec::device::DiskFormat;
     use resources::spec::{DiskSpec, Switch};
 
     #[test]
@@ -115,9 +117,11 @@ mod tests {
         };
         assert_eq!(disk("path=/a=b,vnode=1,readonly=on"), Ok(expected));
         assert_eq!(disk("vnode=1").unwrap_err().to_string(), ".path: missing, every disk needs one");
-        let unknown =
-            ".size: unknown key, must be one of path, vnode, readonly, direct, queues, interrupts, serial";
+        let unknown = ".size: unknown key, must be one of path, format, vnode, readonly, direct, queues, interrupts, serial";
         assert_eq!(disk("path=a,size=1").unwrap_err().to_string(), unknown);
+        assert_eq!(disk("path=a,format=raw").unwrap().format, Some(DiskFormat::Raw));
+        let refused = disk("path=a,format=qcow2").unwrap_err().to_string();
+        assert!(refused.contains("must be raw"), "{refused}");
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub struct VmFlags {
     /// HMAT cache in front of a vnode's memory: vnode=N,size=SIZE,level=1 and any of associativity, policy, line
     #[arg(long, value_name = "vnode=N,KEY=VALUE,...", help_heading = "Shape")]
     pub memory_cache: Vec<String>,
-    /// Disk, raw file or block device: path=PATH and any of vnode, readonly, direct, queues, interrupts, serial; repeatable
+    /// Disk, raw file or block device: path=PATH and any of format=raw, vnode, readonly, direct, queues, interrupts, serial; repeatable
     #[arg(long, value_name = "path=PATH,KEY=VALUE,...", help_heading = "Devices")]
     pub disk: Vec<String>,
     /// Network interface: tap=NAME or fd=N and any of mac, mtu, queues, vnode, vhost; repeatable

@@ -16,6 +16,9 @@ pub struct DiskSpec {
     /// The vnode it sits on; 0 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vnode: Option<u32>,
+    /// `raw` says that it is raw whatever it begins with; left out, what looks like another format is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<DiskFormat>,
     /// Whether the guest may only read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readonly: Option<Switch>,
@@ -31,6 +34,26 @@ pub struct DiskSpec {
     /// The serial number that the guest sees, at most 20 printable characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
+}
+
+/// What a disk holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub enum DiskFormat {
+    /// What the guest sees, byte for byte.
+    Raw,
+}
+
+impl FromStr for DiskFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "raw" => Ok(Self::Raw),
+            _ => Err("must be raw; qemu-img convert -O raw makes one of another format"),
+        }
+    }
 }
 
 /// Which CPUs of the guest a disk interrupts.
