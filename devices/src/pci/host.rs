@@ -29,10 +29,18 @@ pub trait IoEvents: Send + Sync {
     fn unregister(&self, address: u64, event: &EventFd) -> io::Result<()>;
 }
 
+/// Is told why a worker does not serve its sources any more, though nobody has stopped it.
+pub type OnFailure = Box<dyn FnOnce(&str) + Send>;
+
 /// Starts threads for workers, on the host node that the function belongs to.
 pub trait WorkerSpawner: Send + Sync {
     /// Starts a thread that runs `worker` until it is stopped.
-    fn spawn(&self, name: &str, worker: Box<dyn Worker>) -> io::Result<Box<dyn WorkerHandle>>;
+    fn spawn(
+        &self,
+        name: &str,
+        worker: Box<dyn Worker>,
+        on_failure: OnFailure,
+    ) -> io::Result<Box<dyn WorkerHandle>>;
 }
 
 /// A worker that runs, or has been asked to stop and still waits for requests in flight.

@@ -17,7 +17,7 @@ pub(crate) mod testing;
 pub use bar::{Bar, BarError};
 pub use config::{CONFIG_BYTES, CapabilityError, Command, ConfigSpace, Identity};
 pub use function::PciFunction;
-pub use host::{IoEvents, MsixVectors, WorkerHandle, WorkerSpawner};
+pub use host::{IoEvents, MsixVectors, OnFailure, WorkerHandle, WorkerSpawner};
 pub use host_bridge::HostBridge;
 pub use mechanism1::{MECHANISM1_PORTS, Mechanism1};
 pub use msix::{MSIX_CAPABILITY, MSIX_VECTORS_MAX, Msix};

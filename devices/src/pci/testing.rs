@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::{IoEvents, MsixVectors, WorkerHandle, WorkerSpawner};
+use super::{IoEvents, MsixVectors, OnFailure, WorkerHandle, WorkerSpawner};
 use crate::interrupt::{InterruptError, MsiMessage};
 use crate::virtio::{Interest, Worker};
 
@@ -114,6 +114,8 @@ pub(crate) struct TestSpawner {
     failing: AtomicBool,
     /// Workers do not come back when stopped.
     pub dying: Arc<AtomicBool>,
+    /// Who is told if a worker fails, of each that was started.
+    pub failures: Mutex<Vec<OnFailure>>,
     /// Workers have requests in flight, and do not stop before these end.
     pub busy: Arc<AtomicBool>,
     /// How often workers were told to cancel them.
@@ -180,10 +182,16 @@ impl TestSpawner {
 }
 
 impl WorkerSpawner for TestSpawner {
-    fn spawn(&self, _: &str, mut worker: Box<dyn Worker>) -> io::Result<Box<dyn WorkerHandle>> {
+    fn spawn(
+        &self,
+        _: &str,
+        mut worker: Box<dyn Worker>,
+        on_failure: OnFailure,
+    ) -> io::Result<Box<dyn WorkerHandle>> {
         if self.failing.load(Ordering::Relaxed) {
             return Err(refused());
         }
+        self.failures.lock().unwrap().push(on_failure);
         worker.start();
         let slot = Arc::new(Mutex::new(Some((worker, Epoll::new().unwrap()))));
         self.slots().push(Arc::clone(&slot));

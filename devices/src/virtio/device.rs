@@ -35,6 +35,12 @@ pub trait VirtioInterrupt: Send + Sync {
         let _ = (index, fault);
     }
 
+    /// The device cannot go on, and the driver is not to blame: the transport counts it, sets DEVICE_NEEDS_RESET and tells the
+    /// driver (virtio 1.3, 2.1.1).
+    fn device_failed(&self, why: &str) {
+        let _ = why;
+    }
+
     /// A request on queue `index` makes no sense, though its chain is as it should be; the device has counted it. Is
     /// told to the host's log, at a limited rate.
     fn request_refused(&self, index: u16, why: &'static str) {

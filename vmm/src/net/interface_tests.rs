@@ -79,7 +79,7 @@ impl Driver {
         let refs: Vec<_> = queues.iter().collect();
         let worker = device.activate(activation(&memory, features, &refs, &interrupt)).unwrap();
         let handle = device.handle();
-        let worker = NodeSpawner::new("0".parse().unwrap()).spawn("net", worker).unwrap();
+        let worker = NodeSpawner::new("0".parse().unwrap()).spawn("net", worker, Box::new(|_| ())).unwrap();
         Self { memory, queues, handle, interrupt, worker: Some(worker) }
     }
 

@@ -45,7 +45,7 @@ impl Guest {
         }
         let interrupt = Arc::<TestInterrupt>::default();
         let worker = device.activate(activation(&memory, 0, &[&receive, &transmit], &interrupt)).unwrap();
-        let worker = NodeSpawner::new("0".parse().unwrap()).spawn("vsock", worker).unwrap();
+        let worker = NodeSpawner::new("0".parse().unwrap()).spawn("vsock", worker, Box::new(|_| ())).unwrap();
         Self { memory, receive, transmit, handle: device.handle(), worker: Some(worker) }
     }
 

@@ -3,7 +3,7 @@
 
 use super::node::Node;
 use crate::sys::HostError;
-use devices::pci::{WorkerHandle, WorkerSpawner};
+use devices::pci::{OnFailure, WorkerHandle, WorkerSpawner};
 use devices::virtio::{Interest, Source, Worker};
 use resources::CpuSet;
 use std::collections::BTreeMap;
@@ -124,16 +124,25 @@ impl Drop for EndOfThread {
 }
 
 impl WorkerSpawner for NodeSpawner {
-    fn spawn(&self, name: &str, mut worker: Box<dyn Worker>) -> io::Result<Box<dyn WorkerHandle>> {
+    fn spawn(
+        &self,
+        name: &str,
+        mut worker: Box<dyn Worker>,
+        on_failure: OnFailure,
+    ) -> io::Result<Box<dyn WorkerHandle>> {
         let control = Arc::new(Control::new()?);
         let (node, inner, label) = (Arc::clone(&self.node), Arc::clone(&control), name.to_owned());
         let body = move || {
             let end = EndOfThread(Arc::clone(&inner));
             let member = node.join(&label, Some(Arc::clone(&inner)));
+            let mut on_failure = Some(on_failure);
             loop {
                 worker.start();
                 if let Err(error) = serve(worker.as_mut(), &inner) {
                     tracing::error!(worker = label, %error, "device thread stopped working");
+                    if let Some(on_failure) = on_failure.take() {
+                        on_failure(&format!("its thread stopped working: {error}"));
+                    }
                     inner.wait_for_stop();
                 }
                 worker.stop(&inner.cancelled);
@@ -337,7 +346,7 @@ mod tests {
         let kick = EventFd::new(EFD_NONBLOCK).unwrap();
         let (heard, hears) = mpsc::channel();
         let worker = Box::new(Lazy { kick: kick.try_clone().unwrap(), rests: 1, heard });
-        let handle = NodeSpawner::new("0".parse().unwrap()).spawn("lazy", worker).unwrap();
+        let handle = NodeSpawner::new("0".parse().unwrap()).spawn("lazy", worker, Box::new(|_| ())).unwrap();
         assert_eq!(hears.recv(), Ok("look"));
         kick.write(1).unwrap();
         assert_eq!([(); 3].map(|()| hears.recv().unwrap()), ["ready", "look", "look"]);
@@ -410,7 +419,7 @@ mod tests {
         let (heard, hears) = mpsc::channel();
         let (ends, end) = mpsc::channel();
         let spawner = NodeSpawner::new("0".parse().unwrap());
-        let handle = spawner.spawn("slow", Box::new(Slow { heard, end })).unwrap();
+        let handle = spawner.spawn("slow", Box::new(Slow { heard, end }), Box::new(|_| ())).unwrap();
         assert_eq!(hears.recv(), Ok("start"));
         assert!(handle.resume(), "nobody asked it to stop");
         handle.request_stop();
@@ -428,13 +437,43 @@ mod tests {
         assert!(handle.stop().is_some());
     }
 
+    /// Waits for what cannot be waited for.
+    struct Broken;
+
+    impl Worker for Broken {
+        fn sources(&self) -> Vec<Source> {
+            vec![Source { fd: -1, token: 0, interest: Interest::Readable }]
+        }
+
+        fn ready(&mut self, _: u32) -> bool {
+            false
+        }
+
+        fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {
+            self
+        }
+    }
+
+    #[test]
+    fn a_worker_that_cannot_be_served_is_told_of_and_comes_back() {
+        let (tells, told) = mpsc::channel();
+        let on_failure = Box::new(move |why: &str| tells.send(why.to_owned()).unwrap());
+        let handle =
+            NodeSpawner::new("0".parse().unwrap()).spawn("broken", Box::new(Broken), on_failure).unwrap();
+        let why = told.recv().unwrap();
+        assert!(why.starts_with("its thread stopped working: "), "{why}");
+        assert!(!handle.has_stopped());
+        assert!(handle.stop().is_some());
+    }
+
     #[test]
     fn a_worker_that_dies_has_stopped() {
         let (heard, hears) = mpsc::channel();
         drop(hears);
         let (_ends, end) = mpsc::channel();
-        let handle =
-            NodeSpawner::new("0".parse().unwrap()).spawn("slow", Box::new(Slow { heard, end })).unwrap();
+        let handle = NodeSpawner::new("0".parse().unwrap())
+            .spawn("slow", Box::new(Slow { heard, end }), Box::new(|_| ()))
+            .unwrap();
         while !handle.has_stopped() {
             std::thread::yield_now();
         }
@@ -447,7 +486,7 @@ mod tests {
         let (heard, hears) = mpsc::channel();
         let worker = Box::new(Echo { kick: kick.try_clone().unwrap(), heard });
         let spawner = NodeSpawner::new("0".parse().unwrap());
-        let handle = spawner.spawn("echo", worker).unwrap();
+        let handle = spawner.spawn("echo", worker, Box::new(|_| ())).unwrap();
         assert_eq!(hears.recv(), Ok("start"));
         for _ in 0..3 {
             kick.write(1).unwrap();

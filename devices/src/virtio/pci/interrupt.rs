@@ -126,6 +126,11 @@ impl VirtioInterrupt for Interrupts {
         self.ask_for_reset();
     }
 
+    fn device_failed(&self, why: &str) {
+        self.meter.warn(Event::HostFailure, &format_args!("{why}; the driver has to reset"));
+        self.ask_for_reset();
+    }
+
     fn request_refused(&self, index: u16, why: &'static str) {
         self.meter.say(&format_args!("queue {index}: {why}"));
     }

@@ -55,6 +55,8 @@ pub(super) struct Runner<M: GuestMemoryHandle> {
     pub doorbells: Doorbells,
     state: State,
     bus_master: bool,
+    /// The way to the driver that has started the device.
+    interrupt: Option<Arc<dyn VirtioInterrupt>>,
     /// What the device knows of its configuration interrupt.
     config_message: Option<MsiMessage>,
 }
@@ -75,6 +77,7 @@ impl<M: GuestMemoryHandle> Runner<M> {
             doorbells,
             state: State::Rest,
             bus_master: false,
+            interrupt: None,
             config_message: None,
         }
     }
@@ -86,6 +89,7 @@ impl<M: GuestMemoryHandle> Runner<M> {
         queues: Vec<ActiveQueue>,
         interrupt: Arc<dyn VirtioInterrupt>,
     ) -> Result<(), StartError> {
+        self.interrupt = Some(Arc::clone(&interrupt));
         let served = queues.iter().map(|queue| queue.index).collect();
         let activation = Activation { memory: self.memory.clone(), features, queues, interrupt };
         let worker = self.device.activate(activation)?;
@@ -98,7 +102,14 @@ impl<M: GuestMemoryHandle> Runner<M> {
             self.state = State::Held(worker);
             return Ok(());
         }
-        self.state = State::Running(self.spawner.spawn(&self.name, worker).map_err(StartError::Spawn)?);
+        let interrupt = self.interrupt.clone();
+        let on_failure = Box::new(move |why: &str| {
+            if let Some(interrupt) = interrupt {
+                interrupt.device_failed(why);
+            }
+        });
+        let handle = self.spawner.spawn(&self.name, worker, on_failure).map_err(StartError::Spawn)?;
+        self.state = State::Running(handle);
         Ok(())
     }
 
@@ -143,6 +154,7 @@ impl<M: GuestMemoryHandle> Runner<M> {
 
     fn rest(&mut self, worker: Option<Box<dyn Worker>>) {
         self.doorbells.rest();
+        self.interrupt = None;
         self.device.reset(worker);
     }
 

@@ -35,6 +35,20 @@ fn a_device_works_after_driver_ok_and_rests_after_a_reset() {
 }
 
 #[test]
+fn a_device_whose_worker_fails_needs_a_reset_and_the_driver_is_told() {
+    let machine = Machine::new();
+    machine.enable_interrupts();
+    let _queues = machine.bring_up(VERSION_1);
+    let failure = machine.spawner.failures.lock().unwrap().pop().unwrap();
+    failure("no epoll");
+    assert_eq!((machine.status(), machine.interrupts()), (READY | status::NEEDS_RESET, vec![0]));
+    assert_eq!(machine.counters().host_failures, 1);
+    let mut queues = machine.bring_up(VERSION_1);
+    assert_eq!(machine.status(), READY);
+    echoes(&machine, &mut queues[1], 1);
+}
+
+#[test]
 fn buffers_that_came_before_driver_ok_are_served() {
     let machine = Machine::new();
     machine.enable_interrupts();

@@ -11,7 +11,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::super::test_echo::QUEUES;
 use super::super::test_machine::{Machine, VERSION_1, message};
-use crate::pci::{WorkerHandle, WorkerSpawner};
+use crate::pci::{OnFailure, WorkerHandle, WorkerSpawner};
 use crate::virtio::Worker;
 use crate::virtio::test_driver::BUFFERS;
 
@@ -26,7 +26,7 @@ struct Handle {
 }
 
 impl WorkerSpawner for Threads {
-    fn spawn(&self, _: &str, mut worker: Box<dyn Worker>) -> io::Result<Box<dyn WorkerHandle>> {
+    fn spawn(&self, _: &str, mut worker: Box<dyn Worker>, _: OnFailure) -> io::Result<Box<dyn WorkerHandle>> {
         let stop = Arc::new(EventFd::new(EFD_NONBLOCK)?);
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
