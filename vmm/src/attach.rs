@@ -2,7 +2,7 @@
 //! whatever is refused here costs nothing.
 
 use crate::console::{self, ConsoleError};
-use crate::disk::{DiskError, DiskOptions, RawDisk};
+use crate::disk::{DiskError, DiskOptions, Identity, RawDisk};
 use crate::handle::DeviceFigures;
 use crate::net::{Interface, InterfaceOptions, NetError, SocketDevice, SocketHost, TapSource, Vhost};
 use crate::pci::GuestMemory;
@@ -127,7 +127,9 @@ impl AttachError {
 /// Opens every device of a VM, in the order in which the guest shall find those of one vnode.
 pub fn open(all: &VmDevices, janitor: &Janitor) -> Result<(Vec<Attached>, Controls), AttachError> {
     let (mut attached, mut controls) = (Vec::new(), Controls::default());
+    let mut identities = Vec::new();
     for (index, disk) in all.disks.iter().enumerate() {
+        given_once(&mut identities, index, disk)?;
         let device = open_disk(index, disk)?;
         controls.disks.push(device.control());
         attached.push(Attached {
@@ -191,12 +193,36 @@ fn open_net(net: &Net) -> Result<virtio::net::Net<GuestMemory, TapQueue>, NetErr
     Interface::open(&options)?.device()
 }
 
+/// One file may have several names.
+fn given_once(
+    before: &mut Vec<(usize, Identity, bool)>,
+    index: usize,
+    disk: &Disk,
+) -> Result<(), AttachError> {
+    // What cannot be looked at cannot be opened either, and opening says why.
+    let Ok(metadata) = std::fs::metadata(&disk.path) else { return Ok(()) };
+    let identity = Identity::of(&metadata);
+    let same = |(_, other, read_only): &&(usize, Identity, bool)| {
+        *other == identity && !(*read_only && disk.read_only)
+    };
+    if let Some((other, ..)) = before.iter().find(same) {
+        let other = *other;
+        return Err(AttachError::Disk { index, source: DiskError::Twice { path: disk.path.clone(), other } });
+    }
+    before.push((index, identity, disk.read_only));
+    Ok(())
+}
+
 fn open_disk(index: usize, disk: &Disk) -> Result<Blk<GuestMemory>, AttachError> {
-    let options =
-        DiskOptions { read_only: disk.read_only, direct: disk.direct, ..DiskOptions::new(&disk.path) };
+    let options = DiskOptions {
+        read_only: disk.read_only,
+        direct: disk.direct,
+        known_raw: disk.known_raw,
+        ..DiskOptions::new(&disk.path)
+    };
     let raw = RawDisk::open(&options).map_err(|source| AttachError::Disk { index, source })?;
     if let Some(reason) = raw.no_ring() {
-        tracing::warn!(disk = index, reason, "no io_uring, plain system calls instead");
+        tracing::warn!(disk = index, reason, "no io_uring, helper threads instead");
     }
     let blk = |source| AttachError::Blk { index, source };
     let options = BlkOptions {

@@ -237,7 +237,10 @@ impl Vm {
             let placement = shared.view().placement.clone();
             let claims: Vec<_> = placement.vnodes.iter().map(|at| (at.vnode, at.claim.clone())).collect();
             shared.claim.turn().settle(&claims);
-            plan = Arc::new(Plan { placement, ..plan.as_ref().clone() });
+            let mut again = Plan { placement, ..plan.as_ref().clone() };
+            // What a disk begins with now, its guest may have written.
+            again.devices.disks.iter_mut().for_each(|disk| disk.known_raw = true);
+            plan = Arc::new(again);
             shared.starts_again();
         }
     }

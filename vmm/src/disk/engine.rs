@@ -1,12 +1,11 @@
-//! Carries out a disk's operations for one queue: through a ring of its own, or by plain system calls at once. The
-//! steps of an operation are `transfer`'s, the calls `sys`'.
+//! Carries out a disk's operations for one queue: through a ring of its own where there is one, else by helper threads.
+//! The steps of an operation are `transfer`'s, the calls `sys`' and `helpers`'.
 
-use super::lock::LockedFile;
-use super::transfer::{Ground, Step, Transfer};
-use crate::sys::{IoVec, Landed, Ring, RingOperation, discard_blocks};
+use super::helpers::{Call, Helpers, Job, Letter, Mailbox};
+use super::transfer::{IoContext, Step, Transfer};
+use super::write_order::Turn;
+use crate::sys::{IoVec, Landed, Ring, wait_readable};
 use devices::virtio::blk::{Completion, DiskEngine, Operation};
-use nix::fcntl::{FallocateFlags, fallocate};
-use std::fs::File;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -22,17 +21,26 @@ const CANCELLED_WITHIN: Duration = Duration::from_secs(1);
 /// An engine.
 pub struct Engine<G> {
     name: String,
-    ground: Ground<G>,
-    /// Without one, calls are made at once.
+    context: IoContext<G>,
+    /// Without one, helpers make all calls.
     ring: Option<Ring>,
+    helpers: Arc<Helpers>,
+    mailbox: Arc<Mailbox>,
     /// By tag.
-    transfers: Vec<Option<Transfer>>,
+    requests: Vec<Option<Request>>,
     under_way: usize,
     done: Vec<Completion>,
     /// Nothing is begun any more.
     cancelled: bool,
-    /// Unlocked when nothing is under way any more.
-    locked: Arc<LockedFile>,
+}
+
+/// An operation that has not ended.
+struct Request {
+    transfer: Transfer,
+    /// What the ring or a helper does for it.
+    call: Option<Call>,
+    /// Its place among the writes that must not cross each other.
+    _turn: Option<Turn>,
 }
 
 impl<G> Engine<G>
@@ -40,55 +48,73 @@ where
     G: GuestMemory<Bitmap = ()> + Send + Sync + 'static,
 {
     /// An engine for up to `depth` operations at a time.
+    ///
+    /// # Errors
+    /// The host has no eventfd left.
     pub fn new(
         name: String,
-        locked: Arc<LockedFile>,
-        ground: Ground<G>,
+        context: IoContext<G>,
         ring: Option<Ring>,
+        helpers: Arc<Helpers>,
         depth: u16,
-    ) -> Self {
+    ) -> io::Result<Self> {
         if let Some(ring) = &ring {
             ring.follow_thread();
         }
-        let transfers = (0..depth).map(|_| None).collect();
-        Self { name, ground, ring, transfers, under_way: 0, done: Vec::new(), cancelled: false, locked }
+        let (requests, mailbox) = ((0..depth).map(|_| None).collect(), Arc::new(Mailbox::new()?));
+        let (done, cancelled) = (Vec::new(), false);
+        Ok(Self { name, context, ring, helpers, mailbox, requests, under_way: 0, done, cancelled })
     }
 
-    /// Takes an operation as far as it goes without waiting for the ring.
+    /// Takes an operation as far as it goes without waiting.
     fn step(&mut self, tag: u16) {
-        let Some(Some(transfer)) = self.transfers.get_mut(usize::from(tag)) else { return };
+        let Some(Some(request)) = self.requests.get_mut(usize::from(tag)) else { return };
         let result = loop {
-            let (result, memory) = match transfer.next(&self.ground) {
+            let (call, memory) = match request.transfer.next(&self.context) {
                 Step::Done(result) => break result,
-                _ if self.cancelled => break Err(io::Error::from_raw_os_error(libc::ECANCELED)),
-                Step::DiscardBlocks { offset, length } => {
-                    (discard_blocks(self.locked.file(), offset, length).map(|()| 0), None)
-                }
-                Step::Call(operation, memory) => match &mut self.ring {
-                    None => (call(self.locked.file(), operation, memory.as_ref()), memory),
-                    Some(ring) => match ring.push(tag, operation, memory) {
-                        Ok(()) => return,
-                        Err(memory) => (Err(io::Error::from_raw_os_error(libc::EIO)), memory),
-                    },
-                },
+                Step::Call(..) if self.cancelled => break Err(io::Error::from_raw_os_error(libc::ECANCELED)),
+                Step::Call(call, memory) => (call, memory),
             };
-            transfer.landed(&self.ground, result, memory);
+            request.call = Some(call);
+            let (Call::Disk(operation), Some(ring), false) =
+                (call, &mut self.ring, request.transfer.is_patient())
+            else {
+                let to = Arc::clone(&self.mailbox);
+                return self.helpers.push(Job { tag, call, memory, to });
+            };
+            let Err(memory) = ring.push(tag, operation, memory) else { return };
+            let result = Err(io::Error::from_raw_os_error(libc::EIO));
+            request.transfer.landed(&self.context, call, result, memory);
         };
-        self.transfers[usize::from(tag)] = None;
+        self.requests[usize::from(tag)] = None;
         self.under_way -= 1;
         self.done.push(Completion { tag, result });
     }
 
-    /// Takes what has landed in the ring, and takes those operations further.
-    fn land(&mut self) {
+    /// A call has ended.
+    fn land(&mut self, tag: u16, result: io::Result<usize>, memory: Option<IoVec>) {
+        if let Some(Some(request)) = self.requests.get_mut(usize::from(tag))
+            && let Some(call) = request.call.take()
+        {
+            request.transfer.landed(&self.context, call, result, memory);
+            self.step(tag);
+        }
+    }
+
+    /// Takes what has landed, and takes those operations further.
+    fn take_landed(&mut self) {
         loop {
             let mut any = false;
             while let Some(Landed { slot, result, memory }) = self.ring.as_mut().and_then(Ring::pop) {
                 any = true;
-                if let Some(Some(transfer)) = self.transfers.get_mut(usize::from(slot)) {
-                    transfer.landed(&self.ground, result, memory);
+                self.land(slot, result, memory);
+            }
+            for letter in self.mailbox.take() {
+                any = true;
+                match letter {
+                    Letter::Ended { tag, result, memory } => self.land(tag, result, memory),
+                    Letter::Turn(tag) => self.step(tag),
                 }
-                self.step(slot);
             }
             if !any {
                 break;
@@ -97,11 +123,32 @@ where
         }
     }
 
+    fn submit(&mut self) {
+        let Some(ring) = &mut self.ring else { return };
+        let Err(error) = ring.submit() else { return };
+        // With something in the kernel there will be a completion, and with it another attempt.
+        if ring.in_kernel() == 0 {
+            tracing::warn!(disk = %self.name, %error, "io_uring takes nothing, helper threads from now on");
+            let queued = self.ring.take().map(Ring::take_queued).unwrap_or_default();
+            for (tag, memory) in queued {
+                self.land(tag, Err(io::ErrorKind::Interrupted.into()), memory);
+            }
+        }
+    }
+
     /// Nothing is begun any more, and what has begun is to end.
     fn cancel(&mut self) {
         self.cancelled = true;
+        self.helpers.withdraw(&self.mailbox);
         if let Some(Err(error)) = self.ring.as_mut().map(Ring::cancel) {
             tracing::warn!(disk = %self.name, %error, "requests are not cancelled");
+        }
+        // Those that wait for another write to end.
+        for tag in 0..u16::try_from(self.requests.len()).unwrap_or(u16::MAX) {
+            let slot = self.requests.get(usize::from(tag));
+            if slot.is_some_and(|slot| slot.as_ref().is_some_and(|request| request.call.is_none())) {
+                self.step(tag);
+            }
         }
     }
 
@@ -112,30 +159,14 @@ where
             ring.give_up();
         }
     }
-
-    fn submit(&mut self) {
-        let Some(ring) = &mut self.ring else { return };
-        let Err(error) = ring.submit() else { return };
-        // With something in the kernel there will be a completion, and with it another attempt.
-        if ring.in_kernel() == 0 {
-            tracing::warn!(disk = %self.name, %error, "io_uring takes nothing, plain system calls from now on");
-            let queued = self.ring.take().map(Ring::take_queued).unwrap_or_default();
-            for (tag, memory) in queued {
-                if let Some(Some(transfer)) = self.transfers.get_mut(usize::from(tag)) {
-                    transfer.landed(&self.ground, Err(io::ErrorKind::Interrupted.into()), memory);
-                }
-                self.step(tag);
-            }
-        }
-    }
 }
 
 impl<G> DiskEngine for Engine<G>
 where
     G: GuestMemory<Bitmap = ()> + Send + Sync + 'static,
 {
-    fn fd(&self) -> Option<RawFd> {
-        self.ring.as_ref().map(Ring::fd)
+    fn fds(&self) -> [Option<RawFd>; 2] {
+        [self.ring.as_ref().map(Ring::fd), Some(self.mailbox.fd())]
     }
 
     fn follow_thread(&mut self) {
@@ -145,15 +176,20 @@ where
     }
 
     fn submit(&mut self, tag: u16, operation: Operation) {
-        match self.transfers.get_mut(usize::from(tag)) {
-            Some(slot @ None) => *slot = Some(Transfer::new(operation)),
-            Some(Some(_)) | None => {
-                let result = Err(io::Error::from_raw_os_error(libc::EINVAL));
-                return self.done.push(Completion { tag, result });
-            }
-        }
+        let Some(slot @ None) = self.requests.get_mut(usize::from(tag)) else {
+            let result = Err(io::Error::from_raw_os_error(libc::EINVAL));
+            return self.done.push(Completion { tag, result });
+        };
+        let transfer = Transfer::new(operation);
+        let ordered = self.context.order.as_ref().zip(self.context.direct);
+        let claim = ordered.and_then(|(order, direct)| Some((order, transfer.claim(direct)?)));
+        let turn = claim.map(|(order, claim)| order.enter(claim, &self.mailbox, tag));
+        let (turn, begins) = turn.map_or((None, true), |(turn, begins)| (Some(turn), begins));
+        *slot = Some(Request { transfer, call: None, _turn: turn });
         self.under_way += 1;
-        self.step(tag);
+        if begins {
+            self.step(tag);
+        }
     }
 
     fn start(&mut self) {
@@ -161,7 +197,7 @@ where
     }
 
     fn completions(&mut self, done: &mut Vec<Completion>) {
-        self.land();
+        self.take_landed();
         done.append(&mut self.done);
     }
 
@@ -182,27 +218,33 @@ where
                     return self.leave();
                 }
             }
-            match &mut self.ring {
-                Some(ring) => ring.wait(LOOK_AGAIN),
-                None => std::thread::sleep(LOOK_AGAIN),
-            }
+            let [ring, mailbox] = self.fds();
+            let fds: Vec<RawFd> = ring.into_iter().chain(mailbox).collect();
+            wait_readable(&fds, LOOK_AGAIN);
         }
     }
 }
 
-/// Makes a call at once.
-fn call(file: &File, operation: RingOperation, memory: Option<&IoVec>) -> io::Result<usize> {
-    let missing = || io::Error::from_raw_os_error(libc::EFAULT);
-    match operation {
-        RingOperation::Read(offset) => memory.ok_or_else(missing)?.read(file, offset),
-        RingOperation::Write { offset, durable } => memory.ok_or_else(missing)?.write(file, offset, durable),
-        RingOperation::Sync => file.sync_data().map(|()| 0),
-        RingOperation::Allocate { mode, offset, length } => {
-            let too_far = |_| io::Error::from_raw_os_error(libc::EFBIG);
-            let (offset, length) =
-                (i64::try_from(offset).map_err(too_far)?, i64::try_from(length).map_err(too_far)?);
-            fallocate(file, FallocateFlags::from_bits_retain(mode), offset, length)?;
-            Ok(0)
-        }
+/// What stands in for an engine that the host has no means for: all operations fail.
+#[derive(Default)]
+pub struct NoEngine(Vec<Completion>);
+
+impl DiskEngine for NoEngine {
+    fn fds(&self) -> [Option<RawFd>; 2] {
+        [None; 2]
+    }
+
+    fn submit(&mut self, tag: u16, _: Operation) {
+        self.0.push(Completion { tag, result: Err(io::Error::from_raw_os_error(libc::EIO)) });
+    }
+
+    fn start(&mut self) {}
+
+    fn completions(&mut self, done: &mut Vec<Completion>) {
+        done.append(&mut self.0);
+    }
+
+    fn drain(&mut self, done: &mut Vec<Completion>, _: &AtomicBool) {
+        done.append(&mut self.0);
     }
 }

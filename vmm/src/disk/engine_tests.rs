@@ -1,10 +1,13 @@
 //! Engines on real files, by ring and by plain calls, through the page cache and around it.
 
 use super::engine::Engine;
+use super::helpers::{Call, Calls, Files, Helpers, MAX_THREADS};
 use super::lock::LockedFile;
-use super::transfer::Ground;
+use super::shape::DirectAlignment;
+use super::transfer::IoContext;
+use super::write_order::WriteOrder;
 use super::{DiskError, DiskOptions, RawDisk};
-use crate::sys::Ring;
+use crate::sys::{IoVec, Ring, RingOperation};
 use devices::virtio::Buffer;
 use devices::virtio::blk::{
     Completion, Disk, DiskBackend, DiskEngine, Extent, Operation, SECTOR_BYTES, Segments,
@@ -14,7 +17,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -104,11 +108,12 @@ pub(super) fn run(
         if results.iter().all(Option::is_some) {
             return results.into_iter().flatten().collect();
         }
-        let fd = engine.fd().expect("without a descriptor everything is done at once");
         let epoll = Epoll::new().unwrap();
-        epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, 0)).unwrap();
-        match epoll.wait(10_000, &mut [EpollEvent::default()]) {
-            Ok(ready) => assert_eq!(ready, 1, "nothing in 10 seconds"),
+        for fd in engine.fds().into_iter().flatten() {
+            epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, 0)).unwrap();
+        }
+        match epoll.wait(10_000, &mut [EpollEvent::default(); 2]) {
+            Ok(ready) => assert_ne!(ready, 0, "nothing in 10 seconds"),
             Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::Interrupted),
         }
     }
@@ -296,8 +301,18 @@ fn draining_leaves_nothing_in_flight() {
     });
 }
 
+fn context(memory: &Memory, direct: Option<DirectAlignment>) -> IoContext<GuestMemoryMmap> {
+    IoContext {
+        memory: Arc::clone(memory),
+        direct,
+        device_block: None,
+        length: Arc::new(AtomicU64::new(DISK_BYTES as u64)),
+        order: direct.map(|_| Arc::<WriteOrder>::default()),
+    }
+}
+
 #[test]
-fn an_engine_whose_ring_takes_nothing_goes_on_with_plain_calls() {
+fn an_engine_whose_ring_takes_nothing_goes_on_with_helper_threads() {
     let directory = TempDir::new().unwrap();
     let path = new_file(&directory);
     let locked = LockedFile::new(std::fs::File::open(&path).unwrap(), true).unwrap().unwrap();
@@ -307,14 +322,198 @@ fn an_engine_whose_ring_takes_nothing_goes_on_with_plain_calls() {
     };
     ring.refusing = true;
     let memory = memory();
-    let ground = Ground { memory: Arc::clone(&memory), align: None, is_device: false };
-    let mut engine = Engine::new("disk".into(), Arc::new(locked), ground, Some(ring), DEPTH);
-    assert!(engine.fd().is_some());
+    let helpers = Arc::new(Helpers::new(Files { locked: Arc::new(locked), buffered: None }));
+    let mut engine = Engine::new("disk".into(), context(&memory, None), Some(ring), helpers, DEPTH).unwrap();
+    assert!(engine.fds()[0].is_some());
     let read = |i: u64| Operation::Read { offset: i * 512, data: segments(&[(i * 512, 512)]) };
     assert_eq!(run(&mut engine, vec![read(0), read(1)]), [Ok(()); 2]);
-    assert!(engine.fd().is_none());
+    assert!(engine.fds()[0].is_none());
     assert_eq!(run(&mut engine, vec![read(2)]), [Ok(())]);
     let mut bytes = vec![0; 1536];
     memory.read_slice(&mut bytes, GuestAddress(0)).unwrap();
     assert!(bytes == content()[..1536]);
+}
+
+/// Storage that answers when the test lets it.
+struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    open: bool,
+    /// Calls that have come, in order.
+    came: Vec<Call>,
+    /// Calls behind the gate.
+    inside: usize,
+}
+
+impl Gate {
+    fn new(open: bool) -> Arc<Self> {
+        let state = Mutex::new(GateState { open, ..GateState::default() });
+        Arc::new(Self { state, changed: Condvar::new() })
+    }
+
+    fn open(&self) {
+        self.state.lock().unwrap().open = true;
+        self.changed.notify_all();
+    }
+
+    fn wait(&self, until: impl Fn(&GateState) -> bool) {
+        let state = self.state.lock().unwrap();
+        drop(self.changed.wait_while(state, |state| !until(state)).unwrap());
+    }
+
+    fn pass(&self, call: Call) {
+        let mut state = self.state.lock().unwrap();
+        state.came.push(call);
+        state.inside += 1;
+        self.changed.notify_all();
+        state = self.changed.wait_while(state, |state| !state.open).unwrap();
+        state.inside -= 1;
+    }
+}
+
+/// A file whose calls wait at the gate, but for reads of the first sector.
+struct Gated(std::fs::File, Arc<Gate>);
+
+impl Calls for Gated {
+    fn call(&self, call: Call, memory: Option<&IoVec>) -> io::Result<usize> {
+        match (call, memory) {
+            (Call::Disk(RingOperation::Read(0)), Some(memory)) => memory.read(&self.0, 0),
+            (Call::Disk(RingOperation::Read(offset)), Some(memory)) => {
+                self.1.pass(call);
+                memory.read(&self.0, offset)
+            }
+            (Call::Disk(RingOperation::Write { offset, durable }), Some(memory)) => {
+                self.1.pass(call);
+                memory.write(&self.0, offset, durable)
+            }
+            other => panic!("{:?}", other.0),
+        }
+    }
+}
+
+fn gated(gate: &Arc<Gate>, context: IoContext<GuestMemoryMmap>, depth: u16) -> Engine<GuestMemoryMmap> {
+    let file = tempfile::tempfile().unwrap();
+    file.write_all_at(&content(), 0).unwrap();
+    let helpers = Arc::new(Helpers::new(Gated(file, Arc::clone(gate))));
+    Engine::new("gated".into(), context, None, helpers, depth).unwrap()
+}
+
+fn tags(done: &mut Vec<Completion>) -> Vec<u16> {
+    let mut tags: Vec<u16> = done
+        .drain(..)
+        .map(|Completion { tag, result }| {
+            result.unwrap();
+            tag
+        })
+        .collect();
+    tags.sort_unstable();
+    tags
+}
+
+#[test]
+fn without_a_ring_requests_are_served_together_and_answered_as_they_end() {
+    let (gate, memory) = (Gate::new(false), memory());
+    let mut engine = gated(&gate, context(&memory, None), 32);
+    let read = |i: u64| Operation::Read { offset: i * 512, data: segments(&[(i * 512, 512)]) };
+    let mut done = Vec::new();
+    for tag in 0..31 {
+        engine.submit(tag, read(31 - u64::from(tag)));
+    }
+    engine.start();
+    gate.wait(|state| state.inside == MAX_THREADS);
+    engine.completions(&mut done);
+    assert!(done.is_empty(), "storage has answered nothing yet");
+    gate.open();
+    while done.len() < 31 {
+        engine.completions(&mut done);
+    }
+    assert_eq!(tags(&mut done), (0..31).collect::<Vec<_>>());
+    let mut bytes = vec![0; 31 * 512];
+    memory.read_slice(&mut bytes, GuestAddress(512)).unwrap();
+    assert!(bytes == content()[512..32 * 512]);
+}
+
+#[test]
+fn without_a_ring_the_first_answer_comes_before_the_last_request() {
+    let (gate, memory) = (Gate::new(false), memory());
+    let mut engine = gated(&gate, context(&memory, None), 32);
+    let read = |i: u64| Operation::Read { offset: i * 512, data: segments(&[(i * 512, 512)]) };
+    engine.submit(0, read(1));
+    engine.submit(1, read(0));
+    engine.start();
+    let mut done = Vec::new();
+    while done.is_empty() {
+        engine.completions(&mut done);
+    }
+    assert_eq!(tags(&mut done), [1], "the other waits");
+    engine.submit(1, read(0));
+    gate.open();
+    engine.drain(&mut done, &AtomicBool::new(false));
+    assert_eq!(tags(&mut done), [0, 1]);
+}
+
+#[test]
+fn two_sectors_of_one_block_are_not_written_at_once() {
+    let (gate, memory) = (Gate::new(false), memory());
+    let direct = DirectAlignment { memory: 512, offset: 4096 };
+    let mut engine = gated(&gate, context(&memory, Some(direct)), 8);
+    memory.write_slice(&[0xAA; 512], GuestAddress(0x1000)).unwrap();
+    memory.write_slice(&[0xBB; 512], GuestAddress(0x2000)).unwrap();
+    memory.write_slice(&[0xCC; 4096], GuestAddress(0x3000)).unwrap();
+    let write = |sector: u64, address, length| Operation::Write {
+        offset: 8192 + sector * 512,
+        data: segments(&[(address, length)]),
+        durable: false,
+    };
+    engine.submit(0, write(1, 0x1000, 512));
+    engine.submit(1, write(2, 0x2000, 512));
+    // A write of another block, which may go on.
+    engine.submit(2, write(8, 0x3000, 4096));
+    engine.start();
+    gate.wait(|state| state.inside == 2);
+    let came = gate.state.lock().unwrap().came.clone();
+    let blocks: Vec<_> = came.iter().filter(|call| **call == Call::Disk(RingOperation::Read(8192))).collect();
+    assert_eq!(blocks.len(), 1, "{came:?}");
+    gate.open();
+    let mut done = Vec::new();
+    engine.drain(&mut done, &AtomicBool::new(false));
+    assert_eq!(tags(&mut done), [0, 1, 2]);
+    assert_eq!(
+        run(&mut engine, vec![Operation::Read { offset: 8192, data: segments(&[(0x8000, 8192)]) }]),
+        [Ok(())]
+    );
+    let mut expected = content()[8192..16384].to_vec();
+    expected[512..1024].fill(0xAA);
+    expected[1024..1536].fill(0xBB);
+    expected[4096..].fill(0xCC);
+    let mut got = vec![0; 8192];
+    memory.read_slice(&mut got, GuestAddress(0x8000)).unwrap();
+    assert!(got == expected);
+}
+
+#[test]
+fn requests_that_do_not_end_are_left_and_those_that_wait_are_cancelled() {
+    let (gate, memory) = (Gate::new(false), memory());
+    let mut engine = gated(&gate, context(&memory, None), 32);
+    for tag in 0..32 {
+        let (offset, at) = ((u64::from(tag) + 1) * 512, u64::from(tag) * 512);
+        engine.submit(tag, Operation::Read { offset, data: segments(&[(at, 512)]) });
+    }
+    engine.start();
+    gate.wait(|state| state.inside == MAX_THREADS);
+    let cancelled = AtomicBool::new(false);
+    cancelled.store(true, Ordering::Release);
+    let mut done = Vec::new();
+    engine.drain(&mut done, &cancelled);
+    assert_eq!(done.len(), 32 - MAX_THREADS);
+    drop(engine);
+    assert!(Arc::strong_count(&memory) > 1, "what is under way keeps its memory");
+    gate.open();
+    while Arc::strong_count(&memory) > 1 {
+        std::thread::yield_now();
+    }
 }

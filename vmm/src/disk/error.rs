@@ -23,12 +23,22 @@ pub enum DiskError {
         path: PathBuf,
     },
     /// Somebody has it.
-    #[error("disk {}: another process holds it{}", path.display(), if *.read_only { " for writing" } else { "; a disk that is written has one user, readonly=on shares it" })]
+    #[error("disk {}: {}{}", path.display(), holder(*.ours), if *.read_only { " for writing" } else { "; a disk that is written has one user, readonly=on shares it" })]
     Locked {
         /// The path.
         path: PathBuf,
         /// It was to be read only.
         read_only: bool,
+        /// It is this process that has it: requests from before a reset have not ended.
+        ours: bool,
+    },
+    /// The VM has it already.
+    #[error("disk {}: is the same as disks[{other}]; a disk that is written is given once, readonly=on shares it", path.display())]
+    Twice {
+        /// The path.
+        path: PathBuf,
+        /// The number of the other.
+        other: usize,
     },
     /// It cannot be locked at all.
     #[error("lock disk {}: {source}", path.display())]
@@ -38,8 +48,8 @@ pub enum DiskError {
         /// Why not.
         source: io::Error,
     },
-    /// It is an image of another format.
-    #[error("disk {}: is a {format} image and must be raw; convert it: qemu-img convert -O raw {} disk.raw", path.display(), path.display())]
+    /// It looks like an image of another format, and nobody said that it is raw.
+    #[error("disk {}: begins as a {format} image does and must be raw; if the guest wrote that, say format=raw, else convert it: qemu-img convert -f {format} -O raw IMAGE disk.raw", path.display())]
     Format {
         /// The path.
         path: PathBuf,
@@ -79,11 +89,20 @@ impl DiskError {
             Self::Kind { .. } => "disk_kind",
             Self::Locked { .. } => "disk_locked",
             Self::Lock { .. } => "disk_lock",
+            Self::Twice { .. } => "disk_twice",
             Self::Format { .. } => "disk_format",
             Self::Short { .. } => "disk_short",
             Self::NotDirect { .. } => "disk_not_direct",
             Self::Read { .. } => "disk_read",
         }
+    }
+}
+
+fn holder(ours: bool) -> &'static str {
+    if ours {
+        "requests from before the reset have not ended, they hold it"
+    } else {
+        "another process holds it"
     }
 }
 

@@ -2,13 +2,14 @@
 //! for it.
 
 use super::engine::Engine;
+use super::helpers::{Call, Calls, Files, Helpers};
 use super::lock::LockedFile;
-use super::transfer::Ground;
+use super::transfer::IoContext;
 use crate::pci::{NodeSpawner, Segments};
-use crate::sys::Ring;
+use crate::sys::{IoVec, Ring};
 use devices::pci::{IoEvents, MsixVectors, PciSegmentBuilder};
 use devices::virtio::blk::{Blk, BlkControl, BlkOptions, Disk, DiskBackend, DiskEngine, DiskShape};
-use devices::virtio::test_driver::{BUFFERS, TestMemory, TestQueue, memory};
+use devices::virtio::test_driver::{BUFFERS, MEMORY_BYTES, TestMemory, TestQueue, memory};
 use devices::virtio::{VirtioPci, VirtioPciHost};
 use devices::{InterruptError, MsiMessage, SharedDevice};
 use std::fs::File;
@@ -16,7 +17,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
 const WINDOW: u64 = 0x80_0000_0000;
@@ -27,10 +28,24 @@ const COMMAND: u64 = 4;
 const STATUS: u64 = 0x14;
 const READY: u8 = 0xF;
 
-/// The reading end of a pipe, as a disk.
-struct Pipe(Arc<LockedFile>);
+/// A disk whose reads do not end: of a pipe, which can be cancelled, or in helper threads, which cannot.
+enum Hung {
+    Pipe(Arc<LockedFile>),
+    Threads(Arc<Helpers>),
+}
 
-impl Disk for Pipe {
+/// Storage that never answers.
+struct Nowhere;
+
+impl Calls for Nowhere {
+    fn call(&self, _: Call, _: Option<&IoVec>) -> io::Result<usize> {
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+impl Disk for Hung {
     fn shape(&self) -> DiskShape {
         DiskShape {
             read_only: true,
@@ -48,15 +63,25 @@ impl Disk for Pipe {
     }
 
     fn name(&self) -> String {
-        "pipe".into()
+        "hung".into()
     }
 }
 
-impl DiskBackend<TestMemory> for Pipe {
-    fn engine(&self, memory: &TestMemory, depth: u16) -> Box<dyn DiskEngine> {
-        let ring = Ring::new(self.0.file(), depth).unwrap();
-        let ground = Ground { memory: Arc::clone(memory), align: None, is_device: false };
-        Box::new(Engine::new("pipe".into(), Arc::clone(&self.0), ground, Some(ring), depth))
+impl DiskBackend<TestMemory> for Hung {
+    /// Nobody looks at what is read, so memory of the same addresses does.
+    fn engine(&self, _: &TestMemory, depth: u16) -> Box<dyn DiskEngine> {
+        let range = [(GuestAddress(0), usize::try_from(MEMORY_BYTES).unwrap())];
+        let memory: Arc<GuestMemoryMmap> = Arc::new(GuestMemoryMmap::from_ranges(&range).unwrap());
+        let context =
+            IoContext { memory, direct: None, device_block: None, length: Arc::default(), order: None };
+        let (ring, helpers) = match self {
+            Self::Pipe(locked) => {
+                let files = Files { locked: Arc::clone(locked), buffered: None };
+                (Some(Ring::new(locked.file(), depth).unwrap()), Arc::new(Helpers::new(files)))
+            }
+            Self::Threads(helpers) => (None, Arc::clone(helpers)),
+        };
+        Box::new(Engine::new("hung".into(), context, ring, helpers, depth).unwrap())
     }
 }
 
@@ -93,20 +118,23 @@ struct Machine {
     bars: SharedDevice,
     queue: TestQueue,
     disk: BlkControl,
-    writer: io::PipeWriter,
 }
 
 impl Machine {
-    /// `None` without io_uring.
-    fn new() -> Option<Self> {
+    /// On a pipe; `None` without io_uring.
+    fn on_pipe() -> Option<(Self, io::PipeWriter)> {
         let (reader, writer) = io::pipe().unwrap();
         let locked = LockedFile::new(File::from(OwnedFd::from(reader)), true).unwrap().unwrap();
         if let Err(error) = Ring::new(locked.file(), 1) {
             eprintln!("skipped: no io_uring here: {error}");
             return None;
         }
+        Some((Self::new(Hung::Pipe(Arc::new(locked))), writer))
+    }
+
+    fn new(disk: Hung) -> Self {
         let memory = memory();
-        let device = Blk::new(Arc::new(Pipe(Arc::new(locked))), BlkOptions::default()).unwrap();
+        let device = Blk::new(Arc::new(disk), BlkOptions::default()).unwrap();
         let disk = device.control();
         let host = VirtioPciHost {
             vectors: Arc::new(Host),
@@ -119,9 +147,8 @@ impl Machine {
         let segment = builder.build();
         let queue = TestQueue::new(&memory, 0, 16);
         let (ecam, bars) = (segment.ecam(), segment.bar_windows().next().unwrap());
-        let machine = Self { segments: Segments::of(vec![segment]), ecam, bars, queue, disk, writer };
         memory.write_slice(&[0; 16], GuestAddress(BUFFERS)).unwrap();
-        Some(machine)
+        Self { segments: Segments::of(vec![segment]), ecam, bars, queue, disk }
     }
 
     fn write(&self, register: u64, data: &[u8]) {
@@ -170,28 +197,41 @@ impl Machine {
 
 #[test]
 fn a_driver_that_resets_a_disk_whose_storage_hangs_reads_0_when_it_answers() {
-    let Some(mut machine) = Machine::new() else { return };
+    let Some((mut machine, mut writer)) = Machine::on_pipe() else { return };
     machine.start_reading();
     machine.write(STATUS, &[0]);
     machine.ecam.write(COMMAND, &[2, 0]);
     assert_eq!(machine.status(), READY);
-    machine.writer.write_all(&[7; 512]).unwrap();
+    writer.write_all(&[7; 512]).unwrap();
     while machine.status() != 0 {
         std::thread::yield_now();
     }
     assert!(machine.queue.used().is_some(), "before the status was 0");
 }
 
-#[test]
-fn a_machine_ends_although_storage_hangs() {
-    let Some(mut machine) = Machine::new() else { return };
-    machine.start_reading();
+/// A vCPU waits, the machine ends.
+fn end(machine: &Machine) {
     std::thread::scope(|scope| {
         let vcpu = scope.spawn(|| machine.ecam.write(SLOT + COMMAND, &[2, 0]));
         machine.segments.release_vcpus();
         vcpu.join().unwrap();
     });
     machine.segments.end_within(Duration::ZERO, Duration::from_secs(60));
-    assert_eq!(machine.status(), 0xFF, "decoding is off");
+    assert_eq!(machine.status(), 0, "reset");
+}
+
+#[test]
+fn a_machine_ends_although_storage_hangs() {
+    let Some((mut machine, _writer)) = Machine::on_pipe() else { return };
+    machine.start_reading();
+    end(&machine);
     assert_eq!(machine.disk.figures().host_errors, 1, "cancelled, and not left to itself");
+}
+
+#[test]
+fn a_machine_ends_although_requests_cannot_even_be_cancelled() {
+    let mut machine = Machine::new(Hung::Threads(Arc::new(Helpers::new(Nowhere))));
+    machine.start_reading();
+    end(&machine);
+    assert_eq!(machine.disk.figures().host_errors, 0, "it has not ended");
 }

@@ -1,19 +1,24 @@
 //! Opens a disk: the right kind of file, locked, raw. Moving its bytes is the engine's part.
 
-use super::engine::Engine;
+use super::engine::{Engine, NoEngine};
 use super::error::DiskError;
 use super::format::{SNIFF_BYTES, foreign_format};
-use super::lock::LockedFile;
+use super::helpers::{Files, Helpers};
+use super::lock::{Identity, LockedFile, is_ours};
 use super::shape::{DirectAlignment, shape};
-use super::transfer::Ground;
+use super::transfer::IoContext;
+use super::write_order::WriteOrder;
 use crate::sys::{IoVec, Ring};
+use devices::LogLimit;
 use devices::virtio::GuestMemoryHandle;
 use devices::virtio::blk::{Disk, DiskBackend, DiskEngine, DiskShape, SECTOR_BYTES};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use vm_memory::{GuestAddressSpace, GuestMemory};
 
 /// Depth of the ring that only finds out whether there may be one.
@@ -28,14 +33,16 @@ pub struct DiskOptions {
     pub read_only: bool,
     /// Go around the host's page cache (`O_DIRECT`).
     pub direct: bool,
-    /// Use io_uring where the kernel lets us; else plain system calls, in the device's thread.
+    /// Use io_uring where the kernel lets us; else plain system calls, in helper threads.
     pub io_uring: bool,
+    /// Whoever named it says that it is raw, whatever it begins with.
+    pub known_raw: bool,
 }
 
 impl DiskOptions {
     /// A disk to read and write through the page cache.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), read_only: false, direct: false, io_uring: true }
+        Self { path: path.into(), read_only: false, direct: false, io_uring: true, known_raw: false }
     }
 }
 
@@ -50,6 +57,12 @@ pub struct RawDisk {
     /// Why there is no ring, where one was wanted.
     no_ring: Option<String>,
     rings: bool,
+    helpers: Arc<Helpers>,
+    /// As it was last looked at.
+    length: Arc<AtomicU64>,
+    /// Where direct I/O takes no single sectors.
+    order: Option<Arc<WriteOrder>>,
+    log: Mutex<LogLimit>,
 }
 
 impl RawDisk {
@@ -79,7 +92,10 @@ impl RawDisk {
             same_kind(&file, is_device).map_err(failed)?.ok_or(DiskError::Kind { path: path() })?;
         let locked = match LockedFile::new(file, read_only) {
             Ok(Some(locked)) => locked,
-            Ok(None) => return Err(DiskError::Locked { path: path(), read_only }),
+            Ok(None) => {
+                let ours = is_ours(Identity::of(&metadata));
+                return Err(DiskError::Locked { path: path(), read_only, ours });
+            }
             Err(source) => return Err(DiskError::Lock { path: path(), source }),
         };
         let file = locked.file();
@@ -95,20 +111,49 @@ impl RawDisk {
         };
         let mut beginning = IoVec::bounce(direct.map_or(SNIFF_BYTES, |direct| direct.offset as usize));
         let count = beginning.read(file, 0).map_err(read)?;
-        if let Some(format) = beginning.bounce_bytes().get(..count).and_then(foreign_format) {
+        let format = beginning.bounce_bytes().get(..count).and_then(foreign_format);
+        if let Some(format) = format.filter(|_| !options.known_raw) {
             return Err(DiskError::Format { path: path(), format });
         }
+        warn_of_rest(&options.path, length);
         let shape = shape(file, &metadata, read_only, direct, sysfs);
         let trial = options.io_uring.then(|| Ring::new(file, TRIAL_DEPTH).map(drop));
         let rings = matches!(trial, Some(Ok(())));
         let no_ring = trial.and_then(Result::err).map(|error| error.to_string());
-        Ok(Self { path: path(), locked: Arc::new(locked), is_device, direct, shape, no_ring, rings })
+        let coarse = direct.is_some_and(|direct| u64::from(direct.offset) > SECTOR_BYTES);
+        let buffered = match coarse && !is_device {
+            true => Some(reopen(options, &metadata).map_err(failed)?),
+            false => None,
+        };
+        let locked = Arc::new(locked);
+        let helpers = Arc::new(Helpers::new(Files { locked: Arc::clone(&locked), buffered }));
+        Ok(Self {
+            path: path(),
+            locked,
+            is_device,
+            direct,
+            shape,
+            no_ring,
+            rings,
+            helpers,
+            length: Arc::new(AtomicU64::new(length)),
+            order: coarse.then(Arc::default),
+            log: Mutex::new(LogLimit::per_second(1)),
+        })
     }
 
     /// How requests are carried out: `io_uring` or `plain`.
     #[must_use]
     pub fn engine_name(&self) -> &'static str {
         if self.rings { "io_uring" } else { "plain" }
+    }
+
+    /// At a limited rate: a guest that resets in a loop hears it each time.
+    fn warn(&self, error: &io::Error, what: &str) {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(suppressed) = log.admit(Instant::now()) {
+            tracing::warn!(disk = %self.path.display(), %error, suppressed, "{what}");
+        }
     }
 
     /// Why it is plain although io_uring was wanted.
@@ -131,6 +176,27 @@ fn open_file(options: &DiskOptions, is_device: bool) -> io::Result<File> {
     OpenOptions::new().read(true).write(!options.read_only).custom_flags(flags).open(&options.path)
 }
 
+/// The same file through the page cache: for the block in which it ends, of which direct I/O takes only all.
+fn reopen(options: &DiskOptions, metadata: &Metadata) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(!options.read_only).open(&options.path)?;
+    match Identity::of(&file.metadata()?) == Identity::of(metadata) {
+        true => Ok(file),
+        false => Err(io::Error::other("it was replaced while it was opened")),
+    }
+}
+
+/// A guest sees whole sectors.
+fn warn_of_rest(path: &Path, length: u64) {
+    let rest = length % SECTOR_BYTES;
+    if rest > 0 {
+        let shown = length - rest;
+        tracing::warn!(
+            disk = %path.display(),
+            "its {length} bytes are no multiple of {SECTOR_BYTES}: the guest sees {shown}, not the last {rest}"
+        );
+    }
+}
+
 /// What was opened may not be what was looked at.
 fn same_kind(file: &File, is_device: bool) -> io::Result<Option<Metadata>> {
     let metadata = file.metadata()?;
@@ -149,7 +215,9 @@ impl Disk for RawDisk {
     }
 
     fn length(&self) -> io::Result<u64> {
-        length(self.locked.file(), self.is_device)
+        let length = length(self.locked.file(), self.is_device)?;
+        self.length.store(length, Ordering::Release);
+        Ok(length)
     }
 
     fn name(&self) -> String {
@@ -173,25 +241,24 @@ where
     G: GuestMemory<Bitmap = ()> + Send + Sync + 'static,
 {
     fn engine(&self, memory: &M, depth: u16) -> Box<dyn DiskEngine> {
-        let ground = Ground {
+        let context = IoContext {
             memory: memory.memory(),
-            align: self.direct.map(|direct| direct.memory as usize),
-            is_device: self.is_device,
+            direct: self.direct,
+            device_block: self.is_device.then_some(self.shape.logical_block),
+            length: Arc::clone(&self.length),
+            order: self.order.clone(),
         };
-        let ring = if self.rings {
-            Ring::new(self.locked.file(), depth)
-        } else {
-            Err(io::ErrorKind::Unsupported.into())
-        };
-        let ring = match ring {
-            Ok(ring) => Some(ring),
+        let ring = self.rings.then(|| Ring::new(self.locked.file(), depth)).transpose();
+        let ring = ring.unwrap_or_else(|error| {
+            self.warn(&error, "no io_uring, helper threads instead");
+            None
+        });
+        match Engine::new(self.name(), context, ring, Arc::clone(&self.helpers), depth) {
+            Ok(engine) => Box::new(engine),
             Err(error) => {
-                if self.rings {
-                    tracing::warn!(disk = %self.path.display(), %error, "no io_uring, plain system calls instead");
-                }
-                None
+                self.warn(&error, "no engine, all requests fail");
+                Box::new(NoEngine::default())
             }
-        };
-        Box::new(Engine::new(self.name(), Arc::clone(&self.locked), ground, ring, depth))
+        }
     }
 }

@@ -30,7 +30,8 @@ fn refusal(options: &DiskOptions) -> (&'static str, String) {
 fn a_disk_that_is_written_has_one_user_and_one_that_is_read_has_many() {
     let directory = TempDir::new().unwrap();
     let path = disk_in(&directory, &[0; 4096]);
-    let held = "disk P: another process holds it";
+    // Of this process; another's is another VM's, which the boot tests have.
+    let held = "disk P: requests from before the reset have not ended, they hold it";
     let writer = RawDisk::open(&options(&path, false)).unwrap();
     let shared = format!("{held}; a disk that is written has one user, readonly=on shares it");
     assert_eq!(refusal(&options(&path, false)), ("disk_locked", shared.clone()));
@@ -66,9 +67,27 @@ fn images_of_other_formats_are_refused_with_the_way_to_convert_them() {
     let mut image = b"QFI\xFB\0\0\0\x03".to_vec();
     image.resize(4096, 0);
     let path = disk_in(&directory, &image);
-    let convert = "disk P: is a qcow2 image and must be raw; convert it: qemu-img convert -O raw P disk.raw";
+    let convert = "disk P: begins as a qcow2 image does and must be raw; if the guest wrote that, say format=raw, else \
+                   convert it: qemu-img convert -f qcow2 -O raw IMAGE disk.raw";
     assert_eq!(refusal(&options(&path, true)), ("disk_format", convert.into()));
     assert_eq!(refusal(&options(&path, false)), ("disk_format", convert.into()));
+    RawDisk::open(&DiskOptions { known_raw: true, ..options(&path, false) }).unwrap();
+}
+
+#[test]
+fn a_disk_can_be_opened_again_at_once_although_threads_wait_for_work() {
+    use super::engine_tests::{run, segments};
+    use devices::virtio::blk::{DiskBackend, Operation};
+    let directory = TempDir::new().unwrap();
+    let path = disk_in(&directory, &[0; 65536]);
+    let memory: Arc<GuestMemoryMmap> =
+        Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 65536)]).unwrap());
+    for _ in 0..50 {
+        let disk = RawDisk::open(&DiskOptions { io_uring: false, ..DiskOptions::new(&path) }).unwrap();
+        let mut engine = disk.engine(&memory, 8);
+        let read = |i: u64| Operation::Read { offset: i * 512, data: segments(&[(i * 512, 512)]) };
+        assert_eq!(run(engine.as_mut(), (0..8).map(read).collect()), [Ok(()); 8]);
+    }
 }
 
 #[test]

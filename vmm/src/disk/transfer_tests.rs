@@ -1,7 +1,9 @@
 //! Steps of operations against a file, with calls that do less than asked, fail, or are not known.
 
-use super::transfer::{Ground, Step, Transfer};
-use crate::sys::RingOperation;
+use super::helpers::Call;
+use super::shape::DirectAlignment;
+use super::transfer::{IoContext, Step, Transfer};
+use crate::sys::{IoVec, RingOperation};
 use devices::virtio::Buffer;
 use devices::virtio::blk::{Extent, Operation, Segments};
 use proptest::prelude::*;
@@ -9,14 +11,20 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 const DISK_BYTES: usize = 256 << 10;
 
-fn ground(align: Option<usize>) -> Ground<GuestMemoryMmap> {
+fn context(direct: Option<(u32, u32)>) -> IoContext<GuestMemoryMmap> {
     let ranges = [(GuestAddress(0), 0x8_0000), (GuestAddress(0x8_0000), 0x8_0000)];
-    let memory = Arc::new(GuestMemoryMmap::from_ranges(&ranges).unwrap());
-    Ground { memory, align, is_device: false }
+    IoContext {
+        memory: Arc::new(GuestMemoryMmap::from_ranges(&ranges).unwrap()),
+        direct: direct.map(|(memory, offset)| DirectAlignment { memory, offset }),
+        device_block: None,
+        length: Arc::new(AtomicU64::new(DISK_BYTES as u64)),
+        order: None,
+    }
 }
 
 fn segments(buffers: &[(u64, u32)]) -> Segments {
@@ -32,9 +40,20 @@ fn file() -> (File, Vec<u8>) {
     (file, content)
 }
 
-/// Carries an operation out, each call cut to the next of `shares` bytes.
+/// What direct I/O would say of a call.
+fn refuses(direct: Option<DirectAlignment>, call: Call, memory: &IoVec) -> bool {
+    let (Some(direct), Call::Disk(RingOperation::Read(offset) | RingOperation::Write { offset, .. })) =
+        (direct, call)
+    else {
+        return false;
+    };
+    !offset.is_multiple_of(u64::from(direct.offset))
+        || !memory.is_aligned(direct.memory as usize, direct.offset as usize)
+}
+
+/// Carries an operation out, each call cut to the next of `shares` bytes; of direct I/O, to whole blocks of these.
 fn carry_out(
-    ground: &Ground<GuestMemoryMmap>,
+    context: &IoContext<GuestMemoryMmap>,
     file: &File,
     operation: Operation,
     shares: &[usize],
@@ -42,21 +61,29 @@ fn carry_out(
     let mut transfer = Transfer::new(operation);
     let mut shares = shares.iter().copied().cycle();
     loop {
-        match transfer.next(ground) {
+        match transfer.next(context) {
             Step::Done(result) => return result,
-            Step::DiscardBlocks { .. } => panic!("not a device"),
-            Step::Call(operation, memory) => {
+            Step::Call(call, memory) => {
                 let share = shares.next().unwrap_or(usize::MAX);
                 let mut memory = memory.unwrap();
-                memory.truncate(share);
+                let refused = refuses(context.direct, call, &memory);
+                let block = match call {
+                    Call::Disk(_) => context.direct.map_or(1, |direct| direct.offset as usize),
+                    Call::Buffered(_) | Call::DiscardBlocks { .. } => 1,
+                };
+                if share > 0 {
+                    memory.truncate(share.checked_next_multiple_of(block).unwrap_or(usize::MAX));
+                }
+                let (Call::Disk(operation) | Call::Buffered(operation)) = call else { panic!("{call:?}") };
                 let result = match operation {
+                    _ if refused => Err(io::Error::from_raw_os_error(libc::EINVAL)),
                     // A call that was interrupted.
                     _ if share == 0 => Err(io::Error::from_raw_os_error(libc::EINTR)),
                     RingOperation::Read(offset) => memory.read(file, offset),
                     RingOperation::Write { offset, durable } => memory.write(file, offset, durable),
                     RingOperation::Sync | RingOperation::Allocate { .. } => panic!("{operation:?}"),
                 };
-                transfer.landed(ground, result, Some(memory));
+                transfer.landed(context, call, result, Some(memory));
             }
         }
     }
@@ -68,25 +95,25 @@ proptest! {
         pieces in proptest::collection::vec((0_u64..0x1000, 1_u32..20_000), 1..8),
         offset in 0_u64..1000,
         mut shares in proptest::collection::vec(prop_oneof![Just(0_usize), 1_usize..30_000], 1..6),
-        align in prop_oneof![Just(None), Just(Some(4096_usize))],
+        direct in prop_oneof![Just(None), Just(Some((4096, 512))), Just(Some((512, 4096))), Just(Some((4, 1)))],
     ) {
         shares.push(7777);
         let (file, mut content) = file();
-        let ground = ground(align);
+        let context = context(direct);
         let buffers: Vec<(u64, u32)> =
             pieces.iter().enumerate().map(|(i, (at, length))| (0x7_0000 + i as u64 * 0x8000 + at, *length)).collect();
         let data = segments(&buffers);
         let length = usize::try_from(data.len()).unwrap();
         let start = usize::try_from(offset).unwrap();
-        carry_out(&ground, &file, Operation::Read { offset, data: data.clone() }, &shares).unwrap();
+        carry_out(&context, &file, Operation::Read { offset, data: data.clone() }, &shares).unwrap();
         let mut got = vec![0; length];
-        data.read(&*ground.memory, &mut got).unwrap();
+        data.read(&*context.memory, &mut got).unwrap();
         prop_assert_eq!(&got, &content[start..start + length]);
         for byte in &mut got {
             *byte ^= 0xA5;
         }
-        data.write(&*ground.memory, &got).unwrap();
-        carry_out(&ground, &file, Operation::Write { offset, data, durable: false }, &shares).unwrap();
+        data.write(&*context.memory, &got).unwrap();
+        carry_out(&context, &file, Operation::Write { offset, data, durable: false }, &shares).unwrap();
         content[start..start + length].copy_from_slice(&got);
         let mut is = vec![0; DISK_BYTES];
         file.read_exact_at(&mut is, 0).unwrap();
@@ -96,18 +123,18 @@ proptest! {
 
 #[test]
 fn a_disk_that_has_become_shorter_is_an_error_and_not_a_loop() {
-    let ground = ground(None);
+    let context = context(None);
     let (file, _) = file();
     let data = segments(&[(0, 4096)]);
     let operation = Operation::Read { offset: DISK_BYTES as u64 - 512, data };
-    assert_eq!(carry_out(&ground, &file, operation, &[]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(carry_out(&context, &file, operation, &[]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
 }
 
 #[test]
 fn a_call_that_is_always_interrupted_is_not_made_for_ever() {
     let (file, _) = file();
     let operation = Operation::Read { offset: 0, data: segments(&[(0, 512)]) };
-    let error = carry_out(&ground(None), &file, operation, &[0]).unwrap_err();
+    let error = carry_out(&context(None), &file, operation, &[0]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::Interrupted);
 }
 
@@ -115,33 +142,44 @@ fn a_call_that_is_always_interrupted_is_not_made_for_ever() {
 fn data_outside_of_memory_is_an_error() {
     let (file, _) = file();
     let operation = Operation::Read { offset: 0, data: segments(&[(0xF_FFFF, 2)]) };
-    let error = carry_out(&ground(None), &file, operation, &[]).unwrap_err();
+    let error = carry_out(&context(None), &file, operation, &[]).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EFAULT));
 }
 
-/// Which calls are tried for an operation if the host knows none of them.
-fn ways(ground: &Ground<GuestMemoryMmap>, operation: Operation) -> (Vec<String>, Option<i32>) {
+/// Which calls are tried for an operation if the host knows none of them but reads and writes.
+fn ways(context: &IoContext<GuestMemoryMmap>, operation: Operation) -> (Vec<String>, Option<i32>) {
     let (mut transfer, mut tried) = (Transfer::new(operation), Vec::new());
     loop {
-        match transfer.next(ground) {
+        let (call, memory) = match transfer.next(context) {
             Step::Done(result) => return (tried, result.err().and_then(|error| error.raw_os_error())),
-            Step::DiscardBlocks { offset, length } => tried.push(format!("blocks {offset} {length}")),
-            Step::Call(RingOperation::Allocate { mode, offset, length }, None) => {
+            Step::Call(call, memory) => (call, memory),
+        };
+        let length = memory.as_ref().map(IoVec::length);
+        let result = match (call, length) {
+            (Call::DiscardBlocks { offset, length }, None) => {
+                tried.push(format!("blocks {offset} {length}"));
+                None
+            }
+            (Call::Disk(RingOperation::Allocate { mode, offset, length }), None) => {
                 tried.push(format!("allocate {mode:#x} {offset} {length}"));
+                None
             }
-            Step::Call(RingOperation::Write { offset, durable: false }, Some(memory)) => {
-                tried.push(format!("write {offset} {}", memory.length()));
-                transfer.landed(ground, Ok(memory.length()), Some(memory));
-                continue;
+            (Call::Disk(RingOperation::Write { offset, durable: false }), Some(length)) => {
+                tried.push(format!("write {offset} {length}"));
+                Some(length)
             }
-            Step::Call(RingOperation::Sync, None) => {
+            (Call::Disk(RingOperation::Read(offset)), Some(length)) => {
+                tried.push(format!("read {offset} {length}"));
+                Some(length)
+            }
+            (Call::Disk(RingOperation::Sync), None) => {
                 tried.push("sync".into());
-                transfer.landed(ground, Ok(0), None);
-                continue;
+                Some(0)
             }
-            Step::Call(operation, _) => panic!("{operation:?}"),
-        }
-        transfer.landed(ground, Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)), None);
+            other => panic!("{other:?}"),
+        };
+        let result = result.ok_or_else(|| io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        transfer.landed(context, call, result, memory);
     }
 }
 
@@ -165,23 +203,23 @@ fn zeroes_are_written_where_the_host_knows_nothing_better() {
         "write 4194304 512",
         "sync",
     ];
-    assert_eq!(ways(&ground(None), operation), (expected.map(str::to_owned).to_vec(), None));
+    assert_eq!(ways(&context(None), operation), (expected.map(str::to_owned).to_vec(), None));
 }
 
 #[test]
 fn a_discard_that_nobody_knows_is_unsupported_and_writes_nothing() {
     let operation = || Operation::Discard(vec![extent(512, 1024, false), extent(8192, 512, false)]);
-    let mut ground = ground(None);
+    let mut context = context(None);
     let unsupported = Some(libc::EOPNOTSUPP);
-    assert_eq!(ways(&ground, operation()), (vec!["allocate 0x3 512 1024".into()], unsupported));
-    ground.is_device = true;
+    assert_eq!(ways(&context, operation()), (vec!["allocate 0x3 512 1024".into()], unsupported));
+    context.device_block = Some(512);
     let tried = vec!["allocate 0x3 512 1024".into(), "blocks 512 1024".into()];
-    assert_eq!(ways(&ground, operation()), (tried, unsupported));
+    assert_eq!(ways(&context, operation()), (tried, unsupported));
 }
 
 #[test]
 fn direct_io_gets_memory_that_it_takes() {
-    let ground = ground(Some(512));
+    let context = context(Some((512, 512)));
     for (buffers, length) in [
         (&[(0x1000, 512), (0x3000, 1024)][..], 1536),
         (&[(0x1001, 512)], 512),
@@ -190,8 +228,105 @@ fn direct_io_gets_memory_that_it_takes() {
     ] {
         let data = segments(buffers);
         let mut transfer = Transfer::new(Operation::Read { offset: 0, data });
-        let Step::Call(RingOperation::Read(0), Some(memory)) = transfer.next(&ground) else { panic!() };
-        assert!(memory.is_aligned(512), "{buffers:?}");
+        let Step::Call(Call::Disk(RingOperation::Read(0)), Some(memory)) = transfer.next(&context) else {
+            panic!()
+        };
+        assert!(memory.is_aligned(512, 512), "{buffers:?}");
         assert_eq!(memory.length(), length, "{buffers:?}");
     }
+}
+
+#[test]
+fn memory_in_pieces_smaller_than_a_block_is_not_given_to_direct_io() {
+    let context = context(Some((512, 4096)));
+    let pieces: Vec<(u64, u32)> = (0..8).map(|i| (0x1000 + i * 0x1000, 512)).collect();
+    let mut transfer = Transfer::new(Operation::Read { offset: 0, data: segments(&pieces) });
+    let Step::Call(_, Some(memory)) = transfer.next(&context) else { panic!() };
+    assert!(memory.is_aligned(512, 4096));
+}
+
+#[test]
+fn single_sectors_of_larger_blocks_are_read_and_written_by_direct_io() {
+    for (sector, count) in [(1_usize, 1_usize), (0, 1), (7, 1), (7, 2), (3, 8), (1, 200), (8, 9)] {
+        let context = context(Some((512, 4096)));
+        let (file, mut content) = file();
+        let (start, length) = (sector * 512, count * 512);
+        let data = segments(&[(0x1000, u32::try_from(length).unwrap())]);
+        let read = Operation::Read { offset: start as u64, data: data.clone() };
+        carry_out(&context, &file, read, &[]).unwrap();
+        let mut got = vec![0; length];
+        data.read(&*context.memory, &mut got).unwrap();
+        assert!(got == content[start..start + length], "sector {sector}, {count}");
+        data.write(&*context.memory, &vec![0xEE; length]).unwrap();
+        let write = Operation::Write { offset: start as u64, data, durable: true };
+        carry_out(&context, &file, write, &[]).unwrap();
+        content[start..start + length].fill(0xEE);
+        let mut is = vec![0; DISK_BYTES];
+        file.read_exact_at(&mut is, 0).unwrap();
+        assert!(is == content, "sector {sector}, {count}: what is around it is what it was");
+    }
+}
+
+#[test]
+fn the_sectors_of_the_block_in_which_a_file_ends_are_read_and_written_too() {
+    let context = context(Some((512, 4096)));
+    let (file, _) = file();
+    let length = 8192 + 1024;
+    file.set_len(length).unwrap();
+    context.length.store(length, Ordering::Release);
+    let data = segments(&[(0x1000, 1536)]);
+    // From the last whole block to the end.
+    let offset = 8192 - 512;
+    data.write(&*context.memory, &[0xEE; 1536]).unwrap();
+    let write = Operation::Write { offset, data: data.clone(), durable: false };
+    carry_out(&context, &file, write, &[]).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), length, "it is no longer than it was");
+    data.write(&*context.memory, &[0; 1536]).unwrap();
+    carry_out(&context, &file, Operation::Read { offset, data: data.clone() }, &[]).unwrap();
+    let mut got = vec![0; 1536];
+    data.read(&*context.memory, &mut got).unwrap();
+    assert!(got == [0xEE; 1536]);
+    let mut before = vec![0; 7680];
+    file.read_exact_at(&mut before, 0).unwrap();
+    assert!(before.iter().enumerate().all(|(i, byte)| usize::from(*byte) == i % 253));
+}
+
+#[test]
+fn devices_discard_whole_blocks_and_zero_the_rest_by_writing() {
+    let mut context = context(None);
+    context.device_block = Some(4096);
+    let extents = || vec![extent(512, 16384, false)];
+    let (tried, _) = ways(&context, Operation::Discard(extents()));
+    assert_eq!(tried, ["allocate 0x3 4096 12288", "blocks 4096 12288"]);
+    let zeroes =
+        |context: &IoContext<_>| ways(context, Operation::WriteZeroes { extents: extents(), durable: false });
+    let expected = ["write 512 3584", "allocate 0x11 4096 12288", "write 4096 12800"];
+    assert_eq!(zeroes(&context), (expected.map(str::to_owned).to_vec(), None));
+    context.direct = Some(DirectAlignment { memory: 512, offset: 4096 });
+    let expected = [
+        "read 0 4096",
+        "write 0 4096",
+        "allocate 0x11 4096 12288",
+        "write 4096 12288",
+        "read 16384 4096",
+        "write 16384 4096",
+    ];
+    assert_eq!(zeroes(&context), (expected.map(str::to_owned).to_vec(), None));
+}
+
+#[test]
+fn a_host_that_is_short_of_something_is_asked_again_where_there_is_time() {
+    let context = context(None);
+    let mut transfer = Transfer::new(Operation::Read { offset: 0, data: segments(&[(0, 512)]) });
+    let short = || Err(io::Error::from_raw_os_error(libc::EAGAIN));
+    let ask = |transfer: &mut Transfer, result| {
+        let Step::Call(call, memory) = transfer.next(&context) else { panic!() };
+        transfer.landed(&context, call, result, memory);
+    };
+    assert!(!transfer.is_patient());
+    ask(&mut transfer, short());
+    assert!(transfer.is_patient());
+    ask(&mut transfer, short());
+    let Step::Done(Err(error)) = transfer.next(&context) else { panic!() };
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
 }

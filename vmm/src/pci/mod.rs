@@ -8,6 +8,7 @@ mod vectors;
 mod worker;
 
 pub use doorbells::Doorbells;
+pub use node::helper_thread;
 pub use segments::{PciError, Segments, SegmentsBuilder};
 pub use vectors::Vectors;
 pub use worker::NodeSpawner;

@@ -8,7 +8,17 @@ use crate::sys::HostError;
 use nix::sched::sched_setaffinity;
 use nix::unistd::{Pid, gettid};
 use resources::CpuSet;
+use std::cell::RefCell;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The stack of a helper thread, which makes system calls and little else.
+const HELPER_STACK: usize = 128 << 10;
+
+thread_local! {
+    /// That of the device whose thread this is.
+    static NODE: RefCell<Option<Arc<Node>>> = const { RefCell::new(None) };
+}
 
 /// The device threads of a vnode.
 pub struct Node(Mutex<State>);
@@ -37,7 +47,7 @@ impl Node {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes this thread one of the node's.
+    /// Makes this thread one of the node's. Threads that it starts by [`helper_thread`] are too.
     pub fn join(self: &Arc<Self>, name: &str, worker: Option<Arc<Control>>) -> Member {
         let mut state = self.state();
         state.threads.push(Thread { id: gettid(), worker });
@@ -45,6 +55,7 @@ impl Node {
             // Where it runs changes how fast it is, not what it does.
             tracing::warn!(thread = name, %error, "device thread not pinned");
         }
+        NODE.set(Some(Arc::clone(self)));
         Member(Arc::clone(self))
     }
 
@@ -74,5 +85,17 @@ impl Drop for Member {
     fn drop(&mut self) {
         let this = gettid();
         self.0.state().threads.retain(|thread| thread.id != this);
+        NODE.set(None);
     }
+}
+
+/// Starts a thread that runs where this thread's device does, and follows its vnode; anywhere, if this is no device's
+/// thread.
+pub fn helper_thread(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let (node, label) = (NODE.with_borrow(Clone::clone), name.to_owned());
+    let body = move || {
+        let _member = node.map(|node| node.join(&label, None));
+        body();
+    };
+    std::thread::Builder::new().name(name.to_owned()).stack_size(HELPER_STACK).spawn(body).map(drop)
 }

@@ -24,6 +24,7 @@ pub use kick::{ImmediateExit, accept_kicks, interrupt, prepare_kicks};
 pub use mapping::{Advice, Backing, Mapping, Mode, NodeMask, PageStatus};
 pub use memslot::{internal_suberror, set_memslot};
 pub use pio::{Pio, pio_exit};
+pub use poll::wait_readable;
 pub use pvec::IoVec;
 pub use pvec_device::{BlockFigure, block_figure, direct_alignment, discard_blocks};
 pub use tap::{Link, TapQueue};

@@ -128,11 +128,12 @@ impl IoVec {
         }
     }
 
-    /// Whether each piece begins and ends at a multiple of `align`.
-    pub fn is_aligned(&self, align: usize) -> bool {
-        self.parts
-            .iter()
-            .all(|part| part.iov_base.addr().is_multiple_of(align) && part.iov_len.is_multiple_of(align))
+    /// Whether each piece begins at a multiple of `address` and is as long as a multiple of `length`.
+    pub fn is_aligned(&self, address: usize, length: usize) -> bool {
+        let fits = |part: &libc::iovec| {
+            part.iov_base.addr().is_multiple_of(address) && part.iov_len.is_multiple_of(length)
+        };
+        self.parts.iter().all(fits)
     }
 
     /// The pieces as the kernel takes them. They stay where they are while this lives and is not changed.
@@ -206,7 +207,7 @@ mod tests {
         drop(memory);
         assert_eq!(pieces.write(&file, 3, true).unwrap(), 5);
         let mut back = IoVec::bounce(8);
-        assert!(back.is_aligned(4) && !back.is_aligned(16));
+        assert!(back.is_aligned(4096, 8) && !back.is_aligned(4096, 16));
         assert_eq!(back.read(&file, 0).unwrap(), 8);
         assert_eq!(back.bounce_bytes(), b"\0\0\0guest");
     }

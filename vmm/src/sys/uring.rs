@@ -171,19 +171,25 @@ impl Ring {
         Ok(())
     }
 
-    /// Asks the kernel to end what it has. What has begun may go on for as long as it likes all the same.
+    /// Asks the kernel to end everything. What has begun may go on for as long as it likes all the same.
     pub fn cancel(&mut self) -> io::Result<()> {
-        let with_kernel = |slot: &u16| !self.queued.contains(slot);
         let taken = self.flights.iter().zip(0_u16..).filter(|(flight, _)| flight.is_some());
-        let slots: Vec<u16> = taken.map(|(_, slot)| slot).filter(with_kernel).collect();
+        let slots: Vec<u16> = taken.map(|(_, slot)| slot).collect();
         for slot in slots {
-            let entry = opcode::AsyncCancel::new(u64::from(slot)).build().user_data(CANCEL);
-            // SAFETY: the entry names no memory.
-            if unsafe { self.ring.submission().push(&entry) }.is_err() {
-                break;
+            // What is only pushed begins now, and ends with the next entry.
+            if !self.push_cancel(slot) {
+                self.enter()?;
+                self.push_cancel(slot);
             }
         }
         self.enter()
+    }
+
+    /// False if there is no room before the kernel has seen what is there.
+    fn push_cancel(&mut self, slot: u16) -> bool {
+        let entry = opcode::AsyncCancel::new(u64::from(slot)).build().user_data(CANCEL);
+        // SAFETY: the entry names no memory.
+        unsafe { self.ring.submission().push(&entry) }.is_ok()
     }
 
     /// Waits, not longer than so, until something has landed, if anything is with the kernel.

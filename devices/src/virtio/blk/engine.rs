@@ -108,9 +108,9 @@ pub struct Completion {
 
 /// Carries out operations of one queue, in any order. Used by one thread.
 pub trait DiskEngine: Send {
-    /// Becomes readable when there are completions to take; `None` if all are there when [`start`](Self::start) returns.
+    /// Become readable when there are completions to take; without any, all are there when [`start`](Self::start) returns.
     /// May change in the course of any other call.
-    fn fd(&self) -> Option<RawFd>;
+    fn fds(&self) -> [Option<RawFd>; 2];
 
     /// Called in the thread that uses the engine when that is another one from now on, or runs on other CPUs.
     fn follow_thread(&mut self) {}

@@ -131,8 +131,8 @@ struct TestEngine {
 }
 
 impl DiskEngine for TestEngine {
-    fn fd(&self) -> Option<RawFd> {
-        Some(self.event.as_raw_fd())
+    fn fds(&self) -> [Option<RawFd>; 2] {
+        [Some(self.event.as_raw_fd()), None]
     }
 
     fn submit(&mut self, tag: u16, operation: Operation) {

@@ -12,8 +12,8 @@ use super::engine::{Completion, DiskBackend, DiskEngine};
 use super::request::{Kind, Refusal, Rules, Status, Task, task};
 use crate::virtio::{Chain, GuestMemoryHandle, Interest, Source, Worker, WorkerQueue};
 
-/// Tokens of a queue: its notifications, and its engine.
-const TOKENS_PER_QUEUE: u32 = 2;
+/// Tokens of a queue: its notifications, and its engine's two descriptors.
+const TOKENS_PER_QUEUE: u32 = 3;
 
 /// Most operations of a queue at a time, whatever its size.
 pub(super) const MAX_DEPTH: u16 = 256;
@@ -39,8 +39,8 @@ impl<M: GuestMemoryHandle> BlkWorker<M> {
         Self { backend, shared, memory, features, waiting: queues, lanes: Vec::new() }
     }
 
-    fn engine_fd(&self, index: usize) -> Option<RawFd> {
-        self.lanes.get(index).and_then(|lane| lane.engine.fd())
+    fn engine_fds(&self, index: usize) -> [Option<RawFd>; 2] {
+        self.lanes.get(index).map_or([None; 2], |lane| lane.engine.fds())
     }
 
     fn round(&mut self, index: usize, by_driver: bool) {
@@ -60,8 +60,8 @@ impl<M: GuestMemoryHandle> Worker for BlkWorker<M> {
         let mut sources = Vec::new();
         for (base, lane) in (0..).step_by(TOKENS_PER_QUEUE as usize).zip(&self.lanes) {
             sources.push(lane.queue.source(base));
-            if let Some(fd) = lane.engine.fd() {
-                sources.push(Source { fd, token: base + 1, interest: Interest::Readable });
+            for (token, fd) in (base + 1..).zip(lane.engine.fds()) {
+                sources.extend(fd.map(|fd| Source { fd, token, interest: Interest::Readable }));
             }
         }
         sources
@@ -83,9 +83,9 @@ impl<M: GuestMemoryHandle> Worker for BlkWorker<M> {
     fn ready(&mut self, token: u32) -> bool {
         let (index, by_driver) =
             ((token / TOKENS_PER_QUEUE) as usize, token.is_multiple_of(TOKENS_PER_QUEUE));
-        let watched = self.engine_fd(index);
+        let watched = self.engine_fds(index);
         self.round(index, by_driver);
-        watched != self.engine_fd(index)
+        watched != self.engine_fds(index)
     }
 
     fn moved(&mut self) {

@@ -167,13 +167,13 @@ impl Bench {
 
     /// The driver rings a queue.
     pub fn kick(&mut self, queue: usize) {
-        let token = u32::try_from(queue).unwrap() * 2;
+        let token = u32::try_from(queue).unwrap() * 3;
         assert!(!self.worker().ready(token));
     }
 
     /// The engine of a queue has news.
     pub fn poll(&mut self, queue: usize) {
-        let token = u32::try_from(queue).unwrap() * 2 + 1;
+        let token = u32::try_from(queue).unwrap() * 3 + 1;
         assert!(!self.worker().ready(token));
     }
 

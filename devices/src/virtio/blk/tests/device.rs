@@ -61,6 +61,24 @@ fn a_disk_without_discard_does_not_offer_it() {
 }
 
 #[test]
+fn what_is_offered_has_limits_and_a_disk_that_may_only_be_read_offers_none() {
+    for unit in [512, 4096, 1 << 30] {
+        let disk = TestDisk::new(vec![0; 4096], DiskShape { discard: Some(unit), ..SHAPE });
+        let config = Bench::at_rest(&disk, 1, 64).config(36, 24);
+        let words = config.chunks(4).map(|word| u32::from_le_bytes(word.try_into().unwrap()));
+        let words: Vec<u32> = words.collect();
+        assert!(words[..5].iter().all(|limit| *limit != 0), "{unit}: {words:?}");
+        assert_eq!(words[2] * 512, unit);
+    }
+    let none = TestDisk::new(vec![0; 4096], DiskShape { discard: None, ..SHAPE });
+    let bench = Bench::at_rest(&none, 1, 64);
+    assert_eq!(bench.features() & (1 << 13 | 1 << 14), 1 << 14);
+    assert!(bench.config(48, 8).chunks(4).all(|limit| limit != [0; 4]), "zeroes can always be written");
+    let read_only = TestDisk::new(vec![0; 4096], DiskShape { read_only: true, discard: None, ..SHAPE });
+    assert_eq!(Bench::at_rest(&read_only, 1, 64).features() & (1 << 13 | 1 << 14), 0);
+}
+
+#[test]
 fn the_driver_chooses_between_write_back_and_write_through() {
     let disk = disk(8);
     let mut bench = Bench::new(&disk, 1);
@@ -177,7 +195,7 @@ fn each_queue_has_an_engine_and_two_sources() {
     let mut bench = Bench::new(&disk, 3);
     assert_eq!(disk.state().engines, 3);
     let sources = bench.worker().sources();
-    assert_eq!(sources.iter().map(|source| source.token).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(sources.iter().map(|source| source.token).collect::<Vec<_>>(), [0, 1, 3, 4, 6, 7]);
     let interests: Vec<_> = sources.iter().map(|source| source.interest).collect();
     assert_eq!(interests, [Interest::Kick, Interest::Readable].repeat(interests.len() / 2));
     for queue in 0..3 {
