@@ -6,7 +6,7 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::{Pid, gettid};
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The parent of the kernel's own threads, `kthreadd`.
@@ -38,22 +38,35 @@ pub fn follow(workers: &[Pid], cpus: &CpuSet) {
     }
 }
 
-/// Threads of this process, or of the kernel, that are called after one of `workers`. Others may call theirs what they
-/// like.
+/// Threads of this process, or where it has none those of the kernel, that are called after one of `workers`. Others may call
+/// theirs what they like.
 fn named_after(workers: &[Pid], proc: &Path) -> io::Result<Vec<Pid>> {
     let names: Vec<String> = workers.iter().map(|worker| format!("vhost-{worker}")).collect();
     let is_one = |at: &Path| {
         let name = fs::read_to_string(at.join("comm")).unwrap_or_default();
         names.iter().any(|one| one == name.trim_end())
     };
-    let threads = |at: &Path| -> io::Result<Vec<(Pid, std::path::PathBuf)>> {
-        let number = |entry: fs::DirEntry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path()));
-        let all = fs::read_dir(at)?.flatten().filter_map(number);
-        Ok(all.map(|(id, path)| (Pid::from_raw(id), path)).collect())
+    let own = numbered(&proc.join("self/task"))?;
+    let own: Vec<Pid> = own.into_iter().filter(|(_, at)| is_one(at)).map(|(id, _)| id).collect();
+    if !own.is_empty() {
+        return Ok(own);
+    }
+    let kernels = match fs::read_to_string(proc.join(KERNEL).join("task").join(KERNEL).join("children")) {
+        Ok(children) => {
+            let child = |word: &str| Some((Pid::from_raw(word.parse().ok()?), proc.join(word)));
+            children.split_whitespace().filter_map(child).collect()
+        }
+        // Not every kernel lists them (CONFIG_PROC_CHILDREN).
+        Err(_) => numbered(proc)?,
     };
-    let own = threads(&proc.join("self/task"))?.into_iter().filter(|(_, at)| is_one(at));
-    let kernels = threads(proc)?.into_iter().filter(|(_, at)| is_one(at) && is_kernels(at));
-    Ok(own.chain(kernels).map(|(id, _)| id).collect())
+    Ok(kernels.into_iter().filter(|(_, at)| is_one(at) && is_kernels(at)).map(|(id, _)| id).collect())
+}
+
+/// The entries of a directory of `/proc` that are processes or threads.
+fn numbered(at: &Path) -> io::Result<Vec<(Pid, PathBuf)>> {
+    let number = |entry: fs::DirEntry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path()));
+    let all = fs::read_dir(at)?.flatten().filter_map(number);
+    Ok(all.map(|(id, path)| (Pid::from_raw(id), path)).collect())
 }
 
 /// `ID (NAME) STATE PARENT ...`, and names may have parentheses of their own; see proc(5).
@@ -67,24 +80,35 @@ mod tests {
     use super::named_after;
     use nix::unistd::Pid;
     use std::fs;
+    use std::path::Path;
+
+    fn add(proc: &Path, at: &str, name: &str, parent: &str) {
+        let at = proc.join(at);
+        fs::create_dir_all(&at).unwrap();
+        fs::write(at.join("comm"), format!("{name}\n")).unwrap();
+        fs::write(at.join("stat"), format!("80 (a) b) S {parent} 0 0")).unwrap();
+    }
 
     #[test]
-    fn only_threads_of_this_process_and_of_the_kernel_are_found() {
+    fn only_threads_of_this_process_or_else_of_the_kernel_are_found() {
         let proc = tempfile::tempdir().unwrap();
+        let found = || named_after(&[Pid::from_raw(70)], proc.path()).unwrap();
         for (at, name, parent) in [
-            ("self/task/71", "vhost-70", "1"),
             ("self/task/72", "vhost-700", "1"),
             ("80", "vhost-70", "2"),
             ("81", "vhost-70", "1"),
             ("82", "vhost-7", "2"),
             ("fs", "vhost-70", "2"),
         ] {
-            let at = proc.path().join(at);
-            fs::create_dir_all(&at).unwrap();
-            fs::write(at.join("comm"), format!("{name}\n")).unwrap();
-            fs::write(at.join("stat"), format!("80 (a) b) S {parent} 0 0")).unwrap();
+            add(proc.path(), at, name, parent);
         }
-        let found = named_after(&[Pid::from_raw(70)], proc.path()).unwrap();
-        assert_eq!(found, [71, 80].map(Pid::from_raw));
+        assert_eq!(found(), [Pid::from_raw(80)]);
+        // Where the kernel lists its own, nothing else is looked at.
+        add(proc.path(), "83", "vhost-70", "2");
+        fs::create_dir_all(proc.path().join("2/task/2")).unwrap();
+        fs::write(proc.path().join("2/task/2/children"), "82 83 ").unwrap();
+        assert_eq!(found(), [Pid::from_raw(83)]);
+        add(proc.path(), "self/task/71", "vhost-70", "1");
+        assert_eq!(found(), [Pid::from_raw(71)]);
     }
 }
