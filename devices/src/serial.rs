@@ -9,7 +9,8 @@
 //! [`Serial::flush`] a few milliseconds later; an idle guest causes no timer.
 //!
 //! A sink that would block keeps up to 64 KiB waiting; what it takes longer for, or refuses, is dropped and counted.
-//! The sink should be non-blocking, because the vCPU thread that writes waits for it.
+//! A sink may also make the vCPU that writes wait, so that nothing is dropped: then it must not while [`Serial::flush`] is
+//! called by others.
 //!
 //! **Input.** The FIFO holds 64 bytes. [`Serial::enqueue`] takes what fits; if not all did, the caller stops
 //! watching its source until [`SerialHost::input_room`].

@@ -1,84 +1,80 @@
-//! The control loop: the one place where a VM's state changes. vCPUs, signals, the terminal and the serial port tell
-//! it things; it decides when the VM ends and why.
+//! The control loop: the one place where a VM's state changes. vCPUs, signals, and those who ask tell it things; it
+//! decides when the VM ends and why. It waits for events and for nothing else: whatever may take a while is a job's, the
+//! serial port's thread's, or done by whoever asks.
 
 use crate::Exit;
 use crate::cpu::{StopCause, VcpuError};
-use crate::handle::{Answer, Request, RequestError};
+use crate::handle::{Answer, Reply, Request};
 use crate::inbox::{Event, Inbox};
 use crate::running::Running;
-use crate::serial_port::{Input, RawTerminal};
-use crate::sys::{HostError, block_signals};
-use devices::{Power, PowerRequest, Serial};
+use crate::sys::{HostError, block_signals, is_ignored};
+use devices::Power;
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
-
-/// How soon waiting serial output is written, and a busy serial port asked again.
-const SERIAL_SOON_MS: i32 = 5;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the loop works with.
 pub struct Control {
     inbox: Inbox,
     signals: Option<SignalFd>,
-    serial: Arc<Mutex<Serial>>,
     power: Arc<Mutex<Power>>,
     vm: Running,
-    stdin: Option<Input>,
-    stdin_polls: bool,
-    stdin_watched: bool,
     asked_to_power_off: bool,
-    end: Option<Result<Exit, VcpuError>>,
+    end: Option<End>,
 }
+
+type End = Result<Exit, VcpuError>;
 
 const WAKE: u32 = 0;
 const SIGNAL: u32 = 1;
-const STDIN: u32 = 2;
 
 /// Leaves the end signals to the control loop, in this thread and all that it starts from now on. Until then they end
 /// the process at once, which leaves nothing behind.
 pub fn take_over_signals() -> Result<SignalFd, HostError> {
-    block_signals(&end_signals())?;
+    let signals = end_signals();
+    block_signals(&signals)?;
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-    SignalFd::with_flags(&end_signals(), flags).map_err(|e| HostError::new("signalfd", e))
+    SignalFd::with_flags(&signals, flags).map_err(|e| HostError::new("signalfd", e))
 }
 
-/// The signals that ask a VM to end.
-fn end_signals() -> SigSet {
-    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect()
+/// The signals that ask a VM to end: those of SIGTERM, SIGINT and SIGHUP that whoever started this process does not want
+/// ignored, as `nohup` does a hangup.
+pub fn end_signals() -> SigSet {
+    let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+    signals.into_iter().filter(|signal| !is_ignored(*signal)).collect()
+}
+
+/// Which of several ends that come at once counts, the highest: what a user wants before what went wrong, and that before
+/// what the guest wants. A stop that was answered is not lost against a guest that resets itself meanwhile.
+fn rank(end: &End) -> u8 {
+    match end {
+        Ok(Exit::Killed | Exit::Quit) => 4,
+        Err(_) => 3,
+        Ok(Exit::TripleFault { .. }) => 2,
+        Ok(Exit::PowerOff) => 1,
+        Ok(Exit::Reset) => 0,
+    }
+}
+
+/// The one that counts of what there was and what comes.
+fn higher(first: Option<End>, second: End) -> End {
+    match first {
+        Some(first) if rank(&first) >= rank(&second) => first,
+        Some(_) | None => second,
+    }
 }
 
 impl Control {
-    /// Answers the end signals if it is given them, and has standard input if the guest's serial port is to have it.
-    pub fn new(
-        inbox: Inbox,
-        signals: Option<SignalFd>,
-        serial: Arc<Mutex<Serial>>,
-        power: Arc<Mutex<Power>>,
-        vm: Running,
-        stdio: bool,
-    ) -> Self {
-        Self {
-            inbox,
-            signals,
-            serial,
-            power,
-            vm,
-            stdin: stdio.then(Input::new),
-            stdin_polls: true,
-            stdin_watched: false,
-            asked_to_power_off: false,
-            end: None,
-        }
+    /// Answers the end signals if it is given them.
+    pub fn new(inbox: Inbox, signals: Option<SignalFd>, power: Arc<Mutex<Power>>, vm: Running) -> Self {
+        Self { inbox, signals, power, vm, asked_to_power_off: false, end: None }
     }
 
-    /// Runs until the VM ends, then ends its threads. `stopping` is set in between: it lets writers go that wait for a
-    /// slow reader.
-    pub fn run(mut self, stopping: &AtomicBool) -> Result<Exit, RunError> {
+    /// Runs until the VM ends, then ends its threads.
+    pub fn run(mut self) -> Result<Exit, RunError> {
         self.vm.start();
-        let _raw = self.stdin.is_some().then(RawTerminal::enter).flatten();
         let fail =
             |call| move |e: event_manager::Error| HostError::new(call, std::io::Error::other(e.to_string()));
         let mut manager = EventManager::<Self>::new().map_err(fail("epoll_create1"))?;
@@ -92,36 +88,31 @@ impl Control {
             }
             let control = manager.subscriber_mut(id).map_err(fail("epoll_wait"))?;
             if let Some(end) = control.end.take() {
-                stopping.store(true, Ordering::Relaxed);
                 return Ok(end?);
             }
-            timeout = if control.serve_serial() { SERIAL_SOON_MS } else { -1 };
-            let change = control.stdin_change();
-            if let Some(watch) = change {
-                let ops = &mut manager.event_ops(id).map_err(fail("epoll_ctl"))?;
-                let watched = watch_stdin(ops, watch);
-                manager.subscriber_mut(id).map_err(fail("epoll_wait"))?.stdin_is(watched);
-            }
+            timeout =
+                control.vm.look().map_or(-1, |after| i32::try_from(after.as_millis()).unwrap_or(i32::MAX));
         }
     }
 
-    fn finish(&mut self, end: Result<Exit, VcpuError>) {
-        self.end.get_or_insert(end);
+    fn finish(&mut self, end: End) {
+        self.end = Some(higher(self.end.take(), end));
     }
 
     fn hear(&mut self, event: Event) {
         match event {
-            Event::Power(PowerRequest::PowerOff) | Event::Vcpu(StopCause::Shutdown) => {
-                self.finish(Ok(Exit::PowerOff))
-            }
-            Event::Power(PowerRequest::Reset) | Event::Vcpu(StopCause::Reset) => self.finish(Ok(Exit::Reset)),
+            Event::Quit => self.finish(Ok(Exit::Quit)),
+            Event::Vcpu(StopCause::Shutdown) => self.finish(Ok(Exit::PowerOff)),
+            Event::Vcpu(StopCause::Reset) => self.finish(Ok(Exit::Reset)),
             Event::Vcpu(StopCause::TripleFault(vcpu, rip)) => {
                 self.finish(Ok(Exit::TripleFault { vcpu, rip }))
             }
             Event::Vcpu(StopCause::Failed(error)) => self.finish(Err(error)),
             Event::Request(request, reply) => {
-                // Who asked may have gone away.
-                let _ = reply.send(self.answer(request));
+                // Nobody waits any more for one that was given up, and it must not be done.
+                if reply.take() {
+                    self.answer(request, reply);
+                }
             }
             Event::Landed(landed, reply) => {
                 let _ = reply.send(self.vm.landed(landed));
@@ -129,11 +120,10 @@ impl Control {
         }
     }
 
-    fn answer(&mut self, request: Request) -> Result<Answer, RequestError> {
-        match request {
-            Request::Pause => self.vm.pause(),
+    fn answer(&mut self, request: Request, reply: Reply) {
+        let answer = match request {
+            Request::Pause => return self.vm.pause(reply),
             Request::Resume => self.vm.resume(),
-            Request::ResizeDisk { disk, size } => self.vm.resize_disk(disk, size),
             Request::MemoryTarget { vnode, keep, exact } => self.vm.set_memory_target(vnode, keep, exact),
             Request::Reclaim(order) => self.vm.start_reclaim(order),
             Request::Affinity(vcpu, cpus) => self.vm.set_affinity(vcpu, cpus),
@@ -152,7 +142,8 @@ impl Control {
                 self.finish(Ok(Exit::Reset));
                 Ok(Answer::Done)
             }
-        }
+        };
+        reply.send(answer);
     }
 
     fn press_power_button(&self) {
@@ -172,60 +163,6 @@ impl Control {
             self.press_power_button();
         }
     }
-
-    /// Hands input over and writes waiting output; true when it has to look again soon. A vCPU that waits for a slow
-    /// reader of the output holds the port, and the loop must not wait for it.
-    fn serve_serial(&mut self) -> bool {
-        let flag = self.inbox.serial_output();
-        let waiting = self.stdin.as_ref().is_some_and(Input::has_waiting);
-        let output = flag.load(Ordering::Acquire);
-        if !output && !waiting {
-            return false;
-        }
-        let mut serial = match self.serial.try_lock() {
-            Ok(serial) => serial,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return true,
-        };
-        if let Some(input) = self.stdin.as_mut().filter(|input| input.has_waiting()) {
-            // What does not fit waits for `input_room`.
-            input.give(|bytes| serial.enqueue(bytes));
-        }
-        if output && flag.swap(false, Ordering::AcqRel) {
-            serial.flush();
-        }
-        false
-    }
-
-    /// Standard input is watched while there is room for what it brings: whether that has to change.
-    fn stdin_change(&self) -> Option<bool> {
-        let want = self.stdin_polls && self.stdin.as_ref().is_some_and(Input::hungry);
-        (want != self.stdin_watched).then_some(want)
-    }
-
-    fn stdin_is(&mut self, watched: Option<bool>) {
-        match watched {
-            Some(watched) => self.stdin_watched = watched,
-            // A regular file is always readable and cannot be watched: read what fits, whenever there is room.
-            None => {
-                self.stdin_polls = false;
-                self.inbox.look_again();
-            }
-        }
-    }
-
-    fn read_stdin(&mut self) {
-        if self.stdin.as_mut().is_some_and(|input| input.hungry() && input.read()) {
-            self.finish(Ok(Exit::Quit));
-        }
-    }
-}
-
-/// Whether standard input is watched now; `None` if it cannot be.
-fn watch_stdin(ops: &mut EventOps, watch: bool) -> Option<bool> {
-    let events = Events::with_data(&std::io::stdin(), STDIN, EventSet::IN);
-    let result = if watch { ops.add(events) } else { ops.remove(events) };
-    result.is_ok().then_some(watch)
 }
 
 impl MutEventSubscriber for Control {
@@ -245,15 +182,16 @@ impl MutEventSubscriber for Control {
         match events.data() {
             WAKE => {
                 let _ = self.inbox.wake().read();
+                match self.inbox.take_power() {
+                    (true, _) => self.finish(Ok(Exit::PowerOff)),
+                    (false, true) => self.finish(Ok(Exit::Reset)),
+                    (false, false) => {}
+                }
                 while let Some(event) = self.inbox.next() {
                     self.hear(event);
                 }
-                if !self.stdin_polls {
-                    self.read_stdin();
-                }
             }
             SIGNAL => self.take_signals(),
-            STDIN => self.read_stdin(),
             _ => {}
         }
     }
@@ -268,4 +206,30 @@ pub enum RunError {
     /// A vCPU could not go on.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{End, higher, rank};
+    use crate::Exit;
+    use crate::sys::HostError;
+    use resources::VcpuId;
+
+    #[test]
+    fn whatever_comes_first_the_highest_end_counts() {
+        let ends: [fn() -> End; 5] = [
+            || Ok(Exit::Reset),
+            || Ok(Exit::PowerOff),
+            || Ok(Exit::TripleFault { vcpu: VcpuId(0), rip: None }),
+            || Err(HostError::new("KVM_RUN", std::io::Error::other("broken")).into()),
+            || Ok(Exit::Killed),
+        ];
+        for (at, first) in ends.iter().enumerate() {
+            for (then, second) in ends.iter().enumerate() {
+                let counts = higher(Some(higher(None, first())), second());
+                assert_eq!(rank(&counts), rank(&ends[at.max(then)]()), "{at} {then}");
+            }
+        }
+        assert!(matches!(higher(Some(Ok(Exit::Quit)), Ok(Exit::Killed)), Ok(Exit::Quit)));
+    }
 }

@@ -3,12 +3,14 @@
 
 mod moves;
 mod request;
+mod resize;
 mod shared;
 mod view;
 
 pub use moves::Look;
 pub(crate) use request::Reply;
 pub use request::{Answer, Request, RequestError};
+pub(crate) use resize::DiskSize;
 pub(crate) use shared::{Link, Shared};
 pub use view::{DeviceFigures, DeviceView, Observer, VcpuView, VmState, VmView};
 
@@ -20,9 +22,10 @@ use crate::jobs::{JobId, JobView, MoveCounts};
 use crate::memory::Residency;
 use crate::sys::HostError;
 use devices::virtio::VirtioMeter;
+use request::Outcome;
 use resources::{Bytes, Plan, VcpuId, VnodeId};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, mpsc};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// The control loop answers within microseconds; past this it is stuck and the caller should know.
@@ -31,11 +34,18 @@ const ANSWER: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct VmHandle {
     shared: Arc<Shared>,
+    patience: Duration,
 }
 
 impl VmHandle {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        Self { shared, patience: ANSWER }
+    }
+
+    /// Which waits so long for others to take up what it asks.
+    #[cfg(test)]
+    pub(crate) fn with_patience(&self, patience: Duration) -> Self {
+        Self { patience, ..self.clone() }
     }
 
     /// What was decided before the start.
@@ -104,8 +114,11 @@ impl VmHandle {
     }
 
     /// Asks the control loop and waits for its answer, which is a matter of microseconds but for a pause.
+    ///
+    /// # Errors
+    /// [`RequestError::NoAnswer`] for a request that was not taken up in time, and will not be.
     pub fn ask(&self, request: Request) -> Result<Answer, RequestError> {
-        let (reply, answer) = mpsc::sync_channel(1);
+        let (reply, waiter) = request::request();
         {
             let link = self.shared.link.lock().unwrap_or_else(PoisonError::into_inner);
             let state = self.view().state;
@@ -115,16 +128,20 @@ impl VmHandle {
                     self.shared.abandoned.store(true, Ordering::Release);
                     return Ok(Answer::Done);
                 }
-                (None, _) => return Err(RequestError::State { state, needs: "it must run" }),
+                (None, _) => return Err(self.not_running()),
             }
         }
-        match answer.recv_timeout(ANSWER) {
-            Ok(answer) => answer,
-            Err(mpsc::RecvTimeoutError::Timeout) => Err(RequestError::NoAnswer),
-            Err(mpsc::RecvTimeoutError::Disconnected) => {
-                Err(RequestError::State { state: self.view().state, needs: "it must run" })
-            }
+        match waiter.wait(self.patience) {
+            Outcome::Answered(answer) => answer,
+            Outcome::GivenUp => Err(RequestError::NoAnswer),
+            // The loop is at it, and waits for nothing.
+            Outcome::Taken(answer) => answer.recv().unwrap_or_else(|_| Err(self.not_running())),
+            Outcome::Gone => Err(self.not_running()),
         }
+    }
+
+    fn not_running(&self) -> RequestError {
+        RequestError::State { state: self.view().state, needs: "it must run" }
     }
 
     /// What moves of a vnode have done so far.

@@ -3,18 +3,18 @@
 use crate::cpu::StopCause;
 use crate::handle::{Reply, Request};
 use crate::sys::HostError;
-use devices::{PowerRequest, PowerSink, SerialHost};
+use devices::{PowerRequest, PowerSink};
 use resources::{VnodeId, VnodePlacement};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, mpsc};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// What the loop hears from other threads.
 #[derive(Debug)]
 pub enum Event {
-    /// The guest wants power off or reset.
-    Power(PowerRequest),
+    /// The user typed the escape.
+    Quit,
     /// A vCPU stopped by itself.
     Vcpu(StopCause),
     /// Somebody asks for something.
@@ -40,8 +40,12 @@ pub struct Landed {
 pub struct Notifier {
     sender: mpsc::Sender<Event>,
     wake: Arc<EventFd>,
-    serial_output: Arc<AtomicBool>,
+    power: Arc<AtomicU8>,
 }
+
+/// Bits of what the guest wants.
+const POWER_OFF: u8 = 1 << 0;
+const RESET: u8 = 1 << 1;
 
 impl Notifier {
     /// Tells the loop; after its end nobody listens.
@@ -56,20 +60,16 @@ impl Notifier {
     }
 }
 
+/// A guest may ask as often as it likes: what it asked already costs nothing.
 impl PowerSink for Notifier {
     fn request(&self, request: PowerRequest) {
-        self.send(Event::Power(request));
-    }
-}
-
-impl SerialHost for Notifier {
-    fn input_room(&self) {
-        self.wake();
-    }
-
-    fn output_waiting(&self) {
-        self.serial_output.store(true, Ordering::Release);
-        self.wake();
+        let bit = match request {
+            PowerRequest::PowerOff => POWER_OFF,
+            PowerRequest::Reset => RESET,
+        };
+        if self.power.fetch_or(bit, Ordering::AcqRel) & bit == 0 {
+            self.wake();
+        }
     }
 }
 
@@ -84,7 +84,7 @@ impl Inbox {
     pub fn new() -> Result<(Self, Notifier), HostError> {
         let (sender, events) = mpsc::channel();
         let wake = Arc::new(EventFd::new(EFD_NONBLOCK).map_err(|e| HostError::new("eventfd", e))?);
-        let notifier = Notifier { sender, wake, serial_output: Arc::default() };
+        let notifier = Notifier { sender, wake, power: Arc::default() };
         Ok((Self { events, notifier: notifier.clone() }, notifier))
     }
 
@@ -98,13 +98,30 @@ impl Inbox {
         self.events.try_recv().ok()
     }
 
-    /// Has the loop look again, as if something had come.
-    pub fn look_again(&self) {
-        self.notifier.wake();
+    /// Whether the guest asked for power off since the last call, and whether for a reset.
+    pub fn take_power(&self) -> (bool, bool) {
+        let power = self.notifier.power.swap(0, Ordering::AcqRel);
+        (power & POWER_OFF != 0, power & RESET != 0)
     }
+}
 
-    /// Set when serial output waits to be written.
-    pub fn serial_output(&self) -> &AtomicBool {
-        &self.notifier.serial_output
+#[cfg(test)]
+mod tests {
+    use super::Inbox;
+    use devices::{PowerRequest, PowerSink};
+
+    #[test]
+    fn a_guest_that_asks_for_power_off_all_the_time_fills_nothing() {
+        let (inbox, notifier) = Inbox::new().unwrap();
+        for _ in 0..100_000 {
+            notifier.request(PowerRequest::Reset);
+            notifier.request(PowerRequest::PowerOff);
+        }
+        assert!(inbox.next().is_none());
+        assert_eq!(inbox.wake().read().unwrap(), 2);
+        assert_eq!(inbox.take_power(), (true, true));
+        assert_eq!(inbox.take_power(), (false, false));
+        notifier.request(PowerRequest::Reset);
+        assert_eq!((inbox.wake().read().unwrap(), inbox.take_power()), (1, (false, true)));
     }
 }

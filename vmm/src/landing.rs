@@ -5,6 +5,7 @@ use crate::claims::own::memory_of;
 use crate::handle::Shared;
 use crate::inbox::{Event, Landed, Notifier};
 use crate::jobs::Ended;
+use crate::pci::DeviceThreads;
 use resources::{Claim, Plan, VnodePlacement};
 use std::sync::{Arc, mpsc};
 
@@ -13,6 +14,7 @@ pub struct Landing {
     pub shared: Arc<Shared>,
     pub notifier: Notifier,
     pub plan: Arc<Plan>,
+    pub threads: DeviceThreads,
 }
 
 impl Landing {
@@ -24,6 +26,9 @@ impl Landing {
         // A VM that ends keeps what it has until it is over.
         let mut stragglers =
             heard.recv().inspect(|_| self.shared.claim.turn().settle(&claims)).unwrap_or_default();
+        for ended in &ended {
+            self.threads.kernel_threads_follow(ended.to.vnode);
+        }
         for Ended { id, to, moved: (outcome, error), .. } in ended {
             self.shared.jobs.end(id, (outcome, error.or(stragglers.remove(&to.vnode))));
             self.shared.tell_job(id);

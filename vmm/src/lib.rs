@@ -18,6 +18,8 @@ mod interrupts;
 mod jobs;
 mod kvm;
 #[cfg(test)]
+mod kvm_control_tests;
+#[cfg(test)]
 mod kvm_tests;
 mod landing;
 mod machine;
@@ -25,13 +27,14 @@ mod memory;
 pub mod net;
 mod pci;
 mod running;
-mod serial_port;
+mod serial;
 mod socket_file;
 mod sys;
 #[cfg(any(test, feature = "test-kernel"))]
 pub mod test_kernel;
 
 pub use boot::{BootError, Payload};
+pub use control::end_signals;
 pub use cpu::{ExitCounters, ExitReason};
 pub use devices::virtio::blk::{BlkError, BlkFigures};
 pub use devices::virtio::console::ConsoleCounters;
@@ -47,8 +50,9 @@ pub use handle::{
 pub use jobs::{JobId, JobState, JobView, MoveCounts};
 pub use kvm::KvmError;
 pub use memory::{Manner, MoveOutcome, PrefaultError, Progress, RamError, Residency};
+pub use serial::{Stream, block_terminal_stops};
 pub use socket_file::{Access, Janitor, SocketFile, SocketFileError, sweep};
-pub use sys::{HostError, take_inherited_fd};
+pub use sys::{HostError, spawn_without_signals, take_inherited_fd};
 
 use boot::Boot;
 use handle::Shared;
@@ -223,8 +227,11 @@ impl Vm {
     pub fn run(self) -> Result<Exit, Error> {
         let Self { shared, mut plan, mut boot, tables, kvm, mut options, claim: _claim } = self;
         sys::prepare_kicks()?;
+        let port = serial::SerialPort::open(&options.serial)
+            .map_err(|source| Error::Serial { serial: options.serial.clone(), source })?;
         loop {
-            let machine = machine::Machine::build(&shared, &plan, &mut boot, &tables, &kvm, &mut options)?;
+            let machine =
+                machine::Machine::build(&shared, &plan, &mut boot, &tables, &kvm, &mut options, &port)?;
             let Some(machine) = machine else {
                 return Ok(Exit::Killed);
             };

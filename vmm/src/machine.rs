@@ -11,22 +11,21 @@ use crate::interrupts::Routes;
 use crate::kvm::KvmHost;
 use crate::memory::{GuestRam, Progress, prefault};
 use crate::pci::{Segments, SegmentsBuilder};
-use crate::running::Running;
-use crate::serial_port::Output;
+use crate::running::{Parts, Running};
+use crate::serial::{SerialLink, SerialPort};
 use crate::{Error, Exit, Options, Signals};
 use devices::{
     BusDevice, COM1_IRQ, COM1_PORTS, I8042, I8042_COMMAND_PORTS, IOAPIC_ADDRESSES, IoApic, MmioBusBuilder,
     POWER_PORTS, PioBusBuilder, Power, Serial, SharedDevice,
 };
-use resources::{Plan, SerialSpec};
+use resources::Plan;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 /// A machine whose vCPUs exist and wait.
 pub struct Machine {
     control: Control,
-    stopping: Arc<AtomicBool>,
 }
 
 impl Machine {
@@ -38,11 +37,9 @@ impl Machine {
         tables: &acpi::TableSet,
         kvm: &KvmHost,
         options: &mut Options,
+        port: &SerialPort,
     ) -> Result<Option<Self>, Error> {
-        let Options { serial, progress, signals, janitor, .. } = options;
-        let stopping = Arc::new(AtomicBool::new(false));
-        let output = Output::open(serial, Arc::clone(&stopping))
-            .map_err(|source| Error::Serial { serial: serial.clone(), source })?;
+        let Options { progress, signals, janitor, .. } = options;
         let (attached, mut controls) = attach::open(&plan.devices, janitor)?;
         let ram = Arc::new(GuestRam::new(plan)?);
         prefault(plan, &ram, &shared.abandoned, progress.as_deref_mut().map(|p| p as &mut dyn Progress))?;
@@ -63,7 +60,7 @@ impl Machine {
         }
         controls.gauges = Arc::new(gauges);
         let segments = segments.build();
-        let devices = Devices::new(&routes, &notifier, output)?;
+        let devices = Devices::new(&routes, &notifier, port.link())?;
         let (pio, mmio) = devices.buses(&segments)?;
         let setup = Arc::new(VcpuSetup {
             vm,
@@ -79,16 +76,16 @@ impl Machine {
         let teller = notifier.clone();
         let stopped = move |cause| teller.send(Event::Vcpu(cause));
         let vcpus = VcpuThreads::start(&setup, plan, &ram, entry, stopped)?;
-        let running =
-            Running::new(Arc::clone(shared), notifier, Arc::clone(plan), vcpus, segments, controls, ram);
-        let stdio = matches!(serial, SerialSpec::Stdio);
-        let control = Control::new(inbox, signals, devices.serial, devices.power, running, stdio);
-        Ok(Some(Self { control, stopping }))
+        let serial = Arc::clone(port.link());
+        serial.connect(Arc::clone(&devices.serial), notifier.clone());
+        let parts = Parts { vcpus, segments, controls, ram, serial };
+        let running = Running::new(Arc::clone(shared), notifier, Arc::clone(plan), parts);
+        Ok(Some(Self { control: Control::new(inbox, signals, devices.power, running) }))
     }
 
     /// Runs until the guest or the user ends it, then takes everything down.
     pub fn run(self) -> Result<Exit, Error> {
-        Ok(self.control.run(&self.stopping)?)
+        Ok(self.control.run()?)
     }
 }
 
@@ -100,10 +97,11 @@ struct Devices {
 }
 
 impl Devices {
-    fn new(routes: &Arc<Routes>, notifier: &Notifier, output: Output) -> Result<Self, Error> {
+    fn new(routes: &Arc<Routes>, notifier: &Notifier, port: &Arc<SerialLink>) -> Result<Self, Error> {
         let host = Arc::new(notifier.clone());
+        let terminal = Arc::clone(port) as _;
         Ok(Self {
-            serial: shared(Serial::new(routes.line(COM1_IRQ)?, Box::new(output), Arc::clone(&host) as _)),
+            serial: shared(Serial::new(routes.line(COM1_IRQ)?, port.sink(), terminal)),
             power: shared(Power::new(Arc::clone(&host) as _, routes.line(EVENT_GSI)?)),
             ioapic: shared(IoApic::new(Arc::clone(routes) as _)),
             keyboard: shared(I8042::new(host)),

@@ -4,17 +4,44 @@
 use crate::attach::Controls;
 use crate::balloon::{Ask, BalloonError, Keeper, ReclaimOrder, pages_out};
 use crate::cpu::VcpuThreads;
-use crate::handle::{Answer, Link, RequestError, Shared, VcpuView, VmState, VmView};
+use crate::handle::{Answer, DiskSize, Link, Reply, RequestError, Shared, VcpuView, VmState, VmView};
 use crate::inbox::{Landed, Notifier, Stragglers};
 use crate::jobs::{JobId, Planned};
 use crate::landing::Landing;
 use crate::memory::{GuestRam, Manner, MemoryMove};
 use crate::pci::Segments;
+use crate::serial::SerialLink;
 use crate::sys::HostError;
 use resources::{Affinity, Bytes, CpuSet, Placement, Plan, VcpuId, VnodeId, VnodePlacement};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// vCPUs stop within microseconds; one that does not is held up by the host.
+const PAUSE_WITHIN: Duration = Duration::from_millis(200);
+/// Between two looks whether they have.
+const PAUSE_LOOK: Duration = Duration::from_millis(1);
+
+/// A pause that waits for vCPUs.
+struct Pausing {
+    replies: Vec<Reply>,
+    until: Instant,
+}
+
+/// What it consists of.
+pub struct Parts {
+    /// Its vCPUs.
+    pub vcpus: VcpuThreads,
+    /// Its devices.
+    pub segments: Segments,
+    /// What is to be had of them.
+    pub controls: Controls,
+    /// Its memory.
+    pub ram: Arc<GuestRam>,
+    /// Where its serial port goes.
+    pub serial: Arc<SerialLink>,
+}
 
 /// The state.
 pub struct Running {
@@ -24,6 +51,7 @@ pub struct Running {
     placement: Placement,
     affinity: BTreeMap<VcpuId, CpuSet>,
     paused: bool,
+    pausing: Option<Pausing>,
     movers: Vec<JoinHandle<()>>,
     // Threads first, then the memory that they use.
     keeper: Keeper,
@@ -31,19 +59,13 @@ pub struct Running {
     segments: Segments,
     controls: Controls,
     ram: Arc<GuestRam>,
+    serial: Arc<SerialLink>,
 }
 
 impl Running {
     /// vCPUs exist and wait.
-    pub fn new(
-        shared: Arc<Shared>,
-        notifier: Notifier,
-        plan: Arc<Plan>,
-        vcpus: VcpuThreads,
-        segments: Segments,
-        controls: Controls,
-        ram: Arc<GuestRam>,
-    ) -> Self {
+    pub fn new(shared: Arc<Shared>, notifier: Notifier, plan: Arc<Plan>, parts: Parts) -> Self {
+        let Parts { vcpus, segments, controls, ram, serial } = parts;
         let placement = plan.placement.clone();
         let affinity = placement.vnodes.iter().flat_map(|vnode| vnode.vcpus.clone()).collect();
         Self {
@@ -54,11 +76,13 @@ impl Running {
             placement,
             affinity,
             paused: false,
+            pausing: None,
             movers: Vec::new(),
             vcpus,
             segments,
             controls,
             ram,
+            serial,
         }
     }
 
@@ -70,38 +94,70 @@ impl Running {
             devices: self.segments.meters().to_vec(),
             gauges: Arc::clone(&self.controls.gauges),
             exits: self.vcpus.exits().collect(),
+            disks: self.controls.disks.iter().cloned().map(DiskSize::new).collect(),
+            threads: self.segments.threads().clone(),
         });
         self.shared.show_balloons(Arc::clone(&self.controls.balloons));
         self.publish();
         self.vcpus.run();
     }
 
-    /// Stops the vCPUs.
-    pub fn pause(&mut self) -> Result<Answer, RequestError> {
-        if !self.paused {
-            self.vcpus.pause().map_err(RequestError::NotStopped)?;
-            self.paused = true;
-            self.publish();
+    /// Stops the vCPUs; answered when all have stopped, or did not in time: then all run on.
+    pub fn pause(&mut self, reply: Reply) {
+        match &mut self.pausing {
+            None if self.paused => reply.send(Ok(Answer::Done)),
+            Some(pausing) => pausing.replies.push(reply),
+            None => {
+                self.vcpus.pause();
+                // One that waits for a slow reader of its output would not stop.
+                self.serial.let_guest_wait(false);
+                self.pausing = Some(Pausing { replies: vec![reply], until: Instant::now() + PAUSE_WITHIN });
+            }
         }
-        Ok(Answer::Done)
     }
 
-    /// Lets them run again.
+    /// Goes on with what waits for threads of this VM; when to look again.
+    pub fn look(&mut self) -> Option<Duration> {
+        let until = self.pausing.as_ref()?.until;
+        match self.vcpus.running() {
+            0 => {
+                self.paused = true;
+                self.publish();
+                self.end_pause(|| Ok(Answer::Done));
+                None
+            }
+            left if Instant::now() >= until => {
+                self.let_run();
+                self.end_pause(|| Err(RequestError::NotStopped(left)));
+                None
+            }
+            _ => Some(PAUSE_LOOK),
+        }
+    }
+
+    fn end_pause(&mut self, answer: impl Fn() -> Result<Answer, RequestError>) {
+        let replies = self.pausing.take().map(|pausing| pausing.replies);
+        replies.into_iter().flatten().for_each(|reply| reply.send(answer()));
+    }
+
+    fn let_run(&self) {
+        self.serial.let_guest_wait(true);
+        self.vcpus.run();
+    }
+
+    /// Lets them run again. One who waits for a pause is told that it did not come to that.
     pub fn resume(&mut self) -> Result<Answer, RequestError> {
+        if self.pausing.is_some() {
+            let left = self.vcpus.running();
+            self.let_run();
+            self.end_pause(|| Err(RequestError::NotStopped(left)));
+        }
         if self.paused {
             self.paused = false;
             self.publish();
-            self.vcpus.run();
+            self.let_run();
         }
         Ok(Answer::Done)
-    }
-
-    /// Tells the guest the length that a disk has now, or gets.
-    pub fn resize_disk(&self, index: usize, size: Option<Bytes>) -> Result<Answer, RequestError> {
-        let disk = self.controls.disks.get(index).ok_or(RequestError::NoSuchDisk(index))?;
-        let bytes = size.map_or_else(|| disk.resize(), |size| disk.resize_to(size.get()))?;
-        tracing::info!(disk = index, bytes, "disk length told");
-        Ok(Answer::Resized(Bytes(bytes)))
     }
 
     /// Changes where a vCPU may run.
@@ -207,6 +263,7 @@ impl Running {
             shared: Arc::clone(&self.shared),
             notifier: self.notifier.clone(),
             plan: Arc::clone(&self.plan),
+            threads: self.segments.threads().clone(),
         };
         let ended = move |ended| landing.land(ended);
         let ram = Arc::clone(&self.ram);
@@ -277,6 +334,9 @@ impl Drop for Running {
     /// Nobody can ask any more; then threads end, and only then memory goes.
     fn drop(&mut self) {
         self.shared.disconnect(VmState::Ended);
+        self.vcpus.pause();
+        // One that waits for a slow reader of its output would not stop.
+        self.serial.disconnect();
         self.shared.jobs.cancel_all();
         self.shared.reclaimer.cancel();
         self.segments.release_vcpus();

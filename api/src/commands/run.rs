@@ -16,6 +16,7 @@ use vmm::SocketFileError;
 /// Runs a VM to its end.
 pub fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let spec = args.vm.spec()?;
+    vmm::block_terminal_stops().map_err(|error| Failure::new(Status::Host, error))?;
     let progress = PrefaultBar::for_terminal().map(|bar| Box::new(bar) as Box<dyn vmm::Progress>);
     let (claims, janitor) = (ClaimsAt::from(&args.claims), janitor::hired());
     let audience = Audience { progress, claims, janitor, ..Audience::default() };

@@ -7,7 +7,7 @@ use crate::commands::run::refused;
 use crate::exit::{Failure, Status};
 use crate::http::app::App;
 use crate::http::desk::{Desk, Standing};
-use crate::http::server::{Server, end_signals};
+use crate::http::server::Server;
 use crate::http::socket::Socket;
 use crate::janitor;
 use std::process::ExitCode;
@@ -16,11 +16,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Serves until it is told to end.
 pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
+    vmm::block_terminal_stops().map_err(|error| Failure::new(Status::Host, error))?;
     let janitor = janitor::hired();
     let socket = Socket::open(&args.socket.required()?, &janitor).map_err(refused)?;
     let failed =
         |call: &str, error: std::io::Error| Failure::new(Status::Host, format_args!("{call}: {error}"));
-    let signals = end_signals();
+    let signals = vmm::end_signals();
     // In all threads that are started from here on, so that only the one that waits for them gets them.
     signals.thread_block().map_err(|error| failed("pthread_sigmask", error.into()))?;
     let app = App::new(ClaimsAt::from(&args.claims), janitor);
@@ -29,9 +30,8 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let (desk, count) = (Arc::clone(&app.desk), Arc::clone(&asked));
     let waiter = move || {
         while signals.wait().is_ok() {
-            let before = count.fetch_add(1, Ordering::Relaxed);
-            if before == 0 && desk.press_power_button() {
-                tracing::info!("asking the guest to power off, once more ends it");
+            if count.fetch_add(1, Ordering::Relaxed) == 0 {
+                press_power_button(&desk);
             }
             desk.wake();
         }
@@ -41,6 +41,19 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let done = wait(&app.desk, &asked);
     drop(server);
     Ok(done.into())
+}
+
+/// Does not wait for the VM: the next signal is to be heard whatever becomes of it.
+fn press_power_button(desk: &Arc<Desk>) {
+    let desk = Arc::clone(desk);
+    let press = move || {
+        if desk.press_power_button() {
+            tracing::info!("asking the guest to power off, once more ends it");
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("power-button".to_owned()).spawn(press) {
+        tracing::error!(%error, "power button");
+    }
 }
 
 /// Waits until it is over.

@@ -200,6 +200,8 @@ impl From<vmm::RequestError> for Problem {
             E::Look(_) => Self::unavailable("host_refused", error),
             E::NotStopped(_) => Self::unavailable("not_stopped", error),
             E::NoAnswer => Self::unavailable("no_answer", error),
+            E::Resizing(_) => Self::new(StatusCode::CONFLICT, "disk_busy", error),
+            E::StorageHangs(_) => Self::unavailable("storage_hangs", error),
         }
     }
 }

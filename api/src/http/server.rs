@@ -11,7 +11,6 @@ use axum::response::IntoResponse;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use nix::sys::signal::{SigSet, Signal};
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -39,11 +38,6 @@ const SLOW_THREADS: usize = 8;
 const SLOW_THREAD_IDLE: Duration = Duration::from_secs(5);
 /// How long to wait when the process has no descriptor for a new connection.
 const NO_DESCRIPTOR: Duration = Duration::from_millis(50);
-
-/// The signals that ask the process to end.
-pub fn end_signals() -> SigSet {
-    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect()
-}
 
 /// A server that runs; ended and waited for when dropped.
 pub struct Server {
@@ -90,7 +84,7 @@ impl Server {
         let body = move || {
             // Those are for the threads that answer them. No others: a VM's threads inherit this, and one signal is
             // what gets them out of the guest.
-            let _ = end_signals().thread_block();
+            let _ = vmm::end_signals().thread_block();
             work();
         };
         self.threads.push(std::thread::Builder::new().name(name.to_owned()).spawn(body)?);

@@ -65,7 +65,7 @@ pub fn blk(bytes: &[u8]) {
         );
         if u.arbitrary()? {
             disk.state().length = Ok(u.int_in_range(1..=128)? * 512);
-            control.resize().unwrap();
+            control.resize(None, || true).unwrap();
         }
         Ok(())
     });

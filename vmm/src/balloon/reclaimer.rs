@@ -45,7 +45,7 @@ pub struct ReclaimView {
     pub state: ReclaimState,
     /// Who did what, as of the last round.
     pub tally: ReclaimTally,
-    /// Free memory of the pnode before, as the kernel says.
+    /// Free memory of the pnode before, as the kernel says; absent until it was asked.
     pub before: Option<PnodeFree>,
     /// And after; absent until it ended.
     pub after: Option<PnodeFree>,
@@ -109,7 +109,7 @@ impl Reclaimer {
             order,
             state: ReclaimState::Running,
             tally: ReclaimTally::default(),
-            before: free(order.pnode),
+            before: None,
             after: None,
             elapsed: Duration::ZERO,
         };
@@ -117,6 +117,7 @@ impl Reclaimer {
         let last = self.lock().replace(slot);
         let (reclaimer, site) = (self.clone(), Site { wants, ram, pnodes, cancel, reclaimer: self.clone() });
         let body = move || {
+            reclaimer.begin(free(order.pnode));
             let result = carry_out(&order, &site);
             drop(site);
             std::thread::sleep(SETTLE);
@@ -126,6 +127,12 @@ impl Reclaimer {
             *self.lock() = last;
             HostError::new("clone", error).of("reclaim")
         })
+    }
+
+    fn begin(&self, before: Option<PnodeFree>) {
+        if let Some(slot) = self.lock().as_mut() {
+            slot.view.before = before;
+        }
     }
 
     fn end(&self, result: Result<(ReclaimStop, ReclaimTally), HostError>, after: Option<PnodeFree>) {

@@ -17,9 +17,6 @@ use std::time::Duration;
 const STACK: usize = 256 << 10;
 /// How long until a signal that the kernel could not queue is sent again.
 const SIGNAL_AGAIN: Duration = Duration::from_millis(1);
-/// A vCPU that handles an exit for longer waits for a slow reader of its serial port; a pause does not wait for that.
-const PAUSE_WITHIN: Duration = Duration::from_millis(200);
-
 /// All vCPU threads of a VM; dropping them ends them.
 pub struct VcpuThreads {
     gate: Arc<Gate>,
@@ -80,17 +77,15 @@ impl VcpuThreads {
         self.gate.set(Wanted::Run);
     }
 
-    /// Pauses all vCPUs. If some do not stop in time all run on, and the error says how many.
-    pub fn pause(&self) -> Result<(), usize> {
+    /// Has all vCPUs stop until they are to [`run`](Self::run) again. Does not wait for it: see [`running`](Self::running).
+    pub fn pause(&self) {
         self.gate.set(Wanted::Wait);
         kick_all(&self.threads, VcpuThread::kick);
-        match self.threads.len().saturating_sub(self.gate.wait_for(self.threads.len(), PAUSE_WITHIN)) {
-            0 => Ok(()),
-            left => {
-                self.gate.set(Wanted::Run);
-                Err(left)
-            }
-        }
+    }
+
+    /// How many vCPUs have not stopped yet.
+    pub fn running(&self) -> usize {
+        self.threads.len().saturating_sub(self.gate.wait_for(self.threads.len(), Duration::ZERO))
     }
 
     /// Ends all threads and waits for them. All are kicked before the first is waited for, so they end side by side.

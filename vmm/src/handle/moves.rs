@@ -7,6 +7,7 @@ use crate::memory::Manner;
 use resources::replacement::{self, Mover, ReplacementError, Seen, rehome, replace};
 use resources::{Affinity, Bytes, HostTopology, NodeSet, PnodeId, VnodeId, VnodePlacement};
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
 /// Looks at the host as it is now.
 pub type Look<'a> = &'a dyn Fn() -> Result<HostTopology, RequestError>;
@@ -137,7 +138,14 @@ impl VmHandle {
         let claim = place.claim.clone();
         let told = self.ask(Request::Rehome(Box::new(place)));
         turn.settle(&[(vnode, if told.is_ok() { claim } else { before })]);
-        told.map(drop)
+        told?;
+        drop(turn);
+        let threads = {
+            let link = self.shared.link.lock().unwrap_or_else(PoisonError::into_inner);
+            link.as_ref().map(|link| link.threads.clone()).unwrap_or_default()
+        };
+        threads.kernel_threads_follow(vnode);
+        Ok(())
     }
 }
 

@@ -7,7 +7,9 @@ use crate::memory::Manner;
 use crate::sys::HostError;
 use resources::replacement::ReplacementError;
 use resources::{Bytes, CpuSet, VcpuId, VnodeId, VnodePlacement};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use super::VmState;
 
@@ -24,13 +26,6 @@ pub enum Request {
     Stop,
     /// Reset the guest.
     Reset,
-    /// Tell the guest the length that a disk has now.
-    ResizeDisk {
-        /// Its number.
-        disk: usize,
-        /// Make it so long first; never shorter.
-        size: Option<Bytes>,
-    },
     /// Change where a vCPU may run.
     Affinity(VcpuId, CpuSet),
     /// Send a vnode's threads to the CPUs of a place made for the placement of now; its memory stays.
@@ -64,8 +59,6 @@ pub enum Answer {
     Done,
     /// A job does it; where several do, the first of them: their numbers follow each other.
     Started(JobId),
-    /// The disk has that many bytes for the guest.
-    Resized(Bytes),
 }
 
 /// Why a request is not carried out.
@@ -120,9 +113,107 @@ pub enum RequestError {
     /// So many vCPUs did not stop in time; all run on.
     #[error("{0} vCPUs did not stop in time, the VM runs on")]
     NotStopped(usize),
-    /// The loop did not answer.
-    #[error("the VM did not answer in time")]
+    /// It was not taken up in time, and will not be.
+    #[error("the VM did not answer in time, nothing was done")]
     NoAnswer,
+    /// The disk is being resized already.
+    #[error("disk {0}: a resize is under way")]
+    Resizing(usize),
+    /// The host's storage takes its time.
+    #[error("disk {0}: its storage does not answer, it may still get its new size")]
+    StorageHangs(usize),
 }
 
-pub(crate) type Reply = mpsc::SyncSender<Result<Answer, RequestError>>;
+/// Where a request stands: each is carried out by whoever takes it, or given up by whoever waits, and never both.
+const WAITING: u8 = 0;
+const TAKEN: u8 = 1;
+const GIVEN_UP: u8 = 2;
+
+/// For who carries a request out.
+#[derive(Debug)]
+pub(crate) struct Reply<T = Answer> {
+    state: Arc<AtomicU8>,
+    sender: mpsc::SyncSender<Result<T, RequestError>>,
+}
+
+/// For who waits for the answer.
+pub(crate) struct Waiter<T = Answer> {
+    state: Arc<AtomicU8>,
+    answer: mpsc::Receiver<Result<T, RequestError>>,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub(crate) enum Outcome<T = Answer> {
+    /// It was answered.
+    Answered(Result<T, RequestError>),
+    /// It was given up, and never will be carried out.
+    GivenUp,
+    /// It was taken, and is not answered yet.
+    Taken(mpsc::Receiver<Result<T, RequestError>>),
+    /// Who should have taken it is gone.
+    Gone,
+}
+
+/// Both ends of a request.
+pub(crate) fn request<T>() -> (Reply<T>, Waiter<T>) {
+    let (sender, answer) = mpsc::sync_channel(1);
+    let state = Arc::new(AtomicU8::new(WAITING));
+    (Reply { state: Arc::clone(&state), sender }, Waiter { state, answer })
+}
+
+fn becomes(state: &AtomicU8, then: u8) -> bool {
+    state.compare_exchange(WAITING, then, Ordering::AcqRel, Ordering::Acquire).is_ok()
+}
+
+impl<T> Reply<T> {
+    /// Whether the request is to be carried out: not if it was given up. Asked once, just before.
+    pub fn take(&self) -> bool {
+        becomes(&self.state, TAKEN)
+    }
+
+    /// Who asked may have gone away.
+    pub fn send(&self, answer: Result<T, RequestError>) {
+        let _ = self.sender.try_send(answer);
+    }
+}
+
+impl<T> Waiter<T> {
+    /// Waits for the answer, and gives the request up if nobody took it for so long.
+    pub fn wait(self, within: Duration) -> Outcome<T> {
+        match self.answer.recv_timeout(within) {
+            Ok(answer) => Outcome::Answered(answer),
+            Err(mpsc::RecvTimeoutError::Disconnected) => Outcome::Gone,
+            Err(mpsc::RecvTimeoutError::Timeout) if becomes(&self.state, GIVEN_UP) => Outcome::GivenUp,
+            Err(mpsc::RecvTimeoutError::Timeout) => Outcome::Taken(self.answer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Answer, Outcome, request};
+    use std::time::Duration;
+
+    #[test]
+    fn a_request_is_taken_or_given_up_and_never_both() {
+        let (reply, waiter) = request::<Answer>();
+        assert!(matches!(waiter.wait(Duration::ZERO), Outcome::GivenUp));
+        assert!(!reply.take());
+
+        let (reply, waiter) = request();
+        assert!(reply.take());
+        let Outcome::Taken(answer) = waiter.wait(Duration::ZERO) else { panic!("it was taken") };
+        reply.send(Ok(Answer::Done));
+        assert!(matches!(answer.recv(), Ok(Ok(Answer::Done))));
+
+        let (reply, waiter) = request();
+        assert!(reply.take());
+        reply.send(Ok(Answer::Done));
+        assert!(matches!(waiter.wait(Duration::ZERO), Outcome::Answered(Ok(Answer::Done))));
+
+        let (reply, waiter) = request::<Answer>();
+        drop(reply);
+        assert!(matches!(waiter.wait(Duration::from_secs(60)), Outcome::Gone));
+    }
+}

@@ -1,6 +1,7 @@
 //! What handles share with the control loop: the last published view, and the link to the guest that runs now.
 
-use super::{Observer, Request, VmState, VmView};
+use super::request::request;
+use super::{DiskSize, Observer, Request, VmState, VmView};
 use crate::attach::Gauge;
 use crate::balloon::{self, Reclaimer, VnodeMemory};
 use crate::claims::Held;
@@ -9,11 +10,12 @@ use crate::cpu::ExitCounters;
 use crate::inbox::{Event, Notifier};
 use crate::jobs::{JobId, Jobs};
 use crate::memory::GuestRam;
+use crate::pci::DeviceThreads;
 use devices::virtio::VirtioMeter;
 use resources::{Plan, VcpuId, VnodeId};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// The part of a handle that changes when the guest starts again.
 pub(crate) struct Link {
@@ -23,6 +25,9 @@ pub(crate) struct Link {
     /// By the device's name.
     pub(crate) gauges: Arc<BTreeMap<String, Gauge>>,
     pub(crate) exits: Vec<(VcpuId, Arc<ExitCounters>)>,
+    /// By number.
+    pub(crate) disks: Vec<DiskSize>,
+    pub(crate) threads: DeviceThreads,
 }
 
 /// What handles share with the control loop.
@@ -95,7 +100,7 @@ impl Shared {
     pub(crate) fn connect(&self, new: Link) {
         let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         if self.abandoned.load(Ordering::Acquire) {
-            new.notifier.send(Event::Request(Request::Stop, mpsc::sync_channel(1).0));
+            new.notifier.send(Event::Request(Request::Stop, request().0));
         }
         *link = Some(new);
     }

@@ -72,12 +72,23 @@ impl Node {
                 worker.note_move();
             }
         }
-        let workers = state.threads.iter().filter(|thread| thread.worker.is_some());
-        kernel_thread::follow(&workers.map(|thread| thread.id).collect::<Vec<_>>(), &set);
         if result.is_ok() {
             state.cpus = cpus.clone();
         }
         result
+    }
+
+    /// Has the kernel's threads that serve in the workers' place run where those do. Reads `/proc`, with nothing locked.
+    pub fn kernel_threads_follow(&self) {
+        let (workers, cpus): (Vec<Pid>, CpuSet) = {
+            let state = self.state();
+            let workers = state.threads.iter().filter(|thread| thread.worker.is_some());
+            (workers.map(|thread| thread.id).collect(), state.cpus.clone())
+        };
+        match kernel_cpus(&cpus) {
+            Ok(cpus) => kernel_thread::follow(&workers, &cpus),
+            Err(error) => tracing::warn!(%error, "vhost threads do not follow"),
+        }
     }
 }
 

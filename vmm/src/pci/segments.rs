@@ -58,11 +58,25 @@ pub struct SegmentsBuilder {
     meters: Vec<(VnodeId, Arc<VirtioMeter>)>,
 }
 
+/// The threads of a machine's devices, by vnode.
+#[derive(Clone, Default)]
+pub struct DeviceThreads(Arc<[Arc<NodeSpawner>]>);
+
+impl DeviceThreads {
+    /// Has the kernel's threads that serve in place of a vnode's devices run where the devices' own do. Reads `/proc`: not
+    /// for the control loop.
+    pub fn kernel_threads_follow(&self, vnode: VnodeId) {
+        if let Some(spawner) = self.0.get(vnode.index()) {
+            spawner.kernel_threads_follow();
+        }
+    }
+}
+
 /// The segments of a machine.
 pub struct Segments {
     segments: Vec<Arc<PciSegment>>,
     ecams: Vec<Window>,
-    spawners: Vec<Arc<NodeSpawner>>,
+    threads: DeviceThreads,
     meters: Vec<(VnodeId, Arc<VirtioMeter>)>,
 }
 
@@ -119,7 +133,7 @@ impl SegmentsBuilder {
         Segments {
             segments: segments.into_iter().map(PciSegmentBuilder::build).collect(),
             ecams,
-            spawners,
+            threads: DeviceThreads(spawners.into()),
             meters,
         }
     }
@@ -151,7 +165,7 @@ impl Segments {
     /// These, of a machine that has nothing else.
     #[cfg(test)]
     pub fn of(segments: Vec<Arc<PciSegment>>) -> Self {
-        Self { segments, ecams: Vec::new(), spawners: Vec::new(), meters: Vec::new() }
+        Self { segments, ecams: Vec::new(), threads: DeviceThreads::default(), meters: Vec::new() }
     }
 
     /// The machine ends: no vCPU waits for a device any more.
@@ -191,7 +205,12 @@ impl Segments {
 
     /// Has the threads of a vnode's devices, and those that come, run on `cpus`.
     pub fn follow(&self, vnode: VnodeId, cpus: &CpuSet) -> Result<(), HostError> {
-        self.spawners.get(vnode.index()).map_or(Ok(()), |spawner| spawner.follow(cpus))
+        self.threads.0.get(vnode.index()).map_or(Ok(()), |spawner| spawner.follow(cpus))
+    }
+
+    /// Those threads.
+    pub fn threads(&self) -> &DeviceThreads {
+        &self.threads
     }
 
     /// What each device counts.

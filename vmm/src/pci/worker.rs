@@ -31,9 +31,16 @@ impl NodeSpawner {
         Self { node: Arc::new(Node::new(cpus)) }
     }
 
-    /// Has all workers, and those that come, run on `cpus`; the error of the first that stays where it is.
+    /// Has all workers, and those that come, run on `cpus`; the error of the first that stays where it is. Threads of the
+    /// kernel's that serve in their place come with [`kernel_threads_follow`](Self::kernel_threads_follow).
     pub fn follow(&self, cpus: &CpuSet) -> Result<(), HostError> {
         self.node.follow(cpus)
+    }
+
+    /// Has the kernel's threads that serve in the workers' place run where those do. Reads `/proc`: not for the control
+    /// loop.
+    pub fn kernel_threads_follow(&self) {
+        self.node.kernel_threads_follow();
     }
 }
 

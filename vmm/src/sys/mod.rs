@@ -5,6 +5,7 @@
     reason = "system calls that no crate wraps, and guest memory that the guest writes too"
 )]
 
+mod crash;
 mod errno;
 mod inherited;
 mod kick;
@@ -18,6 +19,7 @@ mod tap;
 mod thread;
 mod uring;
 
+pub use crash::restore_terminal_at_a_crash;
 pub use errno::HostError;
 pub use inherited::take_inherited_fd;
 pub use kick::{ImmediateExit, accept_kicks, interrupt, prepare_kicks};
@@ -28,5 +30,5 @@ pub use poll::wait_readable;
 pub use pvec::IoVec;
 pub use pvec_device::{BlockFigure, block_figure, direct_alignment, discard_blocks};
 pub use tap::{Link, TapQueue};
-pub use thread::block_signals;
+pub use thread::{block_signals, is_ignored, spawn_without_signals};
 pub use uring::{Landed, Ring, RingOperation};

@@ -10,7 +10,6 @@ use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use std::sync::Arc;
-use vmm::{Answer, RequestError};
 
 /// `GET /v1/devices`.
 pub async fn all(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
@@ -44,9 +43,6 @@ pub async fn disk_size(
     let wanted: wire::DiskSizeRequest = body::json(request).await?;
     let handle = app.desk.handle(Command::Look)?;
     let disk = usize::try_from(id).unwrap_or(usize::MAX);
-    let ask = vmm::Request::ResizeDisk { disk, size: wanted.size };
-    match app.slowly(move || Ok(handle.ask(ask)?)).await? {
-        Answer::Resized(size) => Ok(json(StatusCode::OK, &wire::DiskSize { id, size: size.get() })),
-        Answer::Done | Answer::Started(_) => Err(RequestError::NoAnswer.into()),
-    }
+    let size = app.slowly(move || Ok(handle.resize_disk(disk, wanted.size)?)).await?;
+    Ok(json(StatusCode::OK, &wire::DiskSize { id, size: size.get() }))
 }

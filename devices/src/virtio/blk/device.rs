@@ -215,33 +215,34 @@ impl<M: GuestMemoryHandle> Blk<M> {
 }
 
 impl BlkControl {
-    /// Reads the disk's length again and tells the driver if it has changed (virtio 1.3, 5.2.4 and 2.5). Gives the
-    /// length that the guest sees: whole sectors, in bytes. Not to be called with the device's transport locked.
+    /// Reads the disk's length again and tells the driver if it has changed (virtio 1.3, 5.2.4 and 2.5); with `wanted` it is
+    /// made so many bytes long first, unless it is already. Gives the length that the guest sees: whole sectors, in bytes.
+    /// Not to be called with the device's transport locked, nor twice at once.
+    ///
+    /// `go_on` is asked once, when the disk's storage has answered and before anything is changed; `None` if it says no.
     ///
     /// # Errors
-    /// [`BlkError::Length`]: nothing has changed. [`BlkError::Interrupt`]: the size has, but the driver was not told.
-    pub fn resize(&self) -> Result<u64, BlkError> {
-        let name = || self.shared.name.clone();
-        let length = self.disk.length().map_err(|source| BlkError::Length { name: name(), source })?;
-        let sectors = length / SECTOR_BYTES;
-        if self.shared.sectors.swap(sectors, Ordering::AcqRel) != sectors {
-            self.shared.generation.fetch_add(1, Ordering::AcqRel);
-            let interrupt = self.shared.interrupt().clone();
-            if let Some(interrupt) = interrupt {
-                interrupt.config_changed().map_err(|source| BlkError::Interrupt { name: name(), source })?;
-            }
+    /// [`BlkError::Length`], [`BlkError::Size`] for a size below the disk's or one with a part of a sector, and
+    /// [`BlkError::Grow`] if the host refuses: nothing has changed. [`BlkError::Interrupt`]: the size has, but the driver
+    /// was not told.
+    pub fn resize(&self, wanted: Option<u64>, go_on: impl FnOnce() -> bool) -> Result<Option<u64>, BlkError> {
+        let mut length = self.length()?;
+        if !go_on() {
+            return Ok(None);
         }
-        Ok(sectors * SECTOR_BYTES)
+        if let Some(wanted) = wanted {
+            self.grow(length, wanted)?;
+            length = self.length()?;
+        }
+        self.tell(length).map(Some)
     }
 
-    /// Makes the disk so many bytes long, unless it is already, and tells the driver as [`resize`](Self::resize) does.
-    ///
-    /// # Errors
-    /// [`BlkError::Size`] for a size below the disk's or one with a part of a sector, [`BlkError::Grow`] if the host
-    /// refuses; nothing has changed then.
-    pub fn resize_to(&self, wanted: u64) -> Result<u64, BlkError> {
+    fn length(&self) -> Result<u64, BlkError> {
+        self.disk.length().map_err(|source| BlkError::Length { name: self.shared.name.clone(), source })
+    }
+
+    fn grow(&self, length: u64, wanted: u64) -> Result<(), BlkError> {
         let name = || self.shared.name.clone();
-        let length = self.disk.length().map_err(|source| BlkError::Length { name: name(), source })?;
         if wanted < length || !wanted.is_multiple_of(SECTOR_BYTES) {
             return Err(BlkError::Size { name: name(), wanted, length });
         }
@@ -249,7 +250,20 @@ impl BlkControl {
             let refused = |source| BlkError::Grow { name: name(), wanted, source };
             self.disk.grow(wanted).map_err(refused)?;
         }
-        self.resize()
+        Ok(())
+    }
+
+    fn tell(&self, length: u64) -> Result<u64, BlkError> {
+        let sectors = length / SECTOR_BYTES;
+        if self.shared.sectors.swap(sectors, Ordering::AcqRel) != sectors {
+            self.shared.generation.fetch_add(1, Ordering::AcqRel);
+            let interrupt = self.shared.interrupt().clone();
+            if let Some(interrupt) = interrupt {
+                let name = || self.shared.name.clone();
+                interrupt.config_changed().map_err(|source| BlkError::Interrupt { name: name(), source })?;
+            }
+        }
+        Ok(sectors * SECTOR_BYTES)
     }
 
     /// What the device has counted.

@@ -109,22 +109,38 @@ fn a_choice_before_the_start_counts_if_the_feature_was_negotiated() {
     }
 }
 
+fn resize(bench: &Bench, wanted: Option<u64>) -> Result<u64, BlkError> {
+    bench.control.resize(wanted, || true).map(Option::unwrap)
+}
+
+#[test]
+fn a_resize_that_was_given_up_while_the_storage_hung_changes_nothing() {
+    let disk = disk(8);
+    let bench = Bench::new(&disk, 1);
+    assert!(matches!(bench.control.resize(Some(9 * 512), || false), Ok(None)));
+    assert_eq!(disk.state().length.as_ref().unwrap(), &(8 * 512));
+    disk.state().length = Ok(9 * 512);
+    assert!(matches!(bench.control.resize(None, || false), Ok(None)));
+    assert_eq!(bench.config(0, 8), 8_u64.to_le_bytes());
+    assert_eq!(bench.interrupt.config.load(Ordering::Relaxed), 0);
+}
+
 #[test]
 fn a_disk_grows_and_shrinks_under_its_driver() {
     let disk = disk(64);
     let mut bench = Bench::new(&disk, 1);
     disk.state().length = Ok(8 * 512 + 511);
-    assert_eq!(bench.control.resize().unwrap(), 8 * 512);
+    assert_eq!(resize(&bench, None).unwrap(), 8 * 512);
     assert_eq!(bench.config(0, 8), 8_u64.to_le_bytes());
     assert_eq!(bench.ask(&header(0, 8), 513).status(), 1);
     disk.state().length = Ok(9 * 512);
-    assert_eq!(bench.control.resize().unwrap(), 9 * 512);
+    assert_eq!(resize(&bench, None).unwrap(), 9 * 512);
     assert_eq!(bench.ask(&header(0, 8), 513).status(), 0);
-    assert_eq!(bench.control.resize().unwrap(), 9 * 512);
+    assert_eq!(resize(&bench, None).unwrap(), 9 * 512);
     assert_eq!(bench.device.config_generation(), 2);
     assert_eq!(bench.interrupt.config.load(Ordering::Relaxed), 2, "no news, no interrupt");
     disk.state().length = Err(io::ErrorKind::Other.into());
-    assert!(matches!(bench.control.resize(), Err(BlkError::Length { .. })));
+    assert!(matches!(resize(&bench, None), Err(BlkError::Length { .. })));
     assert_eq!(bench.config(0, 8), 9_u64.to_le_bytes());
 }
 
@@ -133,14 +149,11 @@ fn a_disk_is_made_longer_and_never_shorter() {
     let disk = disk(8);
     let bench = Bench::new(&disk, 1);
     for wanted in [0, 7 * 512, 8 * 512 + 1, 8 * 512 - 1] {
-        assert!(
-            matches!(bench.control.resize_to(wanted), Err(BlkError::Size { length: 4096, .. })),
-            "{wanted}"
-        );
+        assert!(matches!(resize(&bench, Some(wanted)), Err(BlkError::Size { length: 4096, .. })), "{wanted}");
     }
-    assert_eq!(bench.control.resize_to(9 * 512).unwrap(), 9 * 512);
+    assert_eq!(resize(&bench, Some(9 * 512)).unwrap(), 9 * 512);
     assert_eq!(bench.config(0, 8), 9_u64.to_le_bytes());
-    assert_eq!(bench.control.resize_to(9 * 512).unwrap(), 9 * 512, "it is so already");
+    assert_eq!(resize(&bench, Some(9 * 512)).unwrap(), 9 * 512, "it is so already");
     assert_eq!(bench.interrupt.config.load(Ordering::Relaxed), 1);
 }
 
@@ -150,7 +163,7 @@ fn a_resize_at_rest_needs_no_interrupt() {
     let mut bench = Bench::new(&disk, 1);
     bench.reset();
     disk.state().length = Ok(512);
-    assert_eq!(bench.control.resize().unwrap(), 512);
+    assert_eq!(resize(&bench, None).unwrap(), 512);
     assert_eq!(bench.interrupt.config.load(Ordering::Relaxed), 0);
 }
 
