@@ -2,7 +2,6 @@
 //! business.
 
 use std::fmt::Display;
-use std::io::Write;
 use std::process::ExitCode;
 
 /// Exit statuses; `--help` and docs/cli.md list them.
@@ -64,8 +63,7 @@ impl Failure {
     /// Writes the line to standard error, whatever is in it as one line, and gives the status.
     pub fn report(self) -> ExitCode {
         let line: String = self.line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        // Nobody is left to hear that this failed.
-        let _ = writeln!(std::io::stderr(), "numavisor: {}", line.trim_end());
+        crate::log::line(format!("numavisor: {}\n", line.trim_end()));
         self.status.into()
     }
 }

@@ -1,10 +1,13 @@
-//! Events to standard error, one line each: a subscriber small enough not to be felt. What is worth an event, and
-//! how often, is decided where it happens.
+//! Events to standard error, one line each: a subscriber small enough not to be felt. Nobody waits for who reads them: a
+//! thread writes, and lines that come while it is far behind are counted. What is worth an event, and how often, is decided
+//! where it happens.
 
+use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::io::{IsTerminal, Write};
 use std::str::FromStr;
-use std::sync::OnceLock;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
@@ -34,6 +37,14 @@ impl FromStr for Verbosity {
     }
 }
 
+/// Lines that wait for who reads them, at most.
+const MOST_LINES: usize = 1024;
+/// How long the last lines are waited for at the end: also a busy host has written them by then.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// `None` where a thread for it cannot be had.
+static WRITER: OnceLock<Option<Writer>> = OnceLock::new();
+
 type Listener = Box<dyn Fn(&'static str, &str) + Send + Sync>;
 
 static LISTENER: OnceLock<Listener> = OnceLock::new();
@@ -50,6 +61,83 @@ pub fn start(verbosity: Verbosity) {
     let end = if std::io::stderr().is_terminal() { "\r\n" } else { "\n" };
     // Only the first subscriber counts, and this is the only place that sets one.
     let _ = tracing::subscriber::set_global_default(Lines { most: verbosity.0, end });
+}
+
+/// Writes a line as it is, after those before it.
+pub fn line(line: String) {
+    let writer = WRITER.get_or_init(|| Writer::start(std::io::stderr()));
+    match writer {
+        Some(writer) => writer.add(line),
+        // There is nowhere to say that standard error does not work.
+        None => drop(std::io::stderr().write_all(line.as_bytes())),
+    }
+}
+
+/// Waits until all lines are written, but not for a reader that does not read.
+pub fn finish() {
+    if let Some(Some(writer)) = WRITER.get() {
+        writer.finish(LAST_LINES);
+    }
+}
+
+/// Lines on their way to where they are written.
+#[derive(Clone, Default)]
+struct Writer(Arc<(Mutex<Waiting>, Condvar)>);
+
+#[derive(Default)]
+struct Waiting {
+    lines: VecDeque<String>,
+    lost: u64,
+    /// One is being written.
+    writing: bool,
+}
+
+impl Writer {
+    /// Writes in a thread of its own.
+    fn start(sink: impl Write + Send + 'static) -> Option<Self> {
+        let writer = Self::default();
+        let work = writer.clone();
+        vmm::spawn_without_signals("log", move || work.work(sink)).ok()?;
+        Some(writer)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, line: String) {
+        let mut waiting = self.lock();
+        if waiting.lines.len() < MOST_LINES {
+            waiting.lines.push_back(line);
+        } else {
+            waiting.lost += 1;
+        }
+        drop(waiting);
+        self.0.1.notify_all();
+    }
+
+    fn work(&self, mut sink: impl Write) {
+        loop {
+            let line = {
+                let idle = |waiting: &mut Waiting| waiting.lines.is_empty() && waiting.lost == 0;
+                let mut waiting =
+                    self.0.1.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+                waiting.writing = true;
+                waiting.lines.pop_front().unwrap_or_else(|| {
+                    format!("numavisor: warn: {} lines were lost\n", std::mem::take(&mut waiting.lost))
+                })
+            };
+            // There is nowhere to say that standard error does not work.
+            let _ = sink.write_all(line.as_bytes());
+            self.lock().writing = false;
+            self.0.1.notify_all();
+        }
+    }
+
+    fn finish(&self, within: Duration) {
+        let busy = |waiting: &mut Waiting| waiting.writing || !waiting.lines.is_empty();
+        drop(self.0.1.wait_timeout_while(self.lock(), within, busy));
+    }
 }
 
 struct Lines {
@@ -76,9 +164,9 @@ impl Subscriber for Lines {
 
     fn event(&self, event: &Event<'_>) {
         let level = *event.metadata().level();
-        let mut line = Line(String::new());
-        event.record(&mut line);
-        let clean: String = line.0.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let mut text = Line(String::new());
+        event.record(&mut text);
+        let clean: String = text.0.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let name = match level {
             Level::ERROR => "error",
             Level::WARN => "warn",
@@ -91,8 +179,7 @@ impl Subscriber for Lines {
         if level > self.most {
             return;
         }
-        // There is nowhere to say that standard error does not work.
-        let _ = write!(std::io::stderr().lock(), "numavisor: {name}:{clean}{}", self.end);
+        line(format!("numavisor: {name}:{clean}{}", self.end));
     }
 
     fn enter(&self, _: &Id) {}
@@ -113,5 +200,58 @@ impl Visit for Line {
             "message" => write!(self.0, " {value:?}"),
             name => write!(self.0, " {name}={value:?}"),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MOST_LINES, Writer};
+    use std::io::{PipeWriter, Read, pipe};
+    use std::time::Duration;
+
+    fn full() -> (std::io::PipeReader, PipeWriter, usize) {
+        let (reader, writer) = pipe().unwrap();
+        let stream = vmm::Stream::output(std::os::fd::AsFd::as_fd(&writer)).unwrap();
+        let mut count = 0;
+        while let Ok(written) = stream.write(&[b'.'; 4096]) {
+            count += written;
+        }
+        (reader, writer, count)
+    }
+
+    #[test]
+    fn a_reader_that_does_not_read_makes_nobody_wait_and_is_told_what_it_missed() {
+        let (mut reader, pipe, filled) = full();
+        let writer = Writer::start(pipe).unwrap();
+        for line in 0..MOST_LINES + 100 {
+            writer.add(format!("{line}\n"));
+        }
+        writer.finish(Duration::ZERO);
+        reader.read_exact(&mut vec![0; filled]).unwrap();
+        let mut text = String::new();
+        while !text.ends_with("lost\n") {
+            let mut byte = [0];
+            reader.read_exact(&mut byte).unwrap();
+            text.push(char::from(byte[0]));
+        }
+        // The thread may have had one in its hand.
+        let lines: Vec<&str> = text.lines().collect();
+        let lost = MOST_LINES + 100 - (lines.len() - 1);
+        assert!((99..=100).contains(&lost), "{lost}");
+        assert_eq!(
+            (lines[0], lines[lines.len() - 1]),
+            ("0", &*format!("numavisor: warn: {lost} lines were lost"))
+        );
+    }
+
+    #[test]
+    fn the_last_lines_are_written_before_the_end() {
+        let (mut reader, pipe) = pipe().unwrap();
+        let writer = Writer::start(pipe).unwrap();
+        writer.add("last\n".to_owned());
+        writer.finish(Duration::from_secs(60));
+        let mut text = [0; 5];
+        reader.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"last\n");
     }
 }

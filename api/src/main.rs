@@ -23,13 +23,12 @@ use exit::Failure;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if janitor::is_meant() {
-        return janitor::run();
-    }
-    match args::parse().and_then(run) {
-        Ok(code) => code,
-        Err(failure) => failure.report(),
-    }
+    let code = match janitor::is_meant() {
+        true => janitor::run(),
+        false => args::parse().and_then(run).unwrap_or_else(Failure::report),
+    };
+    log::finish();
+    code
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {

@@ -38,6 +38,15 @@ impl vmm::Progress for PrefaultBar {
         });
         bar.set_position(done.get());
         if done >= total {
+            // Not drawn again at the end: the terminal is the guest's until then.
+            self.take_off();
+        }
+    }
+}
+
+impl PrefaultBar {
+    fn take_off(&mut self) {
+        if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
     }
@@ -45,8 +54,6 @@ impl vmm::Progress for PrefaultBar {
 
 impl Drop for PrefaultBar {
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.take_off();
     }
 }
