@@ -1,11 +1,12 @@
 //! Where the pages of each vnode really lie, asked from the kernel.
 
+use super::moves::Pages;
 use super::ram::{GuestRam, RamRegion};
 use crate::sys::{HostError, PageStatus};
 use resources::{Bytes, NodeSet, PnodeId, VnodeId};
 use std::collections::BTreeMap;
 
-/// Pages asked for in one call: the call's arrays stay below 256 KiB.
+/// Pages asked for in one call: its arrays stay below 512 KiB, however much memory there is.
 const BATCH: usize = 16 << 10;
 const PAGE: usize = 4096;
 
@@ -25,10 +26,7 @@ impl Residency {
     pub fn measure(ram: &GuestRam, vnode: VnodeId) -> Result<Self, HostError> {
         let mut all = Self::default();
         for region in ram.of(vnode) {
-            let offsets: Vec<usize> = (0..region.mapping.size()).step_by(region.page()).collect();
-            for batch in offsets.chunks(BATCH) {
-                all.add(region.page(), &region.mapping.locate(batch)?);
-            }
+            in_batches(region, |status| all.add(region.page(), status))?;
         }
         Ok(all)
     }
@@ -51,9 +49,83 @@ impl Residency {
     }
 }
 
+/// Asks where all pages of a region lie, some at a time.
+pub fn in_batches<P: Pages>(region: &P, mut each: impl FnMut(&[PageStatus])) -> Result<(), HostError> {
+    let mut offsets = (0..region.size()).step_by(region.page());
+    let mut batch = Vec::with_capacity(BATCH.min(offsets.len()));
+    loop {
+        batch.clear();
+        batch.extend(offsets.by_ref().take(BATCH));
+        if batch.is_empty() {
+            return Ok(());
+        }
+        each(&region.locate(&batch)?);
+    }
+}
+
 impl RamRegion {
     /// The unit in which its pages can be asked for and moved: a pool's pages are whole or absent.
     pub(crate) fn page(&self) -> usize {
         self.pages.pool().map_or(PAGE, |page| usize::try_from(page.get()).unwrap_or(PAGE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BATCH, PAGE, in_batches};
+    use crate::memory::moves::Pages;
+    use crate::sys::{HostError, Mode, NodeMask, PageStatus};
+    use resources::{Bytes, PnodeId};
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    /// Memory that nobody has touched, and how it was asked for.
+    struct Untouched {
+        size: usize,
+        /// Where the list of each call was, how long, and its first page.
+        calls: RefCell<Vec<(*const usize, usize, usize)>>,
+    }
+
+    impl Pages for Untouched {
+        fn size(&self) -> usize {
+            self.size
+        }
+
+        fn page(&self) -> usize {
+            PAGE
+        }
+
+        fn in_blocks(&self) -> bool {
+            false
+        }
+
+        fn set_policy(&self, _: Mode, _: &NodeMask) -> Result<(), HostError> {
+            Ok(())
+        }
+
+        fn locate(&self, offsets: &[usize]) -> Result<Vec<PageStatus>, HostError> {
+            self.calls.borrow_mut().push((offsets.as_ptr(), offsets.len(), offsets[0]));
+            Ok(vec![PageStatus::Absent; offsets.len()])
+        }
+
+        fn relocate(&self, _: &[usize], _: &[PnodeId]) -> Result<Vec<PageStatus>, HostError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn a_region_of_any_size_is_asked_for_through_one_short_list() {
+        let region = Untouched { size: (64 << 30) + 3 * PAGE, calls: RefCell::default() };
+        let mut absent = Bytes::ZERO;
+        in_batches(&region, |status| absent = absent.saturating_add(Bytes((status.len() * PAGE) as u64)))
+            .unwrap();
+        assert_eq!(absent, Bytes(region.size as u64));
+        let calls = region.calls.into_inner();
+        let lists: BTreeSet<*const usize> = calls.iter().map(|(list, _, _)| *list).collect();
+        assert_eq!((calls.len(), lists.len()), ((64 << 30) / PAGE / BATCH + 1, 1));
+        for (at, (_, length, first)) in calls.iter().enumerate() {
+            let expected = if at + 1 == calls.len() { 3 } else { BATCH };
+            assert_eq!((*length, *first), (expected, at * BATCH * PAGE));
+        }
     }
 }

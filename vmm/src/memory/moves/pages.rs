@@ -1,6 +1,7 @@
 //! The pages of one chunk: which are elsewhere, sent in the fewest calls, and where each lies afterwards.
 
 use super::{MemoryMove, MoveOutcome, Pages};
+use crate::memory::residency::in_batches;
 use crate::sys::{HostError, PageStatus};
 use resources::{Bytes, MemoryPolicy, NodeSet, PnodeId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,8 +14,6 @@ const HUGE: usize = 2 << 20;
 const ROUNDS: usize = 64;
 /// Before each more try of pages in use.
 const PAUSES_MS: [u64; 5] = [1, 4, 16, 64, 128];
-/// Pages asked for in one call.
-const BATCH: usize = 16 << 10;
 
 /// Moves what of a range is elsewhere. What a failed call has moved before it failed counts.
 pub fn move_chunk<P: Pages>(
@@ -71,16 +70,15 @@ pub fn elsewhere<P: Pages>(regions: &[&P], home: &NodeSet) -> Result<BTreeMap<Pn
     let mut found: BTreeMap<PnodeId, Bytes> = BTreeMap::new();
     for region in regions {
         let page = Bytes(region.page() as u64);
-        let offsets: Vec<usize> = (0..region.size()).step_by(region.page()).collect();
-        for batch in offsets.chunks(BATCH) {
-            for status in region.locate(batch)? {
+        in_batches(*region, |status| {
+            for status in status {
                 if let PageStatus::On(pnode) = status
-                    && !home.contains(pnode)
+                    && !home.contains(*pnode)
                 {
-                    add(found.entry(pnode).or_default(), page);
+                    add(found.entry(*pnode).or_default(), page);
                 }
             }
-        }
+        })?;
     }
     Ok(found)
 }
