@@ -23,7 +23,7 @@ use clap::{Args, Parser, Subcommand};
 use resources::OnReset;
 use std::path::PathBuf;
 
-pub use claims::ClaimsFlags;
+pub use claims::{ClaimingFlags, ClaimsFlags};
 pub use ctl::{CtlArgs, CtlCommand, MemSetArgs, MoveArgs, TopArgs};
 pub use refuse::parse;
 pub use socket::SocketFlags;
@@ -78,7 +78,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub vm: VmFlags,
     #[command(flatten)]
-    pub claims: ClaimsFlags,
+    pub claims: ClaimingFlags,
     #[command(flatten)]
     pub socket: SocketFlags,
 }
@@ -87,7 +87,7 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     #[command(flatten)]
-    pub claims: ClaimsFlags,
+    pub claims: ClaimingFlags,
     #[command(flatten)]
     pub socket: SocketFlags,
 }
@@ -113,7 +113,7 @@ pub struct PlanArgs {
 /// `host`.
 #[derive(Debug, Args)]
 pub struct HostArgs {
-    /// Also list what living VMs were promised, and the sums by pnode
+    /// Also list what running VMs were promised, and the sums by pnode
     #[arg(long)]
     pub claims: bool,
     #[command(flatten)]

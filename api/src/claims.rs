@@ -1,52 +1,66 @@
-//! Claims as commands use them: beside whom a VM is planned, and what happens when that cannot be known. Keeping
-//! claims is `vmm`'s work.
+//! Claims as commands use them: where they are, beside whom a VM is planned, and what to do if that cannot be known.
+//! Keeping claims is `vmm`'s work.
 
-use crate::args::ClaimsFlags;
-use resources::{Claim, Ledger};
+use crate::args::{ClaimingFlags, ClaimsFlags};
+use crate::exit::{Failure, Status};
+use crate::group;
+use resources::Ledger;
 use std::path::{Path, PathBuf};
-use vmm::claims::{Book, Claims, ClaimsError, Held, Living};
+use vmm::claims::{Claims, ClaimsError, Held, Living, Planner};
 
 /// The word for no directory.
 const NONE: &str = "none";
 
-/// Where claims are.
+/// Where claims are, and who beside this user may read them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum ClaimsAt {
-    /// Where they are by default. If that cannot be used VMs start all the same, with a warning: nobody asked for it.
+pub struct ClaimsAt {
+    place: Place,
+    group: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+enum Place {
     #[default]
     Default,
-    /// Where the user said. If that cannot be used nothing starts.
     Given(PathBuf),
-    /// Nowhere.
     Nowhere,
 }
 
 impl From<&ClaimsFlags> for ClaimsAt {
     fn from(flags: &ClaimsFlags) -> Self {
-        match &flags.claims_dir {
-            None => Self::Default,
-            Some(path) if path == Path::new(NONE) => Self::Nowhere,
-            Some(path) => Self::Given(path.clone()),
-        }
+        let place = match &flags.claims_dir {
+            None => Place::Default,
+            Some(path) if path == Path::new(NONE) => Place::Nowhere,
+            Some(path) => Place::Given(path.clone()),
+        };
+        Self { place, group: None }
     }
 }
 
-/// Where a new VM is planned: the host is its own until the claim is made.
-#[derive(Debug)]
-pub struct Turn {
-    at: ClaimsAt,
-    book: Option<Book>,
+impl TryFrom<&ClaimingFlags> for ClaimsAt {
+    type Error = Failure;
+
+    fn try_from(flags: &ClaimingFlags) -> Result<Self, Failure> {
+        let at = Self::from(&flags.directory);
+        let Some(name) = &flags.claims_group else { return Ok(at) };
+        if at.place == Place::Nowhere {
+            return Err(Failure::input("--claims-group: needs a directory, and --claims-dir is none"));
+        }
+        let group = group::id(name).ok_or_else(|| {
+            Failure::input(format_args!("--claims-group: `{name}` is not a group of this host"))
+        })?;
+        Ok(Self { group: Some(group), ..at })
+    }
 }
 
 impl ClaimsAt {
-    /// What living VMs were promised, to look at. To be asked before the host is looked at.
+    /// What running VMs were promised, to look at. To be asked before the host is looked at.
     pub fn living(&self) -> Result<Vec<Living>, ClaimsError> {
-        let found = match self {
-            Self::Default => Claims::look(&Claims::default_path()).living(),
-            Self::Given(path) => Claims::look(path).living(),
-            Self::Nowhere => Ok(Vec::new()),
-        };
-        self.settle(found).map(Option::unwrap_or_default)
+        match &self.place {
+            Place::Default => Claims::look(&Claims::default_path()).living(),
+            Place::Given(path) => Claims::look(path).living(),
+            Place::Nowhere => Ok(Vec::new()),
+        }
     }
 
     /// The same as sums.
@@ -54,42 +68,56 @@ impl ClaimsAt {
         self.living().map(|living| Living::ledger(&living))
     }
 
-    /// Waits for this VM's turn. To be asked before the host is looked at.
-    pub fn turn(&self) -> Result<Turn, ClaimsError> {
-        let open = |claims: Result<Claims, ClaimsError>| {
-            let claims = claims?;
-            claims.lock(claims.survey()?)
+    /// Plans a VM beside others and claims its place; `none` plans as if it were alone and claims nothing.
+    pub fn reserve<P: Planner>(&self, planner: &mut P) -> Result<(P::Plan, Option<Held>), P::Error> {
+        let claims = match &self.place {
+            Place::Default => Claims::open_default(self.group)?,
+            Place::Given(path) => Claims::open(path, self.group)?,
+            Place::Nowhere => return Ok((planner.plan(&Ledger::new())?, None)),
         };
-        let book = match self {
-            Self::Default => self.settle(open(Claims::open_default()))?,
-            Self::Given(path) => self.settle(open(Claims::open(path)))?,
-            Self::Nowhere => None,
-        };
-        Ok(Turn { at: self.clone(), book })
-    }
-
-    /// A failure where nobody asked for claims is a warning.
-    fn settle<T>(&self, result: Result<T, ClaimsError>) -> Result<Option<T>, ClaimsError> {
-        match (self, result) {
-            (_, Ok(done)) => Ok(Some(done)),
-            (Self::Default | Self::Nowhere, Err(error)) => {
-                tracing::warn!("{error}; going on without: VMs do not see what others were promised");
-                Ok(None)
-            }
-            (Self::Given(_), Err(error)) => Err(error),
-        }
+        let (plan, held) = claims.reserve(planner)?;
+        Ok((plan, Some(held)))
     }
 }
 
-impl Turn {
-    /// What the others were promised.
-    pub fn ledger(&self) -> Ledger {
-        self.book.as_ref().map(Book::ledger).unwrap_or_default()
+/// What is wrong with claims, and what to do about it, in one line.
+pub fn explain(error: &ClaimsError) -> String {
+    let remedy = match error {
+        ClaimsError::Io { .. } | ClaimsError::Unsafe { .. } => {
+            "--claims-dir DIR uses another directory, --claims-dir none starts without claims"
+        }
+        ClaimsError::Busy { .. } => "try again when that is over",
+    };
+    format!("{error}; {remedy}")
+}
+
+impl From<ClaimsError> for Failure {
+    fn from(error: ClaimsError) -> Self {
+        Self::new(Status::Host, explain(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ClaimsAt, Place};
+    use crate::args::{ClaimingFlags, ClaimsFlags};
+    use std::path::PathBuf;
+
+    fn flags(directory: Option<&str>, group: Option<&str>) -> ClaimingFlags {
+        let directory = ClaimsFlags { claims_dir: directory.map(PathBuf::from) };
+        ClaimingFlags { directory, claims_group: group.map(str::to_owned) }
     }
 
-    /// Takes what was planned; the next one's turn begins.
-    pub fn take(self, claim: &Claim) -> Result<Option<Held>, ClaimsError> {
-        let Some(book) = self.book else { return Ok(None) };
-        self.at.settle(book.claim(claim))
+    #[test]
+    fn a_group_is_one_of_this_host_and_needs_a_directory() {
+        let at =
+            |directory, group| ClaimsAt::try_from(&flags(directory, group)).map_err(|failure| failure.line);
+        let given = Place::Given("d".into());
+        assert_eq!(at(Some("d"), Some("0")), Ok(ClaimsAt { place: given, group: Some(0) }));
+        assert_eq!(at(None, None), Ok(ClaimsAt::default()));
+        let refused = "--claims-group: `no-such-group` is not a group of this host";
+        assert_eq!(at(None, Some("no-such-group")), Err(refused.to_owned()));
+        let refused = "--claims-group: needs a directory, and --claims-dir is none";
+        assert_eq!(at(Some("none"), Some("0")), Err(refused.to_owned()));
     }
 }

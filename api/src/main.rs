@@ -10,6 +10,7 @@ mod descriptors;
 mod exit;
 mod files;
 mod formats;
+mod group;
 mod http;
 mod janitor;
 mod log;

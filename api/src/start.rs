@@ -1,12 +1,13 @@
 //! From what was typed to a VM that can run: looks at the host, plans, and hands everything to `vmm`. Who runs it, and
 //! what its end means, is the commands' and the HTTP desk's business.
 
-use crate::claims::ClaimsAt;
+use crate::claims::{ClaimsAt, explain};
 use crate::descriptors;
 use crate::exit::{Failure, Status};
 use crate::look;
-use resources::{Plan, PlanError, VmSpec};
+use resources::{Claim, HostTopology, Ledger, Plan, PlanError, VmSpec, still_fits};
 use std::path::Path;
+use vmm::claims::{ClaimsError, Planner};
 
 /// The command line of a kernel when none is given: messages on the first serial port, and a panic ends in a reset
 /// (so in status 4, or in a reboot) where it would hang otherwise.
@@ -24,9 +25,9 @@ pub enum StartError {
     /// It is not a machine, or the host has no room.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// What other VMs were promised could not be known.
-    #[error(transparent)]
-    Claims(#[from] vmm::claims::ClaimsError),
+    /// What other VMs were promised could not be known, or nothing could be claimed beside it.
+    #[error("{}", explain(.0))]
+    Claims(#[from] ClaimsError),
     /// Payload, tables or KVM.
     #[error(transparent)]
     Vm(Box<vmm::Error>),
@@ -48,7 +49,7 @@ impl From<StartError> for Failure {
             StartError::Plan(error) => {
                 Self::new(if error.is_input() { Status::Input } else { Status::Host }, error)
             }
-            StartError::Claims(error) => Self::new(Status::Host, error),
+            StartError::Claims(error) => error.into(),
             StartError::Vm(error) => {
                 Self::new(if error.is_input() { Status::Input } else { Status::Host }, error)
             }
@@ -71,6 +72,32 @@ pub struct Audience {
     pub janitor: vmm::Janitor,
 }
 
+/// A VM that is planned for this host.
+struct OnThisHost<'a>(&'a VmSpec);
+
+impl OnThisHost<'_> {
+    fn look() -> Result<HostTopology, StartError> {
+        look::host(Path::new(look::SYSFS)).map_err(StartError::Look)
+    }
+}
+
+impl Planner for OnThisHost<'_> {
+    type Plan = Plan;
+    type Error = StartError;
+
+    fn plan(&mut self, others: &Ledger) -> Result<Plan, StartError> {
+        Ok(Plan::beside(self.0, &Self::look()?, others)?)
+    }
+
+    fn claim<'a>(&self, plan: &'a Plan) -> &'a Claim {
+        &plan.placement.claim
+    }
+
+    fn still_fits(&mut self, plan: &Plan, others: &Ledger, changed: bool) -> Result<bool, StartError> {
+        Ok(still_fits(&plan.placement.claim, &Self::look()?, others, changed))
+    }
+}
+
 /// More than a VM and an API need: notification, interrupt and host side of each queue, eventfds of each vCPU.
 fn descriptors_of(plan: &Plan) -> u64 {
     let disks = plan.devices.disks.iter().map(|disk| u64::from(disk.queues));
@@ -84,10 +111,7 @@ pub fn prepare(spec: VmSpec, audience: Audience) -> Result<vmm::Vm, StartError> 
     let Some(kernel) = spec.kernel.clone() else {
         return Err(StartError::NoKernel);
     };
-    let turn = audience.claims.turn()?;
-    let host = look::host(Path::new(look::SYSFS)).map_err(StartError::Look)?;
-    let plan = Plan::beside(&spec, &host, &turn.ledger())?;
-    let claim = turn.take(&plan.placement.claim)?;
+    let (plan, claim) = audience.claims.reserve(&mut OnThisHost(&spec))?;
     for vnode in &plan.placement.vnodes {
         for shortfall in &vnode.shortfalls {
             tracing::warn!("vnode {}: {shortfall}", vnode.vnode);

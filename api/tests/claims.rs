@@ -4,11 +4,14 @@
 
 use resources::test_host::HostShape;
 use resources::{Bytes, Claim, NodeClaim, PnodeId};
+use std::fs::Permissions;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
-use vmm::claims::{Claims, Held};
+use vmm::claims::{Claims, Held, Survey};
 use vmm::test_kernel::{outs, pvh_elf};
 
 const COM1: u16 = 0x3f8;
@@ -46,10 +49,10 @@ impl Bench {
 
     /// A VM, as far as claims go.
     fn claim(&self, pnode: u32, memory: Bytes, vcpus: u64, pinned: &str) -> Held {
-        let claims = Claims::open(&self.claims()).unwrap();
+        let claims = Claims::open(&self.claims(), None).unwrap();
         let pinned = pinned.parse().unwrap();
         let node = NodeClaim { memory, vcpus, pinned, ..NodeClaim::default() };
-        let book = claims.lock(claims.survey().unwrap()).unwrap();
+        let book = claims.lock(&claims.survey().unwrap()).unwrap();
         book.claim(&Claim { pnodes: [(PnodeId(pnode), node)].into() }).unwrap()
     }
 }
@@ -116,6 +119,95 @@ fn a_file_left_behind_is_a_warning_and_no_more() {
     let output = bench.numavisor("plan");
     assert_eq!(output.status.code(), Some(0));
     assert!(String::from_utf8_lossy(&output.stderr).contains("9-9-9.claim: ignored, its process is gone"));
+}
+
+#[test]
+fn those_who_look_wait_for_nobody() {
+    let bench = Bench::new();
+    let _held = bench.claim(0, Bytes::gib(1), 1, "");
+    let _busy = Claims::open(&bench.claims(), None).unwrap().lock(&Survey::default()).unwrap();
+    assert!(bench.printed("host --claims").contains("\n    0       1G         1G"));
+    assert!(bench.printed("plan --memory=2G").contains("auto, fit=prefer: pnode "));
+}
+
+/// Starts that are refused before anything else is looked at: status and the line.
+fn refused(mut command: Command) -> (Option<i32>, String) {
+    let output = command.args(["--memory=32M", "--kernel=/dev/null"]).stdin(Stdio::null()).output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn nothing_starts_where_it_cannot_claim_unless_that_is_what_was_asked() {
+    const REMEDY: &str =
+        "; --claims-dir DIR uses another directory, --claims-dir none starts without claims\n";
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let run = |directory: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_numavisor"));
+        command.args(["run", "--claims-dir", directory]);
+        command
+    };
+    let name = file.display();
+    let line = format!("numavisor: claims: {name}: is not a directory{REMEDY}");
+    assert_eq!(refused(run(file.to_str().unwrap())), (Some(3), line));
+    let line = format!("numavisor: claims: {name}/a: mkdir: Not a directory (os error 20){REMEDY}");
+    assert_eq!(refused(run(&format!("{name}/a/b"))), (Some(3), line));
+    let (_, line) = refused(run("none"));
+    assert!(!line.contains("claims"), "{line}");
+}
+
+#[test]
+fn nothing_starts_where_the_default_directory_cannot_be_used() {
+    const NOBODY: u32 = 65534;
+    if !nix::unistd::geteuid().is_root() {
+        testing::skip("needs root, to be another user");
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
+    let run = |runtime: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_numavisor"));
+        command.arg("run").env("XDG_RUNTIME_DIR", runtime).uid(NOBODY).gid(NOBODY).current_dir("/");
+        refused(command)
+    };
+    // Root's, so nobody may write there.
+    let (status, line) = run(root.path());
+    let start = format!("numavisor: claims: {}/numavisor: mkdir: Permission denied", root.path().display());
+    assert!(status == Some(3) && line.starts_with(&start) && line.lines().count() == 1, "{status:?} {line}");
+    std::fs::create_dir(root.path().join("numavisor")).unwrap();
+    let (status, line) = run(root.path());
+    let why = "/numavisor: belongs to another user; --claims-dir DIR ";
+    assert!(status == Some(3) && line.contains(why) && line.lines().count() == 1, "{status:?} {line}");
+    // To look at nothing is no mistake; to look and not be let in is.
+    let plan = Command::new(env!("CARGO_BIN_EXE_numavisor"))
+        .args(["plan", "--claims-dir"])
+        .arg(root.path().join("numavisor"))
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .current_dir("/")
+        .output()
+        .unwrap();
+    assert_eq!(plan.status.code(), Some(0), "{}", String::from_utf8_lossy(&plan.stderr));
+    std::fs::set_permissions(root.path().join("numavisor"), Permissions::from_mode(0o700)).unwrap();
+    let host = Command::new(env!("CARGO_BIN_EXE_numavisor"))
+        .args(["host", "--claims", "--claims-dir"])
+        .arg(root.path().join("numavisor"))
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .current_dir("/")
+        .output()
+        .unwrap();
+    assert_eq!(host.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&host.stderr).contains("/numavisor: opendir: Permission denied"));
+    // Another user has claimed in this one's directory, and nobody may read what.
+    let own = root.path().join("numavisor");
+    std::os::unix::fs::chown(&own, Some(NOBODY), Some(NOBODY)).unwrap();
+    std::fs::write(own.join("1-1-1.claim"), "").unwrap();
+    std::fs::set_permissions(own.join("1-1-1.claim"), Permissions::from_mode(0o600)).unwrap();
+    let (status, line) = run(root.path());
+    let why = "/numavisor/1-1-1.claim: open: Permission denied (os error 13); --claims-dir DIR ";
+    assert!(status == Some(3) && line.contains(why) && line.lines().count() == 1, "{status:?} {line}");
 }
 
 #[test]

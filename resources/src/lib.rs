@@ -14,6 +14,7 @@ pub mod memory_map;
 pub mod pci_map;
 pub mod placement;
 pub mod plan;
+pub mod recheck;
 pub mod reclaim;
 pub mod replacement;
 #[cfg(feature = "schema")]
@@ -37,6 +38,7 @@ pub use memory_map::{Gpa, MemoryMap, RamRange};
 pub use pci_map::{PciMap, PciSegment};
 pub use placement::{Placement, PlacementError, Shortfall, VnodePlacement};
 pub use plan::{Plan, PlanError};
+pub use recheck::still_fits;
 pub use set::{CpuSet, IdSet, NodeSet, VcpuSet};
 pub use spec::{
     Affinity, AttributeSpec, CacheSpec, Fit, MemoryPolicy, OnReset, PageSize, PinSpec, PlacementPolicy,

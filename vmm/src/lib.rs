@@ -22,9 +22,11 @@ mod kvm_control_tests;
 #[cfg(test)]
 mod kvm_tests;
 mod landing;
+mod lock_file;
 mod machine;
 mod memory;
 pub mod net;
+mod ofd_lock;
 mod pci;
 mod running;
 mod serial;

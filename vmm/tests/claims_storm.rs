@@ -6,13 +6,13 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use resources::test_host::HostShape;
-use resources::{Bytes, Fit, HostTopology, Plan, VmSpec};
+use resources::{Bytes, Claim, Fit, HostTopology, Ledger, Plan, VmSpec, still_fits};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
-use vmm::claims::{Book, Claims, Held};
+use vmm::claims::{Claims, ClaimsError, Held, Planner};
 
 const DIRECTORY: &str = "NUMAVISOR_TEST_CLAIMS";
 const MEMORY: &str = "NUMAVISOR_TEST_MEMORY";
@@ -33,13 +33,44 @@ fn write_host(root: &Path) {
     shape.write(&root.join("sys")).unwrap();
 }
 
-/// What `numavisor run` does before it starts anything.
+/// What `numavisor run` plans before it starts anything.
+struct Start<'a> {
+    root: &'a Path,
+    spec: &'a VmSpec,
+}
+
+/// No room, or no claims, which no test expects.
+#[derive(Debug)]
+struct Refused;
+
+impl From<ClaimsError> for Refused {
+    fn from(error: ClaimsError) -> Self {
+        panic!("{error}")
+    }
+}
+
+impl Planner for Start<'_> {
+    type Plan = Plan;
+    type Error = Refused;
+
+    fn plan(&mut self, others: &Ledger) -> Result<Plan, Refused> {
+        let host = HostTopology::read(&self.root.join("sys")).unwrap();
+        Plan::beside(self.spec, &host, others).map_err(|_| Refused)
+    }
+
+    fn claim<'a>(&self, plan: &'a Plan) -> &'a Claim {
+        &plan.placement.claim
+    }
+
+    fn still_fits(&mut self, plan: &Plan, others: &Ledger, changed: bool) -> Result<bool, Refused> {
+        let host = HostTopology::read(&self.root.join("sys")).unwrap();
+        Ok(still_fits(&plan.placement.claim, &host, others, changed))
+    }
+}
+
 fn start(root: &Path, spec: &VmSpec) -> Option<Held> {
-    let claims = Claims::open(&root.join("claims")).unwrap();
-    let book: Book = claims.lock(claims.survey().unwrap()).unwrap();
-    let host = HostTopology::read(&root.join("sys")).unwrap();
-    let plan = Plan::beside(spec, &host, &book.ledger()).ok()?;
-    Some(book.claim(&plan.placement.claim).unwrap())
+    let claims = Claims::open(&root.join("claims"), None).unwrap();
+    claims.reserve(&mut Start { root, spec }).ok().map(|(_, held)| held)
 }
 
 fn spec(memory: Bytes, vcpus: u32) -> VmSpec {
@@ -49,7 +80,7 @@ fn spec(memory: Bytes, vcpus: u32) -> VmSpec {
 /// Invariant 5 of the design: how many live, and what their vCPUs are on each pnode, with its CPUs.
 fn assert_not_overbooked(root: &Path) -> (usize, Vec<(u64, u64)>) {
     let host = HostTopology::read(&root.join("sys")).unwrap();
-    let living = Claims::open(&root.join("claims")).unwrap().living().unwrap();
+    let living = Claims::look(&root.join("claims")).living().unwrap();
     let mut vcpus = Vec::new();
     for pnode in host.pnodes() {
         let here = living.iter().filter_map(|vm| vm.claim.pnodes.get(&pnode.id));

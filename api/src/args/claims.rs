@@ -1,13 +1,24 @@
-//! The flag of the claims directory.
+//! The flags of the claims directory.
 
 use clap::Args;
 use std::path::PathBuf;
 
-/// Where living VMs keep what they were promised.
+/// Where running VMs keep what they were promised.
 #[derive(Debug, Default, Args)]
 pub struct ClaimsFlags {
-    /// Directory of what living VMs were promised, shared by all that should see each other; `none`: see nobody
-    /// [default: numavisor in /run for root, else in XDG_RUNTIME_DIR, else /tmp/numavisor-UID]
+    /// Directory of what running VMs were promised, shared by all that should see each other; `none`: see nobody and
+    /// claim nothing [default: numavisor in /run for root, else in XDG_RUNTIME_DIR or /run/user/UID, else
+    /// /tmp/numavisor-UID]
     #[arg(long, value_name = "DIR", help_heading = "Placement")]
     pub claims_dir: Option<PathBuf>,
+}
+
+/// The same for commands that claim.
+#[derive(Debug, Default, Args)]
+pub struct ClaimingFlags {
+    #[command(flatten)]
+    pub directory: ClaimsFlags,
+    /// Group, by name or number, whose members may read the claims directory [default: only the user may]
+    #[arg(long, value_name = "GROUP", help_heading = "Placement")]
+    pub claims_group: Option<String>,
 }

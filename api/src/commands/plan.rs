@@ -11,13 +11,12 @@ use std::process::ExitCode;
 /// Prints the plan and writes the tables.
 pub fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
     let spec = args.vm.spec()?;
-    // VMs that live here are none of another host's business, unless it is said where its VMs are.
+    // VMs that run here are none of another host's business, unless it is said where its VMs are.
     let ledger = match (&args.claims.claims_dir, args.sysfs == Path::new(look::SYSFS)) {
         (Some(_), _) | (None, true) => ClaimsAt::from(&args.claims).ledger(),
         (None, false) => Ok(Ledger::new()),
     };
-    let ledger = ledger.map_err(|error| Failure::new(Status::Host, error))?;
-    let plan = decide(&spec, &look::host(&args.sysfs)?, &ledger)?;
+    let plan = decide(&spec, &look::host(&args.sysfs)?, &ledger?)?;
     if let Some(directory) = &args.acpi_dir {
         write_tables(&plan, directory)?;
     }

@@ -18,7 +18,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let spec = args.vm.spec()?;
     vmm::block_terminal_stops().map_err(|error| Failure::new(Status::Host, error))?;
     let progress = PrefaultBar::for_terminal().map(|bar| Box::new(bar) as Box<dyn vmm::Progress>);
-    let (claims, janitor) = (ClaimsAt::from(&args.claims), janitor::hired());
+    let (claims, janitor) = (ClaimsAt::try_from(&args.claims)?, janitor::hired());
     let audience = Audience { progress, claims, janitor, ..Audience::default() };
     match args.socket.spec() {
         Some(socket) => ended(&served(spec, audience, &socket)?),
@@ -47,7 +47,7 @@ fn served(
 /// Whose fault it is that there is no socket.
 pub fn refused(error: SocketError) -> Failure {
     let status = match error {
-        SocketError::File(SocketFileError::Host { .. }) => Status::Host,
+        SocketError::File(SocketFileError::Host { .. } | SocketFileError::InTheMaking { .. }) => Status::Host,
         SocketError::File(SocketFileError::InUse(_) | SocketFileError::NotASocket(_))
         | SocketError::NoSuchGroup(_)
         | SocketError::NotPassed(_) => Status::Input,

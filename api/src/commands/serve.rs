@@ -17,14 +17,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Serves until it is told to end.
 pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     vmm::block_terminal_stops().map_err(|error| Failure::new(Status::Host, error))?;
-    let janitor = janitor::hired();
+    let (claims, janitor) = (ClaimsAt::try_from(&args.claims)?, janitor::hired());
     let socket = Socket::open(&args.socket.required()?, &janitor).map_err(refused)?;
     let failed =
         |call: &str, error: std::io::Error| Failure::new(Status::Host, format_args!("{call}: {error}"));
     let signals = vmm::end_signals();
     // In all threads that are started from here on, so that only the one that waits for them gets them.
     signals.thread_block().map_err(|error| failed("pthread_sigmask", error.into()))?;
-    let app = App::new(ClaimsAt::from(&args.claims), janitor);
+    let app = App::new(claims, janitor);
     let server = Server::start(&app, socket).map_err(|error| failed("--api-socket", error))?;
     let asked = Arc::new(AtomicU32::new(0));
     let (desk, count) = (Arc::clone(&app.desk), Arc::clone(&asked));

@@ -15,12 +15,16 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, watch};
-use vmm::Janitor;
+use vmm::{Janitor, RequestError};
 
 /// Requests that wait for the kernel at once; the rest waits for them, and nothing else does.
 const SLOW_AT_ONCE: usize = 4;
+/// Requests at once that start to move something. They measure a whole VM first, and change it one after the other.
+const MOVES_AT_ONCE: usize = 2;
+/// How long one more waits before it is refused.
+const MOVE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What all requests share.
 pub struct App {
@@ -35,16 +39,23 @@ pub struct App {
     /// True once the server is ending.
     pub ending: watch::Sender<bool>,
     slow: Semaphore,
+    moves: Semaphore,
+    move_patience: Duration,
 }
 
 impl App {
     /// With a desk that has no VM yet, where other VMs keep what they were promised, and who removes sockets after a kill.
     pub fn new(claims: ClaimsAt, janitor: Janitor) -> Arc<Self> {
+        Self::with_patience(claims, janitor, MOVE_PATIENCE)
+    }
+
+    fn with_patience(claims: ClaimsAt, janitor: Janitor, move_patience: Duration) -> Arc<Self> {
         let (events, watch) = (Arc::new(EventLog::new()), Watch::new());
         let poked = Arc::clone(&watch);
         let desk = Desk::new(Arc::clone(&events), claims, janitor, move || poked.poke());
         let (requests, ending) = (Requests::default(), watch::Sender::new(false));
-        Arc::new(Self { desk, events, watch, requests, ending, slow: Semaphore::new(SLOW_AT_ONCE) })
+        let (slow, moves) = (Semaphore::new(SLOW_AT_ONCE), Semaphore::new(MOVES_AT_ONCE));
+        Arc::new(Self { desk, events, watch, requests, ending, slow, moves, move_patience })
     }
 
     /// Does something that may take a while in a thread for that.
@@ -52,11 +63,30 @@ impl App {
         &self,
         work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
-        let ending = |_| Problem::unavailable("ending", "this process is ending");
-        let _turn = self.slow.acquire().await.map_err(ending)?;
-        let ended = tokio::task::spawn_blocking(work).await;
-        ended.unwrap_or_else(|error| Err(Problem::internal(error)))
+        let _turn = self.slow.acquire().await.map_err(|_| ending())?;
+        in_a_thread(work).await
     }
+
+    /// Does something that may take much longer, such as starting a move, apart from all that only looks.
+    pub async fn as_a_move<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let turn = tokio::time::timeout(self.move_patience, self.moves.acquire()).await;
+        let _turn = turn.map_err(|_| Problem::from(RequestError::PlacementBusy))?.map_err(|_| ending())?;
+        in_a_thread(work).await
+    }
+}
+
+fn ending() -> Problem {
+    Problem::unavailable("ending", "this process is ending")
+}
+
+async fn in_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.unwrap_or_else(|error| Err(Problem::internal(error)))
 }
 
 /// The router of all operations.
@@ -135,4 +165,49 @@ async fn counted(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     }
     app.requests.count(route.map_or("none", |route| route.name), response.status().as_u16(), began.elapsed());
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{App, MOVES_AT_ONCE};
+    use crate::claims::ClaimsAt;
+    use std::sync::Arc;
+    use std::sync::mpsc::{Receiver, channel};
+    use std::time::Duration;
+    use vmm::Janitor;
+
+    #[test]
+    fn moves_that_take_long_keep_nobody_who_looks() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let app = App::with_patience(ClaimsAt::default(), Janitor::default(), Duration::ZERO);
+            let (started, running) = channel();
+            let mut ends = Vec::new();
+            let mut start = || {
+                let (app, started, (end, wait)) = (Arc::clone(&app), started.clone(), channel::<()>());
+                ends.push(end);
+                let work = move |wait: Receiver<()>| {
+                    started.send(()).unwrap();
+                    let _ = wait.recv();
+                    Ok(())
+                };
+                tokio::spawn(async move { app.as_a_move(move || work(wait)).await })
+            };
+            let moves: Vec<_> = (0..MOVES_AT_ONCE).map(|_| start()).collect();
+            for _ in 0..MOVES_AT_ONCE {
+                while running.try_recv().is_err() {
+                    tokio::task::yield_now().await;
+                }
+            }
+            let more = start();
+            assert_eq!(app.slowly(|| Ok(7)).await, Ok(7));
+            let refused = more.await.unwrap().unwrap_err();
+            assert_eq!((refused.status, refused.code.as_str()), (503, "placement_busy"));
+            ends.clear();
+            for done in moves {
+                assert_eq!(done.await.unwrap(), Ok(()));
+            }
+            assert_eq!(app.as_a_move(|| Ok(8)).await, Ok(8));
+        });
+    }
 }

@@ -185,6 +185,7 @@ impl From<vmm::RequestError> for Problem {
         match error {
             E::State { .. } => Self::new(StatusCode::CONFLICT, "vm_not_running", error),
             E::Busy { .. } => Self::new(StatusCode::CONFLICT, "vnode_busy", error),
+            E::PlacementBusy => Self::unavailable("placement_busy", error),
             E::Reclaiming(_) => Self::new(StatusCode::CONFLICT, "reclaim_busy", error),
             E::NothingAsked => Self::typed(StatusCode::UNPROCESSABLE_ENTITY, "nothing_asked", error),
             E::NoSuchDisk(_) => Self::not_found("no_such_disk", error),

@@ -1,6 +1,6 @@
 //! The socket to answer on, as the command line says: a file of ours, or the socket that systemd listens on for us.
 
-use nix::unistd::Group;
+use crate::group;
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,11 @@ impl Socket {
             let pid = std::process::id();
             return passed(pid, |name| std::env::var(name).ok());
         }
-        let group = spec.group.as_deref().map(group_id).transpose()?;
+        let group = spec
+            .group
+            .as_deref()
+            .map(|name| group::id(name).ok_or_else(|| SocketError::NoSuchGroup(name.to_owned())));
+        let group = group.transpose()?;
         let mode = spec.mode.unwrap_or(if group.is_some() { 0o660 } else { Access::OWNER.mode });
         let (listener, file) = SocketFile::listen(&spec.path, Access { mode, group }, janitor)?;
         Ok(Self { listener: Some(listener), _file: Some(file) })
@@ -58,14 +62,6 @@ impl Socket {
     pub fn listener(&mut self) -> io::Result<UnixListener> {
         self.listener.take().ok_or_else(|| io::ErrorKind::AddrInUse.into())
     }
-}
-
-fn group_id(name: &str) -> Result<u32, SocketError> {
-    if let Ok(number) = name.parse() {
-        return Ok(number);
-    }
-    let found = Group::from_name(name).ok().flatten();
-    found.map(|group| group.gid.as_raw()).ok_or_else(|| SocketError::NoSuchGroup(name.to_owned()))
 }
 
 /// The socket of `sd_listen_fds(3)`: one, for this process, a unix socket that listens.

@@ -146,3 +146,17 @@ fn what_a_running_vm_cannot_do_is_refused() {
     assert_eq!(server.ask("POST", "/v1/vm/pause").status, 200);
     assert_eq!(json("POST", "/v1/vm/shutdown", ""), (409, "vm_paused".to_owned()));
 }
+
+#[test]
+fn a_vm_does_not_boot_where_it_cannot_claim() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let server = Server::start(&["serve", "--claims-dir", file.to_str().unwrap()]);
+    assert_eq!(server.define().status, 201);
+    let answer = server.ask("POST", "/v1/vm/boot");
+    assert_eq!(answer.problem(), (503, "claims_unsafe"));
+    let why = "file: is not a directory; --claims-dir DIR uses another directory, --claims-dir none starts without claims";
+    assert!(answer.document["detail"].as_str().unwrap().ends_with(why), "{}", answer.document);
+    assert_eq!(server.ask("GET", "/v1/vm").document["state"], "defined");
+}

@@ -1,19 +1,20 @@
-//! The claims of living VMs while the directory is locked, and a claim of one's own. Which files there are is
+//! The claims of running VMs while the directory is locked, and a claim of one's own. Which files there are is
 //! `record`'s knowledge.
 
-use crate::claims::directory::{Lock, plain};
 use crate::claims::error::failed;
+use crate::claims::lock::Lock;
 use crate::claims::record::{Record, SUFFIX, UNFINISHED};
-use crate::claims::{Claims, ClaimsError, NumaStat, Touched, touched};
-use nix::fcntl::{Flock, FlockArg};
+use crate::claims::{Claims, ClaimsError, NumaStat, Survey, Touched, touched};
+use crate::lock_file::{FileAccess, plain};
+use crate::ofd_lock::WriteLock;
 use resources::{Claim, Ledger, PnodeId};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A VM that lives.
+/// A VM that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Living {
     /// The name of its file.
@@ -31,16 +32,23 @@ pub struct Living {
 /// The claims of a host. Nobody else claims anything as long as it is open.
 #[derive(Debug)]
 pub struct Book {
-    root: PathBuf,
-    /// The living, by the names of their files.
+    claims: Claims,
+    /// The running VMs, by the names of their files.
     pub living: Vec<Living>,
-    lock: Option<Lock>,
+    /// The same VMs claim the same as when the survey was made.
+    pub as_surveyed: bool,
+    lock: Lock,
 }
 
 impl Living {
     /// What all of them were promised and have not touched.
     pub fn ledger(living: &[Self]) -> Ledger {
         ledger(living.iter())
+    }
+
+    /// The same without one that is held here: what a VM that changes its own claim has to fit beside.
+    pub fn ledger_without(living: &[Self], held: &Held) -> Ledger {
+        ledger(living.iter().filter(|vm| !held.path.ends_with(&vm.name)))
     }
 
     /// What all of them together have of a pnode, beside what their policies wanted. VMs that cannot be asked are left
@@ -54,13 +62,21 @@ impl Living {
 /// A claim, as long as it is kept: until it is dropped, or the process ends, however it does.
 #[derive(Debug)]
 pub struct Held {
+    claims: Claims,
     path: PathBuf,
-    file: Flock<File>,
+    file: WriteLock,
 }
 
 impl Book {
-    pub(super) fn new(root: PathBuf, lock: Option<Lock>, living: Vec<Living>) -> Self {
-        Self { root, living, lock }
+    pub(super) fn new(claims: Claims, lock: Lock, mut living: Vec<Living>, survey: &Survey) -> Self {
+        let alike =
+            |(now, before): (&Living, &Living)| (&now.name, &now.claim) == (&before.name, &before.claim);
+        let as_surveyed = living.len() == survey.living.len() && living.iter().zip(&survey.living).all(alike);
+        for vm in &mut living {
+            let before = survey.living.iter().find(|before| before.name == vm.name);
+            vm.touched = before.and_then(|before| before.touched.clone());
+        }
+        Self { claims, living, as_surveyed, lock }
     }
 
     /// What all of them were promised and have not touched.
@@ -68,35 +84,32 @@ impl Book {
         Living::ledger(&self.living)
     }
 
-    /// The same without one that is held here: what a VM that changes its own claim has to fit beside.
-    pub fn ledger_without(&self, held: &Held) -> Ledger {
-        ledger(self.living.iter().filter(|vm| !held.path.ends_with(&vm.name)))
-    }
-
     /// Adds a claim, all of it or nothing, and closes the book.
     pub fn claim(self, claim: &Claim) -> Result<Held, ClaimsError> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         let name = format!("{}-{now}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let new = self.root.join(format!("{name}{UNFINISHED}"));
-        let held = write(&new, claim).and_then(|file| {
-            let path = self.root.join(format!("{name}{SUFFIX}"));
+        let Self { claims, lock, .. } = self;
+        let new = claims.root.join(format!("{name}{UNFINISHED}"));
+        let held = write(&new, claim, claims.modes.claim).and_then(|file| {
+            let path = claims.root.join(format!("{name}{SUFFIX}"));
             fs::rename(&new, &path).map_err(failed(&path, "rename"))?;
-            Ok(Held { path, file })
+            Ok(Held { claims, path, file })
         });
         if held.is_err() {
             // What is left of it is ignored, and removed by the next that claims.
             drop(fs::remove_file(&new));
         }
-        drop(self.lock);
+        drop(lock);
         held
     }
 
     /// Puts another claim in the place of one that is held, all of it or nothing, and closes the book.
     pub fn replace(self, held: &mut Held, claim: &Claim) -> Result<(), ClaimsError> {
         let new = held.path.with_extension(UNFINISHED.trim_start_matches('.'));
-        let replaced = write(&new, claim).and_then(|file| {
+        let replaced = write(&new, claim, held.claims.modes.claim).and_then(|file| {
             fs::rename(&new, &held.path).map_err(failed(&held.path, "rename"))?;
+            // Only now may the one of before be unlocked: until it has lost its name it must not look left behind.
             held.file = file;
             Ok(())
         });
@@ -110,8 +123,8 @@ impl Book {
 
 impl Held {
     /// The directory that it is in.
-    pub fn claims(&self) -> Claims {
-        Claims::look(self.path.parent().unwrap_or(Path::new("/")))
+    pub fn claims(&self) -> &Claims {
+        &self.claims
     }
 
     /// Its file.
@@ -139,12 +152,13 @@ fn encode(claim: &Claim) -> io::Result<Vec<u8>> {
     serde_json::to_vec(&Record { version: 1, pid, started, claim: claim.clone() }).map_err(io::Error::from)
 }
 
-/// Locked before there is anything in it, so that it is never seen without its owner.
-fn write(path: &Path, claim: &Claim) -> Result<Flock<File>, ClaimsError> {
+/// Locked before anybody else may open it and before there is anything in it, so that it is never seen without its owner.
+fn write(path: &Path, claim: &Claim, access: FileAccess) -> Result<WriteLock, ClaimsError> {
     let file = plain().read(true).write(true).create_new(true).open(path).map_err(failed(path, "open"))?;
-    let mut file = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, error)| failed(path, "flock")(error.into()))?;
+    let locked = WriteLock::attempt(file).map_err(failed(path, "fcntl"))?;
+    let file = locked.map_err(|_| failed(path, "fcntl")(io::ErrorKind::WouldBlock.into()))?;
+    access.apply(&file).map_err(failed(path, "chmod"))?;
     let text = encode(claim).map_err(failed(path, "write"))?;
-    file.write_all(&text).map_err(failed(path, "write"))?;
+    (&*file).write_all(&text).map_err(failed(path, "write"))?;
     Ok(file)
 }

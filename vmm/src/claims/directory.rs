@@ -1,178 +1,162 @@
-//! The directory itself: where it is, whose it must be, and the short lock on it. Its files are `record`'s.
+//! The directory itself: where it is, whose it must be, and who may read it. The lock on it is `lock`'s, its files are
+//! `record`'s.
 
 use crate::claims::ClaimsError;
 use crate::claims::error::failed;
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use crate::lock_file::FileAccess;
 use nix::unistd::geteuid;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, Metadata, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-/// The file whose lock is the directory's.
-const LOCK: &str = "lock";
-/// How long one may hold the lock before others give up. A start holds it while it reads sysfs and plans: some 10 ms.
-/// However many stand in line, each of them that gets it starts the time anew.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How often it is asked for: at first, and after a while, lest those who wait keep the CPUs from the one who holds it.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(32));
+/// Nobody but the user.
+const PRIVATE: u32 = 0o700;
 
-/// How the directory is locked.
+/// What is made for the directory's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// To look.
-    Shared,
-    /// To change something.
-    Alone,
+pub struct Modes {
+    /// Of the lock: whoever may open it may lock it.
+    pub lock: FileAccess,
+    /// Of claims.
+    pub claim: FileAccess,
 }
 
-/// The lock, as long as it is kept.
-pub type Lock = Flock<File>;
+impl Modes {
+    /// The user alone.
+    pub const PRIVATE: Self = {
+        let access = FileAccess { mode: 0o600, group: None };
+        Self { lock: access, claim: access }
+    };
 
+    /// A group reads claims. It may claim itself only if it may write to the directory: then it is trusted anyway.
+    fn of_group(group: u32, directory: &Metadata) -> Self {
+        let writes = directory.mode() & 0o020 != 0 && directory.gid() == group;
+        let access = |mode| FileAccess { mode, group: Some(group) };
+        let lock = if writes { access(0o660) } else { Self::PRIVATE.lock };
+        Self { lock, claim: access(0o640) }
+    }
+}
+
+/// The directory when none is named.
 pub fn default_path() -> PathBuf {
     let user = geteuid();
     if user.is_root() {
         return PathBuf::from("/run/numavisor");
     }
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
-    match runtime {
+    let named = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+    // A session without the variable, such as cron's or su's, has the same directory as the others of the user.
+    let usual = || {
+        let path = PathBuf::from(format!("/run/user/{user}"));
+        let own =
+            fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir() && found.uid() == user.as_raw());
+        own.then_some(path)
+    };
+    match named.or_else(usual) {
         Some(runtime) => runtime.join("numavisor"),
         None => PathBuf::from(format!("/tmp/numavisor-{user}")),
     }
 }
 
-/// Makes the last part of the path if it is missing; nobody but this user may have made it or may write to it.
-pub fn open_own(path: PathBuf) -> Result<PathBuf, ClaimsError> {
-    let mode = if geteuid().is_root() { 0o755 } else { 0o700 };
-    match DirBuilder::new().mode(mode).create(&path) {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(failed(path, "mkdir")(error)),
-    }
+/// Makes the last part of the path if it is missing; nobody but this user may have made it or may write to it. One
+/// that others may read, as earlier versions made it, is closed to them.
+pub fn open_own(path: &Path, group: Option<u32>) -> Result<Modes, ClaimsError> {
+    make(path)?;
     // Not through a symbolic link: in /tmp anyone can make one.
-    let found = fs::symlink_metadata(&path).map_err(failed(&path, "lstat"))?;
-    let why = if !found.is_dir() {
-        "is not a directory"
+    let found = fs::symlink_metadata(path).map_err(failed(path, "lstat"))?;
+    let unsafe_as = |why| ClaimsError::Unsafe { path: path.to_owned(), why };
+    if !found.is_dir() {
+        return Err(unsafe_as("is not a directory"));
     } else if found.uid() != geteuid().as_raw() {
-        "belongs to another user"
+        return Err(unsafe_as("belongs to another user"));
     } else if found.mode() & 0o022 != 0 {
-        "can be written by others"
-    } else {
-        return Ok(path);
-    };
-    Err(ClaimsError::Unsafe { path, why })
-}
-
-/// Makes the path if it is missing.
-pub fn open_given(path: &Path) -> Result<PathBuf, ClaimsError> {
-    fs::create_dir_all(path).map_err(failed(path, "mkdir"))?;
-    Ok(path.to_owned())
-}
-
-/// A plain file that is not followed through a link and that does not block, whatever it is.
-pub fn plain() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC).mode(0o644);
-    options
-}
-
-/// Locks the directory, or gives up when the same process has held it for [`PATIENCE`]. Who only looks makes nothing,
-/// and finds no lock where nobody has ever claimed.
-pub fn lock(root: &Path, wanted: Wanted) -> Result<Option<Lock>, ClaimsError> {
-    lock_within(root, wanted, PATIENCE)
-}
-
-fn lock_within(root: &Path, wanted: Wanted, patience: Duration) -> Result<Option<Lock>, ClaimsError> {
-    let path = root.join(LOCK);
-    let argument = match wanted {
-        Wanted::Shared => FlockArg::LockSharedNonblock,
-        Wanted::Alone => FlockArg::LockExclusiveNonblock,
-    };
-    let (mut since, mut seen, mut pause) = (Instant::now(), None, PAUSE.0);
-    while since.elapsed() < patience {
-        let file = match open_lock(&path, wanted) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound && wanted == Wanted::Shared => return Ok(None),
-            Err(error) => return Err(failed(&path, "open")(error)),
-        };
-        match Flock::lock(file, argument) {
-            // A lock on a file that somebody has removed meanwhile excludes nobody.
-            Ok(lock) if is_still_there(&path, &lock) => {
-                if wanted == Wanted::Alone {
-                    sign(&lock);
-                }
-                return Ok(Some(lock));
-            }
-            Ok(_) => {}
-            Err((file, Errno::EWOULDBLOCK | Errno::EINTR)) => {
-                let holder = Holder::of(&file);
-                if seen.as_ref() != Some(&holder) {
-                    (since, seen) = (Instant::now(), Some(holder));
-                }
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(PAUSE.1);
-            }
-            Err((_, error)) => return Err(failed(&path, "flock")(error.into())),
+        return Err(unsafe_as("can be written by others"));
+    }
+    let group = match group {
+        Some(group) => {
+            admit(path, group, &found, 0o770)?;
+            Some(group)
         }
+        None if found.mode() & 0o007 != 0 => {
+            fs::set_permissions(path, Permissions::from_mode(PRIVATE)).map_err(failed(path, "chmod"))?;
+            None
+        }
+        // As another VM of this user wanted it.
+        None => (found.mode() & 0o050 == 0o050).then_some(found.gid()),
+    };
+    Ok(group.map_or(Modes::PRIVATE, |group| Modes::of_group(group, &found)))
+}
+
+/// Makes the path if it is missing. Whoever may write to it is trusted.
+pub fn open_given(path: &Path, group: Option<u32>) -> Result<Modes, ClaimsError> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(failed(parent, "mkdir"))?;
     }
-    let holder = seen.and_then(|holder| holder.pid);
-    Err(ClaimsError::Busy { path, holder, seconds: patience.as_secs() })
-}
-
-/// Who locked the directory last, and when: what it wrote into the file.
-#[derive(Debug, PartialEq, Eq)]
-struct Holder {
-    pid: Option<u32>,
-    signed: (i64, i64),
-}
-
-impl Holder {
-    fn of(file: &File) -> Self {
-        let mut text = String::new();
-        let read = file.take(16).read_to_string(&mut text);
-        let signed = file.metadata().map_or((0, 0), |found| (found.mtime(), found.mtime_nsec()));
-        Self { pid: read.ok().and_then(|_| text.trim().parse().ok()), signed }
+    make(path)?;
+    let found = fs::metadata(path).map_err(failed(path, "stat"))?;
+    if !found.is_dir() {
+        return Err(ClaimsError::Unsafe { path: path.to_owned(), why: "is not a directory" });
     }
-}
-
-/// Says who holds it. If that cannot be written, others only know less.
-fn sign(lock: &Lock) {
-    let text = format!("{}\n", std::process::id());
-    if let Err(error) = lock.set_len(0).and_then(|()| lock.write_all_at(text.as_bytes(), 0)) {
-        tracing::debug!(%error, "the lock of claims is not signed");
+    let writes = (found.mode() & 0o020 != 0).then_some(found.gid());
+    match group {
+        Some(group) => admit(path, group, &found, 0o7777).map(|()| Modes::of_group(group, &found)),
+        None => Ok(writes.map_or(Modes::PRIVATE, |group| Modes::of_group(group, &found))),
     }
 }
 
-fn open_lock(path: &Path, wanted: Wanted) -> io::Result<File> {
-    match wanted {
-        Wanted::Shared => plain().read(true).open(path),
-        Wanted::Alone => plain().read(true).write(true).create(true).truncate(false).open(path),
+/// Lets a group read a directory. Of what others may do there the bits in `kept` stay; what another group might is not for
+/// this one.
+fn admit(path: &Path, group: u32, found: &Metadata, kept: u32) -> Result<(), ClaimsError> {
+    let chmod = |mode| fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed(path, "chmod"));
+    let (now, mut wanted) = (found.mode() & 0o7777, (found.mode() & kept) | 0o750);
+    if found.gid() != group {
+        wanted = (wanted & !0o070) | 0o050;
+        chmod(wanted & !0o070)?;
+        chown(path, None, Some(group)).map_err(failed(path, "chown"))?;
+        chmod(wanted)?;
+    } else if now != wanted {
+        chmod(wanted)?;
     }
+    Ok(())
 }
 
-fn is_still_there(path: &Path, lock: &Lock) -> bool {
-    match (lock.metadata(), fs::symlink_metadata(path)) {
-        (Ok(locked), Ok(found)) => locked.ino() == found.ino() && locked.dev() == found.dev(),
-        _ => false,
+fn make(path: &Path) -> Result<(), ClaimsError> {
+    match DirBuilder::new().mode(PRIVATE).create(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(failed(path, "mkdir")(error)),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Wanted, lock, lock_within, open_own, sign};
+    use super::{Modes, open_given, open_own};
     use crate::claims::ClaimsError;
-    use std::fs::{Permissions, set_permissions};
-    use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::time::{Duration, Instant};
+    use nix::unistd::getegid;
+    use std::fs::{Permissions, metadata, set_permissions};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::path::Path;
+
+    fn chmod(path: &Path, mode: u32) {
+        set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn mode(path: &Path) -> u32 {
+        metadata(path).unwrap().mode() & 0o7777
+    }
 
     #[test]
-    fn a_directory_of_ones_own_is_made_and_taken_again() {
+    fn a_directory_of_ones_own_is_made_private_and_opened_again() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("numavisor");
-        assert_eq!(open_own(path.clone()).unwrap(), path);
-        assert_eq!(open_own(path.clone()).unwrap(), path);
+        for _ in 0..2 {
+            assert_eq!(open_own(&path, None).unwrap(), Modes::PRIVATE);
+            assert_eq!(mode(&path), 0o700);
+        }
+        // As versions before made it for root.
+        chmod(&path, 0o755);
+        assert_eq!(open_own(&path, None).unwrap(), Modes::PRIVATE);
+        assert_eq!(mode(&path), 0o700);
     }
 
     #[test]
@@ -180,54 +164,49 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("open");
         std::fs::create_dir(&path).unwrap();
-        set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
-        let refused = |path| open_own(path).unwrap_err().to_string();
-        assert!(refused(path.clone()).ends_with("open: can be written by others"));
+        let refused = |path: &Path| open_own(path, None).unwrap_err().to_string();
+        for open in [0o777, 0o770, 0o702, 0o1777] {
+            chmod(&path, open);
+            assert!(refused(&path).ends_with("open: can be written by others"), "{open:o}");
+            assert_eq!(mode(&path), open);
+        }
         symlink(root.path(), root.path().join("link")).unwrap();
-        assert!(refused(root.path().join("link")).ends_with("link: is not a directory"));
-        assert!(matches!(open_own(root.path().join("no/where")), Err(ClaimsError::Io { call: "mkdir", .. })));
+        assert!(refused(&root.path().join("link")).ends_with("link: is not a directory"));
+        let nowhere = open_own(&root.path().join("no/where"), None);
+        assert!(matches!(nowhere, Err(ClaimsError::Io { call: "mkdir", .. })));
     }
 
     #[test]
-    fn those_who_look_share_the_lock_and_those_who_change_do_not() {
+    fn a_group_reads_claims_and_locks_nothing_unless_it_may_write_the_directory() {
         let root = tempfile::tempdir().unwrap();
-        assert!(lock(root.path(), Wanted::Shared).unwrap().is_none());
-        drop(lock(root.path(), Wanted::Alone).unwrap());
-        let (one, two) =
-            (lock(root.path(), Wanted::Shared).unwrap(), lock(root.path(), Wanted::Shared).unwrap());
-        drop((one, two));
-        let alone = lock(root.path(), Wanted::Alone).unwrap();
-        let waits = std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| lock(root.path(), Wanted::Shared).map(|_| ()));
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            let waits = !waiter.is_finished();
-            drop(alone);
-            waiter.join().unwrap().unwrap();
-            waits
-        });
-        assert!(waits);
+        let group = getegid().as_raw();
+        let path = root.path().join("read");
+        for open in [open_own, open_given] {
+            let modes = open(&path, Some(group)).unwrap();
+            assert_eq!((mode(&path), modes.lock, modes.claim.mode), (0o750, Modes::PRIVATE.lock, 0o640));
+        }
+        // Another VM of the user that does not say so does not take it away, and its claim can be read as well.
+        assert_eq!(open_own(&path, None).unwrap().claim.mode, 0o640);
+        let shared = root.path().join("shared");
+        std::fs::create_dir(&shared).unwrap();
+        chmod(&shared, 0o2770);
+        for asked in [None, Some(group)] {
+            let modes = open_given(&shared, asked).unwrap();
+            assert_eq!((mode(&shared), modes.lock.mode, modes.claim.mode), (0o2770, 0o660, 0o640));
+        }
     }
 
     #[test]
-    fn one_that_keeps_the_lock_is_named_and_a_line_that_moves_is_waited_for() {
+    fn a_directory_that_was_named_is_made_private_and_left_as_it_is_found() {
         let root = tempfile::tempdir().unwrap();
-        // Well above what a busy host takes to go on after a sleep.
-        let patience = Duration::from_millis(800);
-        let held = lock(root.path(), Wanted::Alone).unwrap().unwrap();
-        let refused = lock_within(root.path(), Wanted::Alone, patience).unwrap_err();
-        let me = Some(std::process::id());
-        assert!(matches!(refused, ClaimsError::Busy { holder, .. } if holder == me), "{refused}");
-        let (waited, got) = std::thread::scope(|scope| {
-            let began = Instant::now();
-            let waiter = scope.spawn(|| lock_within(root.path(), Wanted::Alone, patience).is_ok());
-            // As if one after the other had got it.
-            for _ in 0..18 {
-                std::thread::sleep(Duration::from_millis(100));
-                sign(&held);
-            }
-            drop(held);
-            (began.elapsed(), waiter.join().unwrap())
-        });
-        assert!(got && waited > patience * 2, "{waited:?}");
+        let path = root.path().join("a/b");
+        assert_eq!(open_given(&path, None).unwrap(), Modes::PRIVATE);
+        assert_eq!(mode(&path), 0o700);
+        chmod(&path, 0o755);
+        assert_eq!(open_given(&path, None).unwrap(), Modes::PRIVATE);
+        assert_eq!(mode(&path), 0o755);
+        std::fs::write(root.path().join("file"), "").unwrap();
+        let refused = open_given(&root.path().join("file"), None).unwrap_err().to_string();
+        assert!(refused.ends_with("file: is not a directory"), "{refused}");
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why claims cannot be had. None of these is about a single VM's file: those are ignored.
+/// Why claims cannot be read or made. None of these is about what is in a single VM's file: those are ignored.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimsError {
     /// A call on the directory or on a file of ours.
@@ -11,7 +11,7 @@ pub enum ClaimsError {
     Io {
         /// The path.
         path: PathBuf,
-        /// What was asked.
+        /// The call.
         call: &'static str,
         /// What the system says.
         source: io::Error,
@@ -25,7 +25,7 @@ pub enum ClaimsError {
         why: &'static str,
     },
     /// Somebody keeps the directory locked.
-    #[error("claims: {}: locked by {} for {seconds} s, starts hold it for milliseconds", path.display(), who(*holder))]
+    #[error("claims: {}: still locked by {} after {seconds} s", path.display(), who(*holder))]
     Busy {
         /// The lock.
         path: PathBuf,
@@ -47,7 +47,8 @@ impl ClaimsError {
     }
 }
 
-fn who(holder: Option<u32>) -> String {
+/// The process that has a lock, in words.
+pub fn who(holder: Option<u32>) -> String {
     holder.map_or("another process".to_owned(), |pid| format!("process {pid}"))
 }
 

@@ -1,108 +1,170 @@
 //! The claim of a VM that runs here, vnode by vnode: it grows before a vnode moves and shrinks after. While a move is
 //! under way, and after one that did not reach its end, both sides are claimed, so that it can go on, or back.
 
-use crate::claims::{Claims, ClaimsError, Held, touched};
+use crate::claims::{Book, Claims, ClaimsError, Held, Living, Survey, touched};
 use resources::{Bytes, Claim, Ledger, NodeClaim, Placement, PnodeId, Vnode, VnodeId};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long a VM that runs waits for the directory: others hold its lock for milliseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The claim. Calls may wait for the directory's lock: not for the control loop.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct OwnClaim {
-    inner: Mutex<Inner>,
+    /// Where it is claimed; `None` where nobody is told.
+    claims: Option<Claims>,
+    /// `None` while somebody has a turn.
+    state: Mutex<Option<State>>,
+    back: Condvar,
 }
 
 /// One who may change the claim: nobody else does meanwhile.
 #[derive(Debug)]
-pub struct Turn<'a>(MutexGuard<'a, Inner>);
+pub struct Turn<'a> {
+    own: &'a OwnClaim,
+    state: State,
+}
 
 #[derive(Debug, Default)]
-struct Inner {
+struct State {
     held: Option<Held>,
+    /// What the vnodes need.
     vnodes: Vec<Claim>,
+    /// What others are told: never less.
+    written: Claim,
+}
+
+/// What was seen of the others, and of this VM, before a claim is to grow.
+#[derive(Debug, Default)]
+pub struct Seen {
+    others: Survey,
+    /// What this VM has touched.
+    has: Claim,
 }
 
 impl OwnClaim {
     /// As it was claimed at the start; `held` is `None` where nobody is told.
     pub fn new(held: Option<Held>, placement: &Placement) -> Self {
-        let vnodes = placement.vnodes.iter().map(|at| at.claim.clone()).collect();
-        Self { inner: Mutex::new(Inner { held, vnodes }) }
+        let vnodes: Vec<Claim> = placement.vnodes.iter().map(|at| at.claim.clone()).collect();
+        let claims = held.as_ref().map(Held::claims).cloned();
+        let state = State { held, written: placement.claim.clone(), vnodes };
+        Self { claims, state: Mutex::new(Some(state)), back: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<State>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for a turn.
     pub fn turn(&self) -> Turn<'_> {
-        Turn(self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+        let state = self.back.wait_while(self.lock(), |state| state.is_none());
+        let state = state.unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        Turn { own: self, state }
+    }
+
+    /// Waits for a turn, but not for long.
+    pub fn turn_within(&self, patience: Duration) -> Option<Turn<'_>> {
+        let waited = self.back.wait_timeout_while(self.lock(), patience, |state| state.is_none());
+        let state = waited.unwrap_or_else(PoisonError::into_inner).0.take()?;
+        Some(Turn { own: self, state })
+    }
+
+    /// What [`Turn::grow`] needs to know. It takes time, and no turn: the kernel walks the page tables of all VMs.
+    pub fn look(&self) -> Result<Seen, ClaimsError> {
+        let others = self.claims.as_ref().map_or_else(|| Ok(Survey::default()), Claims::survey)?;
+        Ok(Seen { others, has: touched::own(Path::new(touched::PROCFS)).has })
     }
 
     /// Gives all of it back.
     pub fn release(&self) {
-        self.turn().0.held = None;
+        self.turn().state.held = None;
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.own.lock() = Some(std::mem::take(&mut self.state));
+        self.own.back.notify_one();
     }
 }
 
 impl Turn<'_> {
-    /// Has `decide` say what vnodes claim beside others, and claims it before anybody else decides anything; nothing is
+    /// Has `decide` say what vnodes claim beside others, and claims it before anybody else claims anything; nothing is
     /// claimed if it refuses. It is asked with what others were promised, other VMs and the vnodes of this one that do
-    /// not move, and looks at the host itself. `moving` is what each vnode that moves has where.
+    /// not move, and looks at the host itself; once more, under the directory's lock, if others have claimed meanwhile.
+    /// `moving` is what each vnode that moves has where.
     pub fn grow<E: From<ClaimsError>>(
         &mut self,
+        seen: Seen,
         moving: &BTreeMap<VnodeId, Vec<(PnodeId, NodeClaim)>>,
-        decide: impl FnOnce(&Ledger) -> Result<Vec<(VnodeId, Claim)>, E>,
+        mut decide: impl FnMut(&Ledger) -> Result<Vec<(VnodeId, Claim)>, E>,
     ) -> Result<(), E> {
-        let claims = self.0.held.as_ref().map(Held::claims);
-        let survey = claims.as_ref().map(Claims::survey).transpose()?;
-        let mut has = touched::of(std::process::id(), touched::own_start()).unwrap_or_default().has;
+        let Seen { others, mut has } = seen;
         for (pnode, node) in moving.values().flatten() {
-            let here = Claim { pnodes: [(*pnode, node.clone())].into() };
-            has = has.less(&here);
+            has = has.less(&Claim { pnodes: [(*pnode, node.clone())].into() });
         }
-        let book = match (&claims, survey) {
-            (Some(claims), Some(survey)) => Some(claims.lock(survey)?),
-            _ => None,
-        };
-        let mut ledger = match (&book, &self.0.held) {
-            (Some(book), Some(held)) => book.ledger_without(held),
-            _ => Ledger::new(),
-        };
-        let staying = self.0.vnodes.iter().enumerate();
+        let staying = self.state.vnodes.iter().enumerate();
         let staying = staying.filter(|(at, _)| !moving.keys().any(|vnode| vnode.index() == *at));
-        ledger.add(&staying.map(|(_, claim)| claim).sum(), &has);
-        let mut vnodes = self.0.vnodes.clone();
-        for (vnode, claim) in decide(&ledger)? {
+        let staying: Claim = staying.map(|(_, claim)| claim).sum();
+        let beside = |living: &[Living], held: Option<&Held>| {
+            let mut ledger = held.map_or_else(Ledger::new, |held| Living::ledger_without(living, held));
+            ledger.add(&staying, &has);
+            ledger
+        };
+        let mut decided = decide(&beside(&others.living, self.state.held.as_ref()))?;
+        let mut book = None;
+        if let Some(held) = &self.state.held {
+            let locked = held.claims().lock_within(&others, PATIENCE)?;
+            if !locked.as_surveyed {
+                decided = decide(&beside(&locked.living, Some(held)))?;
+            }
+            book = Some(locked);
+        }
+        let mut vnodes = self.state.vnodes.clone();
+        for (vnode, claim) in decided {
             if let Some(own) = vnodes.get_mut(vnode.index()) {
                 *own = std::mem::take(own).at_least(&claim);
             }
         }
-        if let (Some(book), Some(held)) = (book, &mut self.0.held) {
-            book.replace(held, &vnodes.iter().sum())?;
-        }
-        self.0.vnodes = vnodes;
+        self.write(book, &vnodes)?;
+        self.state.vnodes = vnodes;
         Ok(())
     }
 
-    /// What the vnodes claim now.
+    /// What the vnodes need now.
     pub fn of(&self, vnode: VnodeId) -> Claim {
-        self.0.vnodes.get(vnode.index()).cloned().unwrap_or_default()
+        self.state.vnodes.get(vnode.index()).cloned().unwrap_or_default()
     }
 
-    /// Puts other claims in the place of these. If the directory does not take them, the larger ones stay: nothing is
-    /// lost, only some room.
+    /// Puts other claims in the place of these. If the directory does not take them, others are told of the larger ones
+    /// until the next change that it takes: nothing is lost, only some room.
     pub fn settle(&mut self, settled: &[(VnodeId, Claim)]) {
-        let mut vnodes = self.0.vnodes.clone();
         for (vnode, claim) in settled {
-            if let Some(own) = vnodes.get_mut(vnode.index()) {
+            if let Some(own) = self.state.vnodes.get_mut(vnode.index()) {
                 *own = claim.clone();
             }
         }
-        let total: Claim = vnodes.iter().sum();
-        let replaced = self.0.held.as_mut().map_or(Ok(()), |held| {
-            let claims = held.claims();
-            claims.lock(claims.survey()?)?.replace(held, &total)
-        });
-        match replaced {
-            Ok(()) => self.0.vnodes = vnodes,
-            Err(error) => tracing::warn!("{error}; what moved vnodes no longer need stays claimed"),
+        let total: Claim = self.state.vnodes.iter().sum();
+        let held = self.state.held.as_ref().filter(|_| total != self.state.written);
+        let Some(claims) = held.map(|held| held.claims().clone()) else { return };
+        // What others have touched is nobody's business here.
+        let locked = claims.lock_within(&Survey::default(), PATIENCE);
+        let vnodes = self.state.vnodes.clone();
+        if let Err(error) = locked.and_then(|book| self.write(Some(book), &vnodes)) {
+            tracing::warn!("{error}; what vnodes no longer need stays claimed for now");
         }
+    }
+
+    fn write(&mut self, book: Option<Book>, vnodes: &[Claim]) -> Result<(), ClaimsError> {
+        let total: Claim = vnodes.iter().sum();
+        if let (Some(book), Some(held)) = (book, &mut self.state.held) {
+            book.replace(held, &total)?;
+        }
+        self.state.written = total;
+        Ok(())
     }
 }
 
@@ -118,39 +180,48 @@ pub fn memory_of(vnode: &Vnode, bytes: Bytes) -> NodeClaim {
 
 #[cfg(test)]
 mod tests {
-    use super::OwnClaim;
-    use crate::claims::{Claims, ClaimsError};
+    use super::{OwnClaim, PATIENCE, Seen};
+    use crate::claims::{Claims, ClaimsError, Survey};
     use resources::test_host::HostShape;
     use resources::{Bytes, Claim, NodeClaim, Plan, PnodeId, VmSpec, VnodeId};
     use std::collections::BTreeMap;
+    use std::io::Write;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     fn claim(pnode: u32, memory: Bytes) -> Claim {
         Claim { pnodes: [(PnodeId(pnode), NodeClaim { memory, ..NodeClaim::default() })].into() }
     }
 
+    /// A claim of one vnode, and what it is.
+    fn own(claims: &Claims) -> (OwnClaim, Claim) {
+        let spec = VmSpec { memory: Some(Bytes::gib(1)), vcpus: Some(1), ..VmSpec::default() };
+        let plan = Plan::new(&spec, &HostShape::new(2).topology()).unwrap();
+        let held = claims.lock(&Survey::default()).unwrap().claim(&plan.placement.claim).unwrap();
+        (OwnClaim::new(Some(held), &plan.placement), plan.placement.claim)
+    }
+
     #[test]
     fn a_claim_grows_before_a_move_shrinks_after_and_is_seen_by_others() {
         let root = tempfile::tempdir().unwrap();
-        let claims = Claims::open(root.path()).unwrap();
-        let spec = VmSpec { memory: Some(Bytes::gib(1)), vcpus: Some(1), ..VmSpec::default() };
-        let plan = Plan::new(&spec, &HostShape::new(2).topology()).unwrap();
-        let held = claims.lock(claims.survey().unwrap()).unwrap().claim(&plan.placement.claim).unwrap();
-        let own = OwnClaim::new(Some(held), &plan.placement);
+        let claims = Claims::open(root.path(), None).unwrap();
+        let (own, before) = own(&claims);
         let seen = || claims.living().unwrap()[0].claim.clone();
-        assert_eq!(seen(), plan.placement.claim);
+        assert_eq!(seen(), before);
         let moving = BTreeMap::from([(VnodeId(0), Vec::new())]);
         let there = claim(1, Bytes::gib(1));
         // Others are promised nothing, and what moves is not in its own way.
         own.turn()
-            .grow(&moving, |ledger| {
+            .grow(own.look().unwrap(), &moving, |ledger| {
                 assert_eq!(ledger.untouched_memory(PnodeId(0)), Bytes::ZERO);
                 Ok::<_, ClaimsError>(vec![(VnodeId(0), there.clone())])
             })
             .unwrap();
-        assert_eq!(seen(), plan.placement.claim.clone().at_least(&there));
+        assert_eq!(seen(), before.clone().at_least(&there));
         let busy = || ClaimsError::Busy { path: root.path().to_owned(), holder: None, seconds: 0 };
-        assert!(own.turn().grow(&moving, |_| Err(busy())).is_err());
-        assert_eq!(seen(), plan.placement.claim.clone().at_least(&there));
+        assert!(own.turn().grow(own.look().unwrap(), &moving, |_| Err(busy())).is_err());
+        assert_eq!(seen(), before.clone().at_least(&there));
         own.turn().settle(&[(VnodeId(0), there.clone())]);
         assert_eq!(seen(), there);
         own.release();
@@ -158,21 +229,98 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_that_cannot_be_written_stays_as_large_as_it_was() {
+    fn what_cannot_be_written_is_told_to_others_with_the_next_change() {
         let root = tempfile::tempdir().unwrap();
-        let directory = root.path().join("claims");
-        let claims = Claims::open(&directory).unwrap();
-        let spec = VmSpec { memory: Some(Bytes::gib(1)), vcpus: Some(1), ..VmSpec::default() };
-        let plan = Plan::new(&spec, &HostShape::new(2).topology()).unwrap();
-        let held = claims.lock(claims.survey().unwrap()).unwrap().claim(&plan.placement.claim).unwrap();
-        let own = OwnClaim::new(Some(held), &plan.placement);
-        std::fs::rename(&directory, root.path().join("gone")).unwrap();
-        own.turn().settle(&[(VnodeId(0), Claim::default())]);
-        assert_eq!(own.turn().of(VnodeId(0)), plan.placement.claim);
-        let grown = own
-            .turn()
-            .grow(&BTreeMap::new(), |_| Ok::<_, ClaimsError>(vec![(VnodeId(0), claim(1, Bytes(1)))]));
+        let (directory, gone) = (root.path().join("claims"), root.path().join("gone"));
+        let claims = Claims::open(&directory, None).unwrap();
+        let (own, before) = own(&claims);
+        let seen = || claims.living().unwrap()[0].claim.clone();
+        std::fs::rename(&directory, &gone).unwrap();
+        own.turn().settle(&[(VnodeId(0), claim(0, Bytes(1)))]);
+        let grown = own.turn().grow(Seen::default(), &BTreeMap::new(), |_| {
+            Ok::<_, ClaimsError>(vec![(VnodeId(0), claim(1, Bytes(1)))])
+        });
         assert!(grown.is_err());
-        assert_eq!(own.turn().of(VnodeId(0)), plan.placement.claim);
+        std::fs::rename(&gone, &directory).unwrap();
+        assert_eq!((seen(), own.turn().of(VnodeId(0))), (before, claim(0, Bytes(1))));
+        own.turn().settle(&[]);
+        assert_eq!(seen(), claim(0, Bytes(1)));
+    }
+
+    #[test]
+    fn a_claim_that_does_not_change_is_not_written() {
+        let root = tempfile::tempdir().unwrap();
+        let claims = Claims::open(root.path(), None).unwrap();
+        let (own, before) = own(&claims);
+        let _busy = claims.lock(&Survey::default()).unwrap();
+        let told = std::time::Instant::now();
+        own.turn().settle(&[(VnodeId(0), before)]);
+        assert!(told.elapsed() < PATIENCE, "it waited for the directory");
+    }
+
+    #[test]
+    fn what_others_have_touched_is_not_read_to_give_something_back() {
+        let root = tempfile::tempdir().unwrap();
+        let procfs = root.path().join("proc");
+        let process = procfs.join(std::process::id().to_string());
+        std::fs::create_dir_all(&process).unwrap();
+        std::fs::copy("/proc/self/stat", process.join("stat")).unwrap();
+        let maps = process.join("numa_maps");
+        nix::unistd::mkfifo(&maps, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let opened = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&opened);
+        std::thread::spawn(move || {
+            while let Ok(mut maps) = std::fs::File::options().write(true).open(&maps) {
+                count.fetch_add(1, Ordering::Relaxed);
+                // The reader may be content with fewer.
+                let _ = maps.write_all(b"7f5c4c000000 bind:1 anon=1 N1=1 kernelpagesize_kB=4\n");
+            }
+        });
+        let claims = Claims { procfs, ..Claims::open(&root.path().join("claims"), None).unwrap() };
+        let (own, _) = own(&claims);
+        for bytes in [3, 2, 1] {
+            own.turn().settle(&[(VnodeId(0), claim(0, Bytes(bytes)))]);
+        }
+        assert_eq!(opened.load(Ordering::Relaxed), 0);
+        let survey = claims.survey().unwrap();
+        assert!(survey.living[0].touched.as_ref().unwrap().has.total().memory > Bytes::ZERO);
+        assert!(opened.load(Ordering::Relaxed) > 0, "nobody looked where it was counted");
+        assert_eq!(survey.living[0].claim, claim(0, Bytes(1)));
+    }
+
+    #[test]
+    fn one_at_a_time_has_a_turn() {
+        let root = tempfile::tempdir().unwrap();
+        let (own, _) = own(&Claims::open(root.path(), None).unwrap());
+        let turn = own.turn();
+        assert!(own.turn_within(Duration::ZERO).is_none());
+        drop(turn);
+        assert!(own.turn_within(Duration::ZERO).is_some());
+        std::thread::scope(|scope| {
+            let turn = own.turn();
+            let waiting = scope.spawn(|| drop(own.turn()));
+            drop(turn);
+            waiting.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_decision_is_made_again_if_others_have_claimed_since_they_were_seen() {
+        let root = tempfile::tempdir().unwrap();
+        let claims = Claims::open(root.path(), None).unwrap();
+        let (own, before) = own(&claims);
+        let (mut asked, mut other) = (Vec::new(), None);
+        let seen = own.look().unwrap();
+        own.turn()
+            .grow(seen, &BTreeMap::new(), |ledger| {
+                asked.push(ledger.untouched_memory(PnodeId(1)));
+                // Somebody else is quicker.
+                let quicker = || claims.lock(&Survey::default()).unwrap().claim(&claim(1, Bytes(7))).unwrap();
+                other.get_or_insert_with(quicker);
+                Ok::<_, ClaimsError>(vec![(VnodeId(0), claim(1, Bytes(1)))])
+            })
+            .unwrap();
+        assert_eq!(asked, [Bytes::ZERO, Bytes(7)]);
+        assert_eq!(own.turn().of(VnodeId(0)), before.at_least(&claim(1, Bytes(1))));
     }
 }

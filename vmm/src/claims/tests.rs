@@ -1,7 +1,7 @@
 //! One claim, two claims, and files that are not what they should be.
 
-use crate::claims::{Claims, NumaStat, Survey, Touched};
-use nix::fcntl::{Flock, FlockArg};
+use crate::claims::{Claims, Living, NumaStat, Survey, Touched};
+use crate::ofd_lock::WriteLock;
 use resources::{Bytes, Claim, NodeClaim, PnodeId};
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 fn claims() -> (TempDir, Claims) {
     let root = tempfile::tempdir().unwrap();
-    let claims = Claims::open(&root.path().join("claims")).unwrap();
+    let claims = Claims::open(&root.path().join("claims"), None).unwrap();
     (root, claims)
 }
 
@@ -18,7 +18,7 @@ fn claim(pnode: u32, memory: Bytes, vcpus: u64) -> Claim {
 }
 
 fn book(claims: &Claims) -> crate::claims::Book {
-    claims.lock(claims.survey().unwrap()).unwrap()
+    claims.lock(&claims.survey().unwrap()).unwrap()
 }
 
 #[test]
@@ -31,12 +31,12 @@ fn a_claim_is_seen_as_long_as_it_is_held() {
     assert!(living.iter().all(|vm| vm.pid == std::process::id()));
     let ledger = book(&claims).ledger();
     assert_eq!((ledger.untouched_memory(PnodeId(1)), ledger.vcpus(PnodeId(1))), (Bytes::gib(1), 2));
-    assert_eq!(book(&claims).ledger_without(&second).vcpus(PnodeId(0)), 0);
+    assert_eq!(Living::ledger_without(&claims.living().unwrap(), &second).vcpus(PnodeId(0)), 0);
     drop(held);
     assert_eq!(claims.living().unwrap().len(), 1);
     drop(second);
     let left: Vec<_> = fs::read_dir(claims.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(left, ["lock"]);
+    assert_eq!(left, ["claims.lock"]);
 }
 
 #[test]
@@ -64,14 +64,14 @@ fn files_that_nobody_locks_are_ignored_and_removed_by_the_next_that_claims() {
     assert_eq!(book(&claims).living, []);
     let mut left: Vec<_> = fs::read_dir(claims.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(left, ["lock", "somebody's notes"]);
+    assert_eq!(left, ["claims.lock", "somebody's notes"]);
 }
 
 /// A file as a process leaves it that locks and then writes nonsense.
-fn locked(claims: &Claims, name: &str, content: &[u8]) -> Flock<File> {
+fn locked(claims: &Claims, name: &str, content: &[u8]) -> WriteLock {
     let path = claims.path().join(name);
     fs::write(&path, content).unwrap();
-    Flock::lock(File::open(path).unwrap(), FlockArg::LockExclusive).map_err(|(_, error)| error).unwrap()
+    WriteLock::attempt(File::options().write(true).open(path).unwrap()).unwrap().unwrap()
 }
 
 #[test]
@@ -160,6 +160,7 @@ fn what_this_process_has_touched_is_found_by_its_number_and_start() {
     let held = book(&claims).claim(&claim(0, Bytes::gib(1), 1)).unwrap();
     let survey: Survey = claims.survey().unwrap();
     // A process may look at itself; it has no memory with a policy.
-    assert_eq!(survey.touched.values().collect::<Vec<_>>(), [&Touched::default()]);
+    let touched: Vec<_> = survey.living.iter().map(|vm| vm.touched.clone()).collect();
+    assert_eq!(touched, [Some(Touched::default())]);
     drop(held);
 }

@@ -54,9 +54,12 @@ impl Touched {
     }
 }
 
+/// Where the kernel shows processes.
+pub const PROCFS: &str = "/proc";
+
 /// What the process has. `None` if it cannot be asked, or is not the process that it was.
-pub fn of(pid: u32, started: u64) -> Option<Touched> {
-    let proc = Path::new("/proc").join(pid.to_string());
+pub fn of(procfs: &Path, pid: u32, started: u64) -> Option<Touched> {
+    let proc = procfs.join(pid.to_string());
     let same = || start_of(&proc) == Some(started);
     if !same() {
         return None;
@@ -69,9 +72,19 @@ pub fn of(pid: u32, started: u64) -> Option<Touched> {
     same().then_some(touched)
 }
 
+/// What this process has.
+pub fn own(procfs: &Path) -> Touched {
+    of(procfs, std::process::id(), own_start()).unwrap_or_default()
+}
+
 /// When this process started, in clock ticks since the host did.
 pub fn own_start() -> u64 {
-    start_of(Path::new("/proc/self")).unwrap_or(0)
+    start_of(&Path::new(PROCFS).join("self")).unwrap_or(0)
+}
+
+/// Whether a process still runs that started then.
+pub fn is_alive(pid: u32, started: u64) -> bool {
+    start_of(&Path::new(PROCFS).join(pid.to_string())) == Some(started)
 }
 
 fn start_of(proc: &Path) -> Option<u64> {
@@ -127,8 +140,9 @@ fn add(touched: &mut Touched, line: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::{NumaStat, Touched, add, of, own_start, start_in};
+    use super::{NumaStat, PROCFS, Touched, add, is_alive, of, own_start, start_in};
     use resources::{Bytes, Claim, NodeClaim, PnodeId};
+    use std::path::Path;
 
     #[test]
     fn memory_with_a_policy_is_counted_by_node_and_page_size() {
@@ -184,7 +198,9 @@ mod tests {
         assert_eq!(start_in(stat), Some(123_456));
         assert_eq!(start_in("77 (x"), None);
         let me = std::process::id();
-        assert!(of(me, own_start()).is_some());
+        let of = |pid, started| of(Path::new(PROCFS), pid, started);
+        assert!(of(me, own_start()).is_some() && is_alive(me, own_start()));
+        assert!(!is_alive(me, own_start() + 1));
         assert_eq!(of(me, own_start() + 1), None);
         assert_eq!(of(u32::MAX, 0), None);
     }

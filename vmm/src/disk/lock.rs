@@ -1,6 +1,7 @@
 //! Locks on disks, so that one that is written has one user. They belong to the open file (OFD locks) and end with the
 //! last reference to it, however the process ends.
 
+use crate::ofd_lock::whole;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -84,16 +85,4 @@ impl Drop for LockedFile {
             tracing::warn!(%error, "a disk stays locked until the kernel closes it");
         }
     }
-}
-
-/// A lock on everything, wherever the end comes to be.
-fn whole(kind: libc::c_int) -> io::Result<libc::flock> {
-    Ok(libc::flock {
-        l_type: libc::c_short::try_from(kind).map_err(io::Error::other)?,
-        l_whence: libc::c_short::try_from(libc::SEEK_SET).map_err(io::Error::other)?,
-        l_start: 0,
-        l_len: 0,
-        // OFD locks have no owner process, and the kernel insists on 0.
-        l_pid: 0,
-    })
 }

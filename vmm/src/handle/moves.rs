@@ -1,16 +1,31 @@
-//! Requests that change where a vnode is: the place is decided and claimed first, then the control loop is asked.
+//! Requests that change where a vnode is: the place is decided and claimed first, then the control loop is asked. What
+//! takes time is measured before anybody else has to wait for it.
 
 use super::{Answer, Request, RequestError, VmHandle, VmView};
-use crate::claims::own::memory_of;
+use crate::claims::own::{Seen as Others, Turn, memory_of};
 use crate::jobs::JobId;
 use crate::memory::Manner;
 use resources::replacement::{self, Mover, ReplacementError, Seen, rehome, replace};
 use resources::{Affinity, Bytes, HostTopology, NodeSet, PnodeId, VnodeId, VnodePlacement};
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 /// Looks at the host as it is now.
 pub type Look<'a> = &'a dyn Fn() -> Result<HostTopology, RequestError>;
+
+/// How long a request waits for another that changes where vnodes are; its caller may try again.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often memory is measured again because something moved meanwhile.
+const MEASUREMENTS: usize = 3;
+
+/// What a decision needs to know, as of one placement.
+struct Measured {
+    view: Arc<VmView>,
+    /// What of each vnode lies where.
+    residency: BTreeMap<VnodeId, BTreeMap<PnodeId, Bytes>>,
+    others: Others,
+}
 
 impl VmHandle {
     /// Starts moving a vnode to other pnodes; its vCPU threads follow when its memory is there. Room there is claimed
@@ -22,11 +37,13 @@ impl VmHandle {
         bandwidth: Option<Bytes>,
         look: Look<'_>,
     ) -> Result<JobId, RequestError> {
-        let (topology, now) = (&self.plan().topology, self.view());
-        self.send_off(&[vnode], Manner::InTurn, bandwidth, look, |host, seen| {
+        let topology = &self.plan().topology;
+        self.require_idle(&[vnode])?;
+        let (turn, measured) = self.measure(&[vnode])?;
+        let affinity = at(&measured.view, vnode)?.affinity;
+        self.send_off(turn, measured, Manner::InTurn, bandwidth, look, |host, seen| {
             let nothing = BTreeMap::new();
             let residency = seen.residency.get(&vnode).unwrap_or(&nothing);
-            let affinity = at(&now, vnode)?.affinity;
             Ok(vec![replace(topology, host, &Mover { vnode, affinity, residency, ledger: seen.ledger }, to)?])
         })
     }
@@ -39,8 +56,10 @@ impl VmHandle {
         look: Look<'_>,
     ) -> Result<JobId, RequestError> {
         let topology = &self.plan().topology;
-        let now = self.view();
-        self.send_off(&vnodes, Manner::Trade, bandwidth, look, |host, seen| {
+        self.require_idle(&vnodes)?;
+        let (turn, measured) = self.measure(&vnodes)?;
+        let now = Arc::clone(&measured.view);
+        self.send_off(turn, measured, Manner::Trade, bandwidth, look, |host, seen| {
             replacement::swap(topology, host, &now.placement, vnodes, seen)
         })
     }
@@ -53,63 +72,28 @@ impl VmHandle {
         bandwidth: Option<Bytes>,
         look: Look<'_>,
     ) -> Result<Vec<JobId>, RequestError> {
-        let (topology, now) = (&self.plan().topology, self.view());
-        let mut vnodes = Vec::new();
-        for at in &now.placement.vnodes {
-            let residency = self.residency(at.vnode).transpose()?.unwrap_or_default();
-            if at.pnodes.contains(pnode) || at.cpu_pnodes.contains(pnode) || residency.on.contains_key(&pnode)
-            {
-                vnodes.push(at.vnode);
-            }
-        }
+        let topology = &self.plan().topology;
+        let all: Vec<VnodeId> = topology.vnodes().iter().map(|vnode| vnode.id).collect();
+        let (turn, mut measured) = self.measure(&all)?;
+        let now = Arc::clone(&measured.view);
+        measured.residency.retain(|vnode, on| {
+            let at = now.placement.vnodes.get(vnode.index());
+            let placed = at.is_some_and(|at| at.pnodes.contains(pnode) || at.cpu_pnodes.contains(pnode));
+            placed || on.contains_key(&pnode)
+        });
+        let vnodes: Vec<VnodeId> = measured.residency.keys().copied().collect();
         if vnodes.is_empty() {
+            drop(turn);
             let host = look()?;
             return match host.pnode(pnode) {
                 Some(_) => Ok(Vec::new()),
                 None => Err(ReplacementError::NoSuchPnode { pnode, host: host.ids() }.into()),
             };
         }
-        let first = self.send_off(&vnodes, Manner::InTurn, bandwidth, look, |host, seen| {
+        let first = self.send_off(turn, measured, Manner::InTurn, bandwidth, look, |host, seen| {
             replacement::evacuate(topology, host, &now.placement, pnode, &vnodes, seen)
         })?;
         Ok((first.0..).take(vnodes.len()).map(JobId).collect())
-    }
-
-    /// Has places decided for vnodes, claims them, and starts the moves; all of it or nothing.
-    fn send_off(
-        &self,
-        vnodes: &[VnodeId],
-        manner: Manner,
-        bandwidth: Option<Bytes>,
-        look: Look<'_>,
-        decide: impl FnOnce(&HostTopology, &Seen<'_>) -> Result<Vec<VnodePlacement>, ReplacementError>,
-    ) -> Result<JobId, RequestError> {
-        let mut turn = self.shared.claim.turn();
-        let mut moving = BTreeMap::new();
-        let mut residency = BTreeMap::new();
-        for &id in vnodes {
-            if let Some(job) = self.shared.jobs.moving(id) {
-                return Err(RequestError::Busy { vnode: id, job });
-            }
-            let vnode = self.plan().topology.vnode(id).ok_or(ReplacementError::NoSuchVnode(id))?;
-            let on = self.residency(id).transpose()?.unwrap_or_default().on;
-            let has = on.iter().map(|(pnode, bytes)| (*pnode, memory_of(vnode, *bytes)));
-            moving.insert(id, has.collect());
-            residency.insert(id, on);
-        }
-        let before: Vec<_> = vnodes.iter().map(|vnode| (*vnode, turn.of(*vnode))).collect();
-        let mut to = Vec::new();
-        turn.grow(&moving, |ledger| {
-            to = decide(&look()?, &Seen { residency: &residency, ledger })?;
-            Ok::<_, RequestError>(to.iter().map(|at| (at.vnode, at.claim.clone())).collect())
-        })?;
-        match self.ask(Request::Move { to, manner, bandwidth }) {
-            Ok(Answer::Started(first)) => Ok(first),
-            refused => {
-                turn.settle(&before);
-                refused.and(Err(RequestError::NoAnswer))
-            }
-        }
     }
 
     /// Holds the vCPUs of a vnode otherwise, on the CPUs of `home` or of the pnodes they are at home on; what works for the
@@ -121,15 +105,12 @@ impl VmHandle {
         home: Option<&NodeSet>,
         look: Look<'_>,
     ) -> Result<(), RequestError> {
-        let mut turn = self.shared.claim.turn();
-        if let Some(job) = self.shared.jobs.moving(vnode) {
-            return Err(RequestError::Busy { vnode, job });
-        }
-        let view = self.view();
+        let (mut turn, Measured { view, others, .. }) = self.measure(&[])?;
+        self.require_idle(&[vnode])?;
         let now = at(&view, vnode)?;
         let wanted = (affinity, home.unwrap_or(&now.cpu_pnodes));
         let (before, mut to) = (turn.of(vnode), None);
-        turn.grow(&BTreeMap::from([(vnode, Vec::new())]), |ledger| {
+        turn.grow(others, &BTreeMap::from([(vnode, Vec::new())]), |ledger| {
             let place = rehome(&self.plan().topology, &look()?, now, wanted, ledger)?;
             let claim = to.insert(place).claim.clone();
             Ok::<_, RequestError>(vec![(vnode, claim)])
@@ -146,6 +127,67 @@ impl VmHandle {
         };
         threads.kernel_threads_follow(vnode);
         Ok(())
+    }
+
+    fn require_idle(&self, vnodes: &[VnodeId]) -> Result<(), RequestError> {
+        let moving = |vnode: &VnodeId| Some((*vnode, self.shared.jobs.moving(*vnode)?));
+        match vnodes.iter().find_map(moving) {
+            Some((vnode, job)) => Err(RequestError::Busy { vnode, job }),
+            None => Ok(()),
+        }
+    }
+
+    /// Measures where vnodes lie and what others claim, and then waits for the turn to change something. What was
+    /// measured is of the placement that the turn finds.
+    fn measure(&self, vnodes: &[VnodeId]) -> Result<(Turn<'_>, Measured), RequestError> {
+        for _ in 0..MEASUREMENTS {
+            let view = self.view();
+            let mut residency = BTreeMap::new();
+            for &id in vnodes {
+                self.plan().topology.vnode(id).ok_or(ReplacementError::NoSuchVnode(id))?;
+                residency.insert(id, self.residency(id).transpose()?.unwrap_or_default().on);
+            }
+            let others = self.shared.claim.look()?;
+            let turn = self.shared.claim.turn_within(PATIENCE).ok_or(RequestError::PlacementBusy)?;
+            if self.view().placement == view.placement {
+                return Ok((turn, Measured { view, residency, others }));
+            }
+        }
+        Err(RequestError::PlacementBusy)
+    }
+
+    /// Has places decided for the vnodes that were measured, claims them, and starts the moves; all of it or nothing.
+    fn send_off(
+        &self,
+        mut turn: Turn<'_>,
+        measured: Measured,
+        manner: Manner,
+        bandwidth: Option<Bytes>,
+        look: Look<'_>,
+        decide: impl Fn(&HostTopology, &Seen<'_>) -> Result<Vec<VnodePlacement>, ReplacementError>,
+    ) -> Result<JobId, RequestError> {
+        let Measured { residency, others, .. } = measured;
+        let vnodes: Vec<VnodeId> = residency.keys().copied().collect();
+        self.require_idle(&vnodes)?;
+        let mut moving = BTreeMap::new();
+        for (&id, on) in &residency {
+            let vnode = self.plan().topology.vnode(id).ok_or(ReplacementError::NoSuchVnode(id))?;
+            let has = on.iter().map(|(pnode, bytes)| (*pnode, memory_of(vnode, *bytes)));
+            moving.insert(id, has.collect());
+        }
+        let before: Vec<_> = vnodes.iter().map(|vnode| (*vnode, turn.of(*vnode))).collect();
+        let mut to = Vec::new();
+        turn.grow(others, &moving, |ledger| {
+            to = decide(&look()?, &Seen { residency: &residency, ledger })?;
+            Ok::<_, RequestError>(to.iter().map(|at| (at.vnode, at.claim.clone())).collect())
+        })?;
+        match self.ask(Request::Move { to, manner, bandwidth }) {
+            Ok(Answer::Started(first)) => Ok(first),
+            refused => {
+                turn.settle(&before);
+                refused.and(Err(RequestError::NoAnswer))
+            }
+        }
     }
 }
 

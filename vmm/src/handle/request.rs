@@ -80,6 +80,9 @@ pub enum RequestError {
         /// Which job.
         job: JobId,
     },
+    /// Another request changes where vnodes are.
+    #[error("another request changes where vnodes of this VM are, try again")]
+    PlacementBusy,
     /// One at a time.
     #[error("reclaim {0} is at it")]
     Reclaiming(u64),

@@ -1,6 +1,7 @@
 //! Carries out what the desk let in: one deed at a time, in the desk's thread.
 
 use super::{Current, Desk, Done, Outcome, Task};
+use crate::claims::explain;
 use crate::http::admission::{Command, Denial, State};
 use crate::http::problem::Problem;
 use crate::start::{Audience, StartError, prepare};
@@ -173,7 +174,7 @@ impl From<StartError> for Problem {
             StartError::NoKernel => Self::typed(StatusCode::UNPROCESSABLE_ENTITY, "no_kernel", error),
             StartError::Look(failure) => Self::unavailable("host_refused", failure.line),
             StartError::Plan(error) => error.into(),
-            StartError::Claims(error) => Self::unavailable(error.code(), error),
+            StartError::Claims(error) => Self::unavailable(error.code(), explain(&error)),
             StartError::Vm(error) if error.is_input() => {
                 Self::typed(StatusCode::UNPROCESSABLE_ENTITY, "payload", error)
             }

@@ -1,7 +1,7 @@
 //! Plans and the host: what would be decided, and from what.
 
 use super::json;
-use crate::claims::ClaimsAt;
+use crate::claims::{ClaimsAt, explain};
 use crate::http::app::App;
 use crate::http::body::{self, Query};
 use crate::http::problem::Problem;
@@ -22,7 +22,7 @@ pub fn look() -> Result<HostTopology, Problem> {
 }
 
 fn planned(spec: &VmSpec, claims: &ClaimsAt) -> Answer {
-    let ledger = claims.ledger().map_err(|error| Problem::unavailable(error.code(), error))?;
+    let ledger = claims.ledger().map_err(|error| Problem::unavailable(error.code(), explain(&error)))?;
     let plan = Plan::beside(spec, &look()?, &ledger)?;
     Ok(json(StatusCode::OK, &plan_json::document(&plan)))
 }

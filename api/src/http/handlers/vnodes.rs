@@ -80,7 +80,7 @@ pub async fn start_move(State(app): State<Arc<App>>, Path(id): Path<String>, req
     let handle = app.desk.handle(Command::Move)?;
     require_vnode(&handle, id)?;
     let job = app
-        .slowly(move || {
+        .as_a_move(move || {
             let job = handle.move_vnode(id, &wanted.pnode, wanted.bandwidth, &seen_host)?;
             find_job(&handle, job)
         })
@@ -99,7 +99,7 @@ pub async fn swap(State(app): State<Arc<App>>, request: Request) -> Answer {
     let handle = app.desk.handle(Command::Move)?;
     let vnodes = wanted.vnodes.map(VnodeId);
     let jobs = app
-        .slowly(move || {
+        .as_a_move(move || {
             let first = handle.swap(vnodes, wanted.bandwidth, &seen_host)?.0;
             [first, first + 1].iter().map(|id| find_job(&handle, JobId(*id))).collect::<Result<Vec<_>, _>>()
         })
@@ -113,7 +113,7 @@ pub async fn evacuate(State(app): State<Arc<App>>, request: Request) -> Answer {
     let wanted: wire::EvacuateRequest = body::json(request).await?;
     let handle = app.desk.handle(Command::Move)?;
     let jobs = app
-        .slowly(move || {
+        .as_a_move(move || {
             let ids = handle.evacuate(PnodeId(wanted.pnode), wanted.bandwidth, &seen_host)?;
             ids.into_iter().map(|id| find_job(&handle, id)).collect::<Result<Vec<_>, _>>()
         })
@@ -153,7 +153,7 @@ pub async fn vnode_affinity(State(app): State<Arc<App>>, Path(id): Path<String>,
     let handle = app.desk.handle(Command::Affinity)?;
     require_vnode(&handle, id)?;
     let event = serde_json::json!({"vnode": id, "affinity": wanted.affinity});
-    app.slowly(move || {
+    app.as_a_move(move || {
         Ok(handle.set_vnode_affinity(id, wanted.affinity, wanted.pnode.as_ref(), &seen_host)?)
     })
     .await?;
