@@ -4,25 +4,31 @@
 mod janitor;
 #[cfg(test)]
 mod janitor_tests;
+#[cfg(test)]
+mod tests;
 
+use janitor::Ready;
 pub use janitor::{Janitor, sweep};
 
-use nix::fcntl::{Flock, FlockArg};
+use crate::lock_file::{Attempt, FileAccess, LockFile};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 use nix::sys::stat::{Mode, fchmod};
-use std::fs::{File, Permissions};
+use std::ffi::OsString;
+use std::fs::{OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Connections that wait to be accepted; the kernel allows fewer if `net.core.somaxconn` says so.
 const BACKLOG: i32 = 1024;
-/// How long another process may take to make its socket in the same directory.
+/// How long another process may take to make its socket at the same path.
 const OTHER_MAKER: Duration = Duration::from_secs(2);
+/// What the name of the lock has more than that of the socket, behind a dot that hides it.
+const LOCK: &str = ".numavisor-lock";
 
 /// Who may connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +50,14 @@ pub enum SocketFileError {
     /// Somebody answers there.
     #[error("{0}: another process listens there")]
     InUse(PathBuf),
+    /// Somebody is about to.
+    #[error("{path}: another process makes or removes a socket there, and has {lock} locked")]
+    InTheMaking {
+        /// Where.
+        path: PathBuf,
+        /// What it has locked.
+        lock: PathBuf,
+    },
     /// It is something else.
     #[error("{0}: exists and is not a socket, must be a path for a new socket")]
     NotASocket(PathBuf),
@@ -90,15 +104,29 @@ impl SocketFile {
         access: Access,
         janitor: &Janitor,
     ) -> Result<(UnixListener, Self), SocketFileError> {
-        let host = |call| move |error: nix::Error| refused(path, call)(error.into());
         let janitor = janitor.ready();
-        let _only_one = lock_directory(path).map_err(refused(path, "flock"))?;
+        let address = UnixAddr::new(path).map_err(|error| refused(path, "bind")(error.into()))?;
+        open_parent(path)?;
+        let only_one = lock(path)?;
+        let listening = Self::make(path, &address, access, &janitor);
+        only_one.remove();
+        listening
+    }
+
+    /// Listens at a path that nobody else makes, replaces or sweeps meanwhile.
+    fn make(
+        path: &Path,
+        address: &UnixAddr,
+        access: Access,
+        janitor: &Ready<'_>,
+    ) -> Result<(UnixListener, Self), SocketFileError> {
+        let host = |call| move |error: nix::Error| refused(path, call)(error.into());
         remove_stale(path)?;
         let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
             .map_err(host("socket"))?;
         // The file gets the descriptor's mode (less the umask), so it is never open to others.
         fchmod(&fd, Mode::from_bits_truncate(Access::OWNER.mode)).map_err(host("fchmod"))?;
-        bind(fd.as_raw_fd(), &UnixAddr::new(path).map_err(host("bind"))?).map_err(host("bind"))?;
+        bind(fd.as_raw_fd(), address).map_err(host("bind"))?;
         let identity = Identity::at(path).map_err(refused(path, "lstat"))?;
         let made = Self { path: path.to_owned(), identity, janitor: janitor.keep(path, identity) };
         chown(path, None, access.group).map_err(refused(path, "chown"))?;
@@ -143,16 +171,36 @@ fn refused(path: &Path, call: &'static str) -> impl FnOnce(io::Error) -> SocketF
     move |source| SocketFileError::Host { path: path.to_owned(), call, source }
 }
 
-/// Nobody else makes, replaces or sweeps a socket in this directory while it is held.
-fn lock_directory(path: &Path) -> io::Result<Flock<File>> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let mut directory = File::open(parent.unwrap_or(Path::new(".")))?;
-    let deadline = Instant::now() + OTHER_MAKER;
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// What is wrong with the directory is said of the directory.
+fn open_parent(path: &Path) -> Result<(), SocketFileError> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC);
+    options.open(parent(path)).map(drop).map_err(refused(parent(path), "open"))
+}
+
+/// Where the lock of a socket is: beside it, so that it is the same however the directory is reached.
+fn lock_path(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(LOCK);
+    path.with_file_name(name)
+}
+
+/// Nobody else makes, replaces or sweeps a socket at this path while it is held. The file of the lock is ours alone, and
+/// [removed](LockFile::remove) after.
+fn lock(path: &Path) -> Result<LockFile, SocketFileError> {
+    let (at, deadline) = (lock_path(path), Instant::now() + OTHER_MAKER);
     loop {
-        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((_, errno)) if Instant::now() > deadline => return Err(errno.into()),
-            Err((again, _)) => directory = again,
+        match LockFile::attempt(&at, FileAccess { mode: 0o600, group: None }).map_err(refused(&at, "open"))? {
+            Attempt::Locked(lock) => return Ok(lock),
+            Attempt::Busy(_) | Attempt::Gone if Instant::now() > deadline => {
+                return Err(SocketFileError::InTheMaking { path: path.to_owned(), lock: at });
+            }
+            Attempt::Busy(_) | Attempt::Gone => {}
         }
         std::thread::sleep(Duration::from_millis(5));
     }

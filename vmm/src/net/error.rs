@@ -59,7 +59,9 @@ impl NetError {
         match self {
             Self::Socket(error) => match error {
                 SocketFileError::NotASocket(_) => true,
-                SocketFileError::InUse(_) | SocketFileError::Host { .. } => false,
+                SocketFileError::InUse(_)
+                | SocketFileError::InTheMaking { .. }
+                | SocketFileError::Host { .. } => false,
             },
             Self::Host(_) => false,
             Self::Name(_)

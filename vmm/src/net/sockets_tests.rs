@@ -244,7 +244,7 @@ fn what_cannot_be_is_refused_with_a_reason() {
         Err(NetError::SocketPath { max: 96, .. })
     ));
     let error = SocketHost::unix(3, Path::new("/nonexistent/v.sock"), &Janitor::default()).unwrap_err();
-    assert!(error.to_string().starts_with("vsock.socket: /nonexistent/v.sock: "), "{error}");
+    assert!(error.to_string().starts_with("vsock.socket: /nonexistent: open: "), "{error}");
     if Path::new("/dev/vhost-vsock").exists() {
         assert!(SocketHost::kernel(3).is_ok());
     } else {

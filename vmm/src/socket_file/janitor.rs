@@ -1,7 +1,7 @@
 //! A small process that outlives a killed VMM and removes the files of its sockets: nobody else is left to. It knows of
 //! nothing but what it is told, over a channel whose end is the VMM's end, however that comes.
 
-use super::{Identity, is_stale, lock_directory};
+use super::{Identity, is_stale, lock};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::SigSet;
@@ -233,16 +233,19 @@ fn parse(record: &[u8]) -> Option<(PathBuf, Identity)> {
 pub(super) fn remove(path: &Path, identity: Identity, patience: Duration) {
     let deadline = Instant::now() + patience;
     while Instant::now() < deadline {
-        // Without the directory nothing can be known for sure; the next start replaces the file.
-        let Ok(only_one) = lock_directory(path) else { return };
         if !Identity::at(path).is_ok_and(|now| now == identity) {
             return;
         }
-        if is_stale(path) {
+        // Without it nothing can be known for sure; the next start replaces the file.
+        let Ok(only_one) = lock(path) else { return };
+        let removed = Identity::at(path).is_ok_and(|now| now == identity) && is_stale(path);
+        if removed {
             let _ = std::fs::remove_file(path);
+        }
+        only_one.remove();
+        if removed {
             return;
         }
-        drop(only_one);
         std::thread::sleep(Duration::from_millis(10));
     }
 }
