@@ -130,6 +130,13 @@ pub trait VirtioDevice<M: GuestMemoryHandle>: Send {
     /// Device-specific features and those of its queues; the transport adds its own (`VIRTIO_F_VERSION_1`).
     fn features(&self) -> u64;
 
+    /// Whether the device can work with `features`, a part of what it offers that the driver chose: false where one that
+    /// it depends on is missing. FEATURES_OK stays clear then (virtio 1.3, 2.2.2 and 3.1.1).
+    fn accepts(&self, features: u64) -> bool {
+        let _ = features;
+        true
+    }
+
     /// The greatest size of each queue, a power of two; as many as there are queues.
     fn queue_sizes(&self) -> Vec<u16>;
 

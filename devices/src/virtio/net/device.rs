@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::config::{MAX_QUEUE_PAIRS, NetConfig, read_space, space};
 use super::counters::NetHandle;
-use super::features::{Offloads, bits, of_offloads, to_offloads};
+use super::features::{Offloads, bits, is_consistent, of_offloads, to_offloads};
 use super::pair::{Common, Pair};
 use super::tap::Tap;
 use super::worker::NetWorker;
@@ -105,6 +105,10 @@ impl<M: GuestMemoryHandle, T: Tap> VirtioDevice<M> for Net<M, T> {
             features |= bits::MQ;
         }
         features
+    }
+
+    fn accepts(&self, features: u64) -> bool {
+        is_consistent(features)
     }
 
     fn queue_sizes(&self) -> Vec<u16> {

@@ -123,14 +123,28 @@ const HOST_OFFLOADS: [(u64, Offloads); 6] = [
     (bits::HOST_USO, Offloads(Offloads::USO4.0 | Offloads::USO6.0)),
 ];
 
+/// Features that depend on others, and those of which each needs one (virtio 1.3, 5.1.3.1).
+const DEPENDENCIES: [(u64, u64); 5] = [
+    (bits::GUEST_TSO4 | bits::GUEST_TSO6 | bits::GUEST_UFO | bits::GUEST_USO4 | bits::GUEST_USO6, bits::GUEST_CSUM),
+    (bits::GUEST_ECN, bits::GUEST_TSO4 | bits::GUEST_TSO6),
+    (bits::HOST_TSO4 | bits::HOST_TSO6 | bits::HOST_UFO | bits::HOST_USO, bits::CSUM),
+    (bits::HOST_ECN, bits::HOST_TSO4 | bits::HOST_TSO6),
+    (bits::MQ, bits::CTRL_VQ),
+];
+
+/// Whether each feature comes with what it depends on.
+#[must_use]
+pub fn is_consistent(features: u64) -> bool {
+    DEPENDENCIES.iter().all(|(dependent, needed)| features & dependent == 0 || features & needed != 0)
+}
+
 /// The features to offer over a tap that can do `supported`.
 #[must_use]
 pub fn of_offloads(supported: Offloads) -> u64 {
-    if !supported.has(Offloads::CHECKSUM) {
-        return 0;
-    }
     let all = GUEST_OFFLOADS.iter().chain(&HOST_OFFLOADS);
-    all.filter(|(_, needs)| supported.has(*needs)).map(|(bit, _)| bit).sum()
+    let can = all.filter(|(_, needs)| supported.has(*needs)).map(|(bit, _)| bit).sum();
+    // Checksums come before segments, and those before congestion marks.
+    DEPENDENCIES.iter().fold(can, |can, (dependent, needed)| if can & needed == 0 { can & !dependent } else { can })
 }
 
 /// What the tap may hand over to a driver that negotiated `features`; without the checksum offload, nothing (virtio
@@ -158,6 +172,39 @@ mod tests {
     fn without_checksums_there_is_no_offload_at_all() {
         assert_eq!(of_offloads(Offloads::TSO4 | Offloads::UFO), 0);
         assert_eq!(to_offloads(bits::GUEST_TSO4), Offloads::NONE);
+    }
+
+    #[test]
+    fn a_feature_comes_with_one_that_it_depends_on_or_not_at_all() {
+        use bits::*;
+        for (dependent, needed) in [
+            (GUEST_TSO4, &[GUEST_CSUM][..]),
+            (GUEST_TSO6, &[GUEST_CSUM]),
+            (GUEST_UFO, &[GUEST_CSUM]),
+            (GUEST_USO4, &[GUEST_CSUM]),
+            (GUEST_USO6, &[GUEST_CSUM]),
+            (GUEST_ECN, &[GUEST_CSUM | GUEST_TSO4, GUEST_CSUM | GUEST_TSO6]),
+            (HOST_TSO4, &[CSUM]),
+            (HOST_TSO6, &[CSUM]),
+            (HOST_UFO, &[CSUM]),
+            (HOST_USO, &[CSUM]),
+            (HOST_ECN, &[CSUM | HOST_TSO4, CSUM | HOST_TSO6]),
+            (MQ, &[CTRL_VQ]),
+        ] {
+            let others = MAC | STATUS | MRG_RXBUF;
+            assert!(!is_consistent(others | dependent), "{dependent:#x}");
+            assert!(needed.iter().all(|needed| is_consistent(others | dependent | needed)), "{dependent:#x}");
+        }
+        assert!(is_consistent(0));
+    }
+
+    #[test]
+    fn whatever_a_tap_can_do_the_whole_offer_may_be_taken() {
+        for supported in 0..0x80 {
+            assert!(is_consistent(of_offloads(Offloads(supported))), "{supported:#x}");
+        }
+        let marks_without_segments = of_offloads(Offloads::CHECKSUM | Offloads::ECN);
+        assert_eq!(marks_without_segments, bits::CSUM | bits::GUEST_CSUM);
     }
 
     #[test]

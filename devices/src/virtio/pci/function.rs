@@ -206,10 +206,12 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
         }
     }
 
-    /// The driver may only have picked what was offered, and must have picked VERSION_1 (virtio 1.3, 2.2.2 and 6.1).
+    /// The driver may only have picked what was offered, must have picked VERSION_1 (virtio 1.3, 2.2.2 and 6.1), and the
+    /// device must be able to work with it.
     fn features_are_good(&self) -> bool {
         let features = self.common.driver_features;
-        !self.common.beyond && features & !self.offered() == 0 && features & 1 << VIRTIO_F_VERSION_1 != 0
+        let offered = !self.common.beyond && features & !self.offered() == 0;
+        offered && features & 1 << VIRTIO_F_VERSION_1 != 0 && self.runner.device.accepts(features)
     }
 
     fn start(&mut self) {

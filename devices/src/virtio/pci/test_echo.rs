@@ -12,8 +12,8 @@ use crate::virtio::{
 
 pub(in crate::virtio) const QUEUES: u16 = 2;
 pub(in crate::virtio) const QUEUE_SIZE: u16 = 16;
-/// Bit 5 is the device's own, bit 36 (of the transport's) must not get through.
-pub(in crate::virtio) const FEATURES: u64 = 1 << 5 | 1 << 36;
+/// Bits 5 and 6 are the device's own, 6 depends on 5; bit 36 (of the transport's) must not get through.
+pub(in crate::virtio) const FEATURES: u64 = 1 << 5 | 1 << 6 | 1 << 36;
 
 /// What the device did, and what it is to do, for the test to see and say.
 #[derive(Default)]
@@ -36,6 +36,10 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Echo {
 
     fn features(&self) -> u64 {
         FEATURES
+    }
+
+    fn accepts(&self, features: u64) -> bool {
+        features & 1 << 6 == 0 || features & 1 << 5 != 0
     }
 
     fn queue_sizes(&self) -> Vec<u16> {

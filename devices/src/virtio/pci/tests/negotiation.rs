@@ -7,7 +7,7 @@ use super::super::test_echo::{QUEUE_SIZE, QUEUES};
 use super::super::test_machine::{EVENT_IDX, Found, INDIRECT, Machine, VERSION_1, register};
 use crate::virtio::VirtioCounters;
 
-const OFFERED: u64 = VERSION_1 | INDIRECT | EVENT_IDX | 1 << 5;
+const OFFERED: u64 = VERSION_1 | INDIRECT | EVENT_IDX | 1 << 5 | 1 << 6;
 
 #[test]
 fn the_function_is_a_modern_virtio_device() {
@@ -58,6 +58,19 @@ fn what_was_not_offered_or_lacks_version_1_is_refused() {
     // The driver may try again.
     machine.set_common_32(register::DRIVER_FEATURE, 0);
     assert!(machine.negotiate(VERSION_1));
+}
+
+#[test]
+fn what_the_device_cannot_work_with_is_refused() {
+    let machine = Machine::new();
+    assert!(!machine.negotiate(VERSION_1 | 1 << 6));
+    assert_eq!(machine.status(), status::ACKNOWLEDGE | status::DRIVER);
+    assert_eq!(machine.counters().refused_features, 1);
+    // A driver that goes on all the same gets no device.
+    machine.set_status(status::ACKNOWLEDGE | status::DRIVER | status::DRIVER_OK);
+    assert_eq!((machine.status() & status::NEEDS_RESET, machine.spawner.running()), (status::NEEDS_RESET, 0));
+    assert!(machine.negotiate(VERSION_1 | 1 << 5 | 1 << 6));
+    assert!(machine.negotiate(VERSION_1 | 1 << 5));
 }
 
 #[test]
