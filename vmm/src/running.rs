@@ -109,6 +109,7 @@ impl Running {
             Some(pausing) => pausing.replies.push(reply),
             None => {
                 self.vcpus.pause();
+                self.keeper.pause();
                 // One that waits for a slow reader of its output would not stop.
                 self.serial.let_guest_wait(false);
                 self.pausing = Some(Pausing { replies: vec![reply], until: Instant::now() + PAUSE_WITHIN });
@@ -143,6 +144,7 @@ impl Running {
     fn let_run(&self) {
         self.serial.let_guest_wait(true);
         self.vcpus.run();
+        self.keeper.resume();
     }
 
     /// Lets them run again. One who waits for a pause is told that it did not come to that.

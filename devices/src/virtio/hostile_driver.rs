@@ -164,7 +164,7 @@ pub fn balloon(bytes: &[u8]) {
     let host = TestHost::new();
     let apic_ids = vec![0, 1];
     let options =
-        BalloonOptions { apic_ids, statistics: true, hinting: true, reporting: true, tell_first: true };
+        BalloonOptions { apic_ids, statistics: true, hinting: true, reporting: true, must_tell: false };
     let device = Balloon::new(options, Arc::clone(&host) as _).unwrap();
     let control = device.control();
     drive(Box::new(device), bytes, &mut |u| {

@@ -13,6 +13,8 @@ use std::sync::Arc;
 pub fn attach(plan: &Plan, ram: &Arc<GuestRam>) -> Result<(Vec<Attached>, Arc<[Entry]>), HostError> {
     let can = |vnode: &&Vnode| vnode.memory > Bytes::ZERO;
     let books = Arc::new(Books::new(&plan.topology));
+    // Any balloon may get pages of any vnode.
+    let pools = plan.topology.vnodes().iter().filter(can).any(|vnode| vnode.pages.pool().is_some());
     let (mut attached, mut entries) = (Vec::new(), Vec::new());
     for vnode in plan.topology.vnodes().iter().filter(can) {
         let options = BalloonOptions {
@@ -21,7 +23,7 @@ pub fn attach(plan: &Plan, ram: &Arc<GuestRam>) -> Result<(Vec<Attached>, Arc<[E
             statistics: entries.is_empty(),
             hinting: entries.is_empty(),
             reporting: plan.devices.free_page_reporting && entries.is_empty(),
-            tell_first: vnode.pages.pool().is_some(),
+            must_tell: pools,
         };
         let meter = Arc::clone(&books.of(vnode.id).meter);
         let host = VnodeHost::new(Arc::clone(ram), vnode.id, Arc::clone(&books));

@@ -1,5 +1,6 @@
-//! What is known of every vnode's balloon, for the keeper to write and anybody to read.
+//! What is known of every vnode's balloon, for its thread to write and anybody to read.
 
+use super::clock::Clock;
 use super::controller::{Ask, Controller};
 use super::host::{DiscardFigures, DiscardMeter};
 use super::outcome::{Outcome, Phase};
@@ -108,8 +109,10 @@ impl Entry {
     }
 
     /// From now on this is wanted; gives the number of the request. `tell` hears how the one ended whose place it takes.
-    pub fn want(&self, now: Duration, ask: Ask, tell: &dyn Tell) -> u64 {
+    pub fn want(&self, clock: &dyn Clock, ask: Ask, tell: &dyn Tell) -> u64 {
         let mut status = self.status();
+        // Read under the lock, so that time does not go back from one who has it to the next.
+        let now = clock.now();
         let replaced = status.controller.want(now, &self.control.view(), ask);
         if replaced.is_some() {
             tell.ended(&VnodeMemory { outcome: replaced, ..self.seen(&status) });
@@ -118,11 +121,13 @@ impl Entry {
         status.request
     }
 
-    /// Looks at the balloon and asks what is to be asked; true while a request is under way. `tell` hears how it ended.
-    pub fn look(&self, now: Duration, tell: &dyn Tell) -> bool {
+    /// Looks at the balloon and asks what is to be asked. `tell` hears how a request ended. Gives when to look again, at the
+    /// latest; if nothing is due, only a change of the device calls for it.
+    pub fn look(&self, clock: &dyn Clock, tell: &dyn Tell) -> Option<Duration> {
         let mut status = self.status();
+        let (now, view) = (clock.now(), self.control.view());
         let before = status.controller.outcome();
-        if let Some(ask) = status.controller.look(now, &self.control.view()) {
+        if let Some(ask) = status.controller.look(now, &view) {
             // What it refuses now it refuses because of what the next look will see.
             let _ = self.control.ask(ask.pages, ask.exact);
         }
@@ -130,7 +135,7 @@ impl Entry {
         if after.is_some() && after != before {
             tell.ended(&self.seen(&status));
         }
-        status.controller.is_busy()
+        status.controller.next_look(now, &view)
     }
 
     /// Has the guest tell its own figures anew, at most once a second; a look soon after has them.

@@ -1,5 +1,5 @@
 //! Decides what one vnode's balloon is asked for, from what it shows and the time: a state machine without threads,
-//! clocks or devices. Carrying it out is the keeper's work.
+//! clocks or devices. Carrying it out is left to the balloons' thread.
 
 use super::outcome::{Outcome, Phase, Stop};
 use devices::virtio::balloon::{BalloonView, Steering};
@@ -8,6 +8,8 @@ use std::time::Duration;
 /// Most pages asked for ahead of what came, 64 MiB: a brake that costs no speed, since the driver reads its target
 /// before each array of 1 MiB.
 pub const WINDOW: u32 = 64 << 8;
+/// Between two looks while a request is under way: the window lets 12 GiB/s through.
+pub const LOOK: Duration = Duration::from_millis(5);
 /// How long a driver may show nothing, or no progress. Linux tries again every 200 ms when it finds no page, and says so.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How long one that has made progress may then say nothing at all: its CPU has to wait for one of the host's.
@@ -88,7 +90,7 @@ impl Controller {
     pub fn want(&mut self, now: Duration, view: &BalloonView, ask: Ask) -> Option<Outcome> {
         let replaced = self.run.map(|run| {
             let from = run.from.unwrap_or(view.held);
-            self.result(view, Stop::Replaced, from, now - run.since)
+            self.result(view, Stop::Replaced, from, now.saturating_sub(run.since))
         });
         self.wanted = ask;
         self.rest = REST;
@@ -96,9 +98,14 @@ impl Controller {
         replaced
     }
 
-    /// A request is under way, so looks should be frequent.
-    pub fn is_busy(&self) -> bool {
-        self.run.is_some()
+    /// When to look again, at the latest, as of a look just now. If nothing is under way and nothing is due, only a change
+    /// of the device calls for one.
+    pub fn next_look(&self, now: Duration, view: &BalloonView) -> Option<Duration> {
+        match self.run {
+            Some(_) => Some(now.saturating_add(LOOK)),
+            // Without a driver it is not due before one comes.
+            None => self.again_at.filter(|_| view.ready),
+        }
     }
 
     /// What it is doing.
@@ -177,7 +184,7 @@ impl Controller {
         if !view.ready {
             self.run = Some(run);
             // Linux masks the interrupt for a moment while it moves it; a driver that is not there is another thing.
-            if now - run.ready_at >= PATIENCE {
+            if now.saturating_sub(run.ready_at) >= PATIENCE {
                 self.finish(now, view, Stop::NoDriver);
             }
             return None;
@@ -217,7 +224,7 @@ impl Controller {
             return self.freeze(view);
         }
         self.phase = if view.held < goal { Phase::Inflating } else { Phase::Deflating };
-        let (stuck, silent) = (now - run.held_at, now - run.heard_at);
+        let (stuck, silent) = (now.saturating_sub(run.held_at), now.saturating_sub(run.heard_at));
         let given_up = match run.alive {
             _ if stuck < PATIENCE => None,
             _ if view.owing => Some(Stop::HostShort),
@@ -260,7 +267,7 @@ impl Controller {
 
     fn finish(&mut self, now: Duration, view: &BalloonView, stop: Stop) {
         let run = self.run.take();
-        let took = run.map_or(Duration::ZERO, |run| now - run.since);
+        let took = run.map_or(Duration::ZERO, |run| now.saturating_sub(run.since));
         let from = run.and_then(|run| run.from).unwrap_or(view.held);
         self.phase = match stop {
             Stop::Reached

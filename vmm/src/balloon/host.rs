@@ -103,6 +103,8 @@ pub struct VnodeHost {
     swept: AtomicU32,
     /// The guest waits for memory; said once.
     short: AtomicBool,
+    /// What is out stays untouched until the guest tells. Otherwise only what comes in an array may go, and only then.
+    tells_first: AtomicBool,
 }
 
 impl VnodeHost {
@@ -116,6 +118,7 @@ impl VnodeHost {
             ragged: Mutex::default(),
             swept: AtomicU32::new(0),
             short: AtomicBool::new(false),
+            tells_first: AtomicBool::new(false),
         }
     }
 
@@ -157,7 +160,7 @@ impl VnodeHost {
     }
 
     /// Lets go what can go: huge pages of a pool as a whole. A transparent one goes by parts, and with the last part all
-    /// of it once more, since the kernel may have filled the gaps.
+    /// of it once more, since the kernel may have filled the gaps: of a guest that does not use them before it tells.
     fn take_in(&self, region: &RamRegion, range: Range<u64>) {
         let Some(size) = huge(region) else { return self.discard_in(region, range) };
         let changed = self.blocks().take(pages(region, &range), size);
@@ -168,6 +171,9 @@ impl VnodeHost {
             return;
         }
         self.ragged().extend(&changed.parts);
+        if !self.tells_first.load(Ordering::Relaxed) {
+            return self.discard_in(region, range);
+        }
         let start = wholes().next().map_or(range.start, |first| first.start.min(range.start));
         let end = wholes().next_back().map_or(range.end, |last| last.end.max(range.end));
         self.discard_in(region, start..end);
@@ -250,6 +256,10 @@ fn address(pfn: u32) -> u64 {
 }
 
 impl BalloonHost for VnodeHost {
+    fn begin(&self, tells_first: bool) {
+        self.tells_first.store(tells_first, Ordering::Relaxed);
+    }
+
     fn place(&self, pfn: u32) -> PagePlace {
         match self.ram.memory().find_region(GuestAddress(address(pfn))) {
             None => PagePlace::Outside,
@@ -270,6 +280,9 @@ impl BalloonHost for VnodeHost {
     /// Transparent huge pages that the kernel made whole again (khugepaged), or that came as a whole when the guest touched a
     /// page that it had back.
     fn sweep(&self) -> Sweep {
+        if !self.tells_first.load(Ordering::Relaxed) {
+            return Sweep::Needless;
+        }
         let (from, began) = (self.swept.load(Ordering::Relaxed), Instant::now());
         let torn = self.blocks().torn(from, SWEPT_AT_ONCE);
         let (mut some, mut next) = (false, 0);

@@ -2,24 +2,18 @@
 //! on: a VM that is never asked has none.
 
 use super::board::{Entry, Tell};
+use super::clock::{Clock, VmClock};
 use super::controller::Ask;
 use crate::sys::HostError;
 use resources::VnodeId;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-
-/// Between two looks while a request is under way: the window of 64 MiB lets 12 GiB/s through.
-const BUSY: Duration = Duration::from_millis(5);
-/// And otherwise: drivers that come, and pages that the guest took back because it needed them.
-const CALM: Duration = Duration::from_millis(500);
+use std::time::Duration;
 
 /// All balloons of a VM.
 pub struct Keeper {
-    entries: Arc<[Entry]>,
-    tell: Arc<dyn Tell>,
-    started: Instant,
-    thread: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+    wants: Wants,
+    thread: Option<JoinHandle<()>>,
 }
 
 /// Asks balloons for things while their keeper lives. Other threads may have it.
@@ -27,8 +21,7 @@ pub struct Keeper {
 pub struct Wants {
     entries: Arc<[Entry]>,
     tell: Arc<dyn Tell>,
-    started: Instant,
-    wake: mpsc::Sender<()>,
+    clock: Arc<VmClock>,
 }
 
 impl Wants {
@@ -37,12 +30,16 @@ impl Wants {
         &self.entries
     }
 
+    /// How long the VM has run: without the time that it was paused.
+    pub fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
     /// Has a vnode's balloon hold as many pages; the number of the request, or `None` if it has none.
     pub fn want(&self, vnode: VnodeId, ask: Ask) -> Option<u64> {
         let entry = self.entries.iter().find(|entry| entry.vnode == vnode)?;
-        let number = entry.want(self.started.elapsed(), ask, &*self.tell);
-        // Nobody listens any more when the VM ends.
-        let _ = self.wake.send(());
+        let number = entry.want(&*self.clock, ask, &*self.tell);
+        self.clock.wake();
         Some(number)
     }
 }
@@ -50,17 +47,15 @@ impl Wants {
 impl Keeper {
     /// Looks at nothing yet.
     pub fn new(entries: Arc<[Entry]>, tell: Arc<dyn Tell>) -> Self {
-        Self { entries, tell, started: Instant::now(), thread: None }
+        Self { wants: Wants { entries, tell, clock: Arc::new(VmClock::new()) }, thread: None }
     }
 
     /// What balloons are asked with; from now on somebody looks at them.
     pub fn wants(&mut self) -> Result<Wants, HostError> {
-        let wake = match &self.thread {
-            Some((wake, _)) => wake.clone(),
-            None => self.thread.insert(self.spawn()?).0.clone(),
-        };
-        let (entries, tell) = (Arc::clone(&self.entries), Arc::clone(&self.tell));
-        Ok(Wants { entries, tell, started: self.started, wake })
+        if self.thread.is_none() {
+            self.thread = Some(self.spawn()?);
+        }
+        Ok(self.wants.clone())
     }
 
     /// Has a vnode's balloon hold as many pages; false if it has none.
@@ -68,31 +63,44 @@ impl Keeper {
         Ok(self.wants()?.want(vnode, ask).is_some())
     }
 
-    fn spawn(&self) -> Result<(mpsc::Sender<()>, JoinHandle<()>), HostError> {
-        let (wake, woken) = mpsc::channel();
-        let (entries, tell, started) = (Arc::clone(&self.entries), Arc::clone(&self.tell), self.started);
-        let body = move || keep(&entries, &*tell, started, &woken);
+    /// The VM is paused: requests under way wait, and their time with them.
+    pub fn pause(&self) {
+        self.wants.clock.pause();
+    }
+
+    /// The VM runs again, and they go on.
+    pub fn resume(&self) {
+        self.wants.clock.resume();
+    }
+
+    fn spawn(&self) -> Result<JoinHandle<()>, HostError> {
+        let Wants { entries, tell, clock } = self.wants.clone();
+        for entry in entries.iter() {
+            let clock = Arc::clone(&clock);
+            entry.control.on_change(Arc::new(move || clock.wake()));
+        }
+        let body = move || keep(&entries, &*tell, &*clock);
         let thread = std::thread::Builder::new().name("balloons".into()).spawn(body);
-        let thread = thread.map_err(|error| HostError::new("clone", error).of("balloons"))?;
-        Ok((wake, thread))
+        thread.map_err(|error| HostError::new("clone", error).of("balloons"))
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        if let Some((wake, thread)) = self.thread.take() {
-            drop(wake);
+        self.wants.clock.end();
+        if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-fn keep(entries: &[Entry], tell: &dyn Tell, started: Instant, woken: &mpsc::Receiver<()>) {
+/// Looks at all balloons whenever one of them needs it, by its time or as something changed.
+pub fn keep(entries: &[Entry], tell: &dyn Tell, clock: &dyn Clock) {
     loop {
-        let busy = entries.iter().filter(|entry| entry.look(started.elapsed(), tell)).count();
-        match woken.recv_timeout(if busy > 0 { BUSY } else { CALM }) {
-            Ok(()) | Err(mpsc::RecvTimeoutError::Timeout) => {}
-            Err(mpsc::RecvTimeoutError::Disconnected) => return,
+        let looks = entries.iter().filter_map(|entry| entry.look(clock, tell));
+        let next = looks.min();
+        if !clock.wait(next) {
+            return;
         }
     }
 }

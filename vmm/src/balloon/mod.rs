@@ -4,8 +4,11 @@
 mod attach;
 mod blocks;
 mod board;
+mod clock;
 mod controller;
 mod host;
+#[cfg(test)]
+mod host_tests;
 mod keeper;
 mod outcome;
 mod reclaim;

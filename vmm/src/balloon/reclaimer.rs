@@ -176,13 +176,13 @@ impl Site {
     }
 
     fn wait(&self, requests: &[Option<(VnodeId, u64)>]) -> Vec<Option<Stop>> {
-        let began = Instant::now();
+        let began = self.wants.now();
         let busy = |request: &Option<(VnodeId, u64)>| {
             let Some((vnode, number)) = request else { return false };
             let view = self.entry(*vnode).map(Entry::view);
             view.is_some_and(|view| view.request == *number && view.outcome.is_none())
         };
-        while requests.iter().any(busy) && began.elapsed() < PATIENCE {
+        while requests.iter().any(busy) && self.wants.now().saturating_sub(began) < PATIENCE {
             if self.cancelled() {
                 for (vnode, _) in requests.iter().flatten() {
                     self.stay(*vnode);

@@ -48,6 +48,12 @@ impl GuestRam {
         Ok(Self { memory })
     }
 
+    /// Of regions that a test made, ascending.
+    #[cfg(test)]
+    pub fn of_regions(regions: Vec<RamRegion>) -> Self {
+        Self { memory: GuestRegionCollection::from_regions(regions).expect("regions ascend") }
+    }
+
     /// For reading and writing guest memory by guest-physical address.
     pub fn memory(&self) -> &GuestRegionCollection<RamRegion> {
         &self.memory

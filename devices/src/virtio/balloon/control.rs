@@ -1,6 +1,6 @@
 //! The controller's hold on a balloon: look, and ask for pages. What to ask for is decided by whoever has it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use thiserror::Error;
 use vmm_sys_util::eventfd::EventFd;
@@ -27,11 +27,12 @@ pub(super) struct Shared {
     interrupt: Mutex<Option<Arc<dyn VirtioInterrupt>>>,
     /// Has the worker ask the guest for its figures.
     pub refresh: EventFd,
+    changed: OnceLock<Arc<dyn Fn() + Send + Sync>>,
 }
 
 impl Shared {
     pub fn new(state: State, refresh: EventFd) -> Self {
-        Self { state: Mutex::new(state), interrupt: Mutex::new(None), refresh }
+        Self { state: Mutex::new(state), interrupt: Mutex::new(None), refresh, changed: OnceLock::new() }
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -56,6 +57,14 @@ impl Shared {
         if tell {
             self.tell();
         }
+        self.changed();
+    }
+
+    /// Something changed that nobody asked for.
+    pub fn changed(&self) {
+        if let Some(changed) = self.changed.get() {
+            changed();
+        }
     }
 }
 
@@ -70,6 +79,13 @@ impl BalloonControl {
     #[must_use]
     pub fn view(&self) -> BalloonView {
         self.shared.state().view()
+    }
+
+    /// From now on `changed` is called whenever the balloon changes in a way that nobody asked for: a driver comes or
+    /// goes, its interrupt goes elsewhere, it takes pages back that it should not. By vCPU threads and with the device
+    /// locked, so it must return at once and look at nothing; as often as the guest likes. The first call counts.
+    pub fn on_change(&self, changed: Arc<dyn Fn() + Send + Sync>) {
+        let _ = self.shared.changed.set(changed);
     }
 
     /// Asks the guest to hold out `pages` pages in all. With `exact`, the first page of another vnode turns the driver

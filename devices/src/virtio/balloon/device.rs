@@ -41,8 +41,9 @@ pub struct BalloonOptions {
     pub hinting: bool,
     /// Has the guest report free pages.
     pub reporting: bool,
-    /// The guest must not touch a page that it takes back before the host has memory for it.
-    pub tell_first: bool,
+    /// A page that the guest takes back must not be touched before the host has memory for it: a driver that does not
+    /// take MUST_TELL_HOST is refused.
+    pub must_tell: bool,
 }
 
 /// A balloon.
@@ -70,16 +71,18 @@ impl Balloon {
     }
 }
 
+/// The driver tells before it uses a page again, and waits for the answer (virtio 1.3, 5.5.6.1).
+fn tells_first(features: u64) -> bool {
+    features & 1 << VIRTIO_BALLOON_F_MUST_TELL_HOST != 0
+}
+
 impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
     fn kind(&self) -> DeviceKind {
         KIND
     }
 
     fn features(&self) -> u64 {
-        let mut features = 1 << VIRTIO_BALLOON_F_DEFLATE_ON_OOM;
-        if self.options.tell_first {
-            features |= 1 << VIRTIO_BALLOON_F_MUST_TELL_HOST;
-        }
+        let mut features = 1 << VIRTIO_BALLOON_F_DEFLATE_ON_OOM | 1 << VIRTIO_BALLOON_F_MUST_TELL_HOST;
         if self.options.statistics {
             features |= 1 << VIRTIO_BALLOON_F_STATS_VQ;
         }
@@ -90,6 +93,10 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
             features |= 1 << VIRTIO_BALLOON_F_REPORTING;
         }
         features
+    }
+
+    fn accepts(&self, features: u64) -> bool {
+        !self.options.must_tell || tells_first(features)
     }
 
     fn queue_sizes(&self) -> Vec<u16> {
@@ -127,6 +134,7 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
         let hints = has(VIRTIO_BALLOON_F_FREE_PAGE_HINT).then(|| queue(index)).transpose()?;
         let index = index + u16::from(hints.is_some());
         let reporting = has(VIRTIO_BALLOON_F_REPORTING).then(|| queue(index)).transpose()?;
+        self.host.begin(tells_first(features));
         self.shared.state().begin(hints.is_some());
         self.shared.connect(Some(interrupt));
         let queues = Queues { inflate, deflate, statistics, hints, reporting };
@@ -139,6 +147,7 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
         };
         let timers = Timers { retry: timer()?, sweep: timer()? };
         let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
+        shared.changed();
         Ok(Box::new(BalloonWorker::new(queues, timers, shared, host)))
     }
 
@@ -149,6 +158,7 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
     fn reset(&mut self, _: Option<Box<dyn Worker>>) {
         self.shared.connect(None);
         self.shared.state().end();
+        self.shared.changed();
         self.host.forget();
     }
 }

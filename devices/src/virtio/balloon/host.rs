@@ -25,10 +25,17 @@ pub enum Sweep {
     Part,
 }
 
-/// Host effects of one balloon. Called from the device's worker thread, but for [`place`](Self::place) and
-/// [`forget`](Self::forget); never by a vCPU that waits.
+/// Host effects of one balloon. Called from the device's worker thread; what vCPU threads call too, with the device
+/// locked, says so and returns at once.
 pub trait BalloonHost: Send + Sync {
-    /// Where page `pfn` lies. The same for the whole life of a VM.
+    /// A driver came. With `tells_first` (MUST_TELL_HOST) no page that is out is touched before its buffer on the deflate
+    /// queue is used; without, the driver may use any of them again at any time after its inflate buffer was used, so
+    /// nothing may become of them afterwards (virtio 1.3, 5.5.6.1). Called by a vCPU thread, before all else.
+    fn begin(&self, tells_first: bool) {
+        let _ = tells_first;
+    }
+
+    /// Where page `pfn` lies. The same for the whole life of a VM. Called by vCPU threads too.
     fn place(&self, pfn: u32) -> PagePlace;
 
     /// The guest gave these pages up: their memory may go. Runs are ascending and apart. Comes before the driver

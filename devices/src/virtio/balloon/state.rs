@@ -23,6 +23,8 @@ pub(super) struct Verdict {
     pub interrupt: bool,
     /// As many pages are out as were asked for.
     pub settled: bool,
+    /// Fewer pages are out than were asked for: the guest took some back on its own.
+    pub drained: bool,
 }
 
 /// The state of one balloon.
@@ -176,7 +178,7 @@ impl State {
         self.figures.taken += count(new.len());
         self.letting_go = small(new.len());
         let settled = !moving && rollback.is_none() && self.stack.len() >= self.asked;
-        Verdict { pages: new, interrupt, settled }
+        Verdict { pages: new, interrupt, settled, drained: false }
     }
 
     /// The host has let go what the last array brought.
@@ -217,7 +219,7 @@ impl State {
         // The page that came in a migration's place is on top; if it is another vnode's it goes back too.
         let off = if migrated && self.exact { self.off_node_on_top(host) } else { 0 };
         let interrupt = off > 0 && self.roll_back(self.stack.len() - off);
-        Verdict { pages: back, interrupt, settled: false }
+        Verdict { pages: back, interrupt, settled: false, drained: self.stack.len() < self.asked }
     }
 
     fn off_node_on_top(&self, host: &dyn BalloonHost) -> u32 {

@@ -8,6 +8,7 @@ use crate::virtio::balloon::{BalloonHost, PagePlace, PageRun, Sweep};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked {
+    Begin(bool),
     Take(Vec<PageRun>),
     Give(Vec<PageRun>),
     Reported(Vec<PageRun>),
@@ -42,6 +43,10 @@ impl TestHost {
 }
 
 impl BalloonHost for TestHost {
+    fn begin(&self, tells_first: bool) {
+        self.note(Asked::Begin(tells_first));
+    }
+
     fn place(&self, pfn: u32) -> PagePlace {
         match pfn {
             0..1000 => PagePlace::OnNode,

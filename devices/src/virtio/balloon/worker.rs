@@ -111,6 +111,9 @@ impl<M: GuestMemoryHandle> BalloonWorker<M> {
             if verdict.interrupt {
                 self.shared.tell();
             }
+            if verdict.drained {
+                self.shared.changed();
+            }
             let runs = compact(&mut verdict.pages);
             self.owed = Some((chain, runs));
             if !self.pay() {

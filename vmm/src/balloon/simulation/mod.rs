@@ -2,13 +2,16 @@
 
 mod linux;
 
+use super::clock::Clock;
 use super::controller::{Ask, Controller};
+use super::keeper::keep;
 use super::{Entry, Outcome, Phase, Stop, Tell, VnodeMemory};
 use devices::virtio::balloon::BalloonView;
 use linux::{ARRAY, Linux, Node};
 use proptest::prelude::*;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const MS: Duration = Duration::from_millis(1);
@@ -363,12 +366,25 @@ proptest! {
 
 /// Requests in the order in which they ended, and how.
 #[derive(Default)]
-struct Ends(std::sync::Mutex<Vec<(u64, Stop)>>);
+struct Ends(Mutex<Vec<(u64, Stop)>>);
 
 impl Tell for Ends {
     fn ended(&self, memory: &VnodeMemory) {
         let end = memory.outcome.map(|outcome| (memory.request, outcome.stop));
         self.0.lock().unwrap().extend(end);
+    }
+}
+
+/// A moment.
+struct At(Duration);
+
+impl Clock for At {
+    fn now(&self) -> Duration {
+        self.0
+    }
+
+    fn wait(&self, _: Option<Duration>) -> bool {
+        false
     }
 }
 
@@ -383,11 +399,11 @@ proptest! {
         let (ends, mut now) = (Ends::default(), Duration::ZERO);
         let last = (0, true, 10_000);
         for (pages, exact, time) in wants.iter().copied().chain([last]) {
-            entry.want(now, Ask { pages, exact }, &ends);
+            entry.want(&At(now), Ask { pages, exact }, &ends);
             for _ in 0..time {
                 now += MS;
                 linux.run(now);
-                entry.look(now, &ends);
+                entry.look(&At(now), &ends);
             }
         }
         let ends = ends.0.into_inner().unwrap();
@@ -396,4 +412,114 @@ proptest! {
         prop_assert_eq!(numbers, (1..=count).collect::<Vec<_>>());
         prop_assert_eq!(ends.last(), Some(&(count, Stop::Reached)));
     }
+}
+
+#[test]
+fn a_look_whose_time_was_read_before_that_of_a_request_is_none_the_worse() {
+    let mut world = World::loaded(10_000);
+    let (view, later) = (world.linux.control.view(), Duration::from_secs(10));
+    let gone = BalloonView { ready: false, ..view.clone() };
+    for view in [view, gone] {
+        let ask = Ask { pages: 0, exact: true };
+        world.controller.want(later, &view, ask);
+        world.controller.look(later.saturating_sub(Duration::from_nanos(1)), &view);
+        world.controller.want(later, &view, ask);
+        world.controller.want(later.saturating_sub(MS), &view, ask);
+    }
+}
+
+/// A guest that lives while the balloons' thread waits, and is told of changes as a thread would be.
+struct Life {
+    linux: Mutex<Linux>,
+    now: Mutex<Duration>,
+    woken: Arc<AtomicBool>,
+    /// What happens to it, and when.
+    script: Mutex<VecDeque<(Duration, Happening)>>,
+    /// Each wait: since when, until when at the latest.
+    waits: Mutex<Vec<(Duration, Option<Duration>)>>,
+    /// When the VM ends.
+    end: Duration,
+}
+
+type Happening = Box<dyn Fn(&mut Linux) + Send>;
+
+impl Clock for Life {
+    fn now(&self) -> Duration {
+        *self.now.lock().unwrap()
+    }
+
+    fn wait(&self, until: Option<Duration>) -> bool {
+        let mut now = self.now.lock().unwrap();
+        self.waits.lock().unwrap().push((*now, until));
+        loop {
+            *now += MS;
+            let mut linux = self.linux.lock().unwrap();
+            let mut script = self.script.lock().unwrap();
+            while script.front().is_some_and(|(at, _)| at <= &*now) {
+                let (_, happens) = script.pop_front().unwrap();
+                happens(&mut linux);
+            }
+            (0..4).for_each(|_| linux.run(*now));
+            if *now >= self.end {
+                return false;
+            }
+            if until.is_some_and(|until| *now >= until) || self.woken.swap(false, Ordering::Relaxed) {
+                return true;
+            }
+        }
+    }
+}
+
+/// Has the balloons' thread live with a guest of 30,000 free pages on the vnode for `end`, asked for 20,000 at first; gives
+/// when each of its waits began and what it would have waited for.
+fn live(
+    end: Duration,
+    script: Vec<(Duration, Happening)>,
+) -> (Vec<(Duration, Option<Duration>)>, VnodeMemory) {
+    let (mut linux, woken) = (world(30_000).linux, Arc::<AtomicBool>::default());
+    linux.load(1);
+    let entries = [Entry::new(&super::target::tests::vnode(), linux.control.clone(), Arc::default())];
+    let wake = Arc::clone(&woken);
+    linux.control.on_change(Arc::new(move || wake.store(true, Ordering::Relaxed)));
+    let life = Life {
+        linux: Mutex::new(linux),
+        now: Mutex::default(),
+        woken,
+        script: Mutex::new(script.into()),
+        waits: Mutex::default(),
+        end,
+    };
+    let ends = Ends::default();
+    entries[0].want(&life, Ask { pages: 20_000, exact: true }, &ends);
+    keep(&entries, &ends, &life);
+    (life.waits.into_inner().unwrap(), entries[0].view())
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn a_vm_whose_target_is_reached_wakes_nobody() {
+    let (waits, memory) = live(secs(600), Vec::new());
+    assert_eq!(memory.outcome.map(|outcome| outcome.stop), Some(Stop::Reached));
+    let idle: Vec<_> = waits.iter().filter(|(since, _)| *since >= secs(5)).collect();
+    let (last, until) = *waits.last().unwrap();
+    assert_eq!((idle.len(), until), (0, None), "waits since {last:?}");
+}
+
+#[test]
+fn what_a_guest_does_by_itself_is_seen_without_a_look_before_it() {
+    let script: Vec<(Duration, Happening)> = vec![
+        (secs(100), Box::new(Linux::run_out_of_memory)),
+        (secs(300), Box::new(Linux::unload)),
+        (secs(400), Box::new(|linux| linux.load(1))),
+    ];
+    let (waits, memory) = live(secs(500), script);
+    // Taken back on OOM at 100 s, asked for again 30 s later, and again when there is another driver.
+    assert_eq!((memory.device.held, memory.phase), (20_000, Phase::Idle));
+    let between = |from, to| waits.iter().filter(|(since, _)| (secs(from)..secs(to)).contains(since)).count();
+    assert_eq!([between(5, 100), between(101, 129), between(140, 300), between(410, 500)], [0; 4]);
+    let rest = waits.iter().find(|(since, _)| *since >= secs(100)).unwrap();
+    assert_eq!(rest.1.map(|until| until.as_secs()), Some(130));
 }

@@ -16,7 +16,9 @@ use crate::virtio::balloon::{
 use crate::virtio::test_driver::{BUFFERS, TestInterrupt, TestMemory, TestQueue, activation, memory};
 use crate::virtio::{ActivationError, VirtioDevice, VirtioInterrupt, Worker};
 
+const MUST_TELL_HOST: u64 = 1 << 0;
 const STATS: u64 = 1 << 1;
+const DEFLATE_ON_OOM: u64 = 1 << 2;
 const REPORTING: u64 = 1 << 5;
 
 pub struct Bench {
@@ -41,6 +43,7 @@ pub fn bench(options: BalloonOptions, queues: u16, features: u64) -> Bench {
     as_device(&mut device).config_message_changed(message(2));
     let all: Vec<&TestQueue> = queues.iter().collect();
     let worker = device.activate(activation(&memory, features, &all, &interrupt)).unwrap();
+    assert_eq!(host.asked(), [Asked::Begin(features & MUST_TELL_HOST != 0)]);
     Bench { memory, host, control: device.control(), device, interrupt, queues, worker: Some(worker) }
 }
 
@@ -124,9 +127,21 @@ fn only_what_was_asked_for_is_offered() {
         let device = as_device(&mut device);
         (device.kind().id, device.features(), device.queue_sizes())
     };
-    assert_eq!(offer(false, false), (5, 1 << 2, vec![128; 2]));
-    assert_eq!(offer(true, false), (5, 1 << 2 | STATS, vec![128; 3]));
-    assert_eq!(offer(true, true), (5, 1 << 2 | STATS | REPORTING, vec![128; 4]));
+    let always = MUST_TELL_HOST | DEFLATE_ON_OOM;
+    assert_eq!(offer(false, false), (5, always, vec![128; 2]));
+    assert_eq!(offer(true, false), (5, always | STATS, vec![128; 3]));
+    assert_eq!(offer(true, true), (5, always | STATS | REPORTING, vec![128; 4]));
+}
+
+#[test]
+fn a_driver_that_does_not_tell_is_refused_where_the_host_depends_on_it() {
+    for must_tell in [false, true] {
+        let options = BalloonOptions { must_tell, ..BalloonOptions::default() };
+        let mut device = Balloon::new(options, TestHost::new() as _).unwrap();
+        let device = as_device(&mut device);
+        assert!(device.accepts(MUST_TELL_HOST) && device.accepts(device.features()));
+        assert_eq!([0, DEFLATE_ON_OOM].map(|features| device.accepts(features)), [!must_tell; 2]);
+    }
 }
 
 #[test]
@@ -184,8 +199,7 @@ fn pages_are_taken_as_runs_and_given_back() {
 
 #[test]
 fn a_driver_waits_with_its_pages_until_the_host_has_memory_for_them() {
-    let mut bench = bench(BalloonOptions { tell_first: true, ..steered() }, 2, 1);
-    assert_eq!(as_device(&mut bench.device).features(), 1 | 1 << 2);
+    let mut bench = bench(BalloonOptions { must_tell: true, ..steered() }, 2, MUST_TELL_HOST);
     bench.control.ask(3, true).unwrap();
     assert!(bench.array(0, &[3, 2, 1]));
     bench.host.poor.store(true, Ordering::Relaxed);

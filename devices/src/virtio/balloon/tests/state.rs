@@ -22,7 +22,7 @@ fn state(pages: u32, exact: bool) -> State {
 }
 
 fn verdict(pages: impl IntoIterator<Item = u32>, interrupt: bool) -> Verdict {
-    Verdict { pages: pages.into_iter().collect(), interrupt, settled: false }
+    Verdict { pages: pages.into_iter().collect(), interrupt, settled: false, drained: false }
 }
 
 #[test]
