@@ -97,8 +97,11 @@ impl VmHandle {
     /// What the guest has free of each vnode, as it says when asked; takes as long as the guest does.
     ///
     /// # Errors
-    /// There is no driver that says it, or it takes too long.
+    /// The VM is paused, there is no driver that says it, or it takes too long.
     pub fn free_memory(&self) -> Result<Vec<(VnodeId, Bytes)>, HintError> {
+        if self.view().state == VmState::Paused {
+            return Err(HintError::Paused);
+        }
         let balloons = Arc::clone(&self.shared.balloons.lock().unwrap_or_else(PoisonError::into_inner));
         balloon::free_memory(&balloons)
     }

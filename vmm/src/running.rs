@@ -99,6 +99,9 @@ impl Running {
         });
         self.shared.show_balloons(Arc::clone(&self.controls.balloons));
         self.publish();
+        if let Err(error) = self.keeper.hold(&self.shared.held()) {
+            tracing::error!(%error, "the guest keeps the memory that the one before had given");
+        }
         self.vcpus.run();
     }
 
@@ -335,6 +338,7 @@ impl Running {
 impl Drop for Running {
     /// Nobody can ask any more; then threads end, and only then memory goes.
     fn drop(&mut self) {
+        self.shared.hold(self.keeper.held());
         self.shared.disconnect(VmState::Ended);
         self.vcpus.pause();
         // One that waits for a slow reader of its output would not stop.

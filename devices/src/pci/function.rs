@@ -46,7 +46,7 @@ pub trait PciFunction: Send {
         true
     }
 
-    /// Back to the state in which the guest found it. Does not wait for requests in flight: once it
+    /// The machine ends: back to the state in which a guest finds it. Does not wait for requests in flight: once it
     /// [is settled](Self::is_settled), nothing of it runs or touches memory.
     fn reset(&mut self) {
         self.config_mut().reset();

@@ -229,9 +229,9 @@ impl PciSegment {
         self.ending.store(true, Ordering::Release);
     }
 
-    /// Resets all functions: their workers stop, and their BARs are where they were in the beginning. Once all of it
-    /// [is settled](Self::is_settled), nothing of them touches guest memory any more. No vCPU may run meanwhile,
-    /// otherwise a guest could start a device again.
+    /// The machine ends: resets all functions. Their workers stop, and their BARs are where they were in the beginning.
+    /// Once all of it [is settled](Self::is_settled), nothing of them touches guest memory any more. No vCPU may run
+    /// meanwhile, otherwise a guest could start a device again.
     pub fn reset(&self) {
         let mut wishes = lock(&self.wishes);
         for function in self.functions.iter().flatten() {

@@ -168,6 +168,12 @@ pub trait VirtioDevice<M: GuestMemoryHandle>: Send {
     /// The driver resets the device: the worker has been stopped, nothing touches guest memory any more.
     /// `worker` is what `activate` gave, `None` if that failed or never happened.
     fn reset(&mut self, worker: Option<Box<dyn Worker>>);
+
+    /// The VM is over, and guest memory goes next: as [`reset`](Self::reset), but no guest is there for whom anything
+    /// would have to be made ready. May come more than once.
+    fn end(&mut self, worker: Option<Box<dyn Worker>>) {
+        self.reset(worker);
+    }
 }
 
 /// What a source becomes ready for.

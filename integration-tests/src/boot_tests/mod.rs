@@ -4,6 +4,7 @@
 
 mod balloon;
 mod balloon_compaction;
+mod balloon_life;
 mod balloon_traps;
 mod consoles;
 mod cpus;
@@ -57,6 +58,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static BootTest> {
         memory::TESTS,
         balloon::TESTS,
         balloon_compaction::TESTS,
+        balloon_life::TESTS,
         balloon_traps::TESTS,
         policies::TESTS,
         consoles::TESTS,

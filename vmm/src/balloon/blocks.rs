@@ -11,6 +11,8 @@ const WORD_BITS: u32 = u64::BITS;
 #[derive(Debug, Default)]
 pub struct Blocks {
     parts: BTreeMap<u32, Parts>,
+    /// Those that are not out as a whole.
+    torn: usize,
 }
 
 #[derive(Debug)]
@@ -37,7 +39,9 @@ impl Blocks {
         let mut changed = Changed::default();
         for (first, pages) in split(run, size) {
             let parts = self.parts.entry(first).or_insert_with(|| Parts::new(size));
+            let was_torn = parts.is_torn();
             let added = parts.set(pages, true);
+            self.torn = self.torn + usize::from(parts.is_torn()) - usize::from(was_torn);
             if added > 0 && parts.count == size {
                 changed.whole.push(first);
                 changed.partial -= i64::from(size - added);
@@ -56,8 +60,9 @@ impl Blocks {
         let mut changed = Changed::default();
         for (first, pages) in split(run, size) {
             let Some(parts) = self.parts.get_mut(&first) else { continue };
-            let was_whole = parts.count == size;
+            let (was_whole, was_torn) = (parts.count == size, parts.is_torn());
             let removed = parts.set(pages, false);
+            self.torn = self.torn + usize::from(parts.is_torn()) - usize::from(was_torn);
             if was_whole && removed > 0 {
                 changed.whole.push(first);
                 changed.partial += i64::from(size - removed);
@@ -88,6 +93,11 @@ impl Blocks {
         self.parts.iter().flat_map(|(first, parts)| parts.runs(*first)).collect()
     }
 
+    /// Whether any is out in part.
+    pub fn has_torn(&self) -> bool {
+        self.torn > 0
+    }
+
     /// Those of huge pages from page `from` on that are not out as a whole, with the first page of each; of `most` huge
     /// pages.
     pub fn torn(&self, from: u32, most: usize) -> Vec<(u32, Vec<PageRun>)> {
@@ -104,6 +114,10 @@ impl Parts {
 
     fn size(&self) -> u32 {
         u32::try_from(self.out.len()).unwrap_or(0).saturating_mul(WORD_BITS)
+    }
+
+    fn is_torn(&self) -> bool {
+        (1..self.size()).contains(&self.count)
     }
 
     /// What is out of the huge page from page `first` on.
@@ -224,6 +238,7 @@ mod tests {
                 partial += changed.partial;
                 let alone = set.iter().filter(|page| !whole(&set, *page / SIZE * SIZE)).count();
                 prop_assert_eq!(usize::try_from(partial).unwrap(), alone);
+                prop_assert_eq!(blocks.has_torn(), alone > 0);
                 let all: Vec<u32> =
                     blocks.all().iter().flat_map(|run| run.first..run.first + run.count).collect();
                 prop_assert_eq!(all, set.iter().copied().collect::<Vec<_>>());

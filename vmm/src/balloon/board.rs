@@ -84,6 +84,16 @@ pub struct Entry {
     refreshed: Mutex<Option<Instant>>,
 }
 
+/// What is wanted of a vnode's balloon, when its guest starts again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Which vnode.
+    pub vnode: VnodeId,
+    ask: Ask,
+    /// The number of the request.
+    request: u64,
+}
+
 struct Status {
     controller: Controller,
     request: u64,
@@ -119,6 +129,20 @@ impl Entry {
         }
         status.request += 1;
         status.request
+    }
+
+    /// What is wanted, for the balloon of a guest that starts again; nothing if all memory is.
+    pub fn held(&self) -> Option<Held> {
+        let status = self.status();
+        let ask = status.controller.wanted();
+        (ask.pages > 0).then_some(Held { vnode: self.vnode, ask, request: status.request })
+    }
+
+    /// The guest that was here before had this wanted of it; it holds for the driver that comes.
+    pub fn hold(&self, held: &Held) {
+        let mut status = self.status();
+        status.controller.hold(held.ask);
+        status.request = held.request;
     }
 
     /// Looks at the balloon and asks what is to be asked. `tell` hears how a request ended. Gives when to look again, at the

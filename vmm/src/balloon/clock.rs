@@ -19,9 +19,17 @@ pub trait Clock: Send + Sync {
 
 /// The clock of a VM.
 pub struct VmClock {
-    started: Instant,
+    source: Source,
     state: Mutex<State>,
     changed: Condvar,
+}
+
+/// What passes whether or not the VM is paused.
+enum Source {
+    Since(Instant),
+    /// As a test has it.
+    #[cfg(test)]
+    Told(Mutex<Duration>),
 }
 
 #[derive(Default)]
@@ -37,15 +45,40 @@ struct State {
 impl VmClock {
     /// The VM runs from now on.
     pub fn new() -> Self {
-        Self { started: Instant::now(), state: Mutex::default(), changed: Condvar::new() }
+        Self::of(Source::Since(Instant::now()))
+    }
+
+    /// A clock that shows `time` until another is [set](Self::set).
+    #[cfg(test)]
+    pub fn at(time: Duration) -> Self {
+        Self::of(Source::Told(Mutex::new(time)))
+    }
+
+    #[cfg(test)]
+    pub fn set(&self, time: Duration) {
+        if let Source::Told(told) = &self.source {
+            *told.lock().unwrap() = time;
+        }
+    }
+
+    fn of(source: Source) -> Self {
+        Self { source, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    fn elapsed(&self) -> Duration {
+        match &self.source {
+            Source::Since(started) => started.elapsed(),
+            #[cfg(test)]
+            Source::Told(told) => *told.lock().unwrap(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn at(&self, state: &State) -> Duration {
-        state.paused.unwrap_or_else(|| self.started.elapsed()).saturating_sub(state.pauses)
+    fn time(&self, state: &State) -> Duration {
+        state.paused.unwrap_or_else(|| self.elapsed()).saturating_sub(state.pauses)
     }
 
     /// Ends a wait, or the next one. May be called with locks held: it never blocks for long.
@@ -57,14 +90,14 @@ impl VmClock {
 
     /// The VM is paused: no time passes, and waits go on.
     pub fn pause(&self) {
-        self.state().paused.get_or_insert_with(|| self.started.elapsed());
+        self.state().paused.get_or_insert_with(|| self.elapsed());
     }
 
     /// It runs again.
     pub fn resume(&self) {
         let mut state = self.state();
         if let Some(paused) = state.paused.take() {
-            state.pauses = state.pauses.saturating_add(self.started.elapsed().saturating_sub(paused));
+            state.pauses = state.pauses.saturating_add(self.elapsed().saturating_sub(paused));
             self.changed.notify_all();
         }
     }
@@ -78,25 +111,27 @@ impl VmClock {
 
 impl Clock for VmClock {
     fn now(&self) -> Duration {
-        self.at(&self.state())
+        self.time(&self.state())
     }
 
     fn wait(&self, until: Option<Duration>) -> bool {
         let mut state = self.state();
-        let least = self.at(&state).saturating_add(LEAST);
+        let least = self.time(&state).saturating_add(LEAST);
         while !state.ended {
             let due = match (state.paused, state.woken) {
                 (Some(_), _) => None,
                 (None, true) => Some(least),
                 (None, false) => until.map(|until| until.max(least)),
             };
-            let left = due.map(|due| due.saturating_sub(self.at(&state)));
+            let left = due.map(|due| due.saturating_sub(self.time(&state)));
             state = match left {
                 Some(Duration::ZERO) => {
                     state.woken = false;
                     return true;
                 }
-                Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+                Some(left) => {
+                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
@@ -113,18 +148,26 @@ mod tests {
 
     #[test]
     fn time_stands_still_while_the_vm_is_paused() {
-        let clock = VmClock::new();
-        let before = clock.now();
+        let secs = Duration::from_secs;
+        let clock = VmClock::at(secs(3));
+        clock.set(secs(5));
+        assert_eq!(clock.now(), secs(5));
         clock.pause();
+        clock.set(secs(40));
         clock.pause();
-        let paused = clock.now();
-        thread::sleep(Duration::from_millis(20));
-        assert_eq!(clock.now(), paused);
+        assert_eq!(clock.now(), secs(5));
         clock.resume();
+        assert_eq!(clock.now(), secs(5));
+        clock.set(secs(47));
         clock.resume();
-        let after = clock.now();
-        assert!(before <= paused && paused <= after, "{before:?} {paused:?} {after:?}");
-        assert!(after < clock.started.elapsed().saturating_sub(Duration::from_millis(19)));
+        assert_eq!(clock.now(), secs(12));
+        // A second pause counts for itself.
+        clock.pause();
+        clock.set(secs(50));
+        assert_eq!(clock.now(), secs(12));
+        clock.resume();
+        clock.set(secs(51));
+        assert_eq!(clock.now(), secs(13));
     }
 
     #[test]

@@ -68,6 +68,8 @@ pub struct Controller {
     settled_at: Duration,
     rest: Duration,
     again_at: Option<Duration>,
+    /// Since when a driver runs that cannot be interrupted, and which one: it may look for its target by itself.
+    deaf: Option<(u64, Duration)>,
 }
 
 impl Controller {
@@ -83,7 +85,13 @@ impl Controller {
             settled_at: Duration::ZERO,
             rest: REST,
             again_at: None,
+            deaf: None,
         }
+    }
+
+    /// This is wanted of the driver that comes: a guest that starts again had it so.
+    pub fn hold(&mut self, ask: Ask) {
+        self.wanted = ask;
     }
 
     /// From now on this is wanted; how the request ended whose place it takes, if that was under way.
@@ -103,9 +111,20 @@ impl Controller {
     pub fn next_look(&self, now: Duration, view: &BalloonView) -> Option<Duration> {
         match self.run {
             Some(_) => Some(now.saturating_add(LOOK)),
-            // Without a driver it is not due before one comes.
-            None => self.again_at.filter(|_| view.ready),
+            // Without a driver nothing is due before one comes.
+            None if self.has_driver(now, view) => self.again_at,
+            None => self.polls_at().filter(|_| self.wanted.pages > 0),
         }
+    }
+
+    /// Linux masks the interrupt for a moment while it moves it; from then on the driver is one that has none.
+    fn polls_at(&self) -> Option<Duration> {
+        self.deaf.map(|(_, since)| since.saturating_add(PATIENCE))
+    }
+
+    /// A driver is there that will find its target: as it is interrupted, or since it looks by itself.
+    fn has_driver(&self, now: Duration, view: &BalloonView) -> bool {
+        view.ready || self.polls_at().is_some_and(|at| now >= at)
     }
 
     /// What it is doing.
@@ -142,12 +161,18 @@ impl Controller {
 
     /// Looks at the balloon; says what to ask of it, if anything.
     pub fn look(&mut self, now: Duration, view: &BalloonView) -> Option<Ask> {
-        let new_driver = view.ready && view.epoch != self.epoch;
+        self.deaf = match self.deaf {
+            _ if view.ready || !view.active => None,
+            Some((epoch, since)) if epoch == view.epoch => Some((epoch, since)),
+            Some(_) | None => Some((view.epoch, now)),
+        };
+        let has_driver = self.has_driver(now, view);
+        let new_driver = has_driver && view.epoch != self.epoch;
         if new_driver {
             (self.epoch, self.looked) = (view.epoch, false);
             self.settled_at = now + START;
         }
-        if view.ready && view.target_read && !std::mem::replace(&mut self.looked, true) {
+        if has_driver && view.target_read && !std::mem::replace(&mut self.looked, true) {
             self.settled_at = self.settled_at.min(now + SETTLE);
         }
         match self.run {
@@ -159,7 +184,7 @@ impl Controller {
 
     /// No request is under way: the driver may be a new one, or have been drained.
     fn stand_by(&mut self, now: Duration, view: &BalloonView, new_driver: bool) -> Option<Ask> {
-        if !view.ready {
+        if !self.has_driver(now, view) {
             return None;
         }
         let due = self.again_at.is_some_and(|at| now >= at);
@@ -181,10 +206,10 @@ impl Controller {
 
     fn go_on(&mut self, now: Duration, view: &BalloonView, mut run: Run) -> Option<Ask> {
         run.from.get_or_insert(view.held);
-        if !view.ready {
+        if !self.has_driver(now, view) {
             self.run = Some(run);
-            // Linux masks the interrupt for a moment while it moves it; a driver that is not there is another thing.
-            if now.saturating_sub(run.ready_at) >= PATIENCE {
+            // One that cannot be interrupted is asked before long.
+            if !view.active && now.saturating_sub(run.ready_at) >= PATIENCE {
                 self.finish(now, view, Stop::NoDriver);
             }
             return None;
@@ -229,7 +254,8 @@ impl Controller {
             _ if stuck < PATIENCE => None,
             _ if view.owing => Some(Stop::HostShort),
             true if silent < PATIENCE => Some(Stop::Exhausted),
-            true if silent < SILENCE => None,
+            // A driver that looks by itself does so when it likes.
+            alive if (alive || !view.ready) && silent < SILENCE => None,
             _ => Some(Stop::Unresponsive),
         };
         if let Some(stop) = given_up {
@@ -246,10 +272,12 @@ impl Controller {
 
     /// The next target on the way, if it is time for another.
     fn step(&mut self, view: &BalloonView, wanted: u32) -> Option<Ask> {
+        // One that looks by itself would take no more than a window each time.
+        let window = if view.ready { WINDOW } else { u32::MAX };
         let pages = if view.held < wanted {
-            view.held.saturating_add(WINDOW).min(wanted)
+            view.held.saturating_add(window).min(wanted)
         } else {
-            view.held.saturating_sub(WINDOW).max(wanted)
+            view.held.saturating_sub(window).max(wanted)
         };
         let run = self.run.as_mut()?;
         let far = pages.abs_diff(view.asked) >= WINDOW / 4;

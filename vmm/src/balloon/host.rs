@@ -3,6 +3,7 @@
 //! the guest has it, since a touch that the pool cannot serve would end the VM.
 
 use super::blocks::Blocks;
+use super::returns::Returns;
 use crate::memory::{GuestRam, RamRegion};
 use crate::sys::PageStatus;
 use devices::virtio::balloon::{BalloonHost, PAGE_BYTES, PagePlace, PageRun, Sweep};
@@ -34,6 +35,8 @@ pub struct DiscardFigures {
     pub reported_bytes: u64,
     /// Bytes that it hinted were free, in the last round.
     pub hinted_bytes: u64,
+    /// Calls that had the host back pages of a pool anew.
+    pub populates: u64,
 }
 
 /// What is counted for each vnode, whichever balloon its pages come through.
@@ -41,6 +44,8 @@ pub struct DiscardFigures {
 pub struct Books {
     all: Vec<Book>,
     none: Book,
+    /// Pages of pools that come back after a driver was reset.
+    returns: Arc<Returns>,
 }
 
 /// One vnode's.
@@ -56,7 +61,11 @@ impl Books {
     /// Nothing was counted yet.
     pub fn new(topology: &VmTopology) -> Self {
         let book = |vnode: &Vnode| Book { meter: Arc::default(), prefault: vnode.prefault };
-        Self { all: topology.vnodes().iter().map(book).collect(), none: Book::default() }
+        Self {
+            all: topology.vnodes().iter().map(book).collect(),
+            none: Book::default(),
+            returns: Arc::default(),
+        }
     }
 
     /// A vnode's.
@@ -74,6 +83,7 @@ pub struct DiscardMeter {
     partial_bytes: AtomicI64,
     reported_bytes: AtomicU64,
     hinted_bytes: AtomicU64,
+    populates: AtomicU64,
 }
 
 impl DiscardMeter {
@@ -87,6 +97,7 @@ impl DiscardMeter {
             partial_bytes: u64::try_from(self.partial_bytes.load(Ordering::Relaxed)).unwrap_or(0),
             reported_bytes: read(&self.reported_bytes),
             hinted_bytes: read(&self.hinted_bytes),
+            populates: read(&self.populates),
         }
     }
 }
@@ -96,7 +107,10 @@ pub struct VnodeHost {
     ram: Arc<GuestRam>,
     vnode: VnodeId,
     books: Arc<Books>,
-    blocks: Mutex<Blocks>,
+    /// What is out of huge pages of pools.
+    pools: Mutex<Blocks>,
+    /// And of transparent ones.
+    transparent: Mutex<Blocks>,
     /// Transparent huge pages that parts were taken of since the last time that the balloon settled.
     ragged: Mutex<BTreeSet<u32>>,
     /// Where the next sweep begins.
@@ -114,7 +128,8 @@ impl VnodeHost {
             ram,
             vnode,
             books,
-            blocks: Mutex::default(),
+            pools: Mutex::default(),
+            transparent: Mutex::default(),
             ragged: Mutex::default(),
             swept: AtomicU32::new(0),
             short: AtomicBool::new(false),
@@ -133,8 +148,9 @@ impl VnodeHost {
         }
     }
 
-    fn blocks(&self) -> MutexGuard<'_, Blocks> {
-        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What is out of the kind of huge pages that a region has.
+    fn blocks(&self, region: &RamRegion) -> MutexGuard<'_, Blocks> {
+        lock(if region.pages.pool().is_some() { &self.pools } else { &self.transparent })
     }
 
     fn ragged(&self) -> MutexGuard<'_, BTreeSet<u32>> {
@@ -144,7 +160,7 @@ impl VnodeHost {
     /// Has the kernel take a transparent huge page apart that is not out as a whole: it would keep all of it until
     /// memory is short.
     fn take_apart(&self, first: u32) {
-        let Some(left) = self.blocks().left(first) else { return };
+        let Some(left) = lock(&self.transparent).left(first) else { return };
         let Some(region) = self.ram.memory().find_region(GuestAddress(address(left))) else { return };
         let offset = usize::try_from(address(left) - region.range.start.0);
         if let Some(Err(error)) = offset.ok().map(|offset| region.mapping.split(offset)) {
@@ -163,10 +179,11 @@ impl VnodeHost {
     /// of it once more, since the kernel may have filled the gaps: of a guest that does not use them before it tells.
     fn take_in(&self, region: &RamRegion, range: Range<u64>) {
         let Some(size) = huge(region) else { return self.discard_in(region, range) };
-        let changed = self.blocks().take(pages(region, &range), size);
+        let changed = self.blocks(region).take(pages(region, &range), size);
         self.partial(region, changed.partial);
         let wholes = || changed.whole.iter().filter_map(|first| whole(region, *first, size));
         if region.pages.pool().is_some() {
+            self.books.returns.withdraw(&changed.whole);
             joined(wholes()).into_iter().for_each(|range| self.discard_in(region, range));
             return;
         }
@@ -182,16 +199,16 @@ impl VnodeHost {
     /// Has memory of a pool back that pages in `range` need. Again is no harm.
     fn back_in(&self, region: &RamRegion, range: &Range<u64>) -> std::io::Result<()> {
         let (Some(size), true) = (huge(region), region.pages.pool().is_some()) else { return Ok(()) };
-        let whole_ones = self.blocks().whole(pages(region, range), size);
+        let whole_ones = self.blocks(region).whole(pages(region, range), size);
         for (offset, count) in whole_ones.iter().filter_map(|first| offsets(&whole(region, *first, size)?)) {
-            region.mapping.populate(offset, count)?;
+            populate(region, offset, count, &self.books)?;
         }
         Ok(())
     }
 
     fn give_in(&self, region: &RamRegion, range: &Range<u64>) {
         let Some(size) = huge(region) else { return };
-        let changed = self.blocks().give(pages(region, range), size);
+        let changed = self.blocks(region).give(pages(region, range), size);
         self.partial(region, changed.partial);
     }
 
@@ -209,6 +226,16 @@ impl VnodeHost {
             }
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has the host back pages of a pool.
+fn populate(region: &RamRegion, offset: usize, count: usize, books: &Books) -> std::io::Result<()> {
+    books.of(region.range.vnode).meter.populates.fetch_add(1, Ordering::Relaxed);
+    region.mapping.populate(offset, count)
 }
 
 /// Ascending ranges, those that touch as one.
@@ -277,20 +304,22 @@ impl BalloonHost for VnodeHost {
         ragged.into_iter().for_each(|first| self.take_apart(first));
     }
 
+    fn is_torn(&self) -> bool {
+        self.tells_first.load(Ordering::Relaxed) && lock(&self.transparent).has_torn()
+    }
+
     /// Transparent huge pages that the kernel made whole again (khugepaged), or that came as a whole when the guest touched a
     /// page that it had back.
     fn sweep(&self) -> Sweep {
         if !self.tells_first.load(Ordering::Relaxed) {
-            return Sweep::Needless;
+            return Sweep::Whole;
         }
         let (from, began) = (self.swept.load(Ordering::Relaxed), Instant::now());
-        let torn = self.blocks().torn(from, SWEPT_AT_ONCE);
-        let (mut some, mut next) = (false, 0);
+        let torn = lock(&self.transparent).torn(from, SWEPT_AT_ONCE);
+        let mut next = 0;
         let count = torn.len();
         for (index, (first, runs)) in torn.into_iter().enumerate() {
-            let region = self.ram.memory().find_region(GuestAddress(address(first)));
-            let Some(region) = region.filter(|region| region.pages == PageSize::Thp) else { continue };
-            some = true;
+            let Some(region) = self.ram.memory().find_region(GuestAddress(address(first))) else { continue };
             // The kernel fills all of it or nothing.
             let out = runs.first().map_or(first, |run| run.first);
             let offset = usize::try_from(address(out) - region.range.start.0).unwrap_or(usize::MAX);
@@ -305,11 +334,7 @@ impl BalloonHost for VnodeHost {
             }
         }
         self.swept.store(next, Ordering::Relaxed);
-        match (some || from > 0, next) {
-            (_, 1..) => Sweep::Part,
-            (true, 0) => Sweep::Whole,
-            (false, 0) => Sweep::Needless,
-        }
+        if next > 0 { Sweep::Part } else { Sweep::Whole }
     }
 
     fn hinting(&self) {
@@ -344,23 +369,44 @@ impl BalloonHost for VnodeHost {
         true
     }
 
-    fn reported(&self, runs: &[PageRun]) {
+    fn reported(&self, runs: &[PageRun], poisoned: bool) {
         let report = |region: &RamRegion, range: Range<u64>| {
             let book = self.books.of(region.range.vnode);
             book.meter.reported_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
             // The guest may touch it at any time, and a pool may have no page for it then.
-            if !book.prefault && region.pages.pool().is_none() {
+            if !poisoned && !book.prefault && region.pages.pool().is_none() {
                 self.discard_in(region, range);
             }
         };
         runs.iter().for_each(|run| self.each(*run, report));
     }
 
-    /// Of a pool, what can be had for the pages that are the guest's again is there for it at once.
+    /// Of a pool, what can be had for the pages that are the guest's again comes by and by.
     fn forget(&self) {
-        let runs = self.blocks().all();
-        if !self.give(&runs) {
-            runs.iter().for_each(|run| self.each(*run, |region, range| self.give_in(region, &range)));
+        let back = Mutex::new(Vec::new());
+        let runs = [&self.pools, &self.transparent].map(|blocks| lock(blocks).all()).concat();
+        let give = |region: &RamRegion, range| {
+            if let (Some(size), true) = (huge(region), region.pages.pool().is_some()) {
+                lock(&back).extend(self.blocks(region).whole(pages(region, &range), size));
+            }
+            self.give_in(region, &range);
+        };
+        runs.iter().for_each(|run| self.each(*run, give));
+        let (ram, books) = (Arc::clone(&self.ram), Arc::clone(&self.books));
+        let bring = move |first| {
+            let Some(region) = ram.memory().find_region(GuestAddress(address(first))) else { return };
+            let range = huge(region).and_then(|size| offsets(&whole(region, first, size)?));
+            if let Some(Err(error)) = range.map(|(offset, count)| populate(region, offset, count, &books)) {
+                tracing::debug!(vnode = %region.range.vnode, %error, "a page of the pool is not there for the guest");
+            }
+        };
+        let back = back.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = self.books.returns.add(&back, bring) {
+            tracing::warn!(vnode = %self.vnode, %error, "pages of the pool come when the guest touches them");
         }
+    }
+
+    fn end(&self) {
+        self.books.returns.end();
     }
 }

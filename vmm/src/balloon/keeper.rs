@@ -1,7 +1,7 @@
 //! The thread that looks at balloons and carries out what their controllers decide. It exists from the first request
 //! on: a VM that is never asked has none.
 
-use super::board::{Entry, Tell};
+use super::board::{Entry, Held, Tell};
 use super::clock::{Clock, VmClock};
 use super::controller::Ask;
 use crate::sys::HostError;
@@ -61,6 +61,23 @@ impl Keeper {
     /// Has a vnode's balloon hold as many pages; false if it has none.
     pub fn want(&mut self, vnode: VnodeId, ask: Ask) -> Result<bool, HostError> {
         Ok(self.wants()?.want(vnode, ask).is_some())
+    }
+
+    /// What is wanted of all balloons, for a guest that starts again.
+    pub fn held(&self) -> Vec<Held> {
+        self.wants.entries.iter().filter_map(Entry::held).collect()
+    }
+
+    /// A guest that started again gives what the one before was asked for, once it has drivers.
+    pub fn hold(&mut self, all: &[Held]) -> Result<(), HostError> {
+        for held in all {
+            self.wants
+                .entries
+                .iter()
+                .filter(|entry| entry.vnode == held.vnode)
+                .for_each(|entry| entry.hold(held));
+        }
+        if all.is_empty() { Ok(()) } else { self.wants().map(drop) }
     }
 
     /// The VM is paused: requests under way wait, and their time with them.

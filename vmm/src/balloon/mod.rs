@@ -15,12 +15,13 @@ mod reclaim;
 #[cfg(test)]
 mod reclaim_tests;
 mod reclaimer;
+mod returns;
 #[cfg(test)]
 mod simulation;
 mod target;
 
 pub(crate) use attach::attach;
-pub(crate) use board::{Entry, Tell, free_memory};
+pub(crate) use board::{Entry, Held, Tell, free_memory};
 pub(crate) use controller::Ask;
 pub(crate) use keeper::Keeper;
 pub(crate) use reclaimer::Reclaimer;

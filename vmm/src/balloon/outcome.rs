@@ -37,7 +37,7 @@ pub enum Stop {
     HostShort,
     /// Taking by pnode: pages of a pool go as a whole, and nobody can give all of one.
     WholePages,
-    /// There is no driver. The target holds for one that comes.
+    /// No driver runs. The target holds for one that comes.
     NoDriver,
     /// The guest would take the pages from the CPU with this APIC ID, which is not of the vnode. So it always is for a
     /// vnode without vCPUs.

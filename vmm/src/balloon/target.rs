@@ -56,6 +56,9 @@ impl BalloonError {
 /// Why it is not known what a guest has free.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HintError {
+    /// The VM is paused.
+    #[error("the guest must run to say what is free")]
+    Paused,
     /// Nobody hints.
     #[error("the guest has no balloon driver that says what is free")]
     NoDriver,
@@ -68,6 +71,7 @@ impl HintError {
     /// A name that does not change between versions.
     pub fn code(&self) -> &'static str {
         match self {
+            Self::Paused => "vm_not_running",
             Self::NoDriver => "no_driver",
             Self::Late(_) => "unresponsive",
         }

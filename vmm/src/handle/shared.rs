@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     /// To end before it runs.
     pub(crate) abandoned: AtomicBool,
     pub(super) balloons: Mutex<Arc<[balloon::Entry]>>,
+    /// What balloons were asked for when the guest before ended.
+    held: Mutex<Vec<balloon::Held>>,
     pub(crate) reclaimer: Reclaimer,
     pub(crate) jobs: Jobs,
     pub(crate) claim: OwnClaim,
@@ -68,6 +70,7 @@ impl Shared {
             restart: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             balloons: Mutex::default(),
+            held: Mutex::default(),
             reclaimer: Reclaimer::default(),
             jobs: Jobs::default(),
             claim: OwnClaim::new(claim, &plan.placement),
@@ -107,6 +110,16 @@ impl Shared {
 
     pub(crate) fn show_balloons(&self, balloons: Arc<[balloon::Entry]>) {
         *self.balloons.lock().unwrap_or_else(PoisonError::into_inner) = balloons;
+    }
+
+    /// The guest ends with this wanted of its balloons.
+    pub(crate) fn hold(&self, held: Vec<balloon::Held>) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
+    }
+
+    /// What is wanted of the balloons of one that starts; nothing of the first.
+    pub(crate) fn held(&self) -> Vec<balloon::Held> {
+        std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn disconnect(&self, state: VmState) {

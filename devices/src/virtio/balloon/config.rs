@@ -1,32 +1,49 @@
-//! The configuration of a balloon (virtio 1.3, 5.5.4): what the driver shall give, what it says it gave, and the number
-//! of the round in which it shall hint what is free.
+//! The configuration of a balloon (virtio 1.3, 5.5.4): what the driver shall give, what it says it gave, the number of the
+//! round in which it shall hint what is free, and what it fills its free pages with.
 
-/// `num_pages`, `actual` and `free_page_hint_cmd_id`; what is behind them belongs to features that are not offered.
-const CONFIG_BYTES: usize = 12;
+/// `num_pages`, `actual`, `free_page_hint_cmd_id` and `poison_val`.
+const CONFIG_BYTES: usize = 16;
 const ACTUAL: usize = 4;
 const COMMAND: usize = 8;
+const POISON: usize = 12;
+
+/// What the driver wrote.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// `actual`, as it is now.
+    Actual(u32),
+    /// `poison_val`, as it is now.
+    Poison(u32),
+}
 
 /// A read from `offset` on has some of `num_pages`.
 pub(super) fn has_target(offset: u64) -> bool {
     usize::try_from(offset).is_ok_and(|offset| offset < ACTUAL)
 }
 
-/// Reads; zeros past the end.
-pub(super) fn read(asked: u32, actual: u32, command: u32, offset: u64, data: &mut [u8]) {
-    let mut image = [0; CONFIG_BYTES];
-    image[..ACTUAL].copy_from_slice(&asked.to_le_bytes());
-    image[ACTUAL..COMMAND].copy_from_slice(&actual.to_le_bytes());
-    image[COMMAND..].copy_from_slice(&command.to_le_bytes());
+/// Reads the fields in their order; zeros past the end.
+pub(super) fn read(fields: [u32; CONFIG_BYTES / 4], offset: u64, data: &mut [u8]) {
+    let image = fields.map(u32::to_le_bytes);
+    let image = image.as_flattened();
     let start = usize::try_from(offset).unwrap_or(usize::MAX);
     for (at, byte) in data.iter_mut().enumerate() {
         *byte = start.checked_add(at).and_then(|at| image.get(at)).copied().unwrap_or(0);
     }
 }
 
-/// `actual` after a write; `None` if the write was to anything else: `num_pages` is the device's alone.
-pub(super) fn written(actual: u32, offset: u64, data: &[u8]) -> Option<u32> {
-    let start = usize::try_from(offset).ok()?.checked_sub(ACTUAL)?;
-    let mut bytes = actual.to_le_bytes();
+/// What a write makes of `actual` or `poison`; `None` if it was to anything else: the other fields are the device's alone.
+pub(super) fn written(actual: u32, poison: u32, offset: u64, data: &[u8]) -> Option<Written> {
+    let offset = usize::try_from(offset).ok()?;
+    match offset {
+        ACTUAL..COMMAND => Some(Written::Actual(patched(actual, offset - ACTUAL, data)?)),
+        POISON..CONFIG_BYTES => Some(Written::Poison(patched(poison, offset - POISON, data)?)),
+        _ => None,
+    }
+}
+
+/// `value` with some of its bytes replaced; `None` if they are not all its own.
+fn patched(value: u32, start: usize, data: &[u8]) -> Option<u32> {
+    let mut bytes = value.to_le_bytes();
     bytes.get_mut(start..start.checked_add(data.len())?)?.copy_from_slice(data);
     Some(u32::from_le_bytes(bytes))
 }

@@ -13,8 +13,8 @@ use crate::virtio::VirtioInterrupt;
 /// Why a balloon cannot be asked for more pages now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum NotReady {
-    /// Before DRIVER_OK, or while the configuration interrupt has no unmasked vector.
-    #[error("the guest has no balloon driver that can be interrupted")]
+    /// Before DRIVER_OK; for hints, while the configuration interrupt has no unmasked vector too.
+    #[error("the guest has no balloon driver that can be asked")]
     NoDriver,
     /// The pages would come from another vnode.
     #[error("the guest has the balloon's interrupt on APIC ID {0}, which is not of the vnode")]
@@ -92,12 +92,12 @@ impl BalloonControl {
     /// round before it learns that its buffer was used, and [`BalloonView::dry`] says where.
     ///
     /// # Errors
-    /// More than it holds out now can be asked only of a driver that will take it from the vnode, or whose steering is
-    /// not known; giving back needs a driver that can be interrupted.
+    /// There is no driver; more than it holds out now can be asked only of one that will take it from the vnode, or whose
+    /// steering is not known. A driver that cannot be interrupted finds its target when it looks.
     pub fn ask(&self, pages: u32, exact: bool) -> Result<(), NotReady> {
         {
             let mut state = self.shared.state();
-            if !state.ready() {
+            if !state.active() {
                 return Err(NotReady::NoDriver);
             }
             match state.steering() {

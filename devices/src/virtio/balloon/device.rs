@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
 
-use super::config;
+use super::config::{self, Written};
 use super::control::{BalloonControl, Shared};
 use super::host::BalloonHost;
 use super::state::State;
@@ -21,6 +21,7 @@ const VIRTIO_BALLOON_F_MUST_TELL_HOST: u32 = 0;
 const VIRTIO_BALLOON_F_STATS_VQ: u32 = 1;
 const VIRTIO_BALLOON_F_DEFLATE_ON_OOM: u32 = 2;
 const VIRTIO_BALLOON_F_FREE_PAGE_HINT: u32 = 3;
+const VIRTIO_BALLOON_F_PAGE_POISON: u32 = 4;
 const VIRTIO_BALLOON_F_REPORTING: u32 = 5;
 
 const NAME: &str = "balloon";
@@ -64,6 +65,12 @@ impl Balloon {
         Ok(Self { shared, host, options })
     }
 
+    fn rest(&self) {
+        self.shared.connect(None);
+        self.shared.state().end();
+        self.shared.changed();
+    }
+
     /// The controller's hold on it, to keep when the device is handed to its transport.
     #[must_use]
     pub fn control(&self) -> BalloonControl {
@@ -90,7 +97,8 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
             features |= 1 << VIRTIO_BALLOON_F_FREE_PAGE_HINT;
         }
         if self.options.reporting {
-            features |= 1 << VIRTIO_BALLOON_F_REPORTING;
+            // Linux that clears or poisons its free pages reports none to a device that does not know of that.
+            features |= 1 << VIRTIO_BALLOON_F_REPORTING | 1 << VIRTIO_BALLOON_F_PAGE_POISON;
         }
         features
     }
@@ -109,14 +117,18 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
         if config::has_target(offset) {
             state.read_target();
         }
-        let (asked, actual) = state.config();
-        config::read(asked, actual, state.hints.command(), offset, data);
+        let (asked, actual, poison) = state.config();
+        config::read([asked, actual, state.hints.command(), poison], offset, data);
     }
 
     fn write_config(&mut self, offset: u64, data: &[u8]) {
         let mut state = self.shared.state();
-        let actual = config::written(state.config().1, offset, data);
-        state.set_actual(actual);
+        let (_, actual, poison) = state.config();
+        match config::written(actual, poison, offset, data) {
+            Some(Written::Actual(actual)) => state.set_actual(actual),
+            Some(Written::Poison(poison)) if self.options.reporting => state.poison = poison,
+            Some(Written::Poison(_)) | None => state.figures.ignored_writes += 1,
+        }
     }
 
     fn config_generation(&self) -> u32 {
@@ -135,7 +147,7 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
         let index = index + u16::from(hints.is_some());
         let reporting = has(VIRTIO_BALLOON_F_REPORTING).then(|| queue(index)).transpose()?;
         self.host.begin(tells_first(features));
-        self.shared.state().begin(hints.is_some());
+        self.shared.state().begin(hints.is_some(), has(VIRTIO_BALLOON_F_PAGE_POISON));
         self.shared.connect(Some(interrupt));
         let queues = Queues { inflate, deflate, statistics, hints, reporting };
         let timer = || {
@@ -156,9 +168,12 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
     }
 
     fn reset(&mut self, _: Option<Box<dyn Worker>>) {
-        self.shared.connect(None);
-        self.shared.state().end();
-        self.shared.changed();
+        self.rest();
         self.host.forget();
+    }
+
+    fn end(&mut self, _: Option<Box<dyn Worker>>) {
+        self.rest();
+        self.host.end();
     }
 }

@@ -58,7 +58,9 @@ pub struct BalloonFigures {
 pub struct BalloonView {
     /// Counts the drivers that came: everything below begins anew with each.
     pub epoch: u64,
-    /// A driver runs and can be interrupted.
+    /// A driver runs.
+    pub active: bool,
+    /// It runs and can be interrupted.
     pub ready: bool,
     /// It has read its target since it came. Linux looks once as it starts, on the CPU that loads it, and would take
     /// pages there.

@@ -17,8 +17,6 @@ pub enum PagePlace {
 /// How far a [sweep](BalloonHost::sweep) came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sweep {
-    /// The host has nothing of what is out, and will not before more is taken.
-    Needless,
     /// Through all that is out.
     Whole,
     /// Through some of it, since arrays wait for it.
@@ -45,9 +43,14 @@ pub trait BalloonHost: Send + Sync {
     /// All that was asked for is taken; more may be asked for later.
     fn settled(&self) {}
 
+    /// Whether the host may get back by itself what is out and was [taken](Self::take), so that a sweep would help.
+    fn is_torn(&self) -> bool {
+        false
+    }
+
     /// Some time has passed: what was [taken](Self::take) and the host has again for other reasons may go once more.
     fn sweep(&self) -> Sweep {
-        Sweep::Needless
+        Sweep::Whole
     }
 
     /// The guest wants these pages again; they were [taken](Self::take) before. Comes before the driver learns that its
@@ -56,8 +59,8 @@ pub trait BalloonHost: Send + Sync {
     fn give(&self, runs: &[PageRun]) -> bool;
 
     /// The guest says that these pages are free for now (free page reporting); it may use them at any time after the
-    /// call.
-    fn reported(&self, runs: &[PageRun]);
+    /// call. Those that are `poisoned` are to keep their content, others may become zeros (virtio 1.3, 5.5.6.7).
+    fn reported(&self, runs: &[PageRun], poisoned: bool);
 
     /// A round of hints begins: what was hinted before counts no more.
     fn hinting(&self) {}
@@ -66,6 +69,9 @@ pub trait BalloonHost: Send + Sync {
     /// this call, so nothing may become of their content.
     fn hinted(&self, _runs: &[PageRun]) {}
 
-    /// The driver is gone: every page is the guest's again.
+    /// The driver is gone: every page is the guest's again, and it may touch any at once. Called by a vCPU thread.
     fn forget(&self);
+
+    /// The VM is over: nothing is the guest's any more, and nothing has to be made ready.
+    fn end(&self) {}
 }

@@ -49,6 +49,10 @@ pub(super) struct State {
     dry: Option<u32>,
     /// The driver waits for memory that the host does not have.
     pub owing: bool,
+    /// What the driver says its free pages are filled with.
+    pub poison: u32,
+    /// It fills them (PAGE_POISON).
+    poisons: bool,
     pub hints: Hints,
     pub generation: u32,
     pub figures: BalloonFigures,
@@ -60,9 +64,14 @@ impl State {
         Self { apic_ids, ..Self::default() }
     }
 
-    /// `num_pages` and `actual`.
-    pub fn config(&self) -> (u32, u32) {
-        (self.asked, self.actual)
+    /// `num_pages`, `actual` and `poison_val`.
+    pub fn config(&self) -> (u32, u32, u32) {
+        (self.asked, self.actual, self.poison)
+    }
+
+    /// Free pages of the guest are to keep what it filled them with, unless that is zeros.
+    pub fn is_poisoned(&self) -> bool {
+        self.poisons && self.poison != 0
     }
 
     /// The driver reads `num_pages`.
@@ -70,14 +79,9 @@ impl State {
         self.target_read |= self.active;
     }
 
-    pub fn set_actual(&mut self, actual: Option<u32>) {
-        match actual {
-            Some(actual) => {
-                self.actual = actual;
-                self.heard += 1;
-            }
-            None => self.figures.ignored_writes += 1,
-        }
+    pub fn set_actual(&mut self, actual: u32) {
+        self.actual = actual;
+        self.heard += 1;
     }
 
     pub fn steering(&self) -> Steering {
@@ -87,6 +91,10 @@ impl State {
             Some(message) if self.apic_ids.contains(&message.destination()) => Steering::OnNode,
             Some(message) => Steering::OffNode(message.destination()),
         }
+    }
+
+    pub fn active(&self) -> bool {
+        self.active
     }
 
     pub fn ready(&self) -> bool {
@@ -101,8 +109,11 @@ impl State {
     }
 
     /// A driver came.
-    pub fn begin(&mut self, hints: bool) {
+    pub fn begin(&mut self, hints: bool, poisons: bool) {
+        // Written before DRIVER_OK.
+        let poison = self.poison;
         self.clear();
+        (self.poison, self.poisons) = (poison, poisons);
         self.hints = Hints::new(hints, self.hints.rounds());
         self.epoch += 1;
         self.active = true;
@@ -247,6 +258,7 @@ impl State {
         let held = self.stack.len();
         BalloonView {
             epoch: self.epoch,
+            active: self.active,
             ready: self.ready(),
             target_read: self.target_read,
             steering: self.steering(),

@@ -12,10 +12,12 @@ pub enum Asked {
     Take(Vec<PageRun>),
     Give(Vec<PageRun>),
     Reported(Vec<PageRun>),
+    Poisoned(Vec<PageRun>),
     Sweep,
     Hinting,
     Hinted(Vec<PageRun>),
     Forget,
+    End,
 }
 
 #[derive(Default)]
@@ -25,6 +27,8 @@ pub struct TestHost {
     pub poor: AtomicBool,
     /// It may have pages again that are out.
     pub torn: AtomicBool,
+    /// A sweep does not come to its end.
+    pub part: AtomicBool,
 }
 
 impl TestHost {
@@ -69,11 +73,15 @@ impl BalloonHost for TestHost {
 
     fn sweep(&self) -> Sweep {
         self.note(Asked::Sweep);
-        if self.torn.load(Ordering::Relaxed) { Sweep::Part } else { Sweep::Needless }
+        if self.part.load(Ordering::Relaxed) { Sweep::Part } else { Sweep::Whole }
     }
 
-    fn reported(&self, runs: &[PageRun]) {
-        self.note(Asked::Reported(runs.to_vec()));
+    fn is_torn(&self) -> bool {
+        self.torn.load(Ordering::Relaxed)
+    }
+
+    fn reported(&self, runs: &[PageRun], poisoned: bool) {
+        self.note(if poisoned { Asked::Poisoned(runs.to_vec()) } else { Asked::Reported(runs.to_vec()) });
     }
 
     fn hinting(&self) {
@@ -86,6 +94,10 @@ impl BalloonHost for TestHost {
 
     fn forget(&self) {
         self.note(Asked::Forget);
+    }
+
+    fn end(&self) {
+        self.note(Asked::End);
     }
 }
 

@@ -138,23 +138,27 @@ impl<M: GuestMemoryHandle> BalloonWorker<M> {
         true
     }
 
-    /// After arrays, sooner or later.
-    fn sweep_later(&mut self) {
-        self.sweep_in(SWEEP_TIME);
+    /// After arrays: there is a sweep before long while the host may have pages again that are out, and no timer otherwise.
+    fn follow_torn(&mut self) {
+        match (self.host.is_torn(), self.sweeps) {
+            (true, false) => self.sweep_in(SWEEP_TIME),
+            (false, true) => {
+                let _ = self.timers.sweep.clear();
+                self.sweeps = false;
+            }
+            (true, true) | (false, false) => {}
+        }
     }
 
     fn sweep_in(&mut self, time: Duration) {
-        if !self.sweeps {
-            self.sweeps = self.timers.sweep.reset(time, None).is_ok();
-        }
+        self.sweeps = self.timers.sweep.reset(time, None).is_ok();
     }
 
     fn sweep(&mut self) {
         let _ = self.timers.sweep.clear();
         self.sweeps = false;
         match self.host.sweep() {
-            Sweep::Needless => {}
-            Sweep::Whole => self.sweep_later(),
+            Sweep::Whole => self.follow_torn(),
             Sweep::Part => self.sweep_in(PART_TIME),
         }
     }
@@ -217,9 +221,12 @@ impl<M: GuestMemoryHandle> BalloonWorker<M> {
         while let Some(chain) = queue.pop() {
             let runs = lent(&chain);
             if !runs.is_empty() {
-                self.shared.state().figures.reported +=
-                    runs.iter().map(|run| u64::from(run.count)).sum::<u64>();
-                self.host.reported(&runs);
+                let poisoned = {
+                    let mut state = self.shared.state();
+                    state.figures.reported += runs.iter().map(|run| u64::from(run.count)).sum::<u64>();
+                    state.is_poisoned()
+                };
+                self.host.reported(&runs, poisoned);
             }
             queue.used(chain, 0);
             queue.signal();
@@ -286,11 +293,11 @@ impl<M: GuestMemoryHandle> Worker for BalloonWorker<M> {
         match token {
             INFLATE => {
                 self.inflate();
-                self.sweep_later();
+                self.follow_torn();
             }
             DEFLATE => {
                 self.deflate();
-                self.sweep_later();
+                self.follow_torn();
             }
             SWEEP => self.sweep(),
             RETRY => {

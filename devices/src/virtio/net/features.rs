@@ -125,7 +125,10 @@ const HOST_OFFLOADS: [(u64, Offloads); 6] = [
 
 /// Features that depend on others, and those of which each needs one (virtio 1.3, 5.1.3.1).
 const DEPENDENCIES: [(u64, u64); 5] = [
-    (bits::GUEST_TSO4 | bits::GUEST_TSO6 | bits::GUEST_UFO | bits::GUEST_USO4 | bits::GUEST_USO6, bits::GUEST_CSUM),
+    (
+        bits::GUEST_TSO4 | bits::GUEST_TSO6 | bits::GUEST_UFO | bits::GUEST_USO4 | bits::GUEST_USO6,
+        bits::GUEST_CSUM,
+    ),
     (bits::GUEST_ECN, bits::GUEST_TSO4 | bits::GUEST_TSO6),
     (bits::HOST_TSO4 | bits::HOST_TSO6 | bits::HOST_UFO | bits::HOST_USO, bits::CSUM),
     (bits::HOST_ECN, bits::HOST_TSO4 | bits::HOST_TSO6),
@@ -144,7 +147,9 @@ pub fn of_offloads(supported: Offloads) -> u64 {
     let all = GUEST_OFFLOADS.iter().chain(&HOST_OFFLOADS);
     let can = all.filter(|(_, needs)| supported.has(*needs)).map(|(bit, _)| bit).sum();
     // Checksums come before segments, and those before congestion marks.
-    DEPENDENCIES.iter().fold(can, |can, (dependent, needed)| if can & needed == 0 { can & !dependent } else { can })
+    DEPENDENCIES
+        .iter()
+        .fold(can, |can, (dependent, needed)| if can & needed == 0 { can & !dependent } else { can })
 }
 
 /// What the tap may hand over to a driver that negotiated `features`; without the checksum offload, nothing (virtio

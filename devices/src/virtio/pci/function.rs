@@ -254,6 +254,10 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
     /// device touches no memory (virtio 1.3, 2.4.1).
     fn reset_device(&mut self) {
         self.runner.reset();
+        self.follow_reset();
+    }
+
+    fn follow_reset(&mut self) {
         match self.runner.is_resetting() {
             true => self.settle(),
             false => self.reset_registers(),
@@ -424,7 +428,8 @@ impl<M: GuestMemoryHandle> PciFunction for VirtioPci<M> {
     }
 
     fn reset(&mut self) {
-        self.reset_device();
+        self.runner.end();
+        self.follow_reset();
         self.config.reset();
         self.follow_control();
         self.msix.reset();

@@ -57,6 +57,8 @@ pub(super) struct Runner<M: GuestMemoryHandle> {
     bus_master: bool,
     /// The way to the driver that has started the device.
     interrupt: Option<Arc<dyn VirtioInterrupt>>,
+    /// No guest comes any more for whom the device would have to be made ready.
+    vm_ends: bool,
     /// What the device knows of its configuration interrupt.
     config_message: Option<MsiMessage>,
 }
@@ -78,6 +80,7 @@ impl<M: GuestMemoryHandle> Runner<M> {
             state: State::Rest,
             bus_master: false,
             interrupt: None,
+            vm_ends: false,
             config_message: None,
         }
     }
@@ -89,6 +92,7 @@ impl<M: GuestMemoryHandle> Runner<M> {
         queues: Vec<ActiveQueue>,
         interrupt: Arc<dyn VirtioInterrupt>,
     ) -> Result<(), StartError> {
+        self.vm_ends = false;
         self.interrupt = Some(Arc::clone(&interrupt));
         let served = queues.iter().map(|queue| queue.index).collect();
         let activation = Activation { memory: self.memory.clone(), features, queues, interrupt };
@@ -152,10 +156,19 @@ impl<M: GuestMemoryHandle> Runner<M> {
         self.doorbells.rest();
     }
 
+    /// The same at the end of the VM.
+    pub fn end(&mut self) {
+        self.vm_ends = true;
+        self.reset();
+    }
+
     fn rest(&mut self, worker: Option<Box<dyn Worker>>) {
         self.doorbells.rest();
         self.interrupt = None;
-        self.device.reset(worker);
+        match self.vm_ends {
+            true => self.device.end(worker),
+            false => self.device.reset(worker),
+        }
     }
 
     /// Goes on with a stop or a reset if the worker has stopped meanwhile; true if a reset is complete with this.
@@ -216,7 +229,7 @@ impl<M: GuestMemoryHandle> Runner<M> {
 /// Whoever drops the function may unmap guest memory next.
 impl<M: GuestMemoryHandle> Drop for Runner<M> {
     fn drop(&mut self) {
-        self.reset();
+        self.end();
         if let State::Stopping(handle, _) = std::mem::replace(&mut self.state, State::Rest) {
             let worker = handle.stop();
             self.rest(worker);

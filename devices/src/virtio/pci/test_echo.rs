@@ -24,6 +24,8 @@ pub(in crate::virtio) struct EchoState {
     pub messages: Mutex<Vec<Option<MsiMessage>>>,
     pub active: AtomicBool,
     pub refuse: AtomicBool,
+    /// Came to rest as the machine ended, and not by its driver.
+    pub ended: AtomicBool,
     pub interrupt: Mutex<Option<Arc<dyn VirtioInterrupt>>>,
 }
 
@@ -78,6 +80,11 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Echo {
 
     fn config_message_changed(&mut self, message: Option<MsiMessage>) {
         self.0.messages.lock().unwrap().push(message);
+    }
+
+    fn end(&mut self, _: Option<Box<dyn Worker>>) {
+        self.0.active.store(false, Ordering::Relaxed);
+        self.0.ended.store(true, Ordering::Relaxed);
     }
 
     fn reset(&mut self, _: Option<Box<dyn Worker>>) {

@@ -70,7 +70,7 @@ impl BalloonHost for Pages {
         true
     }
 
-    fn reported(&self, _: &[PageRun]) {}
+    fn reported(&self, _: &[PageRun], _: bool) {}
 
     fn forget(&self) {
         self.taken.lock().unwrap().clear();
@@ -81,6 +81,8 @@ impl BalloonHost for Pages {
 pub struct Linux {
     pub nodes: Vec<Node>,
     pub silent: bool,
+    /// It has no use for interrupts and looks for its target as often, as OSv's does.
+    pub polls: Option<Duration>,
     pub control: BalloonControl,
     pub host: Arc<Pages>,
     device: Balloon,
@@ -90,6 +92,8 @@ pub struct Linux {
     queues: [TestQueue; 2],
     worker: Option<Box<dyn Worker>>,
     interrupts: u64,
+    /// What comes meanwhile comes when it is no longer.
+    masked: bool,
     runnable_at: Option<Duration>,
     /// Its work runs on a CPU of this node.
     local: usize,
@@ -117,6 +121,7 @@ impl Linux {
         Self {
             nodes,
             silent: false,
+            polls: None,
             control: device.control(),
             host,
             device,
@@ -126,6 +131,7 @@ impl Linux {
             queues,
             worker: None,
             interrupts: 0,
+            masked: false,
             runnable_at: None,
             local: 0,
             starts: 20,
@@ -146,7 +152,14 @@ impl Linux {
         (self.starting, self.late, self.runnable_at) = (LOOKS + self.starts, false, None);
     }
 
+    /// Its interrupt goes nowhere.
+    pub fn mask(&mut self) {
+        self.masked = true;
+        transport(&mut self.device).config_message_changed(None);
+    }
+
     pub fn steer(&mut self, apic_id: u64) {
+        self.masked = false;
         let message = MsiMessage { address: 0xFEE0_0000 | apic_id << 12, data: 0x30 };
         transport(&mut self.device).config_message_changed(Some(message));
     }
@@ -184,7 +197,7 @@ impl Linux {
     /// Runs the driver's work: an array at most.
     pub fn run(&mut self, now: Duration) {
         let interrupts = self.interrupt.config.load(Ordering::Relaxed);
-        let interrupted = std::mem::replace(&mut self.interrupts, interrupts) != interrupts;
+        let interrupted = !self.masked && std::mem::replace(&mut self.interrupts, interrupts) != interrupts;
         if self.starting > 0 && !self.silent {
             self.starting -= 1;
             // `virtballoon_probe`, and `virtio_config_enable` after it with what came until then: both on the CPU that
@@ -194,8 +207,11 @@ impl Linux {
             if looks || (self.starting == 0 && self.late) {
                 self.wake(now, 1);
             }
-        } else if interrupted {
+        } else if interrupted && self.polls.is_none() {
             self.wake(now, 0);
+        }
+        if let (Some(every), None) = (self.polls, self.runnable_at) {
+            self.runnable_at = Some(now + every);
         }
         let due = self.runnable_at.is_some_and(|at| at <= now);
         if self.silent || self.worker.is_none() || !due || self.sleeps() {

@@ -2,7 +2,7 @@
 
 mod linux;
 
-use super::clock::Clock;
+use super::clock::{Clock, VmClock};
 use super::controller::{Ask, Controller};
 use super::keeper::keep;
 use super::{Entry, Outcome, Phase, Stop, Tell, VnodeMemory};
@@ -210,6 +210,60 @@ fn a_driver_that_is_told_while_it_starts_is_asked_anew_when_it_has() {
     world.linux.load(0);
     assert_eq!(world.asked(5_000, true), (Stop::Reached, 5_000, 0));
     assert_eq!(world.linux.control.view().figures.rollbacks, 1);
+}
+
+#[test]
+fn a_driver_without_an_interrupt_that_looks_by_itself_is_asked() {
+    let mut world = world(100_000);
+    world.linux.polls = Some(Duration::from_secs(8));
+    world.linux.load(0);
+    world.linux.mask();
+    world.pass_all(Duration::from_secs(20));
+    assert_eq!(world.asked(80_000, true), (Stop::Reached, 80_000, 0));
+    assert_eq!(world.asked(1_000, true), (Stop::Reached, 1_000, 0));
+    // Past the vnode's memory it turns round when it looks again.
+    let (stop, reached, off_node) = world.asked(110_000, true);
+    assert_eq!((stop, off_node), (Stop::Dry, 0));
+    assert!((100_000 - 255..=100_000).contains(&reached), "{reached}");
+}
+
+#[test]
+fn a_driver_that_can_be_told_nothing_and_does_not_look_is_unresponsive_and_gives_nothing_later() {
+    let mut world = world(10_000);
+    world.linux.load(0);
+    world.pass_all(MS * 200);
+    world.linux.mask();
+    assert_eq!(world.asked(5_000, true), (Stop::Unresponsive, 0, 0));
+    assert_eq!(world.linux.control.view().asked, 0);
+    // One that is masked for a moment is not asked before it can be told.
+    world.linux.mask();
+    world.want(5_000, true);
+    world.pass_all(Duration::from_secs(4));
+    world.linux.steer(0);
+    assert_eq!(world.settle().stop, Stop::Reached);
+}
+
+#[test]
+fn a_guest_that_starts_again_gives_what_the_one_before_was_asked_for() {
+    let before = World::loaded(10_000);
+    let entry = Entry::new(&super::target::tests::vnode(), before.linux.control.clone(), Arc::default());
+    let ends = Ends::default();
+    assert_eq!(entry.held(), None);
+    entry.want(&At(before.now), Ask { pages: 4_000, exact: true }, &ends);
+    let held = entry.held().unwrap();
+    // Nobody looked yet, and the guest is another one.
+    let (mut linux, mut now) = (world(10_000).linux, Duration::ZERO);
+    let entry = Entry::new(&super::target::tests::vnode(), linux.control.clone(), Arc::default());
+    entry.hold(&held);
+    assert_eq!(entry.look(&At(now), &ends), None, "waits for a driver");
+    linux.load(1);
+    while ends.0.lock().unwrap().is_empty() {
+        now += MS * 5;
+        linux.run(now);
+        entry.look(&At(now), &ends);
+    }
+    assert_eq!(*ends.0.lock().unwrap(), [(1, Stop::Reached)]);
+    assert_eq!(entry.view().device.held, 4_000);
 }
 
 #[test]
@@ -506,6 +560,39 @@ fn a_vm_whose_target_is_reached_wakes_nobody() {
     let idle: Vec<_> = waits.iter().filter(|(since, _)| *since >= secs(5)).collect();
     let (last, until) = *waits.last().unwrap();
     assert_eq!((idle.len(), until), (0, None), "waits since {last:?}");
+}
+
+#[test]
+fn a_request_under_way_goes_on_after_a_pause_and_reaches_its_target() {
+    let mut world = World::loaded(90_000);
+    let clock = VmClock::at(world.now);
+    let entry = Entry::new(&super::target::tests::vnode(), world.linux.control.clone(), Arc::default());
+    let ends = Ends::default();
+    let pass = |world: &mut World, time: Duration, paused: bool| {
+        let end = world.now + time;
+        while world.now < end {
+            world.now += MS;
+            clock.set(world.now);
+            if !paused {
+                (0..4).for_each(|_| world.linux.run(world.now));
+            }
+            entry.look(&clock, &ends);
+        }
+    };
+    // Until the driver is known.
+    pass(&mut world, MS * 200, false);
+    entry.want(&clock, Ask { pages: 80_000, exact: true }, &ends);
+    pass(&mut world, MS * 20, false);
+    let held = entry.view().device.held;
+    assert!(held > 1_000 && held < 80_000, "{held}");
+    clock.pause();
+    pass(&mut world, secs(40), true);
+    assert_eq!((entry.view().device.held, entry.view().outcome), (held, None));
+    clock.resume();
+    pass(&mut world, secs(2), false);
+    let outcome = entry.view().outcome.unwrap();
+    assert_eq!((outcome.stop, outcome.reached), (Stop::Reached, 80_000));
+    assert!(outcome.took < secs(3), "{:?}", outcome.took);
 }
 
 #[test]

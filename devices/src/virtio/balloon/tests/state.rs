@@ -15,7 +15,7 @@ fn a_balloon_that_has_all_that_was_asked_for_has_settled() {
 
 fn state(pages: u32, exact: bool) -> State {
     let mut state = State::new(vec![2, 3]);
-    state.begin(false);
+    state.begin(false, false);
     state.steer(message(3));
     state.ask(pages, exact);
     state
@@ -90,7 +90,7 @@ fn numbers_outside_twice_or_unknown_are_answered_and_counted() {
     let (mut state, host) = (state(500, true), TestHost::default());
     assert_eq!(state.inflate(&[1, 5000, 1, u32::MAX, 2], &host), verdict([1, 2], false));
     assert_eq!(state.inflate(&[2, 3], &host), verdict([3], false));
-    assert_eq!(state.deflate(&[77, 3, 5000], &host), verdict([3], false));
+    assert_eq!(state.deflate(&[77, 3, 5000], &host), Verdict { drained: true, ..verdict([3], false) });
     let figures = state.view().figures;
     assert_eq!((figures.outside, figures.duplicates, figures.unknown, figures.taken), (2, 2, 2, 3));
 }
@@ -137,7 +137,7 @@ fn a_driver_that_goes_leaves_nothing_and_the_next_begins_at_nothing() {
     state.inflate(&[2, 1], &host);
     state.end();
     assert!(!state.ready());
-    state.begin(false);
+    state.begin(false, false);
     let view = state.view();
     assert_eq!((view.epoch, view.ready, view.asked, view.held, view.dry), (2, true, 0, 0, None));
     assert_eq!(view.figures.taken, 2);

@@ -195,6 +195,24 @@ fn a_reset_of_the_segment_leaves_the_function_as_it_was_found() {
 }
 
 #[test]
+fn a_device_is_told_the_end_of_the_machine_from_a_reset_by_its_driver() {
+    let machine = Machine::new();
+    machine.enable_interrupts();
+    let ended = || machine.state.ended.swap(false, Ordering::Relaxed);
+    machine.bring_up(VERSION_1);
+    machine.set_status(0);
+    assert!(!ended());
+    machine.bring_up(VERSION_1);
+    machine.segment.reset();
+    assert!(ended());
+    // Started again, it is its driver's.
+    machine.enable_interrupts();
+    machine.bring_up(VERSION_1);
+    machine.set_status(0);
+    assert!(!ended());
+}
+
+#[test]
 fn dropping_the_segment_stops_the_worker() {
     let machine = Machine::new();
     machine.enable_interrupts();

@@ -1,0 +1,144 @@
+//! What a balloon's guest lives through: it clears or poisons its free pages, needs memory that it gave, rests, is paused,
+//! and reboots. Which pages come is left to the other balloon tests.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::balloon::{MIB, OTHER_MIB, PATIENCE, TWO, backed, booted, ctl, kib, mem_set, settled};
+use super::{BootTest, Ctx};
+use crate::runner::check;
+use crate::runner::payload::GuestKernel;
+use crate::runner::spec::{GuestSpec, Vnode};
+use crate::runner::vm::{Start, Vm, note};
+
+pub(super) const TESTS: &[BootTest] = &[
+    BootTest { name: "balloon_of_guests_that_clear_or_poison_free_pages", needs: TWO, run: cleared },
+    BootTest { name: "balloon_rests_drains_and_holds_over_a_reboot", needs: TWO, run: lives },
+];
+
+fn two(ctx: &Ctx) -> GuestSpec {
+    GuestSpec::new(vec![
+        Vnode::on(ctx.pnode(0), OTHER_MIB, &[0]),
+        Vnode::on(ctx.pnode(1), MIB, &[1]).with("pages=4K"),
+    ])
+}
+
+/// Waits until `what` is so.
+fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let began = Instant::now();
+    while !is_so()? {
+        ensure!(began.elapsed() < PATIENCE, "{what}: not so within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
+/// `init_on_free=1` clears all memory as the guest boots, so the host has all of it; reports of free pages bring it back,
+/// and so does a balloon. `page_poison=1` writes a pattern that must still be there later: reports are counted alone.
+fn cleared(ctx: &Ctx) -> Result<()> {
+    for (words, comes_back) in [("init_on_free=1", true), ("page_poison=1", false)] {
+        let spec = two(ctx);
+        let start = Start::of(&spec).kernel(GuestKernel::Newer).cmdline(words);
+        let (mut vm, socket, _directory) = booted(ctx, start.flag(&["--free-page-reporting"]))?;
+        let had = backed(&vm, &spec)?[1];
+        ensure!(had > 350 * 1024, "{words}: the guest has touched {had} KiB of vnode 1 only");
+        vm.ask("modprobe virtio_pci virtio_balloon").context("the guest's balloon driver")?;
+        let vnode = || ctl(ctx, &socket, &["vnodes", "1"]);
+        until(&format!("{words}: free pages are reported"), || {
+            Ok(kib(&vnode()?["balloon"]["reported"]) > 300 * 1024)
+        })?;
+        if comes_back {
+            until(&format!("{words}: what is reported comes back"), || {
+                Ok(backed(&vm, &spec)?[1] < 200 * 1024)
+            })?;
+        } else {
+            let now = backed(&vm, &spec)?[1];
+            ensure!(
+                now >= had,
+                "{words}: of {had} KiB that are to keep their content the host has {now} KiB"
+            );
+        }
+        let before = backed(&vm, &spec)?[1];
+        ensure!(mem_set(ctx, &socket, "1", "192M")?, "{words}: it did not come: {}", vnode()?);
+        let after = backed(&vm, &spec)?[1];
+        note(
+            &ctx.transcript,
+            &format!("{words}: the host had {had} KiB, {before} after reports, {after} KiB"),
+        );
+        ensure!(after <= 200 * 1024, "{words}: the host still has {after} KiB");
+        // What it takes back is as it expects it.
+        ensure!(mem_set(ctx, &socket, "1", "512M")?, "{words}: giving back was refused");
+        vm.ask("fill")?;
+        vm.ask("free")?;
+        ensure!(
+            vm.output("dmesg | grep -ciE 'corruption|pagealloc' || true")? == "0",
+            "{words}: the guest found its free pages changed: {}",
+            vm.output("dmesg | tail -n 5")?
+        );
+        check::bound(&vm, &spec)?;
+        vm.power_off()?;
+    }
+    Ok(())
+}
+
+/// How often the balloons' thread has slept.
+fn sleeps(vm: &Vm) -> Result<u64> {
+    for task in std::fs::read_dir(format!("/proc/{}/task", vm.pid()))?.flatten() {
+        let read = |name: &str| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+        if read("comm").trim() == "balloons" {
+            let status = read("status");
+            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            return line.context("no such count")?.trim().parse().context("a count");
+        }
+    }
+    anyhow::bail!("there is no thread for balloons")
+}
+
+fn lives(ctx: &Ctx) -> Result<()> {
+    let spec = two(ctx);
+    let start = Start::of(&spec).flag(&["--on-reset", "reboot"]);
+    let (mut vm, socket, _directory) = booted(ctx, start)?;
+    vm.ask("modprobe virtio_pci virtio_balloon")?;
+    let balloon = || -> Result<_> { Ok(ctl(ctx, &socket, &["vnodes", "1"])?["balloon"].clone()) };
+    ensure!(mem_set(ctx, &socket, "1", "192M")?, "it did not come: {}", balloon()?);
+
+    // Nothing is wanted any more.
+    let before = sleeps(&vm)?;
+    std::thread::sleep(Duration::from_secs(5));
+    ensure!(sleeps(&vm)? == before, "the balloons' thread woke {} times in 5 s", sleeps(&vm)? - before);
+
+    // The guest needs it more.
+    vm.ask("alloc 300 1")?;
+    let drained = settled(ctx, &socket)?[1]["balloon"].clone();
+    note(&ctx.transcript, &format!("with 300 MiB in use: {drained}"));
+    ensure!(drained["outcome"]["stop"] == "drained", "it ended as {drained}");
+    ensure!(kib(&drained["on_node"]) < 300 * 1024, "it still has {drained}");
+    vm.ask("free")?;
+    until("asked again after a rest", || {
+        let balloon = balloon()?;
+        Ok(balloon["outcome"]["stop"] == "reached" && kib(&balloon["on_node"]) == 320 * 1024)
+    })?;
+
+    // A pause does not end a request.
+    ensure!(mem_set(ctx, &socket, "1", "512M")?, "giving back was refused");
+    ctl(ctx, &socket, &["mem-set", "1", "192M", "--detach"])?;
+    ctl(ctx, &socket, &["pause"])?;
+    std::thread::sleep(Duration::from_secs(7));
+    let paused = balloon()?;
+    ctl(ctx, &socket, &["resume"])?;
+    note(&ctx.transcript, &format!("paused: {paused}"));
+    until("a request that was paused is met", || Ok(balloon()?["outcome"]["stop"] == "reached"))?;
+
+    // The next guest gives as much.
+    vm.tell("reboot")?;
+    vm.ready()?;
+    let vnode = ctl(ctx, &socket, &["vnodes", "1"])?;
+    ensure!(kib(&vnode["target"]) == 192 * 1024 && vnode["balloon"]["on_node"] == 0, "rebooted: {vnode}");
+    vm.ask("modprobe virtio_pci virtio_balloon")?;
+    until("the next guest's balloon", || Ok(kib(&balloon()?["on_node"]) == 320 * 1024))?;
+    ensure!(mem_set(ctx, &socket, "1", "512M")?, "giving back was refused");
+    vm.ask("fill")?;
+    check::bound(&vm, &spec)?;
+    vm.power_off()
+}
