@@ -232,3 +232,48 @@ fn open_disk(index: usize, disk: &Disk) -> Result<Blk<GuestMemory>, AttachError>
     };
     Blk::new(Arc::new(raw), options).map_err(blk)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{AttachError, given_once};
+    use crate::disk::DiskError;
+    use resources::VnodeId;
+    use resources::devices::Disk;
+    use resources::spec::device::DiskInterrupts;
+    use std::path::Path;
+
+    fn disk(path: &Path, read_only: bool) -> Disk {
+        Disk {
+            path: path.to_owned(),
+            vnode: VnodeId(0),
+            known_raw: false,
+            read_only,
+            direct: false,
+            queues: 1,
+            interrupts: DiskInterrupts::Queue,
+            serial: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_disk_under_two_names_is_refused_by_the_number_of_the_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let [file, link, missing] = ["file", "link", "missing"].map(|name| directory.path().join(name));
+        std::fs::write(&file, [0; 512]).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        for (first, second, refused) in
+            [(false, false, true), (true, false, true), (false, true, true), (true, true, false)]
+        {
+            let mut before = Vec::new();
+            given_once(&mut before, 0, &disk(&missing, false)).unwrap();
+            given_once(&mut before, 1, &disk(&file, first)).unwrap();
+            match given_once(&mut before, 2, &disk(&link, second)) {
+                Err(AttachError::Disk { index: 2, source: error @ DiskError::Twice { other: 1, .. } }) => {
+                    assert!(refused && error.to_string().contains("is the same as disks[1]"), "{error}");
+                }
+                Ok(()) => assert!(!refused),
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+}

@@ -29,7 +29,7 @@ pub enum DiskError {
         path: PathBuf,
         /// It was to be read only.
         read_only: bool,
-        /// It is this process that has it: requests from before a reset have not ended.
+        /// It is this process that has it: requests from before a reset or an end have not ended.
         ours: bool,
     },
     /// The VM has it already.
@@ -99,11 +99,7 @@ impl DiskError {
 }
 
 fn holder(ours: bool) -> &'static str {
-    if ours {
-        "requests from before the reset have not ended, they hold it"
-    } else {
-        "another process holds it"
-    }
+    if ours { "this process has it, with requests that have not ended" } else { "another process holds it" }
 }
 
 /// What may help where opening fails.

@@ -31,7 +31,7 @@ fn a_disk_that_is_written_has_one_user_and_one_that_is_read_has_many() {
     let directory = TempDir::new().unwrap();
     let path = disk_in(&directory, &[0; 4096]);
     // Of this process; another's is another VM's, which the boot tests have.
-    let held = "disk P: requests from before the reset have not ended, they hold it";
+    let held = "disk P: this process has it, with requests that have not ended";
     let writer = RawDisk::open(&options(&path, false)).unwrap();
     let shared = format!("{held}; a disk that is written has one user, readonly=on shares it");
     assert_eq!(refusal(&options(&path, false)), ("disk_locked", shared.clone()));

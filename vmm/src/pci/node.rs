@@ -110,3 +110,45 @@ pub fn helper_thread(name: &str, body: impl FnOnce() + Send + 'static) -> io::Re
     };
     std::thread::Builder::new().name(name.to_owned()).stack_size(HELPER_STACK).spawn(body).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Node, helper_thread};
+    use nix::sched::{CpuSet, sched_getaffinity};
+    use nix::unistd::{Pid, gettid};
+    use std::sync::{Arc, mpsc};
+
+    /// How many of the first two CPUs a thread may run on.
+    fn cpus(thread: Pid) -> usize {
+        let set: CpuSet = sched_getaffinity(thread).unwrap();
+        (0..2).filter(|cpu| set.is_set(*cpu).unwrap()).count()
+    }
+
+    #[test]
+    fn a_helper_runs_where_its_device_does_also_after_a_move() {
+        if cpus(Pid::from_raw(0)) < 2 {
+            return eprintln!("skipped: this needs CPUs 0 and 1");
+        }
+        let node = Arc::new(Node::new("0".parse().unwrap()));
+        let (says, said) = mpsc::channel();
+        let (ends, end) = mpsc::channel::<()>();
+        let device = Arc::clone(&node);
+        let thread = std::thread::spawn(move || {
+            let _member = device.join("device", None);
+            helper_thread("helper", move || {
+                says.send(gettid()).unwrap();
+                let _ = end.recv();
+            })
+            .unwrap();
+        });
+        thread.join().unwrap();
+        let helper = said.recv().unwrap();
+        assert_eq!((cpus(helper), node.state().threads.len()), (1, 1), "its device's thread has ended");
+        node.follow(&"0-1".parse().unwrap()).unwrap();
+        assert_eq!(cpus(helper), 2);
+        drop(ends);
+        while !node.state().threads.is_empty() {
+            std::thread::yield_now();
+        }
+    }
+}

@@ -39,6 +39,8 @@ pub struct State {
     pub injected: Injected,
     pub most_at_once: usize,
     pub engines: usize,
+    /// How often engines were told that their thread is another one, or runs elsewhere.
+    pub follows: usize,
     seed: u64,
 }
 
@@ -70,6 +72,7 @@ impl TestDisk {
             injected: Injected::default(),
             most_at_once: 0,
             engines: 0,
+            follows: 0,
             seed: 1,
         };
         Self { state: Arc::new(Mutex::new(state)), shape }
@@ -133,6 +136,10 @@ struct TestEngine {
 impl DiskEngine for TestEngine {
     fn fds(&self) -> [Option<RawFd>; 2] {
         [Some(self.event.as_raw_fd()), None]
+    }
+
+    fn follow_thread(&mut self) {
+        self.state.lock().unwrap().follows += 1;
     }
 
     fn submit(&mut self, tag: u16, operation: Operation) {

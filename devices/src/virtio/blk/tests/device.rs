@@ -203,6 +203,18 @@ fn more_requests_than_the_engine_takes_wait_their_turn() {
 }
 
 #[test]
+fn engines_follow_their_thread_when_it_is_another_one_and_when_it_moves() {
+    let disk = disk(8);
+    let mut bench = Bench::new(&disk, 2);
+    assert_eq!(disk.state().follows, 0, "an engine is made in its thread");
+    bench.worker().stop(&AtomicBool::new(false));
+    bench.worker().start();
+    assert_eq!(disk.state().follows, 2);
+    bench.worker().moved();
+    assert_eq!(disk.state().follows, 4);
+}
+
+#[test]
 fn each_queue_has_an_engine_and_two_sources() {
     let disk = disk(64);
     let mut bench = Bench::new(&disk, 3);
