@@ -27,4 +27,4 @@ pub use platform::{
     Platform, Power, Processor, ProximityDomain, Serial,
 };
 pub use slit::Localities;
-pub use tables::{Table, TableSet, build};
+pub use tables::{Table, TableSet, build, length};

@@ -44,12 +44,26 @@ impl TableSet {
     }
 }
 
+/// Bytes that the tables of `platform` need, without the RSDP, in a window that begins at a multiple of 16.
+/// Fails if the platform cannot be told.
+pub fn length(platform: &Platform) -> Result<u64, Error> {
+    let (layout, _) = lay_out(platform, 0..u64::MAX)?;
+    Ok(layout.next)
+}
+
 /// Encodes every table of `platform` and lays them out from the start of `window`, aligned to 16 bytes.
 /// The same arguments give the same bytes.
 ///
 /// Fails if the platform cannot be told (each rule is a variant of [`Error`]), if the tables are larger than the
 /// window, or if the RSDP's address is not a multiple of 16 or would lie in the tables.
 pub fn build(platform: &Platform, window: Range<u64>, rsdp_address: u64) -> Result<TableSet, Error> {
+    let (layout, xsdt_address) = lay_out(platform, window)?;
+    layout.check_rsdp(rsdp_address)?;
+    Ok(TableSet { rsdp: rsdp::build(xsdt_address), tables: layout.tables })
+}
+
+/// All tables and where the XSDT is.
+fn lay_out(platform: &Platform, window: Range<u64>) -> Result<(Layout, u64), Error> {
     check::platform(platform)?;
     let mut layout = Layout::new(window);
     layout.place(dsdt::build(platform)?)?;
@@ -66,8 +80,7 @@ pub fn build(platform: &Platform, window: Range<u64>, rsdp_address: u64) -> Resu
     // All but the first, which only the FADT points to.
     let addresses: Vec<u64> = layout.tables.iter().skip(1).map(|table| table.address).collect();
     let xsdt_address = layout.place(xsdt::build(&addresses)?)?;
-    layout.check_rsdp(rsdp_address)?;
-    Ok(TableSet { rsdp: rsdp::build(xsdt_address), tables: layout.tables })
+    Ok((layout, xsdt_address))
 }
 
 /// Places one table after another.

@@ -33,8 +33,6 @@ pub const HOLE_END: Gpa = Gpa(4 << 30);
 pub const LEGACY_START: Gpa = Gpa(0x9_fc00);
 /// End of that area.
 pub const LEGACY_END: Gpa = Gpa(0x10_0000);
-/// ACPI tables lie here, inside the legacy area; 256 KiB hold the tables of more than 1,024 vCPUs.
-pub const ACPI_TABLES: Gpa = Gpa(0xc_0000);
 /// The RSDP (36 bytes): 16-aligned at the end of the area that ACPI 6.5, 5.2.5.1 has kernels search.
 pub const RSDP: Gpa = Gpa(0xf_ffc0);
 /// IO-APIC registers.
@@ -98,6 +96,20 @@ impl MemoryMap {
         self.ram.iter().filter(move |range| range.vnode == vnode)
     }
 
+    /// Where firmware tables of `size` bytes go: whole pages at the end of a vnode's RAM below 3 GiB, out of the memory
+    /// of that vnode. The highest of those that give at most a sixteenth of what they have there, else the largest.
+    /// `None` if no vnode has room above the first MiB.
+    pub fn place_tables(&self, size: Bytes) -> Option<RamRange> {
+        const SHARE: u64 = 16;
+        const PAGE: u64 = 4096;
+        let size = Bytes(size.0.checked_next_multiple_of(PAGE)?);
+        let room = |range: &&RamRange| Bytes(range.end().0.saturating_sub(range.start.0.max(LEGACY_END.0)));
+        let low = || self.ram.iter().filter(|range| range.end() <= HOLE_START);
+        let ample = low().rev().find(|range| room(range).0 / SHARE >= size.0);
+        let range = ample.or_else(|| low().max_by_key(room)).filter(|range| room(range) >= size)?;
+        Some(RamRange { vnode: range.vnode, start: Gpa(range.end().0 - size.0), size })
+    }
+
     /// First byte after all RAM.
     pub fn end(&self) -> Gpa {
         self.ram.last().map_or(Gpa(0), RamRange::end)
@@ -112,7 +124,7 @@ impl MemoryMap {
 
 #[cfg(test)]
 mod tests {
-    use super::{Gpa, HOLE_END, HOLE_START, MemoryMap, RamRange};
+    use super::{Gpa, HOLE_END, HOLE_START, LEGACY_END, MemoryMap, RamRange};
     use crate::spec::{VmSpec, VnodeSpec};
     use crate::topology::VmTopology;
     use crate::{Bytes, VnodeId};
@@ -150,7 +162,43 @@ mod tests {
         assert_eq!(map(&[3072, 64]).ram(), [range(0, 0, 3072), range(1, 4096, 64)]);
     }
 
+    #[test]
+    fn tables_lie_at_the_end_of_the_highest_vnode_below_the_hole_that_can_spare_them() {
+        let place = |mib: &[u64], kib: u64| map(mib).place_tables(Bytes(kib << 10));
+        let at = |vnode, end_mib: u64, kib: u64| {
+            let size = Bytes(kib << 10);
+            Some(RamRange { vnode: VnodeId(vnode), start: Gpa((end_mib << 20) - size.0), size })
+        };
+        assert_eq!(place(&[512, 256], 8), at(1, 768, 8));
+        assert_eq!(map(&[512]).place_tables(Bytes(5000)), at(0, 512, 8));
+        assert_eq!(place(&[2048, 2048], 600), at(1, 3072, 600));
+        assert_eq!(place(&[4096, 2048], 600), at(0, 3072, 600));
+        // Vnode 2 would give more than a sixteenth, so vnode 1 does; where all would, the largest.
+        assert_eq!(place(&[64, 512, 2], 200), at(1, 576, 200));
+        assert_eq!(place(&[2, 4, 2], 1024), at(1, 6, 1024));
+        // Of vnode 0's memory the first MiB is no room.
+        assert_eq!(place(&[2], 1024), at(0, 2, 1024));
+        assert_eq!(place(&[2], 1028), None);
+        assert_eq!(map(&[2]).place_tables(Bytes(u64::MAX)), None);
+    }
+
     proptest! {
+        #[test]
+        fn tables_lie_in_one_vnode_and_where_the_first_mib_is_not(
+            half_mib in proptest::collection::vec(1u64..3000, 1..10),
+            size in 1u64..3 << 20,
+        ) {
+            let map = map(&half_mib.iter().map(|n| n * 2).collect::<Vec<_>>());
+            if let Some(tables) = map.place_tables(Bytes(size)) {
+                assert!(tables.size.0 >= size && tables.size.0 - size < 4096 && tables.start.0 % 4096 == 0);
+                let owner = map.of(tables.vnode).find(|range| range.end() == tables.end()).unwrap();
+                assert!(owner.start <= tables.start && tables.end() <= HOLE_START);
+                assert!(tables.start >= LEGACY_END);
+            } else {
+                assert!(map.of(VnodeId(0)).all(|range| range.size.0 < size + (1 << 20)));
+            }
+        }
+
         #[test]
         fn every_byte_lies_in_exactly_one_vnode(half_mib in proptest::collection::vec(1u64..3000, 1..10)) {
             let mib: Vec<u64> = half_mib.iter().map(|n| n * 2).collect();

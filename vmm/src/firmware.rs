@@ -8,8 +8,8 @@ use acpi::{
     ProximityDomain, Serial, TableSet,
 };
 use devices::{COM1_IRQ, COM1_PORTS, IOAPIC_ID, POWER_PORTS, RESET_VALUE};
-use resources::memory_map::{ACPI_TABLES, IO_APIC, LOCAL_APIC, RSDP};
-use resources::{PciSegment, Plan, VnodeId};
+use resources::memory_map::{IO_APIC, LOCAL_APIC, RSDP};
+use resources::{Bytes, PciSegment, Plan, RamRange, VnodeId};
 
 /// The Generic Event Device's interrupt: ISA had its SCI there.
 pub const EVENT_GSI: u8 = 9;
@@ -33,11 +33,29 @@ pub enum TablesError {
     /// A number that does not fit where ACPI wants it.
     #[error("ACPI tables: {0} does not fit")]
     Range(&'static str),
+    /// No vnode has room for them below 3 GiB.
+    #[error(
+        "memory: ACPI tables need {0} of one vnode below 3 GiB and above the first MiB, give a vnode more"
+    )]
+    NoRoom(Bytes),
 }
 
-/// All tables of a VM, at their guest-physical addresses. The same plan gives the same bytes on any host.
-pub fn tables(plan: &Plan) -> Result<TableSet, TablesError> {
-    Ok(acpi::build(&platform(plan)?, ACPI_TABLES.0..RSDP.0, RSDP.0)?)
+/// What firmware leaves in memory for the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Firmware {
+    /// All tables, inside `range`, and the RSDP, at [`RSDP`].
+    pub tables: TableSet,
+    /// Memory of a vnode that holds the tables and nothing else.
+    pub range: RamRange,
+}
+
+/// All tables of a VM, at their guest-physical addresses. The same topology gives the same bytes on any host.
+pub fn tables(plan: &Plan) -> Result<Firmware, TablesError> {
+    let platform = platform(plan)?;
+    let size = Bytes(acpi::length(&platform)?);
+    let range = plan.memory_map.place_tables(size).ok_or(TablesError::NoRoom(size))?;
+    let tables = acpi::build(&platform, range.start.0..range.end().0, RSDP.0)?;
+    Ok(Firmware { tables, range })
 }
 
 fn platform(plan: &Plan) -> Result<Platform, TablesError> {
@@ -103,7 +121,10 @@ fn domain(vnode: VnodeId) -> ProximityDomain {
 
 #[cfg(test)]
 mod tests {
+    use super::{Firmware, tables};
     use resources::memory_map::{LEGACY_END, RSDP};
+    use resources::test_host::HostShape;
+    use resources::{AttributeSpec, Bytes, Plan, VmSpec, VnodeSpec};
 
     const _: () = assert!(RSDP.0 + 36 <= super::RESET_VECTOR, "the RSDP reaches into the reset vector");
 
@@ -116,5 +137,65 @@ mod tests {
     fn tables_and_devices_mean_the_same_values() {
         assert_eq!(acpi::SLEEP_TYPE_S5, devices::SLEEP_TYPE_S5);
         assert_eq!(u64::from(acpi::EVENT_POWER_BUTTON), u64::from(devices::POWER_BUTTON_EVENT));
+    }
+
+    fn plan(numa: Vec<VnodeSpec>, attributes: Vec<AttributeSpec>) -> Plan {
+        let host = HostShape::new(1).memory(0, Bytes::gib(64)).topology();
+        Plan::new(&VmSpec { numa, attributes, ..VmSpec::default() }, &host).unwrap()
+    }
+
+    /// Each table inside the range and after the one before it, the checksums right, the range hardly larger.
+    fn check(plan: &Plan, firmware: &Firmware) {
+        let Firmware { tables, range } = firmware;
+        let mut end = range.start.0;
+        for table in &tables.tables {
+            assert!(table.address >= end && table.address - end < 16, "{:?}", table.signature);
+            assert_eq!(table.bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+            assert_eq!(table.bytes[4..8], u32::try_from(table.bytes.len()).unwrap().to_le_bytes());
+            end = table.address + table.bytes.len() as u64;
+        }
+        assert!(end <= range.end().0 && range.end().0 - end < 4096);
+        let owner = plan.memory_map.of(range.vnode).find(|ram| ram.end() == range.end());
+        assert!(owner.is_some_and(|ram| ram.start <= range.start));
+    }
+
+    #[test]
+    fn as_many_vnodes_as_there_may_be_have_all_figures_of_every_pair() {
+        let vnode = |id: u32| VnodeSpec {
+            memory: Some(Bytes::mib(64)),
+            vcpus: Some(id.to_string().parse().unwrap()),
+            latency: Some(80),
+            bandwidth: Some(Bytes::gib(20)),
+            ..VnodeSpec::new(id)
+        };
+        // Writes of one pair that differ from reads: then all of them are told apart.
+        let pair = AttributeSpec {
+            write_latency: Some(90),
+            write_bandwidth: Some(Bytes::gib(5)),
+            ..AttributeSpec::new(7, 200)
+        };
+        let plan = plan((0..256).map(vnode).collect(), vec![pair]);
+        let firmware = tables(&plan).unwrap();
+        check(&plan, &firmware);
+        let hmat = &firmware.tables.get(b"HMAT").unwrap().bytes;
+        // Header and reserved, an attachment for each vnode, and four matrices (ACPI 6.5, tables 5.146 and 5.148).
+        assert_eq!(hmat.len(), 40 + 256 * 40 + 4 * (32 + 4 * 512 + 2 * 256 * 256));
+        assert!(firmware.range.size > Bytes(512 << 10), "{firmware:?}", firmware = firmware.range);
+    }
+
+    #[test]
+    fn as_many_vcpus_as_there_may_be_have_tables() {
+        for vnodes in [1, 256] {
+            let each = 4096 / vnodes;
+            let vnode = |id: u32| VnodeSpec {
+                memory: Some(Bytes::mib(64)),
+                vcpus: Some(format!("{}-{}", id * each, id * each + each - 1).parse().unwrap()),
+                ..VnodeSpec::new(id)
+            };
+            let plan = plan((0..vnodes).map(vnode).collect(), Vec::new());
+            let firmware = tables(&plan).unwrap();
+            check(&plan, &firmware);
+            assert!(firmware.tables.get(b"SRAT").unwrap().bytes.len() > 4096 * 16);
+        }
     }
 }

@@ -44,7 +44,7 @@ pub use devices::virtio::net::{Datapath, NetCounters};
 pub use devices::virtio::vsock::VsockCounters;
 pub use devices::virtio::{RngCounters, VirtioCounters};
 pub use disk::{DiskError, DiskOptions, RawDisk};
-pub use firmware::{TablesError, tables};
+pub use firmware::{Firmware, TablesError, tables};
 pub use handle::{
     Answer, DeviceFigures, DeviceView, Look, Observer, Request, RequestError, VcpuView, VmHandle, VmState,
     VmView,
@@ -190,7 +190,7 @@ pub struct Vm {
     shared: Arc<Shared>,
     plan: Arc<Plan>,
     boot: Boot,
-    tables: acpi::TableSet,
+    firmware: Firmware,
     kvm: kvm::KvmHost,
     options: Options,
     claim: ClaimUntilTheEnd,
@@ -209,12 +209,12 @@ impl Vm {
     /// Inspects the payload, encodes the tables, and asks KVM whether it can do it.
     pub fn new(plan: Plan, payload: Payload, mut options: Options) -> Result<Self, Error> {
         let plan = Arc::new(plan);
-        let boot = Boot::prepare(payload, &plan)?;
-        let tables = tables(&plan)?;
+        let firmware = tables(&plan)?;
+        let boot = Boot::prepare(payload, &plan, &firmware)?;
         let kvm = kvm::KvmHost::open(&plan)?;
         let shared = Shared::new(&plan, options.observer.take(), options.claim.take());
         let claim = ClaimUntilTheEnd(Arc::clone(&shared));
-        Ok(Self { shared, plan, boot, tables, kvm, options, claim })
+        Ok(Self { shared, plan, boot, firmware, kvm, options, claim })
     }
 
     /// For other threads to look at it and ask it for things.
@@ -227,13 +227,13 @@ impl Vm {
     /// With [`Signals::Vm`] takes over SIGTERM, SIGINT and SIGHUP: the first asks the guest to power off, the second
     /// ends it.
     pub fn run(self) -> Result<Exit, Error> {
-        let Self { shared, mut plan, mut boot, tables, kvm, mut options, claim: _claim } = self;
+        let Self { shared, mut plan, mut boot, firmware, kvm, mut options, claim: _claim } = self;
         sys::prepare_kicks()?;
         let port = serial::SerialPort::open(&options.serial)
             .map_err(|source| Error::Serial { serial: options.serial.clone(), source })?;
         loop {
             let machine =
-                machine::Machine::build(&shared, &plan, &mut boot, &tables, &kvm, &mut options, &port)?;
+                machine::Machine::build(&shared, &plan, &mut boot, &firmware, &kvm, &mut options, &port)?;
             let Some(machine) = machine else {
                 return Ok(Exit::Killed);
             };

@@ -4,7 +4,7 @@ use crate::attach::{self, Attached};
 use crate::boot::Boot;
 use crate::control::{Control, take_over_signals};
 use crate::cpu::{VcpuSetup, VcpuThreads};
-use crate::firmware::EVENT_GSI;
+use crate::firmware::{EVENT_GSI, Firmware};
 use crate::handle::Shared;
 use crate::inbox::{Event, Inbox, Notifier};
 use crate::interrupts::Routes;
@@ -34,7 +34,7 @@ impl Machine {
         shared: &Arc<Shared>,
         plan: &Arc<Plan>,
         boot: &mut Boot,
-        tables: &acpi::TableSet,
+        firmware: &Firmware,
         kvm: &KvmHost,
         options: &mut Options,
         port: &SerialPort,
@@ -46,7 +46,7 @@ impl Machine {
         if shared.abandoned.load(Ordering::Acquire) {
             return Ok(None);
         }
-        let entry = boot.load(plan, &ram, tables)?;
+        let entry = boot.load(plan, &ram, firmware)?;
         let vm = Arc::new(kvm.create_vm(&ram)?);
         let (inbox, notifier) = Inbox::new()?;
         let routes = Arc::new(Routes::new(Arc::clone(&vm)));

@@ -37,7 +37,7 @@ pub fn decide(spec: &VmSpec, host: &HostTopology, ledger: &Ledger) -> Result<Pla
 
 /// Writes the RSDP and each table to a file that has its signature as name.
 fn write_tables(plan: &Plan, directory: &Path) -> Result<(), Failure> {
-    let set = vmm::tables(plan).map_err(Failure::input)?;
+    let set = vmm::tables(plan).map_err(Failure::input)?.tables;
     let refused = |path: &Path, error: std::io::Error| {
         Failure::input(format_args!("--acpi-dir: {}: {error}", path.display()))
     };

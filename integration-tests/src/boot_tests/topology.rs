@@ -23,6 +23,7 @@ pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "topology_extreme_distances", needs: TWO, run: extreme_distances },
     BootTest { name: "topology_distances_of_the_host", needs: TWO, run: distances_of_the_host },
     BootTest { name: "topology_hmat_reaches_sysfs", needs: TWO, run: hmat_reaches_sysfs },
+    BootTest { name: "topology_tables_and_caches_are_those_of_the_plan", needs: TWO, run: tables_and_caches },
     BootTest { name: "topology_hmat_pairs_and_an_initiator", needs: TWO, run: hmat_pairs },
     BootTest { name: "topology_many_vnodes_on_one_pnode", needs: ANY, run: many_vnodes_on_one_pnode },
     BootTest {
@@ -149,6 +150,49 @@ fn hmat_reaches_sysfs(ctx: &Ctx) -> Result<()> {
 }
 
 /// Vnode 2 has memory only, and is attached to vnode 1 although vnode 0 would be as near.
+fn tables_and_caches(ctx: &Ctx) -> Result<()> {
+    let spec = GuestSpec::new(vec![
+        Vnode::on(ctx.pnode(0), 256, &[0, 1]).with("latency=90,bandwidth=20G"),
+        Vnode::on(ctx.pnode(1), 224, &[2, 3]).with("latency=130,bandwidth=10G"),
+    ]);
+    let mut vm = ctx.boot(&Start::of(&spec))?;
+    check::quiet_log(&vm.report()?)?;
+    let directory = tempfile::tempdir()?;
+    let flags = spec.flags();
+    let mut plan = vec!["plan", "--acpi-dir"];
+    let to = directory.path().to_string_lossy();
+    plan.push(&to);
+    plan.extend(flags.iter().map(String::as_str));
+    ensure!(ctx.numavisor(&plan)?.status.success(), "plan refuses {flags:?}");
+    let sum = |text: String| text.split_whitespace().next().unwrap_or_default().to_owned();
+    for table in ["APIC", "SRAT", "SLIT", "HMAT", "MCFG", "FACP", "DSDT"] {
+        let path = directory.path().join(format!("{table}.dat"));
+        let planned = sum(ctx.busybox(&["md5sum", &path.to_string_lossy()])?);
+        let seen = sum(vm.output(&format!("md5sum /sys/firmware/acpi/tables/{table}"))?);
+        ensure!(
+            planned == seen && planned.len() == 32,
+            "{table}: {planned} is planned, the guest has {seen}"
+        );
+    }
+    // At the end of the last vnode below 3 GiB, and no more than they need.
+    let e820 = vm.output("dmesg | grep 'BIOS-e820.*ACPI data'")?;
+    let range = e820.split_once("[mem ").and_then(|(_, rest)| rest.split_once(']')).context("no range")?.0;
+    let (start, end) = range.split_once('-').context("no range")?;
+    let address = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16);
+    let (start, end) = (address(start)?, address(end)? + 1);
+    ensure!(end == 480 << 20 && end - start <= 32 << 10 && e820.lines().count() == 1, "{e820}");
+    // A last-level cache for each vnode, with an id of its own.
+    let cache = |cpu: u32, file: &str| format!("cat /sys/devices/system/cpu/cpu{cpu}/cache/index3/{file}");
+    let mut ids = Vec::new();
+    for (cpu, shared) in [(0, "0-1"), (1, "0-1"), (2, "2-3"), (3, "2-3")] {
+        let list = vm.output(&cache(cpu, "shared_cpu_list"))?;
+        ensure!(list == shared, "the last-level cache of CPU {cpu} is shared by {list}");
+        ids.push(vm.output(&cache(cpu, "id"))?);
+    }
+    ensure!(ids[0] == ids[1] && ids[2] == ids[3] && ids[0] != ids[2], "cache ids {ids:?}");
+    vm.power_off()
+}
+
 fn hmat_pairs(ctx: &Ctx) -> Result<()> {
     let spec = GuestSpec::new(vec![
         Vnode::on(ctx.pnode(0), 224, &[0]),

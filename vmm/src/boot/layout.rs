@@ -2,7 +2,7 @@
 
 use super::image::KernelImage;
 use resources::memory_map::{HOLE_START, LEGACY_END};
-use resources::{Bytes, MemoryMap};
+use resources::{Bytes, MemoryMap, RamRange};
 use vm_memory::GuestAddress;
 
 /// First vCPU's descriptor table.
@@ -36,7 +36,7 @@ pub struct BootLayout {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
     /// The kernel needs more low memory than there is.
-    #[error("kernel: needs memory up to {end:#x}, the VM has {low} below 3 GiB")]
+    #[error("kernel: needs memory up to {end:#x}, the VM has {low} below 3 GiB and its ACPI tables")]
     Kernel {
         /// First byte after it.
         end: u64,
@@ -75,15 +75,16 @@ pub enum LayoutError {
 }
 
 impl BootLayout {
-    /// Lays out what is loaded. The initramfs goes as high as possible in the first vnode's low memory, or, if
-    /// that is too small, in all low memory.
+    /// Lays out what is loaded, below the ACPI tables. The initramfs goes as high as possible in the first vnode's low
+    /// memory, or, if that is too small, in all low memory.
     pub fn new(
         map: &MemoryMap,
+        tables: RamRange,
         image: &KernelImage,
         initramfs: u64,
         cmdline: usize,
     ) -> Result<Self, LayoutError> {
-        let low = low_ram(map);
+        let low = low_ram(map).min(tables.start.0);
         let (kernel_end, cmdline_max, initramfs_max) = match image {
             KernelImage::BzImage(bz) => {
                 let loaded = KERNEL.0.saturating_add(bz.size);
@@ -142,6 +143,7 @@ mod tests {
         MemoryMap::new(&VmTopology::try_from(&VmSpec { numa, ..VmSpec::default() }).unwrap())
     }
 
+    const TABLES: u64 = 16 << 10;
     const BZIMAGE: KernelImage = KernelImage::BzImage(BzImage {
         size: 8 << 20,
         preferred_address: 16 << 20,
@@ -150,37 +152,46 @@ mod tests {
         cmdline_max: 2047,
     });
 
+    /// Beside tables of 16 KiB.
+    fn layout(
+        mib: &[u64],
+        image: &KernelImage,
+        initramfs: u64,
+        cmdline: usize,
+    ) -> Result<BootLayout, LayoutError> {
+        let map = map(mib);
+        BootLayout::new(&map, map.place_tables(Bytes(TABLES)).unwrap(), image, initramfs, cmdline)
+    }
+
     #[test]
     fn the_initramfs_lies_at_the_top_of_the_first_vnode() {
-        let layout = BootLayout::new(&map(&[512, 512]), &BZIMAGE, 5000, 10).unwrap();
+        let layout = layout(&[512, 512], &BZIMAGE, 5000, 10).unwrap();
         assert_eq!(layout.initramfs, Some((GuestAddress((512 << 20) - 8192), 5000)));
     }
 
     #[test]
     fn a_small_first_vnode_leaves_the_initramfs_to_the_others() {
-        let layout = BootLayout::new(&map(&[64, 512]), &BZIMAGE, 100 << 20, 10).unwrap();
-        assert_eq!(layout.initramfs, Some((GuestAddress(476 << 20), 100 << 20)));
+        let layout = layout(&[64, 512], &BZIMAGE, 100 << 20, 10).unwrap();
+        assert_eq!(layout.initramfs, Some((GuestAddress((476 << 20) - TABLES), 100 << 20)));
     }
 
     #[test]
     fn the_initramfs_stays_below_what_the_kernel_says() {
-        let layout = BootLayout::new(&map(&[4096]), &BZIMAGE, 4096, 10).unwrap();
+        let layout = layout(&[4096], &BZIMAGE, 4096, 10).unwrap();
         assert_eq!(layout.initramfs, Some((GuestAddress(0x7fff_f000), 4096)));
     }
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        let small = BootLayout::new(&map(&[32]), &BZIMAGE, 0, 0);
-        assert_eq!(small, Err(LayoutError::Kernel { end: 56 << 20, low: Bytes::mib(32) }));
-        let large = BootLayout::new(&map(&[128]), &BZIMAGE, 100 << 20, 0);
-        let refused = LayoutError::Initramfs { size: Bytes::mib(100), from: 56 << 20, to: 128 << 20 };
+        let small = layout(&[32], &BZIMAGE, 0, 0);
+        assert_eq!(small, Err(LayoutError::Kernel { end: 56 << 20, low: Bytes((32 << 20) - TABLES) }));
+        let large = layout(&[128], &BZIMAGE, 100 << 20, 0);
+        let refused =
+            LayoutError::Initramfs { size: Bytes::mib(100), from: 56 << 20, to: (128 << 20) - TABLES };
         assert_eq!(large, Err(refused));
-        let long = BootLayout::new(&map(&[128]), &BZIMAGE, 0, 3000);
+        let long = layout(&[128], &BZIMAGE, 0, 3000);
         assert_eq!(long, Err(LayoutError::Cmdline { length: 3000, max: 2047 }));
         let low = KernelImage::Elf(Elf { start: 0x8000, end: 0x20_0000, entry: 0x8000 });
-        assert_eq!(
-            BootLayout::new(&map(&[128]), &low, 0, 0),
-            Err(LayoutError::KernelTooLow { start: 0x8000 })
-        );
+        assert_eq!(layout(&[128], &low, 0, 0), Err(LayoutError::KernelTooLow { start: 0x8000 }));
     }
 }

@@ -11,7 +11,7 @@ pub use image::{ImageError, KernelImage};
 pub use layout::{BootLayout, LayoutError};
 pub use registers::set_boot_registers;
 
-use crate::firmware;
+use crate::firmware::{self, Firmware};
 use crate::memory::GuestRam;
 use resources::Plan;
 use std::fs::File;
@@ -95,7 +95,7 @@ pub enum Entry {
 
 impl Boot {
     /// Opens and inspects the files and decides where everything goes.
-    pub fn prepare(payload: Payload, plan: &Plan) -> Result<Self, BootError> {
+    pub fn prepare(payload: Payload, plan: &Plan, firmware: &Firmware) -> Result<Self, BootError> {
         let mut kernel = open("kernel", &payload.kernel)?;
         let image = KernelImage::inspect(&mut kernel)
             .map_err(|source| BootError::Image { path: payload.kernel.clone(), source })?;
@@ -107,18 +107,19 @@ impl Boot {
         if payload.cmdline.contains('\0') {
             return Err(LayoutError::CmdlineNul.into());
         }
-        let layout = BootLayout::new(&plan.memory_map, &image, initramfs_size, payload.cmdline.len())?;
+        let cmdline = payload.cmdline.len();
+        let layout = BootLayout::new(&plan.memory_map, firmware.range, &image, initramfs_size, cmdline)?;
         Ok(Self { payload, kernel, initramfs, image, layout })
     }
 
     /// Writes kernel, initramfs, command line, boot parameters and tables into guest memory.
-    pub fn load(&mut self, plan: &Plan, ram: &GuestRam, tables: &acpi::TableSet) -> Result<Entry, BootError> {
+    pub fn load(&mut self, plan: &Plan, ram: &GuestRam, firmware: &Firmware) -> Result<Entry, BootError> {
         use vm_memory::{Bytes, GuestAddress};
         let memory = ram.memory();
-        for table in &tables.tables {
+        for table in &firmware.tables.tables {
             memory.write_slice(&table.bytes, GuestAddress(table.address))?;
         }
-        memory.write_slice(&tables.rsdp, GuestAddress(resources::memory_map::RSDP.0))?;
+        memory.write_slice(&firmware.tables.rsdp, GuestAddress(resources::memory_map::RSDP.0))?;
         memory.write_slice(&firmware::reset_code(), GuestAddress(firmware::RESET_VECTOR))?;
         memory.write_slice(self.payload.cmdline.as_bytes(), self.layout.cmdline)?;
         memory.write_obj(0_u8, GuestAddress(self.layout.cmdline.0 + self.payload.cmdline.len() as u64))?;
@@ -131,7 +132,7 @@ impl Boot {
                 .map_err(|e| changed("initramfs", self.payload.initramfs.as_ref(), e))?;
         }
         rewind(&mut self.kernel).map_err(|e| changed("kernel", Some(&self.payload.kernel), e))?;
-        let ranges = ranges::address_ranges(&plan.memory_map, &plan.pci);
+        let ranges = ranges::address_ranges(&plan.memory_map, &plan.pci, firmware.range);
         match self.image {
             KernelImage::BzImage(_) => linux::load(memory, &mut self.kernel, &self.layout, &ranges),
             KernelImage::Elf(_) => pvh::load(memory, &mut self.kernel, &self.layout, &ranges),
