@@ -3,6 +3,10 @@
 //! node". Which APIC id a vCPU has was decided in `resources`.
 
 mod amd;
+#[cfg(test)]
+mod guest_view;
+#[cfg(test)]
+mod hosts_tests;
 mod name;
 
 pub use name::name_of_host;
