@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::moves::{ctl, pages_of, policy_of};
 use super::{BootTest, Ctx};
 use crate::runner::check;
 use crate::runner::host::Needs;
@@ -22,6 +23,11 @@ const TWO: Needs =
 pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "cpuset_of_cgroup_v2_is_respected", needs: TWO, run: v2 },
     BootTest { name: "cpuset_of_cgroup_v1_is_respected", needs: TWO, run: v1 },
+    BootTest {
+        name: "cpuset_that_changes_under_a_vm_is_told_and_the_policy_stays",
+        needs: TWO,
+        run: changed,
+    },
 ];
 
 /// Exit status when the host refuses.
@@ -82,12 +88,18 @@ impl Drop for Hierarchy<'_, '_> {
     }
 }
 
-fn v2(ctx: &Ctx) -> Result<()> {
+/// Of cgroup v2, with cpusets.
+fn groups_v2<'a, 'b>(ctx: &'a Ctx<'b>) -> Result<Hierarchy<'a, 'b>> {
     let mut groups = Hierarchy::mount(ctx, &["-t", "cgroup2"])?;
     if !fs::read_to_string(groups.control())?.split_whitespace().any(|name| name == "cpuset") {
         fs::write(groups.control(), "+cpuset").context("the cpuset controller")?;
         groups.enabled = true;
     }
+    Ok(groups)
+}
+
+fn v2(ctx: &Ctx) -> Result<()> {
+    let groups = groups_v2(ctx)?;
     stays_inside(ctx, &groups.group())
 }
 
@@ -128,5 +140,59 @@ fn stays_inside(ctx: &Ctx, group: &Path) -> Result<()> {
     let mut vm = start_in(ctx, group, &Start::default().flag(&["--numa", &wrong]))?;
     let status = vm.ended()?;
     ensure!(status.code() == Some(HOST), "a pnode outside of the cpuset: {status}, not {HOST}");
+    Ok(())
+}
+
+/// Tenths of a second in which the kernel migrates memory after a change of a cpuset.
+const MIGRATES_WITHIN: u32 = 300;
+
+fn changed(ctx: &Ctx) -> Result<()> {
+    let groups = groups_v2(ctx)?;
+    let group = groups.group();
+    let (home, other) = (ctx.pnode(0), ctx.pnode(1));
+    fs::create_dir(&group).context("a group")?;
+    fs::write(group.join("cpuset.mems"), format!("{home},{other}"))?;
+    let directory = tempfile::tempdir()?;
+    let socket = directory.path().join("api");
+    let spec = GuestSpec::new(vec![Vnode::on(home, 256, &[0])]);
+    let mut vm = start_in(ctx, &group, &Start::of(&spec).flag(&["--api-socket", &socket.to_string_lossy()]))?;
+    vm.ready()?;
+    vm.ask("alloc 64 0")?;
+    check::bound(&vm, &spec)?;
+
+    // The pnode is taken away: the kernel takes the memory to what is left.
+    fs::write(group.join("cpuset.mems"), other.to_string())?;
+    let mut pages = pages_of(&vm, &spec, 0)?;
+    for _ in 0..MIGRATES_WITHIN {
+        if pages.contains_key(&other) && !pages.contains_key(&home) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(100));
+        pages = pages_of(&vm, &spec, 0)?;
+    }
+    ensure!(pages.contains_key(&other), "the kernel has migrated nothing: {pages:?}");
+    told(ctx, &vm, &spec, &socket, home)?;
+
+    // Allowed again, the policy names its own pnode, and not what it was renamed to.
+    fs::write(group.join("cpuset.mems"), format!("{home},{other}"))?;
+    let policy = policy_of(&vm, &spec, 0)?;
+    ensure!(policy.iter().all(|found| *found == format!("bind:{home}")), "{policy:?}");
+    told(ctx, &vm, &spec, &socket, home)?;
+    let job = ctl(ctx, &socket, &["move", "0", "--pnode", &home.to_string()])?;
+    ensure!(job["state"] == "done", "the move ended as {job}");
+    check::bound(&vm, &spec)?;
+    vm.output("echo still here")?;
+    vm.power_off()
+}
+
+/// What the API tells is what the host's kernel says: the pnode of the policy, and where the memory lies.
+fn told(ctx: &Ctx, vm: &Vm, spec: &GuestSpec, socket: &Path, home: u32) -> Result<()> {
+    let told = ctl(ctx, socket, &["vnodes", "0", "--fresh"])?;
+    let pages = pages_of(vm, spec, 0)?;
+    let away: u64 = pages.iter().filter(|(pnode, _)| **pnode != home).map(|(_, pages)| pages * 4096).sum();
+    ensure!(told["pnodes"] == format!("{home}"), "{told}");
+    // The guest runs: some pages may be new.
+    let foreign = told["residency"]["foreign"].as_u64().context("no residency")?;
+    ensure!(foreign.abs_diff(away) <= 8 << 20, "{pages:?}, {told}");
     Ok(())
 }

@@ -137,7 +137,7 @@ impl Expected {
         Self { policy, nodes: nodes.to_vec() }
     }
 
-    /// Whether numa_maps says so; it may put flags between the two: `bind=static:0`.
+    /// Whether numa_maps says so.
     fn is(&self, policy: &str) -> bool {
         policy.starts_with(self.policy) && policy.ends_with(&format!(":{}", rangelist::format(&self.nodes)))
     }

@@ -15,7 +15,7 @@ pub(crate) struct Area {
     pub(crate) start: u64,
     pub(crate) end: u64,
     pub(crate) name: String,
-    /// As in numa_maps: `bind:0`.
+    /// As in numa_maps, without the flags between the two: `bind:0`, of `bind=static:0`.
     pub(crate) policy: String,
     /// KiB per node, as in numa_maps.
     pub(crate) kib: BTreeMap<u32, u64>,
@@ -52,7 +52,7 @@ pub(crate) fn areas(pid: u32) -> Result<Vec<Area>> {
         let mut words = line.split_whitespace();
         let start = u64::from_str_radix(words.next().unwrap_or_default(), 16)?;
         let Some(area) = areas.iter_mut().find(|area| area.start == start) else { continue };
-        area.policy = words.next().unwrap_or_default().to_owned();
+        area.policy = words.next().unwrap_or_default().replace("=static:", ":");
         let mut counts = BTreeMap::new();
         for word in words {
             if let Some(kib) = word.strip_prefix("kernelpagesize_kB=") {

@@ -119,6 +119,7 @@ impl RamRegion {
             let error = error.of(&subject).on(pnodes);
             match (error.errno(), mode) {
                 (libc::EINVAL, Mode::PreferredMany) => {
+                _ if error.hint.is_some() => error,
                     error.hint("policy=preferred over several nodes needs Linux 5.15, name one node")
                 }
                 (libc::EINVAL, Mode::Preferred | Mode::Bind | Mode::Interleave) => {

@@ -2,57 +2,14 @@
 //! Which policy and which advice is `memory`'s decision.
 
 use super::errno::HostError;
+use super::nodes::{Mode, NodeMask};
 use resources::{Bytes, NodeSet, PnodeId};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use vm_memory::VolatileSlice;
 
-/// Nodes that fit in a kernel mask: `MAX_NUMNODES` is 1,024 on x86 (`CONFIG_NODES_SHIFT` at most 10).
-const MASK_NODES: usize = 1024;
-const WORD_BITS: usize = u64::BITS as usize;
 /// Unmapped bytes kept behind every mapping, so that no two of them can become one.
 const GUARD: usize = 4096;
-
-/// A set of nodes as the kernel takes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeMask {
-    words: [u64; MASK_NODES / WORD_BITS],
-}
-
-impl NodeMask {
-    /// `None` when a node is past what any x86 kernel has.
-    pub fn new(nodes: &NodeSet) -> Option<Self> {
-        let mut words = [0; MASK_NODES / WORD_BITS];
-        for node in nodes.iter() {
-            *words.get_mut(node.index() / WORD_BITS)? |= 1 << (node.index() % WORD_BITS);
-        }
-        Some(Self { words })
-    }
-}
-
-/// A memory policy mode (`linux/mempolicy.h`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// `MPOL_PREFERRED`: one node, else others.
-    Preferred,
-    /// `MPOL_BIND`: these nodes only.
-    Bind,
-    /// `MPOL_INTERLEAVE`: page by page in turn.
-    Interleave,
-    /// `MPOL_PREFERRED_MANY`: these nodes, else others (Linux 5.15).
-    PreferredMany,
-}
-
-impl Mode {
-    fn number(self) -> libc::c_int {
-        match self {
-            Self::Preferred => 1,
-            Self::Bind => 2,
-            Self::Interleave => 3,
-            Self::PreferredMany => 5,
-        }
-    }
-}
 
 /// What memory stands behind a mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +73,9 @@ impl Mapping {
         let fail = |call, source| HostError::new(call, source).of(name).length(size);
         let bytes = usize::try_from(size.get())
             .map_err(|_| fail("mmap", std::io::Error::from_raw_os_error(libc::ENOMEM)))?;
+        if bytes == 0 {
+            return Err(fail("mmap", std::io::Error::from_raw_os_error(libc::EINVAL)));
+        }
         let align = usize::try_from(align.get()).unwrap_or(GUARD).max(GUARD);
         let reserved_size = bytes
             .checked_add(align)
@@ -185,10 +145,11 @@ impl Mapping {
         Some(unsafe { VolatileSlice::new(self.address().wrapping_add(offset), length) })
     }
 
-    /// Sets where pages of this mapping may lie; pages that are there already stay where they are.
+    /// Sets where pages of this mapping may lie; pages that are there already stay where they are. The kernel leaves out
+    /// nodes that the process' cpuset does not allow and says nothing; here that is an error.
     pub fn set_policy(&self, mode: Mode, nodes: &NodeMask) -> Result<(), HostError> {
-        // The kernel reads one bit less than it is told.
-        let bits = MASK_NODES + 1;
+        let refused = |error: HostError| error.length(Bytes(self.size as u64));
+        let (words, bits) = nodes.words();
         // SAFETY: the range is this mapping's own and the mask is as long as told.
         let result = unsafe {
             libc::syscall(
@@ -196,12 +157,39 @@ impl Mapping {
                 self.start.as_ptr(),
                 self.size,
                 mode.number(),
-                nodes.words.as_ptr(),
-                bits,
+                words,
+                // The kernel reads one bit less than it is told.
+                bits + 1,
                 0,
             )
         };
-        if result == 0 { Ok(()) } else { Err(HostError::last("mbind").length(Bytes(self.size as u64))) }
+        if result != 0 {
+            return Err(refused(HostError::last("mbind")));
+        }
+        let left_out = nodes.without(&NodeMask::allowed().map_err(refused)?);
+        if left_out.is_empty() {
+            return Ok(());
+        }
+        let error = HostError::new("mbind", std::io::Error::from_raw_os_error(libc::EINVAL));
+        Err(refused(error).hint(format!("the cpuset of this process does not allow node {left_out}")))
+    }
+
+    /// The nodes that the policy at `offset` names; `None` if it has none or the kernel does not tell.
+    pub fn policy_nodes(&self, offset: usize) -> Option<NodeSet> {
+        const ADDRESS: libc::c_ulong = 1 << 1;
+        if offset >= self.size {
+            return None;
+        }
+        let mut mask = NodeMask::empty();
+        let (words, bits) = mask.words_mut();
+        let mut mode: libc::c_int = 0;
+        let address = self.start.map_addr(|a| a.saturating_add(offset));
+        // SAFETY: the address lies in this mapping, the mask is as long as said, and the kernel writes nothing else.
+        let result = unsafe {
+            libc::syscall(libc::SYS_get_mempolicy, &raw mut mode, words, bits, address.as_ptr(), ADDRESS)
+        };
+        let nodes = mask.without(&NodeMask::empty());
+        Some(nodes).filter(|nodes| result == 0 && !nodes.is_empty())
     }
 
     /// Gives the kernel advice; `Err` carries the errno.
@@ -280,6 +268,7 @@ impl Mapping {
         nodes: Option<&[libc::c_int]>,
     ) -> Result<Vec<PageStatus>, HostError> {
         const MPOL_MF_MOVE: libc::c_int = 1 << 1;
+        // No mapping is empty.
         let last = self.size - 1;
         let pages: Vec<*mut libc::c_void> =
             offsets.iter().map(|offset| self.start.as_ptr().wrapping_byte_add((*offset).min(last))).collect();
@@ -417,7 +406,7 @@ mod tests {
         let maps = std::fs::read_to_string("/proc/self/numa_maps").unwrap_or_default();
         // Only kernels with NUMA have the file.
         let line = maps.lines().find(|line| line.starts_with(&start));
-        assert!(maps.is_empty() || line.is_some_and(|line| line.contains(" prefer:0 ")), "{line:?}");
+        assert!(maps.is_empty() || line.is_some_and(|line| line.contains(" prefer=static:0 ")), "{line:?}");
         assert!(mapping.discard(4096, mapping.size()).is_err());
     }
 
@@ -459,8 +448,21 @@ mod tests {
         let nodes: NodeSet = [PnodeId(1000)].into_iter().collect();
         let error = mapping.set_policy(Mode::Bind, &NodeMask::new(&nodes).unwrap()).unwrap_err();
         assert_eq!((error.call, error.errno()), ("mbind", libc::EINVAL));
-        let nodes: NodeSet = [PnodeId(1024)].into_iter().collect();
-        assert_eq!(NodeMask::new(&nodes), None);
+    }
+
+    #[test]
+    fn the_policy_names_the_nodes_that_were_given_whatever_the_cpuset_becomes() {
+        let mapping = Mapping::new(Bytes::mib(2), 0, Bytes::mib(2), Backing::Anonymous, "t").unwrap();
+        assert_eq!(mapping.policy_nodes(0), None);
+        let nodes: NodeSet = [PnodeId(0)].into_iter().collect();
+        mapping.set_policy(Mode::Bind, &NodeMask::new(&nodes).unwrap()).unwrap();
+        assert_eq!((mapping.policy_nodes(4096), mapping.policy_nodes(2 << 20)), (Some(nodes), None));
+    }
+
+    #[test]
+    fn no_mapping_is_empty() {
+        let error = Mapping::new(Bytes::ZERO, 0, Bytes::mib(2), Backing::Anonymous, "t").unwrap_err();
+        assert_eq!((error.call, error.errno()), ("mmap", libc::EINVAL));
     }
 
     #[test]
