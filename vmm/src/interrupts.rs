@@ -1,10 +1,9 @@
 //! Interrupts as messages: the KVM routing table behind the IO-APIC's pins and PCI vectors, and the eventfds that
 //! raise them. What a pin's or a vector's message is, the device models know.
 
-use crate::sys::HostError;
+use crate::sys::{GuestVm, HostError};
 use devices::{IOAPIC_PINS, InterruptError, InterruptLine, MsiMessage, MsiRouter};
 use kvm_bindings::{KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_msi, kvm_msi};
-use kvm_ioctls::VmFd;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -14,7 +13,7 @@ const MAX_GSIS: u32 = 4096;
 
 /// All interrupt routes of a VM: IO-APIC pins first, then the vectors of PCI functions.
 pub struct Routes {
-    vm: Arc<VmFd>,
+    vm: Arc<GuestVm>,
     messages: Mutex<Vec<Option<MsiMessage>>>,
 }
 
@@ -29,7 +28,7 @@ pub struct Gsi {
 
 impl Routes {
     /// No pin goes anywhere yet.
-    pub fn new(vm: Arc<VmFd>) -> Self {
+    pub fn new(vm: Arc<GuestVm>) -> Self {
         Self { vm, messages: Mutex::new(vec![None; usize::from(IOAPIC_PINS)]) }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::cpu::{CpuidTemplate, name_of_host};
 use crate::memory::GuestRam;
-use crate::sys::{HostError, set_memslot};
+use crate::sys::{GuestVm, HostError};
 use devices::IOAPIC_PINS;
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_enable_cap};
 use kvm_ioctls::{Cap, Kvm, VmFd};
@@ -135,7 +135,7 @@ impl KvmHost {
     }
 
     /// Makes a VM with its memory and local APICs; the IO-APIC is ours, all interrupts are messages.
-    pub fn create_vm(&self, ram: &GuestRam) -> Result<VmFd, HostError> {
+    pub fn create_vm(&self, ram: &GuestRam) -> Result<GuestVm, HostError> {
         let vm = loop {
             match self.kvm.create_vm() {
                 Err(error) if error.errno() == libc::EINTR => {}
@@ -150,8 +150,9 @@ impl KvmHost {
         if self.kvm.check_extension(Cap::SetTssAddr) {
             vm.set_tss_address(TSS).map_err(HostError::kvm("KVM_SET_TSS_ADDR"))?;
         }
+        let vm = GuestVm::new(vm);
         for (slot, region) in (0..).zip(ram.regions()) {
-            set_memslot(&vm, slot, region.range.start, &region.mapping)?;
+            vm.add_memory(slot, region.range.start, &region.mapping)?;
         }
         Ok(vm)
     }
@@ -170,5 +171,33 @@ pub fn emulation_note() -> &'static str {
          use a host whose CPUs offer VMX or SVM"
     } else {
         ""
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{IDENTITY_MAP, TSS};
+    use resources::memory_map::{HOLE_END, IO_APIC, LOCAL_APIC};
+    use resources::{Bytes, MemoryMap, PciMap, VmSpec, VmTopology};
+
+    /// Only Intel's KVM puts anything there, and only hosts of Intel would notice.
+    #[test]
+    fn intels_pages_lie_where_no_guest_has_anything() {
+        const PAGE: u64 = 4096;
+        let (start, end) = (IDENTITY_MAP, TSS as u64 + 3 * PAGE);
+        assert_eq!((TSS as u64, start % PAGE), (start + PAGE, 0));
+        // After the local APICs' addresses, where messages go too, and before RAM goes on.
+        const _: () = assert!(LOCAL_APIC.0 + (1 << 20) <= IDENTITY_MAP && IO_APIC.0 < LOCAL_APIC.0);
+        assert!(end <= HOLE_END.0);
+        for vnodes in [1, 7, 256] {
+            let spec =
+                VmSpec { memory: Some(Bytes::gib(6)), vnodes: Some(vnodes.into()), ..VmSpec::default() };
+            let topology = VmTopology::try_from(&spec).unwrap();
+            let map = MemoryMap::new(&topology);
+            assert!(map.ram().iter().all(|ram| ram.end().0 <= start || ram.start.0 >= end));
+            let windows = PciMap::new(&topology, &map);
+            let windows = windows.segments().iter().flat_map(|s| [s.ecam, s.mmio32, s.mmio64]);
+            assert!(windows.into_iter().all(|window| window.end().0 <= start || window.start.0 >= end));
+        }
     }
 }

@@ -54,7 +54,7 @@ pub use kvm::KvmError;
 pub use memory::{Manner, MoveOutcome, PrefaultError, Progress, RamError, Residency};
 pub use serial::{Stream, block_terminal_stops};
 pub use socket_file::{Access, Janitor, SocketFile, SocketFileError, sweep};
-pub use sys::{HostError, spawn_without_signals, take_inherited_fd};
+pub use sys::{HostError, inherited_fd, spawn_without_signals};
 
 use boot::Boot;
 use handle::Shared;

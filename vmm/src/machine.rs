@@ -64,6 +64,7 @@ impl Machine {
         let (pio, mmio) = devices.buses(&segments)?;
         let setup = Arc::new(VcpuSetup {
             vm,
+            ram: Arc::clone(&ram),
             cpuid: kvm.cpuid()?,
             pio: Arc::new(pio),
             mmio: Arc::new(mmio),

@@ -75,7 +75,7 @@ fn passed(pid: u32, env: impl Fn(&str) -> Option<String>) -> Result<Socket, Sock
         (Some(_), Some(_)) => {}
         (None, _) | (_, None) => return refused("no socket was passed (LISTEN_PID, LISTEN_FDS)"),
     }
-    let fd = vmm::take_inherited_fd().map_err(|error| SocketError::NotPassed(error.to_string()))?;
+    let fd = vmm::inherited_fd().map_err(|error| SocketError::NotPassed(error.to_string()))?;
     let listens = nix::sys::socket::getsockopt(&fd, nix::sys::socket::sockopt::AcceptConn);
     if !listens.unwrap_or(false) {
         return refused("descriptor 3 is not a socket that listens");

@@ -2,6 +2,7 @@
 
 mod cpuid;
 mod exits;
+mod fault;
 mod gate;
 mod msrs;
 #[cfg(test)]

@@ -39,7 +39,7 @@ impl TestVm {
         let vm = Arc::new(kvm.create_vm(&ram).unwrap());
         let ioapic = Arc::new(Mutex::new(IoApic::new(Arc::new(Routes::new(Arc::clone(&vm))))));
         let (pio, mmio) = (Arc::new(pio.build()), Arc::new(mmio.build()));
-        let setup = VcpuSetup { vm, cpuid: kvm.cpuid().unwrap(), pio, mmio, ioapic };
+        let setup = VcpuSetup { vm, ram: Arc::clone(&ram), cpuid: kvm.cpuid().unwrap(), pio, mmio, ioapic };
         Some(Self { plan, ram, setup: Arc::new(setup) })
     }
 

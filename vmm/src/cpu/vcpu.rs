@@ -3,12 +3,14 @@
 
 use super::cpuid::CpuidTemplate;
 use super::exits::{ExitCounters, ExitReason};
+use super::fault::FaultPlace;
 use super::gate::Gate;
 use super::msrs::set_boot_msrs;
-use crate::sys::{HostError, ImmediateExit, Pio, internal_suberror, pio_exit};
+use crate::memory::GuestRam;
+use crate::sys::{GuestVcpu, GuestVm, HostError, ImmediateExit, Pio, pio_exit};
 use devices::{IoApic, MmioBus, PioBus};
-use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
-use resources::{Plan, VcpuId};
+use kvm_ioctls::VcpuExit;
+use resources::{Gpa, Plan, VcpuId};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Protected mode (Intel SDM 3A, 2.5).
@@ -59,6 +61,18 @@ pub enum VcpuError {
         /// As the hardware gave it.
         reason: u64,
     },
+    /// The host had no page for an address of the guest.
+    #[error("KVM_RUN for vCPU {vcpu}: no host memory for {place}: {source}{note}")]
+    NoMemory {
+        /// Which vCPU.
+        vcpu: VcpuId,
+        /// For which address, and whose it is.
+        place: FaultPlace,
+        /// What the kernel said.
+        source: std::io::Error,
+        /// What is the likely cause.
+        note: &'static str,
+    },
     /// An exit that should not happen.
     #[error("KVM_RUN for vCPU {vcpu}: unexpected exit {exit}")]
     Unexpected {
@@ -72,7 +86,9 @@ pub enum VcpuError {
 /// What all vCPUs need.
 pub struct VcpuSetup {
     /// The VM.
-    pub vm: Arc<VmFd>,
+    pub vm: Arc<GuestVm>,
+    /// Its memory.
+    pub ram: Arc<GuestRam>,
     /// CPUID as all share it.
     pub cpuid: CpuidTemplate,
     /// Ports.
@@ -96,7 +112,7 @@ fn reason(exit: &Result<VcpuExit<'_>, kvm_ioctls::Error>) -> ExitReason {
 /// A vCPU. Belongs to the thread that created it.
 pub struct Vcpu {
     id: VcpuId,
-    pub(super) fd: VcpuFd,
+    pub(super) fd: GuestVcpu,
     pub(super) immediate_exit: Arc<ImmediateExit>,
 }
 
@@ -104,7 +120,7 @@ impl Vcpu {
     pub(super) fn create(setup: &VcpuSetup, plan: &Plan, id: VcpuId) -> Result<Self, VcpuError> {
         let named = |error: HostError| error.of(format!("vCPU {id}"));
         let apic_id = u64::from(plan.cpus.apic_id(id).0);
-        let fd = setup.vm.create_vcpu(apic_id).map_err(HostError::kvm("KVM_CREATE_VCPU")).map_err(named)?;
+        let fd = setup.vm.create_vcpu(apic_id).map_err(named)?;
         let cpuid = setup.cpuid.for_vcpu(id, &plan.cpus)?;
         fd.set_cpuid2(&cpuid).map_err(HostError::kvm("KVM_SET_CPUID2")).map_err(named)?;
         set_boot_msrs(&fd, id);
@@ -156,6 +172,10 @@ impl Vcpu {
                 Ok(VcpuExit::FailEntry(reason, _)) => {
                     return Some(StopCause::Failed(VcpuError::Entry { vcpu: self.id, reason }));
                 }
+                // EFAULT, and this kernel says where.
+                Ok(VcpuExit::MemoryFault { gpa, .. }) => {
+                    return Some(self.no_memory(setup, Some(Gpa(gpa)), libc::EFAULT));
+                }
                 Ok(exit) => {
                     let exit = format!("{exit:?}");
                     return Some(StopCause::Failed(VcpuError::Unexpected { vcpu: self.id, exit }));
@@ -164,6 +184,9 @@ impl Vcpu {
                 Err(error) if error.errno() == libc::EINTR => self.immediate_exit.clear(),
                 // An application processor that has just been started, or was not yet.
                 Err(error) if error.errno() == libc::EAGAIN => {}
+                Err(error) if matches!(error.errno(), libc::EFAULT | libc::EHWPOISON) => {
+                    return Some(self.no_memory(setup, None, error.errno()));
+                }
                 Err(error) => {
                     let error = HostError::kvm("KVM_RUN")(error).of(format!("vCPU {}", self.id));
                     return Some(StopCause::Failed(error.into()));
@@ -173,7 +196,7 @@ impl Vcpu {
     }
 
     fn wide_port_access(&mut self, setup: &VcpuSetup) {
-        match pio_exit(&mut self.fd, setup.vm.run_size()) {
+        match pio_exit(&mut self.fd) {
             Some(Pio::Out(port, elements)) => elements.for_each(|data| _ = setup.pio.write(port, data)),
             Some(Pio::In(port, elements)) => elements.for_each(|data| _ = setup.pio.read(port, data)),
             None => {}
@@ -186,9 +209,21 @@ impl Vcpu {
         (sregs.cr0 & CR0_PE != 0).then_some(regs.rip)
     }
 
+    /// A page of guest memory could not be had: from a pool that ran dry, or it is broken.
+    fn no_memory(&self, setup: &VcpuSetup, gpa: Option<Gpa>, errno: i32) -> StopCause {
+        let place = FaultPlace::of(&setup.ram, gpa);
+        let note = match errno {
+            libc::EHWPOISON => "; a page of the host is broken",
+            _ if place.may_be_pool() => "; the pool has no free page, prefault=on takes all at start",
+            _ => "",
+        };
+        let source = std::io::Error::from_raw_os_error(errno);
+        StopCause::Failed(VcpuError::NoMemory { vcpu: self.id, place, source, note })
+    }
+
     fn internal_error(&mut self) -> VcpuError {
         let rip = self.fd.get_regs().map_or(0, |regs| regs.rip);
-        let suberror = internal_suberror(&mut self.fd);
+        let suberror = self.fd.internal_suberror();
         VcpuError::Internal { vcpu: self.id, suberror, rip, note: crate::kvm::emulation_note() }
     }
 }

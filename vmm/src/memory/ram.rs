@@ -3,6 +3,7 @@
 use super::policy::kernel_policy;
 use crate::sys::{Advice, Backing, HostError, Mapping, Mode};
 use resources::{Bytes, PageSize, Plan, RamRange, VnodeId};
+use std::sync::Arc;
 use vm_memory::{
     GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion, GuestMemoryRegionBytes,
     GuestRegionCollection, MemoryRegionAddress, VolatileSlice,
@@ -22,7 +23,7 @@ pub struct RamRegion {
     /// The pages asked for.
     pub pages: PageSize,
     /// The host memory.
-    pub mapping: Mapping,
+    pub mapping: Arc<Mapping>,
 }
 
 /// Why there is no guest RAM.
@@ -112,14 +113,14 @@ impl RamRegion {
             }
         };
         let name = format!("guest-ram-v{}", range.vnode);
-        let mapping = Mapping::new(range.size, range.start.0, align, backing, &name)?;
+        let mapping = Arc::new(Mapping::new(range.size, range.start.0, align, backing, &name)?);
         let (mode, mask) = kernel_policy(vnode.policy, pnodes)
             .ok_or_else(|| RamError::Plan(format!("{subject}: no kernel has a node {pnodes}")))?;
         mapping.set_policy(mode, &mask).map_err(|error| {
             let error = error.of(&subject).on(pnodes);
             match (error.errno(), mode) {
-                (libc::EINVAL, Mode::PreferredMany) => {
                 _ if error.hint.is_some() => error,
+                (libc::EINVAL, Mode::PreferredMany) => {
                     error.hint("policy=preferred over several nodes needs Linux 5.15, name one node")
                 }
                 (libc::EINVAL, Mode::Preferred | Mode::Bind | Mode::Interleave) => {

@@ -1,19 +1,20 @@
 //! Doorbells: guest writes that KVM turns into eventfd signals.
 
+use crate::sys::GuestVm;
 use devices::pci::IoEvents;
-use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
+use kvm_ioctls::{IoEventAddress, NoDatamatch};
 use std::io;
 use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
 
 /// The doorbells of a VM.
 pub struct Doorbells {
-    vm: Arc<VmFd>,
+    vm: Arc<GuestVm>,
 }
 
 impl Doorbells {
     /// None registered yet.
-    pub fn new(vm: Arc<VmFd>) -> Self {
+    pub fn new(vm: Arc<GuestVm>) -> Self {
         Self { vm }
     }
 }

@@ -3,13 +3,12 @@
 use super::{Doorbells, NodeSpawner, Vectors};
 use crate::interrupts::Routes;
 use crate::memory::GuestRam;
-use crate::sys::HostError;
+use crate::sys::{GuestVm, HostError};
 use devices::pci::{
     MECHANISM1_PORTS, Mechanism1, PciSegment, PciSegmentBuilder, SegmentError, WorkerSpawner,
 };
 use devices::virtio::{VirtioDevice, VirtioMeter, VirtioPci, VirtioPciError, VirtioPciHost};
 use devices::{BusError, MmioBusBuilder, PioBusBuilder};
-use kvm_ioctls::VmFd;
 use resources::pci_map::Window;
 use resources::{CpuSet, Plan, VnodeId};
 use std::ops::RangeInclusive;
@@ -82,7 +81,7 @@ pub struct Segments {
 
 impl SegmentsBuilder {
     /// An empty segment for every vnode.
-    pub fn new(plan: &Plan, vm: &Arc<VmFd>, routes: &Arc<Routes>, ram: &GuestRam) -> Self {
+    pub fn new(plan: &Plan, vm: &Arc<GuestVm>, routes: &Arc<Routes>, ram: &GuestRam) -> Self {
         let mut this = Self {
             routes: Arc::clone(routes),
             doorbells: Arc::new(Doorbells::new(Arc::clone(vm))),

@@ -3,23 +3,19 @@
 use super::errno::HostError;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The first descriptor that systemd passes (`sd_listen_fds(3)`).
 const FIRST: i32 = 3;
 
-static TAKEN: AtomicBool = AtomicBool::new(false);
-
-/// The first inherited descriptor (3), from now on this process's own and closed in its children. Once per process, and
-/// before anything else opens descriptors, or it is not the inherited one.
-pub fn take_inherited_fd() -> Result<OwnedFd, HostError> {
+/// A duplicate of the first inherited descriptor (3); neither is left to children. Whether it is what was expected is for
+/// the caller to see: if none was passed, 3 may be one that this process opened, whose owner keeps it.
+pub fn inherited_fd() -> Result<OwnedFd, HostError> {
     let refused = |errno| HostError::new("fcntl", errno).of("inherited descriptor 3");
-    if TAKEN.swap(true, Ordering::AcqRel) {
-        return Err(refused(nix::Error::EBADF));
-    }
-    // SAFETY: the descriptor is only asked for its flags; one that is not open is answered with EBADF.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(FIRST) };
-    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(refused)?;
-    // SAFETY: it is open, and `TAKEN` sees to it that it is owned once; nothing in this process opened it.
-    Ok(unsafe { OwnedFd::from_raw_fd(FIRST) })
+    // SAFETY: it is only asked for a duplicate and told to close in children; one that is not open is EBADF.
+    let inherited = unsafe { BorrowedFd::borrow_raw(FIRST) };
+    let duplicate = fcntl(inherited, FcntlArg::F_DUPFD_CLOEXEC(FIRST)).map_err(refused)?;
+    // SAFETY: the kernel has just made it for this call.
+    let duplicate = unsafe { OwnedFd::from_raw_fd(duplicate) };
+    fcntl(inherited, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(refused)?;
+    Ok(duplicate)
 }

@@ -5,12 +5,13 @@
     reason = "system calls that no crate wraps, and guest memory that the guest writes too"
 )]
 
+mod aligned;
 mod crash;
 mod errno;
+mod guest_vm;
 mod inherited;
 mod kick;
 mod mapping;
-mod memslot;
 mod nodes;
 mod pio;
 mod poll;
@@ -22,10 +23,10 @@ mod uring;
 
 pub use crash::restore_terminal_at_a_crash;
 pub use errno::HostError;
-pub use inherited::take_inherited_fd;
+pub use guest_vm::{GuestVcpu, GuestVm};
+pub use inherited::inherited_fd;
 pub use kick::{ImmediateExit, accept_kicks, interrupt, prepare_kicks};
 pub use mapping::{Advice, Backing, Mapping, PageStatus};
-pub use memslot::{internal_suberror, set_memslot};
 pub use nodes::{Mode, NodeMask};
 pub use pio::{Pio, pio_exit};
 pub use poll::wait_readable;

@@ -1,8 +1,8 @@
 //! Port accesses of string instructions: KVM hands over many elements in one exit, and only `kvm_run` says how wide
 //! each is.
 
+use super::guest_vm::GuestVcpu;
 use kvm_bindings::{KVM_EXIT_IO, KVM_EXIT_IO_IN};
-use kvm_ioctls::VcpuFd;
 
 /// The elements of a port access.
 pub enum Pio<'a> {
@@ -12,8 +12,9 @@ pub enum Pio<'a> {
     In(u16, std::slice::ChunksMut<'a, u8>),
 }
 
-/// The port access that ended the last KVM_RUN. `run_size` is the length of the `kvm_run` mapping.
-pub fn pio_exit(vcpu: &mut VcpuFd, run_size: usize) -> Option<Pio<'_>> {
+/// The port access that ended the last KVM_RUN.
+pub fn pio_exit(vcpu: &mut GuestVcpu) -> Option<Pio<'_>> {
+    let run_size = vcpu.run_size();
     let run = vcpu.get_kvm_run();
     if run.exit_reason != KVM_EXIT_IO {
         return None;

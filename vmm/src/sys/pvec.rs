@@ -1,6 +1,7 @@
 //! Pieces of memory that the kernel reads or fills in one call, kept in place for as long as it may do so.
 //! What is read or written, and when, is `disk`'s decision.
 
+use super::aligned::AlignedBytes;
 use devices::virtio::blk::Segments;
 use std::any::Any;
 use std::fs::File;
@@ -35,8 +36,8 @@ pub struct IoVec {
 enum Keep {
     /// Guest memory. Never looked at: it is there to live.
     Guest { _memory: Arc<dyn Any + Send + Sync>, writable: bool },
-    /// A buffer of our own, where the aligned part begins in it.
-    Bounce { buffer: Box<[u8]>, start: usize },
+    /// A buffer of our own.
+    Bounce(AlignedBytes),
     /// Zeroes, only to be written from.
     Zeroes,
 }
@@ -79,11 +80,9 @@ impl IoVec {
 
     /// A buffer of `length` bytes that suits direct I/O.
     pub fn bounce(length: usize) -> Self {
-        let mut buffer = vec![0; length + BOUNCE_ALIGN].into_boxed_slice();
-        let address = buffer.as_mut_ptr();
-        let start = address.addr().next_multiple_of(BOUNCE_ALIGN) - address.addr();
-        let parts = vec![libc::iovec { iov_base: address.wrapping_add(start).cast(), iov_len: length }];
-        Self::new(parts, Keep::Bounce { buffer, start })
+        let buffer = AlignedBytes::new(length, BOUNCE_ALIGN);
+        let parts = vec![libc::iovec { iov_base: buffer.as_ptr().cast(), iov_len: length }];
+        Self::new(parts, Keep::Bounce(buffer))
     }
 
     /// As [`bounce`](Self::bounce), and keeps `with` as long as it lives.
@@ -109,7 +108,7 @@ impl IoVec {
     pub fn bounce_bytes(&mut self) -> &mut [u8] {
         let length = self.length();
         match &mut self.keep {
-            Keep::Bounce { buffer, start } => buffer.get_mut(*start..*start + length).unwrap_or_default(),
+            Keep::Bounce(buffer) => buffer.as_mut_slice().get_mut(..length).unwrap_or_default(),
             Keep::Guest { .. } | Keep::Zeroes => &mut [],
         }
     }
@@ -145,7 +144,7 @@ impl IoVec {
     pub(super) fn is_writable(&self) -> bool {
         match &self.keep {
             Keep::Guest { writable, .. } => *writable,
-            Keep::Bounce { .. } => true,
+            Keep::Bounce(_) => true,
             Keep::Zeroes => false,
         }
     }
