@@ -6,15 +6,17 @@ use crate::sys::HostError;
 use nix::sched::{CpuSet as KernelCpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use resources::{Bytes, CpuSet, Plan, VnodeId};
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::thread::Scope;
 use std::time::Duration;
 use vm_memory::Bytes as _;
 
 /// A thread takes this much at a time: large against a system call, and no more, since a call keeps every other thread
 /// of the process from mapping memory.
 const CHUNK: usize = 4 << 20;
-/// Threads per vnode: beyond a few, zeroing pages waits for the node's memory and not for a CPU.
+/// Threads per set of CPUs, which is a pnode's: beyond a few, zeroing pages waits for the node's memory and not for a CPU.
 const MAX_THREADS: usize = 8;
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(100);
@@ -33,11 +35,42 @@ pub enum PrefaultError {
     Host(#[from] HostError),
 }
 
-/// One vnode's share of the work.
-struct Work<'a> {
+/// Who starts a thread; the system may refuse.
+trait Spawn {
+    fn spawn<'scope>(
+        &self,
+        scope: &'scope Scope<'scope, '_>,
+        body: impl FnOnce() + Send + 'scope,
+    ) -> io::Result<()>;
+}
+
+struct System;
+
+impl Spawn for System {
+    fn spawn<'scope>(
+        &self,
+        scope: &'scope Scope<'scope, '_>,
+        body: impl FnOnce() + Send + 'scope,
+    ) -> io::Result<()> {
+        std::thread::Builder::new().name("prefault".into()).spawn_scoped(scope, body).map(drop)
+    }
+}
+
+/// A piece of a vnode's memory.
+#[derive(Clone, Copy)]
+struct Chunk<'a> {
     vnode: VnodeId,
+    /// Its number in the vnode.
+    number: usize,
+    region: &'a RamRegion,
+    offset: usize,
+    length: usize,
+}
+
+/// What the threads on one set of CPUs have to take.
+struct Work<'a> {
     cpus: &'a CpuSet,
-    chunks: Vec<(&'a RamRegion, usize, usize)>,
+    chunks: Vec<Chunk<'a>>,
     next: AtomicUsize,
 }
 
@@ -46,34 +79,41 @@ pub fn prefault(
     plan: &Plan,
     ram: &GuestRam,
     abandon: &AtomicBool,
+    progress: Option<&mut dyn Progress>,
+) -> Result<(), PrefaultError> {
+    prefault_by(&System, plan, ram, abandon, progress)
+}
+
+fn prefault_by(
+    threads: &impl Spawn,
+    plan: &Plan,
+    ram: &GuestRam,
+    abandon: &AtomicBool,
     mut progress: Option<&mut dyn Progress>,
 ) -> Result<(), PrefaultError> {
-    let works: Vec<Work> = plan
-        .topology
-        .vnodes()
-        .iter()
-        .filter(|vnode| vnode.prefault)
-        .filter_map(|vnode| {
-            Some(Work::new(vnode.id, &plan.placement.vnodes.get(vnode.id.index())?.cpus, ram))
-        })
-        .collect();
-    let total = works.iter().flat_map(|w| &w.chunks).map(|(_, _, length)| *length as u64).sum();
+    let works = works(plan, ram);
+    let total = works.iter().flat_map(|work| &work.chunks).map(|chunk| chunk.length as u64).sum();
     if total == 0 {
         return Ok(());
     }
     let done = AtomicU64::new(0);
     let failed = AtomicBool::new(false);
+    let go_on = || !failed.load(Ordering::Relaxed) && !abandon.load(Ordering::Relaxed);
     std::thread::scope(|scope| {
         let (sender, results) = mpsc::channel();
         for work in &works {
-            for _ in 0..work.threads() {
+            for started in 0..work.threads() {
                 let (sender, done, failed) = (sender.clone(), &done, &failed);
-                scope.spawn(move || {
-                    let go_on = || !failed.load(Ordering::Relaxed) && !abandon.load(Ordering::Relaxed);
+                let body = move || {
+                    work.pin();
                     let result = work.run(ram, done, go_on);
                     failed.fetch_or(result.is_err(), Ordering::Relaxed);
                     let _ = sender.send(result);
-                });
+                };
+                if let Err(error) = threads.spawn(scope, body) {
+                    tracing::warn!(%error, started, cpus = %work.cpus, "fewer prefault threads than wanted");
+                    break;
+                }
             }
         }
         drop(sender);
@@ -91,48 +131,84 @@ pub fn prefault(
                 progress.prefault(Bytes(done), Bytes(total));
             }
         }
-        first_error.map_or(Ok(()), |error| Err(error.into()))
+        // What no thread could be had for. Where it runs changes how fast it is, not where the pages come from.
+        let rest = works.iter().map(|work| work.run(ram, &done, go_on)).find_map(Result::err);
+        first_error.or(rest).map_or(Ok(()), |error| Err(error.into()))
     })
 }
 
-impl<'a> Work<'a> {
-    fn new(vnode: VnodeId, cpus: &'a CpuSet, ram: &'a GuestRam) -> Self {
-        let mut chunks = Vec::new();
-        for region in ram.of(vnode) {
-            let size = region.mapping.size();
-            let chunk = region
-                .pages
-                .pool()
-                .map_or(CHUNK, |page| CHUNK.max(usize::try_from(page.get()).unwrap_or(CHUNK)));
-            chunks.extend((0..size).step_by(chunk).map(|offset| (region, offset, chunk.min(size - offset))));
+/// The work of each set of CPUs: vnodes that share a pnode share its threads, and take turns chunk by chunk.
+fn works<'a>(plan: &'a Plan, ram: &'a GuestRam) -> Vec<Work<'a>> {
+    let mut works: Vec<Work<'a>> = Vec::new();
+    let vnodes = plan.topology.vnodes().iter().filter(|vnode| vnode.prefault);
+    for (vnode, place) in vnodes.filter_map(|v| Some((v.id, plan.placement.vnodes.get(v.id.index())?))) {
+        let chunks = chunks(vnode, ram);
+        match works.iter_mut().find(|work| *work.cpus == place.cpus) {
+            Some(work) => work.chunks.extend(chunks),
+            None => {
+                works.push(Work { cpus: &place.cpus, chunks: chunks.collect(), next: AtomicUsize::new(0) });
+            }
         }
-        Self { vnode, cpus, chunks, next: AtomicUsize::new(0) }
     }
+    works.iter_mut().for_each(|work| work.chunks.sort_by_key(|chunk| chunk.number));
+    works
+}
 
+fn chunks<'a>(vnode: VnodeId, ram: &'a GuestRam) -> impl Iterator<Item = Chunk<'a>> {
+    let places = ram.of(vnode).flat_map(|region| {
+        let size = region.mapping.size();
+        let page = region.pages.pool().and_then(|page| usize::try_from(page.get()).ok());
+        let chunk = CHUNK.max(page.unwrap_or(0));
+        (0..size).step_by(chunk).map(move |offset| (region, offset, chunk.min(size - offset)))
+    });
+    places.enumerate().map(move |(number, (region, offset, length))| Chunk {
+        vnode,
+        number,
+        region,
+        offset,
+        length,
+    })
+}
+
+impl Work<'_> {
     fn threads(&self) -> usize {
         self.chunks.len().min(self.cpus.len().max(1)).min(MAX_THREADS)
     }
 
-    fn run(&self, ram: &GuestRam, done: &AtomicU64, go_on: impl Fn() -> bool) -> Result<(), HostError> {
+    fn pin(&self) {
         if let Err(error) = pin_this_thread(self.cpus) {
-            // Where the thread runs changes how fast it is, not where the pages come from.
-            tracing::info!(vnode = %self.vnode, %error, "prefault thread not pinned");
+            tracing::info!(%error, "prefault thread not pinned");
         }
+    }
+
+    fn run(&self, ram: &GuestRam, done: &AtomicU64, go_on: impl Fn() -> bool) -> Result<(), HostError> {
         while go_on() {
-            let Some((region, offset, length)) = self.chunks.get(self.next.fetch_add(1, Ordering::Relaxed))
-            else {
+            let Some(chunk) = self.chunks.get(self.next.fetch_add(1, Ordering::Relaxed)) else {
                 break;
             };
-            take(ram, region, *offset, *length).map_err(|error| {
-                let error = HostError::new("madvise(MADV_POPULATE_WRITE)", error);
-                error
-                    .of(format!("vnode {}", self.vnode))
-                    .length(Bytes(*length as u64))
-                    .hint("the node is full")
+            take(ram, chunk.region, chunk.offset, chunk.length).map_err(|error| {
+                let hint = hint(error.raw_os_error(), chunk.region.pages.pool().is_some());
+                let error = HostError::new("madvise(MADV_POPULATE_WRITE)", error)
+                    .of(format!("vnode {}", chunk.vnode))
+                    .length(Bytes(chunk.length as u64));
+                match hint {
+                    Some(hint) => error.hint(hint),
+                    None => error,
+                }
             })?;
-            done.fetch_add(*length as u64, Ordering::Relaxed);
+            done.fetch_add(chunk.length as u64, Ordering::Relaxed);
         }
         Ok(())
+    }
+}
+
+/// What an errno of `MADV_POPULATE_WRITE` means (madvise(2)).
+fn hint(errno: Option<i32>, pool: bool) -> Option<&'static str> {
+    match errno {
+        Some(libc::ENOMEM) if !pool => Some("the node is full"),
+        Some(libc::ENOMEM | libc::EFAULT) if pool => Some("the pool has no free page there"),
+        Some(libc::EHWPOISON) => Some("a page of the host's memory is broken"),
+        _ => None,
     }
 }
 
@@ -168,4 +244,77 @@ pub fn kernel_cpus(cpus: &CpuSet) -> Result<KernelCpuSet, HostError> {
             .map_err(|e| HostError::new("sched_setaffinity", e).of(format!("CPUs {cpus}")))?;
     }
     Ok(set)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_THREADS, Spawn, System, hint, prefault_by, works};
+    use crate::memory::{GuestRam, Residency};
+    use resources::{Bytes, HostTopology, Plan, VmSpec, VnodeId};
+    use std::cell::Cell;
+    use std::io;
+    use std::path::Path;
+    use std::sync::atomic::AtomicBool;
+    use std::thread::Scope;
+
+    /// Has so many threads to give.
+    struct Few(Cell<usize>);
+
+    impl Spawn for Few {
+        fn spawn<'scope>(
+            &self,
+            scope: &'scope Scope<'scope, '_>,
+            body: impl FnOnce() + Send + 'scope,
+        ) -> io::Result<()> {
+            let left = self.0.get().checked_sub(1).ok_or(io::Error::from_raw_os_error(libc::EAGAIN))?;
+            self.0.set(left);
+            System.spawn(scope, body)
+        }
+    }
+
+    fn machine(vnodes: u32) -> (Plan, GuestRam) {
+        let vnode = |id| format!(r#"{{"id": {id}, "memory": "6M", "prefault": "on"}}"#);
+        let numa: Vec<String> = (0..vnodes).map(vnode).collect();
+        let spec = format!(r#"{{"vcpus": {vnodes}, "numa": [{}]}}"#, numa.join(","));
+        let spec: VmSpec = serde_json::from_str(&spec).unwrap();
+        let plan = Plan::new(&spec, &HostTopology::read(Path::new("/sys")).unwrap()).unwrap();
+        let ram = GuestRam::new(&plan).unwrap();
+        (plan, ram)
+    }
+
+    #[test]
+    fn all_memory_is_taken_by_however_few_threads_there_are() {
+        for threads in [0, 1, 100] {
+            let (plan, ram) = machine(3);
+            prefault_by(&Few(Cell::new(threads)), &plan, &ram, &AtomicBool::new(false), None).unwrap();
+            for vnode in (0..3).map(VnodeId) {
+                assert_eq!(Residency::measure(&ram, vnode).unwrap().absent, Bytes::ZERO, "{threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    fn vnodes_on_the_same_cpus_share_their_threads_and_take_turns() {
+        let (plan, ram) = machine(40);
+        let works = works(&plan, &ram);
+        let places: std::collections::HashSet<_> = plan.placement.vnodes.iter().map(|at| &at.cpus).collect();
+        assert_eq!(works.len(), places.len());
+        for work in &works {
+            assert!(work.threads() <= MAX_THREADS.min(work.cpus.len()));
+            let first: Vec<u32> = work.chunks.iter().map(|chunk| chunk.vnode.0).collect();
+            let vnodes = first.len() / 2;
+            assert_eq!(first[..vnodes], first[vnodes..]);
+        }
+        assert_eq!(works.iter().map(|work| work.chunks.len()).sum::<usize>(), 80);
+    }
+
+    #[test]
+    fn only_a_shortage_is_called_one() {
+        assert_eq!(hint(Some(libc::ENOMEM), false), Some("the node is full"));
+        assert_eq!(hint(Some(libc::EFAULT), true), Some("the pool has no free page there"));
+        for errno in [libc::EPERM, libc::EFAULT, libc::EIO] {
+            assert_eq!(hint(Some(errno), false), None);
+        }
+        assert_eq!(hint(None, false), None);
+    }
 }
