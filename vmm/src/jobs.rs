@@ -126,10 +126,13 @@ impl Jobs {
         })
     }
 
-    /// Asks all jobs to end.
-    pub(crate) fn cancel_all(&self) {
+    /// Ends all jobs, as the VM does; none of them measures any more.
+    pub(crate) fn abandon_all(&self) {
         self.with(|list| {
-            list.jobs.values().for_each(|job| job.progress.cancel.store(true, Ordering::Relaxed))
+            for job in list.jobs.values() {
+                job.progress.abandoned.store(true, Ordering::Relaxed);
+                job.progress.cancel.store(true, Ordering::Relaxed);
+            }
         });
     }
 

@@ -343,8 +343,8 @@ impl Drop for Running {
         self.vcpus.pause();
         // One that waits for a slow reader of its output would not stop.
         self.serial.disconnect();
-        self.shared.jobs.cancel_all();
-        self.shared.reclaimer.cancel();
+        self.shared.jobs.abandon_all();
+        self.shared.reclaimer.abandon();
         self.segments.release_vcpus();
         self.vcpus.stop();
         self.segments.end();

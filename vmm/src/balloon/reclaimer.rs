@@ -58,6 +58,8 @@ struct Slot {
     started: Instant,
     ended: bool,
     cancel: Arc<AtomicBool>,
+    /// The VM ends.
+    abandoned: Arc<AtomicBool>,
 }
 
 /// The last order of a VM. Shared.
@@ -94,6 +96,14 @@ impl Reclaimer {
         running.inspect(|slot| slot.cancel.store(true, Ordering::Relaxed)).is_some()
     }
 
+    /// Ends the running one, as the VM does; it measures no more.
+    pub fn abandon(&self) {
+        if let Some(slot) = self.lock().as_ref() {
+            slot.abandoned.store(true, Ordering::Relaxed);
+        }
+        self.cancel();
+    }
+
     /// Starts one. The caller has seen that none runs.
     pub fn start(
         &self,
@@ -102,7 +112,7 @@ impl Reclaimer {
         ram: Arc<GuestRam>,
         pnodes: BTreeMap<VnodeId, NodeSet>,
     ) -> Result<JoinHandle<()>, HostError> {
-        let cancel = Arc::<AtomicBool>::default();
+        let (cancel, abandoned) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let id = self.lock().as_ref().map_or(1, |slot| slot.view.id + 1);
         let view = ReclaimView {
             id,
@@ -113,9 +123,16 @@ impl Reclaimer {
             after: None,
             elapsed: Duration::ZERO,
         };
-        let slot = Slot { view, started: Instant::now(), ended: false, cancel: Arc::clone(&cancel) };
+        let slot = Slot {
+            view,
+            started: Instant::now(),
+            ended: false,
+            cancel: Arc::clone(&cancel),
+            abandoned: Arc::clone(&abandoned),
+        };
         let last = self.lock().replace(slot);
-        let (reclaimer, site) = (self.clone(), Site { wants, ram, pnodes, cancel, reclaimer: self.clone() });
+        let (reclaimer, site) =
+            (self.clone(), Site { wants, ram, pnodes, cancel, abandoned, reclaimer: self.clone() });
         let body = move || {
             reclaimer.begin(free(order.pnode));
             let result = carry_out(&order, &site);
@@ -167,6 +184,7 @@ struct Site {
     ram: Arc<GuestRam>,
     pnodes: BTreeMap<VnodeId, NodeSet>,
     cancel: Arc<AtomicBool>,
+    abandoned: Arc<AtomicBool>,
     reclaimer: Reclaimer,
 }
 
@@ -223,7 +241,8 @@ impl Ground for Site {
     }
 
     fn residency(&self, vnode: VnodeId) -> Result<Residency, HostError> {
-        Residency::measure(&self.ram, vnode)
+        let go_on = || !self.abandoned.load(Ordering::Relaxed);
+        Residency::measure_while(&self.ram, vnode, &go_on)
     }
 
     fn want(&self, wanted: &[(VnodeId, Bytes)]) -> Vec<Option<Stop>> {

@@ -55,6 +55,8 @@ pub struct MoveProgress {
     pub moved: AtomicU64,
     /// Set by who wants it to end; vnodes that move together have one.
     pub cancel: Arc<AtomicBool>,
+    /// Set, with `cancel`, when the VM ends: then nobody wants to know where its memory lies.
+    pub abandoned: AtomicBool,
 }
 
 /// What it did.
@@ -70,7 +72,7 @@ pub struct MoveOutcome {
     pub cancelled: bool,
     /// The pnodes that the policy names now.
     pub policy_on: NodeSet,
-    /// What lies outside of these at the end, measured.
+    /// What lies outside of these at the end, measured; not if the VM ended meanwhile.
     pub elsewhere: BTreeMap<PnodeId, Bytes>,
 }
 
@@ -310,7 +312,7 @@ impl<'a, P: Pages> Mover<'a, P> {
             }
         }
         self.outcome.cancelled = stopped && self.error.is_none();
-        let measured = elsewhere(&self.regions, &self.outcome.policy_on);
+        let measured = elsewhere(&self.regions, &self.outcome.policy_on, &self.progress.abandoned);
         match measured {
             Ok(elsewhere) => self.outcome.elsewhere = elsewhere,
             Err(error) => self.error = self.error.take().or(Some(error)),

@@ -24,9 +24,21 @@ pub struct Residency {
 impl Residency {
     /// Asks for every page of a vnode; about a second for 40 GiB of touched 4 KiB pages.
     pub fn measure(ram: &GuestRam, vnode: VnodeId) -> Result<Self, HostError> {
+        Self::measure_while(ram, vnode, &|| true)
+    }
+
+    /// As [`measure`](Self::measure); ECANCELED once `go_on`, which is asked between batches, is false.
+    pub fn measure_while(
+        ram: &GuestRam,
+        vnode: VnodeId,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Self, HostError> {
         let mut all = Self::default();
         for region in ram.of(vnode) {
-            in_batches(region, |status| all.add(region.page(), status))?;
+            if !in_batches(region, go_on, |status| all.add(region.page(), status))? {
+                let canceled = std::io::Error::from_raw_os_error(libc::ECANCELED);
+                return Err(HostError::new("move_pages", canceled));
+            }
         }
         Ok(all)
     }
@@ -49,15 +61,22 @@ impl Residency {
     }
 }
 
-/// Asks where all pages of a region lie, some at a time.
-pub fn in_batches<P: Pages>(region: &P, mut each: impl FnMut(&[PageStatus])) -> Result<(), HostError> {
+/// Asks where all pages of a region lie, some at a time, as long as `go_on` says so; whether it came to the end.
+pub fn in_batches<P: Pages>(
+    region: &P,
+    go_on: &dyn Fn() -> bool,
+    mut each: impl FnMut(&[PageStatus]),
+) -> Result<bool, HostError> {
     let mut offsets = (0..region.size()).step_by(region.page());
     let mut batch = Vec::with_capacity(BATCH.min(offsets.len()));
     loop {
         batch.clear();
         batch.extend(offsets.by_ref().take(BATCH));
         if batch.is_empty() {
-            return Ok(());
+            return Ok(true);
+        }
+        if !go_on() {
+            return Ok(false);
         }
         each(&region.locate(&batch)?);
     }
@@ -117,7 +136,7 @@ mod tests {
     fn a_region_of_any_size_is_asked_for_through_one_short_list() {
         let region = Untouched { size: (64 << 30) + 3 * PAGE, calls: RefCell::default() };
         let mut absent = Bytes::ZERO;
-        in_batches(&region, |status| absent = absent.saturating_add(Bytes((status.len() * PAGE) as u64)))
+        in_batches(&region, &|| true, |status| absent = absent.saturating_add(Bytes((status.len() * PAGE) as u64)))
             .unwrap();
         assert_eq!(absent, Bytes(region.size as u64));
         let calls = region.calls.into_inner();

@@ -6,6 +6,7 @@ use crate::sys::{HostError, PageStatus};
 use resources::{Bytes, MemoryPolicy, NodeSet, PnodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A transparent huge page moves when one of its pages is named.
@@ -65,12 +66,16 @@ fn add(sum: &mut Bytes, bytes: Bytes) {
     *sum = sum.saturating_add(bytes);
 }
 
-/// What lies outside of `home`, by pnode.
-pub fn elsewhere<P: Pages>(regions: &[&P], home: &NodeSet) -> Result<BTreeMap<PnodeId, Bytes>, HostError> {
+/// What lies outside of `home`, by pnode; what was found so far once `abandoned` is set.
+pub fn elsewhere<P: Pages>(
+    regions: &[&P],
+    home: &NodeSet,
+    abandoned: &AtomicBool,
+) -> Result<BTreeMap<PnodeId, Bytes>, HostError> {
     let mut found: BTreeMap<PnodeId, Bytes> = BTreeMap::new();
     for region in regions {
         let page = Bytes(region.page() as u64);
-        in_batches(*region, |status| {
+        let whole = in_batches(*region, &|| !abandoned.load(Ordering::Relaxed), |status| {
             for status in status {
                 if let PageStatus::On(pnode) = status
                     && !home.contains(*pnode)
@@ -79,6 +84,9 @@ pub fn elsewhere<P: Pages>(regions: &[&P], home: &NodeSet) -> Result<BTreeMap<Pn
                 }
             }
         })?;
+        if !whole {
+            break;
+        }
     }
     Ok(found)
 }

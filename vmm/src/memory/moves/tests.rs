@@ -319,6 +319,22 @@ fn a_cancel_is_heard_between_chunks_and_the_rest_can_follow_or_come_back() {
 }
 
 #[test]
+fn a_vm_that_ends_does_not_wait_for_its_memory_to_be_measured() {
+    let host = Host::new(&[(0, 0), (1, 500)], None);
+    let regions = [Region::new(&host, 100, 0)];
+    let progress = MoveProgress::default();
+    progress.abandoned.store(true, Ordering::Relaxed);
+    // From the first look at pages on.
+    *host.cancel.borrow_mut() = Some((1, progress.cancel.clone()));
+    let (outcome, error) =
+        carry_out(&[(&regions, ask(0, &[0], &[1]))], Manner::InTurn, None, &progress).remove(0);
+    assert!(error.is_none() && outcome.cancelled);
+    assert_eq!((outcome.moved, outcome.elsewhere), (pages(32), BTreeMap::new()));
+    // The chunk under way is looked at before and after, and that is all.
+    assert_eq!(*host.names.borrow(), ["mbind", "locate", "move_pages", "locate"]);
+}
+
+#[test]
 fn the_bandwidth_limit_is_kept() {
     let host = Host::new(&[(1, 500)], None);
     let regions = [Region::new(&host, 96, 0)];
