@@ -32,6 +32,30 @@ pub fn pvh_elf(code: &[u8], note: bool) -> Vec<u8> {
     file
 }
 
+/// Where [`spin_on_all_vcpus`] counts those that spin, in 16 bits.
+pub const SPINNING: u32 = 0x3000;
+
+/// 32-bit code that starts all other vCPUs and never ends; each counts itself, then jumps to itself for ever.
+pub fn spin_on_all_vcpus() -> Vec<u8> {
+    const START: u32 = 0x8000;
+    const ICR: u32 = 0xfee0_0300;
+    // 16-bit: lock inc word [SPINNING]; jmp $
+    const ANOTHER: [u32; 2] = [0x0006_fff0 | (SPINNING & 0xff) << 24, SPINNING >> 8 & 0xff | 0x00fe_eb00];
+    // Intel SDM volume 3, 11.6.1: INIT, then SIPI with START's page, to all but this one.
+    let writes =
+        [(START, ANOTHER[0]), (START + 4, ANOTHER[1]), (ICR, 0xc_4500), (ICR, 0xc_4600 | START >> 12)];
+    let mut code = Vec::new();
+    for (address, value) in writes {
+        code.extend([0xc7, 0x05]); // mov dword [address], value
+        code.extend(address.to_le_bytes());
+        code.extend(value.to_le_bytes());
+    }
+    code.extend([0x66, 0xf0, 0xff, 0x05]); // lock inc word [SPINNING]
+    code.extend(SPINNING.to_le_bytes());
+    code.extend([0xeb, 0xfe]);
+    code
+}
+
 /// 32-bit code: `mov dx, port; mov al, byte; out dx, al` for each pair, then halt for ever.
 pub fn outs(writes: &[(u16, u8)]) -> Vec<u8> {
     let mut code = Vec::new();

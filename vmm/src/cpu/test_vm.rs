@@ -5,6 +5,7 @@ use crate::boot::Entry;
 use crate::interrupts::Routes;
 use crate::kvm::KvmHost;
 use crate::memory::GuestRam;
+use crate::test_kernel::{SPINNING, spin_on_all_vcpus};
 use devices::{IoApic, MmioBusBuilder, PioBusBuilder};
 use resources::{HostTopology, Plan, VmSpec};
 use std::path::Path;
@@ -15,8 +16,6 @@ use vm_memory::{Bytes, GuestAddress};
 const CODE: u64 = 0x10_0000;
 /// How the first vCPU starts.
 pub const ENTRY: Entry = Entry::Pvh { rip: CODE };
-/// Where [`spin_all`] counts the vCPUs that spin.
-const COUNT: GuestAddress = GuestAddress(0x3000);
 
 /// The parts.
 pub struct TestVm {
@@ -52,22 +51,12 @@ impl TestVm {
 
     /// All of `vcpus` run an endless loop.
     pub fn spinning(vcpus: u32) -> Option<(Self, VcpuThreads)> {
-        // lock inc word [COUNT]; jmp $
-        const ANOTHER: [u8; 7] = [0xf0, 0xff, 0x06, 0x00, 0x30, 0xeb, 0xfe];
-        const START: GuestAddress = GuestAddress(0x8000);
-        let mut code = Vec::new();
-        // Intel SDM volume 3, 11.6.1: INIT, then SIPI with START's page, to all but this one.
-        for command in [0xc_4500_u32, 0xc_4600 | 0x8000 >> 12] {
-            code.extend([0xc7, 0x05]); // mov dword [ICR], command
-            code.extend(0xfee0_0300_u32.to_le_bytes());
-            code.extend(command.to_le_bytes());
-        }
-        code.extend([0xf0, 0xff, 0x05, 0x00, 0x30, 0x00, 0x00, 0xeb, 0xfe]);
+        let code = spin_on_all_vcpus();
         let vm = Self::new(vcpus, &code, PioBusBuilder::new(), MmioBusBuilder::new())?;
-        vm.ram.memory().write_slice(&ANOTHER, START).unwrap();
         let threads = vm.threads();
         threads.run();
-        while u32::from(vm.ram.memory().read_obj::<u16>(COUNT).unwrap()) < vcpus {
+        let count = GuestAddress(SPINNING.into());
+        while u32::from(vm.ram.memory().read_obj::<u16>(count).unwrap()) < vcpus {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         Some((vm, threads))
