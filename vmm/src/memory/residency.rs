@@ -136,8 +136,10 @@ mod tests {
     fn a_region_of_any_size_is_asked_for_through_one_short_list() {
         let region = Untouched { size: (64 << 30) + 3 * PAGE, calls: RefCell::default() };
         let mut absent = Bytes::ZERO;
-        in_batches(&region, &|| true, |status| absent = absent.saturating_add(Bytes((status.len() * PAGE) as u64)))
-            .unwrap();
+        in_batches(&region, &|| true, |status| {
+            absent = absent.saturating_add(Bytes((status.len() * PAGE) as u64))
+        })
+        .unwrap();
         assert_eq!(absent, Bytes(region.size as u64));
         let calls = region.calls.into_inner();
         let lists: BTreeSet<*const usize> = calls.iter().map(|(list, _, _)| *list).collect();
