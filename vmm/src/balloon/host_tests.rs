@@ -26,6 +26,7 @@ fn bench(pages: PageSize) -> Bench {
     let topology = VmTopology::try_from(&VmSpec { numa: vec![vnode], ..VmSpec::default() }).unwrap();
     let mapping = Mapping::new(SIZE, 0, Bytes::mib(2), Backing::Anonymous, "balloon-test").unwrap();
     let range = RamRange { vnode: VnodeId(0), start: Gpa(0), size: SIZE };
+    let mapping = Arc::new(mapping);
     let ram = Arc::new(GuestRam::of_regions(vec![RamRegion { range, pages, mapping }]));
     let books = Arc::new(Books::new(&topology));
     let host = VnodeHost::new(Arc::clone(&ram), VnodeId(0), Arc::clone(&books));
