@@ -5,16 +5,17 @@ use crate::sys::{GuestVm, HostError};
 use devices::{IOAPIC_PINS, InterruptError, InterruptLine, MsiMessage, MsiRouter};
 use kvm_bindings::{KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_msi, kvm_msi};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-/// Interrupts a VM may have: KVM's own bound (`KVM_MAX_IRQ_ROUTES`).
-const MAX_GSIS: u32 = 4096;
+mod table;
+
+use table::RouteTable;
 
 /// All interrupt routes of a VM: IO-APIC pins first, then the vectors of PCI functions.
 pub struct Routes {
     vm: Arc<GuestVm>,
-    messages: Mutex<Vec<Option<MsiMessage>>>,
+    table: Mutex<RouteTable>,
 }
 
 /// An interrupt that is a message: an eventfd raises it.
@@ -22,6 +23,9 @@ pub struct Gsi {
     number: u32,
     event: EventFd,
     message: Option<MsiMessage>,
+    masked: bool,
+    /// KVM may not know the message yet.
+    stale: bool,
     attached: bool,
     shared: bool,
 }
@@ -29,7 +33,7 @@ pub struct Gsi {
 impl Routes {
     /// No pin goes anywhere yet.
     pub fn new(vm: Arc<GuestVm>) -> Self {
-        Self { vm, messages: Mutex::new(vec![None; usize::from(IOAPIC_PINS)]) }
+        Self { vm, table: Mutex::new(RouteTable::new(usize::from(IOAPIC_PINS))) }
     }
 
     /// A line into a pin of the IO-APIC: edge-triggered, straight into KVM.
@@ -44,22 +48,32 @@ impl Routes {
     /// One more interrupt; it goes nowhere yet.
     pub fn allocate(&self) -> Result<Gsi, HostError> {
         let event = EventFd::new(EFD_NONBLOCK).map_err(|e| HostError::new("eventfd", e))?;
-        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = u32::try_from(messages.len()).ok().filter(|n| *n < MAX_GSIS);
-        let number = number.ok_or_else(|| {
+        let number = self.table().add().ok_or_else(|| {
             let full = io::Error::from_raw_os_error(libc::ENOSPC);
             HostError::new("KVM_SET_GSI_ROUTING", full).hint("the VM has too many devices")
         })?;
-        messages.push(None);
-        Ok(Gsi { number, event, message: None, attached: false, shared: false })
+        Ok(Gsi { number, event, message: None, masked: true, stale: false, attached: false, shared: false })
     }
 
-    /// Has the interrupt send `message`.
+    /// Has the interrupt send `message`. KVM takes the table of all routes at once, and waits for its readers each time: so
+    /// it gets a new one when an interrupt is raised, with whatever a driver has set up by then. Unless somebody else
+    /// raises it.
     pub fn connect(&self, gsi: &mut Gsi, message: MsiMessage) -> Result<(), InterruptError> {
-        let fail = |source| InterruptError::Message { address: message.address, source };
+        gsi.masked = false;
         if gsi.message != Some(message) {
-            self.route(gsi.number, Some(message)).map_err(fail)?;
-            gsi.message = Some(message);
+            self.table().want(gsi.number, Some(message));
+            (gsi.message, gsi.stale) = (Some(message), true);
+        }
+        if gsi.shared { self.establish(gsi) } else { Ok(()) }
+    }
+
+    /// Has KVM know the message, and listen to the eventfd.
+    fn establish(&self, gsi: &mut Gsi) -> Result<(), InterruptError> {
+        let Some(message) = gsi.message else { return Ok(()) };
+        let fail = |source| InterruptError::Message { address: message.address, source };
+        if gsi.stale {
+            self.install(gsi.number).map_err(fail)?;
+            gsi.stale = false;
         }
         if !gsi.attached {
             self.vm.register_irqfd(&gsi.event, gsi.number).map_err(|e| fail(os_error(e)))?;
@@ -68,8 +82,25 @@ impl Routes {
         Ok(())
     }
 
+    /// Raises it.
+    pub fn trigger(&self, gsi: &mut Gsi) -> Result<(), InterruptError> {
+        if gsi.stale || !gsi.attached {
+            self.establish(gsi)?;
+        }
+        signal(&gsi.event)
+    }
+
+    /// Its eventfd, for others to signal.
+    pub fn share(&self, gsi: &mut Gsi) -> Option<EventFd> {
+        let event = gsi.event.try_clone().ok()?;
+        gsi.shared = true;
+        let ready = if gsi.masked { self.disconnect(gsi) } else { self.establish(gsi) };
+        ready.ok().map(|()| event)
+    }
+
     /// The interrupt is masked. Its eventfd is only detached if somebody else may signal it.
     pub fn disconnect(&self, gsi: &mut Gsi) -> Result<(), InterruptError> {
+        gsi.masked = true;
         if gsi.attached && gsi.shared {
             self.vm
                 .unregister_irqfd(&gsi.event, gsi.number)
@@ -79,37 +110,25 @@ impl Routes {
         Ok(())
     }
 
-    fn route(&self, gsi: u32, message: Option<MsiMessage>) -> io::Result<()> {
-        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = messages.get_mut(gsi as usize).ok_or(io::ErrorKind::NotFound)?;
-        let before = std::mem::replace(slot, message);
-        let entries: Vec<kvm_irq_routing_entry> =
-            (0..).zip(messages.iter()).filter_map(|(gsi, message)| Some(entry(gsi, (*message)?))).collect();
-        let table = KvmIrqRouting::from_entries(&entries).map_err(|_| io::ErrorKind::InvalidInput)?;
-        self.vm.set_gsi_routing(&table).map_err(|error| {
-            messages[gsi as usize] = before;
-            os_error(error)
+    fn table(&self) -> MutexGuard<'_, RouteTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn install(&self, gsi: u32) -> io::Result<()> {
+        self.table().install(gsi, |messages| {
+            let all = (0..).zip(messages);
+            let entries: Vec<_> = all.filter_map(|(gsi, message)| Some(entry(gsi, (*message)?))).collect();
+            let table = KvmIrqRouting::from_entries(&entries).map_err(|_| io::ErrorKind::InvalidInput)?;
+            self.vm.set_gsi_routing(&table).map_err(os_error)
         })
-    }
-}
-
-impl Gsi {
-    /// Raises it.
-    pub fn trigger(&self) -> Result<(), InterruptError> {
-        signal(&self.event)
-    }
-
-    /// Its eventfd, for others to signal.
-    pub fn share(&mut self) -> Option<EventFd> {
-        let event = self.event.try_clone().ok()?;
-        self.shared = true;
-        Some(event)
     }
 }
 
 impl MsiRouter for Routes {
     fn set(&self, pin: u8, message: Option<MsiMessage>) -> Result<(), InterruptError> {
-        self.route(u32::from(pin), message).map_err(|source| InterruptError::Route { pin, source })
+        // At once: whoever raises a line knows nothing of messages.
+        self.table().want(u32::from(pin), message);
+        self.install(pin.into()).map_err(|source| InterruptError::Route { pin, source })
     }
 
     fn signal(&self, message: MsiMessage) -> Result<(), InterruptError> {

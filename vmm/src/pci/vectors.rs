@@ -38,10 +38,10 @@ impl MsixVectors for Vectors {
     }
 
     fn trigger(&self, vector: u16) -> Result<(), InterruptError> {
-        self.with(vector, |gsi| gsi.trigger()).unwrap_or(Ok(()))
+        self.with(vector, |gsi| self.routes.trigger(gsi)).unwrap_or(Ok(()))
     }
 
     fn eventfd(&self, vector: u16) -> Option<EventFd> {
-        self.with(vector, Gsi::share).flatten()
+        self.with(vector, |gsi| self.routes.share(gsi)).flatten()
     }
 }
