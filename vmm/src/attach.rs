@@ -124,8 +124,13 @@ impl AttachError {
     }
 }
 
-/// Opens every device of a VM, in the order in which the guest shall find those of one vnode.
-pub fn open(all: &VmDevices, janitor: &Janitor) -> Result<(Vec<Attached>, Controls), AttachError> {
+/// Opens every device of a VM, in the order in which the guest shall find those of one vnode. Guest memory will lie in so
+/// many `ranges`.
+pub fn open(
+    all: &VmDevices,
+    ranges: usize,
+    janitor: &Janitor,
+) -> Result<(Vec<Attached>, Controls), AttachError> {
     let (mut attached, mut controls) = (Vec::new(), Controls::default());
     let mut identities = Vec::new();
     for (index, disk) in all.disks.iter().enumerate() {
@@ -140,7 +145,7 @@ pub fn open(all: &VmDevices, janitor: &Janitor) -> Result<(Vec<Attached>, Contro
         });
     }
     for (index, net) in all.nets.iter().enumerate() {
-        let device = open_net(net).map_err(|source| AttachError::Net { index, source })?;
+        let device = open_net(net, ranges).map_err(|source| AttachError::Net { index, source })?;
         attached.push(Attached {
             vnode: net.vnode,
             name: format!("net{index}"),
@@ -151,7 +156,7 @@ pub fn open(all: &VmDevices, janitor: &Janitor) -> Result<(Vec<Attached>, Contro
     if let Some(vsock) = &all.vsock {
         let host = match &vsock.socket {
             Some(socket) => SocketHost::unix(vsock.cid, socket, janitor),
-            None => SocketHost::kernel(vsock.cid),
+            None => SocketHost::kernel(vsock.cid, ranges),
         };
         let host = host.map_err(AttachError::Vsock)?;
         let (gauge, device): (_, Box<dyn VirtioDevice<GuestMemory>>) = match host.device() {
@@ -179,7 +184,7 @@ pub fn open(all: &VmDevices, janitor: &Janitor) -> Result<(Vec<Attached>, Contro
     Ok((attached, controls))
 }
 
-fn open_net(net: &Net) -> Result<virtio::net::Net<GuestMemory, TapQueue>, NetError> {
+fn open_net(net: &Net, ranges: usize) -> Result<virtio::net::Net<GuestMemory, TapQueue>, NetError> {
     let options = InterfaceOptions {
         tap: match &net.tap {
             Tap::Name(name) => TapSource::Name(name.clone()),
@@ -189,6 +194,7 @@ fn open_net(net: &Net) -> Result<virtio::net::Net<GuestMemory, TapQueue>, NetErr
         mtu: net.mtu,
         queues: net.queues,
         vhost: if net.vhost { Vhost::Auto } else { Vhost::Off },
+        ranges,
     };
     Interface::open(&options)?.device()
 }

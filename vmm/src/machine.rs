@@ -40,7 +40,7 @@ impl Machine {
         port: &SerialPort,
     ) -> Result<Option<Self>, Error> {
         let Options { progress, signals, janitor, .. } = options;
-        let (attached, mut controls) = attach::open(&plan.devices, janitor)?;
+        let (attached, mut controls) = attach::open(&plan.devices, plan.memory_map.ram().len(), janitor)?;
         let ram = Arc::new(GuestRam::new(plan)?);
         prefault(plan, &ram, &shared.abandoned, progress.as_deref_mut().map(|p| p as &mut dyn Progress))?;
         if shared.abandoned.load(Ordering::Acquire) {

@@ -3,20 +3,33 @@
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use virtio_queue::Queue;
-use vm_memory::GuestAddressSpace;
+use vm_memory::GuestMemory;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::queue_chain::QueueFault;
 use crate::interrupt::{InterruptError, MsiMessage};
 
-/// Guest memory as devices hold it: cheap to clone, usable from any thread.
-pub trait GuestMemoryHandle: GuestAddressSpace + Clone + Send + Sync + 'static {}
+/// Guest memory as devices hold it, usable from any thread. A clone counts a reference, in a cache line that all devices on
+/// all nodes share: a device has one for each of its parts, and requests borrow.
+pub trait GuestMemoryHandle: Clone + Send + Sync + 'static {
+    /// The memory.
+    type M: GuestMemory;
 
-impl<T: GuestAddressSpace + Clone + Send + Sync + 'static> GuestMemoryHandle for T {}
+    /// Borrows it.
+    fn memory(&self) -> &Self::M;
+}
+
+impl<G: GuestMemory + Send + Sync + 'static> GuestMemoryHandle for Arc<G> {
+    type M = G;
+
+    fn memory(&self) -> &G {
+        self
+    }
+}
 
 /// How a device interrupts its driver, whatever the transport.
 pub trait VirtioInterrupt: Send + Sync {
@@ -145,16 +158,16 @@ pub trait VirtioDevice<M: GuestMemoryHandle>: Send {
         false
     }
 
-    /// Reads configuration; what lies past its end reads as zero.
-    fn read_config(&self, offset: u64, data: &mut [u8]);
+    /// The configuration space as it is now. That it changed is the transport's to see and to show (virtio 1.3, 2.5.1).
+    fn config(&self) -> Vec<u8>;
+
+    /// The driver is about to read configuration from `offset` on.
+    fn config_read(&self, offset: u64) {
+        let _ = offset;
+    }
 
     /// Writes configuration; fields that the driver may not write ignore it.
     fn write_config(&mut self, offset: u64, data: &[u8]);
-
-    /// Counts changes of the configuration by the device, for the generation field (virtio 1.3, 2.5).
-    fn config_generation(&self) -> u32 {
-        0
-    }
 
     /// The driver is ready: hands over a worker, which the caller runs in a thread of its own.
     fn activate(&mut self, activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError>;
@@ -200,6 +213,15 @@ pub struct Source {
     pub interest: Interest,
 }
 
+/// A wait for more from a driver that has not been asked to notify.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rest {
+    /// How long from now.
+    pub time: Duration,
+    /// Nothing else of the device is in a hurry: sources that become ready meanwhile may wait for the end.
+    pub alone: bool,
+}
+
 /// The running half of a device: one thread, which its owner pins to a host node, waits for the sources
 /// (level-triggered) and calls [`ready`](Self::ready). A worker that was stopped may be started again, in another
 /// thread: while the driver holds the bus master bit off, a function must not touch memory.
@@ -213,14 +235,17 @@ pub trait Worker: Send {
     /// Serves a source. True when the set of sources has changed.
     fn ready(&mut self, token: u32) -> bool;
 
-    /// How long the thread is to rest before it serves what is ready and has the worker [`look`](Self::look). A worker
-    /// gives this while it has not asked a driver to notify, for more will come; then the thread does not sleep.
-    fn rest(&self) -> Option<Duration> {
+    /// When the worker wants to [`look`](Self::look), as it is now. A worker gives this while it has not asked a driver
+    /// to notify, for more will come.
+    fn rest(&self, now: Instant) -> Option<Rest> {
+        let _ = now;
         None
     }
 
-    /// Looks, after a rest, for what nobody told of. True when the set of sources has changed.
-    fn look(&mut self) -> bool {
+    /// Looks for what nobody told of, where the time for it has come. Called after whatever was ready was served, as
+    /// long as there is a [`rest`](Self::rest). True when the set of sources has changed.
+    fn look(&mut self, now: Instant) -> bool {
+        let _ = now;
         false
     }
 

@@ -73,3 +73,24 @@ pub(super) fn read_front<B: vm_memory::bitmap::BitmapSlice>(
         left -= part;
     }
 }
+
+/// Leaves of `slices` what lies from `start` on, `length` bytes.
+pub(super) fn cut<B: vm_memory::bitmap::BitmapSlice>(
+    slices: &mut Vec<VolatileSlice<'_, B>>,
+    mut start: usize,
+    mut length: usize,
+) {
+    slices.retain_mut(|slice| {
+        let skip = start.min(slice.len());
+        start -= skip;
+        let keep = (slice.len() - skip).min(length);
+        length -= keep;
+        match slice.subslice(skip, keep) {
+            Ok(part) if keep > 0 => {
+                *slice = part;
+                true
+            }
+            _ => false,
+        }
+    });
+}

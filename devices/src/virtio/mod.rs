@@ -4,6 +4,7 @@
 pub mod balloon;
 pub mod blk;
 pub mod console;
+mod counter;
 mod device;
 mod guest_slices;
 #[cfg(any(test, feature = "test-driver"))]
@@ -14,13 +15,15 @@ mod pci;
 mod queue_chain;
 mod queue_worker;
 mod rng;
+#[cfg(test)]
+mod shared_memory_tests;
 #[cfg(any(test, feature = "test-driver"))]
 pub mod test_driver;
 pub mod vsock;
 
 pub use device::{
-    Activation, ActivationError, ActiveQueue, DeviceKind, GuestMemoryHandle, Interest, Source, VirtioDevice,
-    VirtioInterrupt, Worker,
+    Activation, ActivationError, ActiveQueue, DeviceKind, GuestMemoryHandle, Interest, Rest, Source,
+    VirtioDevice, VirtioInterrupt, Worker,
 };
 pub use kernel_datapath::{KernelDatapath, KernelQueue};
 pub use pci::{VirtioCounters, VirtioMeter, VirtioPci, VirtioPciError, VirtioPciHost};

@@ -32,6 +32,8 @@ const USED_ENTRY_BYTES: u64 = 8;
 
 /// Buffers' room kept for later chains.
 const MAX_SPARE: usize = 64;
+/// Room for more than that is given up with its chain.
+const MAX_SPARE_BUFFERS: usize = 256;
 
 /// One queue of an active device, in its worker's hands.
 ///
@@ -140,9 +142,9 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
         self.broken
     }
 
-    /// Guest memory as it is now.
+    /// Guest memory.
     #[must_use]
-    pub fn memory(&self) -> M::T {
+    pub fn memory(&self) -> &M::M {
         self.memory.memory()
     }
 
@@ -171,7 +173,7 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
     /// How many chains there are to take; 0 if the driver's index makes no sense.
     #[must_use]
     pub fn available(&self) -> u16 {
-        let index = self.queue.avail_idx(&*self.memory.memory(), Ordering::Acquire);
+        let index = self.queue.avail_idx(self.memory.memory(), Ordering::Acquire);
         let count = index.map_or(0, |index| index.0.wrapping_sub(self.queue.next_avail()));
         if count > self.queue.size() { 0 } else { count }
     }
@@ -217,7 +219,7 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
             return;
         }
         let memory = self.memory.memory();
-        match self.queue.add_used(&*memory, head, written) {
+        match self.queue.add_used(memory, head, written) {
             Ok(()) => self.unsignalled = true,
             Err(virtio_queue::Error::InvalidDescriptorIndex) => {
                 self.fail(QueueFault::Used { head, size: self.queue.size() });
@@ -232,7 +234,6 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
         if self.broken {
             return;
         }
-        let memory = self.memory.memory();
         let (mut left, mut slot) = (chains.len(), self.queue.next_used());
         for (chain, written) in chains {
             left -= 1;
@@ -242,8 +243,9 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
                 break;
             }
             let head = chain.head();
+            let put = put_used(self.memory.memory(), &self.queue, slot, head, written);
             self.recycle(chain);
-            if let Err(fault) = put_used(&*memory, &self.queue, slot, head, written) {
+            if let Err(fault) = put {
                 return self.fail(fault);
             }
             slot = slot.wrapping_add(1);
@@ -272,14 +274,14 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
         let memory = self.memory.memory();
         loop {
             let available =
-                self.queue.avail_idx(&*memory, Ordering::Acquire).map_err(|_| QueueFault::RingOutside)?.0;
+                self.queue.avail_idx(memory, Ordering::Acquire).map_err(|_| QueueFault::RingOutside)?.0;
             let next = self.queue.next_avail();
             if available == next {
                 if emptied == Emptied::IsQuiet {
                     return Ok(None);
                 }
                 self.quiet = false;
-                match self.queue.enable_notification(&*memory) {
+                match self.queue.enable_notification(memory) {
                     Ok(true) => continue,
                     Ok(false) => return Ok(None),
                     Err(_) => return Err(QueueFault::RingOutside),
@@ -296,10 +298,10 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
             }
             self.budget -= 1;
             if !std::mem::replace(&mut self.quiet, true) {
-                self.queue.disable_notification(&*memory).map_err(|_| QueueFault::RingOutside)?;
+                self.queue.disable_notification(memory).map_err(|_| QueueFault::RingOutside)?;
             }
             // The index may have changed since, so the iterator may refuse it although it was good before.
-            let head = match self.queue.iter(&*memory) {
+            let head = match self.queue.iter(memory) {
                 Ok(mut heads) => heads.next().ok_or(QueueFault::RingOutside)?.head_index(),
                 Err(virtio_queue::Error::InvalidAvailRingIndex) => {
                     return Err(QueueFault::AvailableIndex { available, next, size });
@@ -309,7 +311,7 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
             let table =
                 Table { address: GuestAddress(self.queue.desc_table()), size, indirect: self.indirect };
             let buffers = self.spare.pop().unwrap_or_default();
-            let chain = Chain::walk(&*memory, table, head, buffers)?;
+            let chain = Chain::walk(memory, table, head, buffers)?;
             self.work = self.work.saturating_sub(chain.descriptors());
             return Ok(Some(chain));
         }
@@ -341,8 +343,9 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
     }
 
     fn recycle(&mut self, chain: Chain) {
-        if self.spare.len() < MAX_SPARE {
-            self.spare.push(chain.into_buffers());
+        let buffers = chain.into_buffers();
+        if self.spare.len() < MAX_SPARE && buffers.capacity() <= MAX_SPARE_BUFFERS {
+            self.spare.push(buffers);
         }
     }
 }

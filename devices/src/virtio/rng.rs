@@ -4,12 +4,12 @@
 use std::io::{self, Read};
 use std::num::NonZeroU64;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use vmm_sys_util::timerfd::TimerFd;
 
+use super::counter::Counter;
 use super::device::{
     Activation, ActivationError, DeviceKind, GuestMemoryHandle, Interest, Source, VirtioDevice, Worker,
 };
@@ -55,10 +55,10 @@ pub struct RngCounters {
 /// Counts for one device.
 #[derive(Debug, Default)]
 pub struct RngMeter {
-    bytes: AtomicU64,
-    requests: AtomicU64,
-    waits: AtomicU64,
-    failures: AtomicU64,
+    bytes: Counter,
+    requests: Counter,
+    waits: Counter,
+    failures: Counter,
 }
 
 impl RngMeter {
@@ -66,10 +66,10 @@ impl RngMeter {
     #[must_use]
     pub fn counters(&self) -> RngCounters {
         RngCounters {
-            bytes: self.bytes.load(Ordering::Relaxed),
-            requests: self.requests.load(Ordering::Relaxed),
-            waits: self.waits.load(Ordering::Relaxed),
-            failures: self.failures.load(Ordering::Relaxed),
+            bytes: self.bytes.get(),
+            requests: self.requests.get(),
+            waits: self.waits.get(),
+            failures: self.failures.get(),
         }
     }
 }
@@ -109,8 +109,8 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Rng {
     }
 
     /// There is no configuration.
-    fn read_config(&self, _: u64, data: &mut [u8]) {
-        data.fill(0);
+    fn config(&self) -> Vec<u8> {
+        Vec::new()
     }
 
     fn write_config(&mut self, _: u64, _: &[u8]) {}
@@ -204,8 +204,8 @@ impl<M: GuestMemoryHandle> RngWorker<M> {
             if let Some(allowance) = &mut self.allowance {
                 allowance.take(given);
             }
-            self.meter.bytes.fetch_add(u64::try_from(given).unwrap_or(u64::MAX), Ordering::Relaxed);
-            self.meter.requests.fetch_add(1, Ordering::Relaxed);
+            self.meter.bytes.add(u64::try_from(given).unwrap_or(u64::MAX));
+            self.meter.requests.add(1);
             self.queue.charge(given / BYTES_PER_WORK);
             self.queue.used(chain, u32::try_from(given).unwrap_or(u32::MAX));
         }
@@ -226,7 +226,7 @@ impl<M: GuestMemoryHandle> RngWorker<M> {
                 Err(_) => break,
             };
             let offset = u64::try_from(given).unwrap_or(u64::MAX);
-            let written = chain.write(&*memory, offset, &buffer[..read]);
+            let written = chain.write(memory, offset, &buffer[..read]);
             given += written;
             if written < read {
                 break;
@@ -240,7 +240,7 @@ impl<M: GuestMemoryHandle> RngWorker<M> {
             (Some(allowance), true) => (&self.meter.waits, allowance.wait()),
             _ => (&self.meter.failures, RETRY),
         };
-        counter.fetch_add(1, Ordering::Relaxed);
+        counter.add(1);
         // Without the timer the next kick tries again.
         let _ = self.timer.reset(wait, None);
     }

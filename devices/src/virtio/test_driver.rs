@@ -11,7 +11,7 @@ use vm_memory::bitmap::{Bitmap, BitmapSlice, NewBitmap, WithBitmapSlice};
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::{Activation, ActiveQueue, QueueFault, VirtioInterrupt};
+use super::{Activation, ActiveQueue, GuestMemoryHandle, QueueFault, VirtioDevice, VirtioInterrupt};
 use crate::interrupt::InterruptError;
 
 /// Guest memory of a test, which counts how often it is used.
@@ -97,6 +97,8 @@ pub struct TestInterrupt {
     pub config: AtomicU64,
     /// What the driver is accused of.
     pub faults: Mutex<Vec<(u16, QueueFault)>>,
+    /// Why the device could not go on.
+    pub failures: Mutex<Vec<String>>,
     /// Whether there are eventfds for a datapath in the kernel.
     pub has_calls: AtomicBool,
 }
@@ -121,6 +123,10 @@ impl VirtioInterrupt for TestInterrupt {
 
     fn queue_call(&self, _: u16) -> Option<EventFd> {
         self.has_calls.load(Ordering::Relaxed).then(|| EventFd::new(EFD_NONBLOCK).unwrap())
+    }
+
+    fn device_failed(&self, why: &str) {
+        self.failures.lock().unwrap().push(why.to_owned());
     }
 
     fn driver_fault(&self, index: u16, fault: QueueFault) {
@@ -303,6 +309,23 @@ impl TestQueue {
     pub fn set_used_event(&self, event: u16) {
         let at = self.available_ring() + 4 + u64::from(self.size) * 2;
         self.memory.write_obj(event, GuestAddress(at)).unwrap();
+    }
+}
+
+/// Reads configuration as a transport does.
+pub trait ReadConfig<M> {
+    /// From `offset` on; zeros past the end.
+    fn read_config(&self, offset: u64, data: &mut [u8]);
+}
+
+impl<M: GuestMemoryHandle, D: VirtioDevice<M> + ?Sized> ReadConfig<M> for D {
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        self.config_read(offset);
+        let config = self.config();
+        data.fill(0);
+        for (to, from) in data.iter_mut().zip(config.iter().skip(usize::try_from(offset).unwrap())) {
+            *to = *from;
+        }
     }
 }
 

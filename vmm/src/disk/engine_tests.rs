@@ -13,6 +13,7 @@ use devices::virtio::blk::{
     Completion, Disk, DiskBackend, DiskEngine, Extent, Operation, SECTOR_BYTES, Segments,
 };
 use proptest::prelude::*;
+use std::cell::RefCell;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -308,7 +309,28 @@ fn context(memory: &Memory, direct: Option<DirectAlignment>) -> IoContext<GuestM
         device_block: None,
         length: Arc::new(AtomicU64::new(DISK_BYTES as u64)),
         order: direct.map(|_| Arc::<WriteOrder>::default()),
+        spare: RefCell::default(),
     }
+}
+
+#[test]
+fn no_request_counts_a_reference_to_guest_memory() {
+    let directory = TempDir::new().unwrap();
+    in_every_way(&new_file(&directory), |disk, way| {
+        let memory = memory();
+        let mut engine = disk.engine(&memory, DEPTH);
+        let reads = |from: u64| {
+            let at = |i: u64| (from + i) % 64 * 4096;
+            let read = |i| Operation::Read { offset: at(i), data: segments(&[(at(i), 4096)]) };
+            (0..4).map(read).collect()
+        };
+        assert_eq!(run(&mut *engine, reads(0)), [Ok(()); 4], "{way}");
+        let references = Arc::strong_count(&memory);
+        for i in 1..100 {
+            assert_eq!(run(&mut *engine, reads(i)), [Ok(()); 4], "{way}");
+            assert_eq!(Arc::strong_count(&memory), references, "{way}");
+        }
+    });
 }
 
 #[test]

@@ -12,6 +12,7 @@ use devices::virtio::blk::{Blk, BlkControl, BlkOptions, Disk, DiskBackend, DiskE
 use devices::virtio::test_driver::{BUFFERS, MEMORY_BYTES, TestMemory, TestQueue, memory};
 use devices::virtio::{VirtioPci, VirtioPciHost};
 use devices::{InterruptError, MsiMessage, SharedDevice};
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -72,8 +73,14 @@ impl DiskBackend<TestMemory> for Hung {
     fn engine(&self, _: &TestMemory, depth: u16) -> Box<dyn DiskEngine> {
         let range = [(GuestAddress(0), usize::try_from(MEMORY_BYTES).unwrap())];
         let memory: Arc<GuestMemoryMmap> = Arc::new(GuestMemoryMmap::from_ranges(&range).unwrap());
-        let context =
-            IoContext { memory, direct: None, device_block: None, length: Arc::default(), order: None };
+        let context = IoContext {
+            memory,
+            direct: None,
+            device_block: None,
+            length: Arc::default(),
+            order: None,
+            spare: RefCell::default(),
+        };
         let (ring, helpers) = match self {
             Self::Pipe(locked) => {
                 let files = Files { locked: Arc::clone(locked), buffered: None };

@@ -10,8 +10,8 @@ use super::transfer::IoContext;
 use super::write_order::WriteOrder;
 use crate::sys::{IoVec, Ring};
 use devices::LogLimit;
-use devices::virtio::GuestMemoryHandle;
 use devices::virtio::blk::{Disk, DiskBackend, DiskEngine, DiskShape, SECTOR_BYTES};
+use std::cell::RefCell;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
-use vm_memory::{GuestAddressSpace, GuestMemory};
+use vm_memory::GuestMemory;
 
 /// Depth of the ring that only finds out whether there may be one.
 const TRIAL_DEPTH: u16 = 1;
@@ -235,18 +235,18 @@ impl Disk for RawDisk {
     }
 }
 
-impl<M, G> DiskBackend<M> for RawDisk
+impl<G> DiskBackend<Arc<G>> for RawDisk
 where
-    M: GuestMemoryHandle + GuestAddressSpace<M = G, T = Arc<G>>,
     G: GuestMemory<Bitmap = ()> + Send + Sync + 'static,
 {
-    fn engine(&self, memory: &M, depth: u16) -> Box<dyn DiskEngine> {
+    fn engine(&self, memory: &Arc<G>, depth: u16) -> Box<dyn DiskEngine> {
         let context = IoContext {
-            memory: memory.memory(),
+            memory: Arc::clone(memory),
             direct: self.direct,
             device_block: self.is_device.then_some(self.shape.logical_block),
             length: Arc::clone(&self.length),
             order: self.order.clone(),
+            spare: RefCell::default(),
         };
         let ring = self.rings.then(|| Ring::new(self.locked.file(), depth)).transpose();
         let ring = ring.unwrap_or_else(|error| {

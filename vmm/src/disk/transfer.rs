@@ -6,6 +6,7 @@ use super::shape::DirectAlignment;
 use super::write_order::{Claim, WriteOrder};
 use crate::sys::{IoVec, RingOperation};
 use devices::virtio::blk::{Extent, Operation, Segments};
+use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,6 +31,19 @@ pub struct IoContext<G> {
     pub length: Arc<AtomicU64>,
     /// Where direct I/O takes no single sectors: which writes may be under way together.
     pub order: Option<Arc<WriteOrder>>,
+    /// Lists of pieces of guest memory that no call has any more, as many as there were calls at once.
+    pub spare: RefCell<Vec<IoVec>>,
+}
+
+impl<G> IoContext<G> {
+    /// Keeps a list of pieces of guest memory for another call, and gives anything else back.
+    fn recycle(&self, memory: IoVec) -> Option<IoVec> {
+        if !memory.is_guest() {
+            return Some(memory);
+        }
+        self.spare.borrow_mut().push(memory);
+        None
+    }
 }
 
 /// What comes next.
@@ -254,6 +268,8 @@ impl Transfer {
         result: io::Result<usize>,
         memory: Option<IoVec>,
     ) {
+        // What lies in guest memory is where it belongs.
+        let memory = memory.and_then(|memory| context.recycle(memory));
         match result {
             Ok(count) => {
                 if let Err(error) = self.advance(context, call, count as u64, memory) {
@@ -457,11 +473,12 @@ where
         matches!(call, Call::Disk(RingOperation::Write { .. }) | Call::Buffered(RingOperation::Write { .. }));
     let part = (length < left.len()).then(|| Segments::window(left.parts(), 0, length));
     let left = part.as_ref().unwrap_or(left);
-    let memory = IoVec::guest(&context.memory, left, !write)?;
+    let memory = IoVec::guest(&context.memory, left, !write, context.spare.borrow_mut().pop())?;
     let direct = context.direct.filter(|_| matches!(call, Call::Disk(_)));
     if direct.is_none_or(|direct| memory.is_aligned(direct.memory as usize, direct.offset as usize)) {
         return Some(Step::Call(call, Some(memory)));
     }
+    context.recycle(memory);
     let most = BOUNCE_BYTES.max(direct.map_or(0, |direct| u64::from(direct.offset)));
     let mut bounce = IoVec::bounce(usize::try_from(left.len().min(most)).ok()?);
     if write {

@@ -7,6 +7,7 @@ use crate::sys::{IoVec, RingOperation};
 use devices::virtio::Buffer;
 use devices::virtio::blk::{Extent, Operation, Segments};
 use proptest::prelude::*;
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -24,6 +25,7 @@ fn context(direct: Option<(u32, u32)>) -> IoContext<GuestMemoryMmap> {
         device_block: None,
         length: Arc::new(AtomicU64::new(DISK_BYTES as u64)),
         order: None,
+        spare: RefCell::default(),
     }
 }
 

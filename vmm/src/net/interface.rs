@@ -9,7 +9,7 @@ use devices::virtio::{GuestMemoryHandle, KernelDatapath};
 use std::io::Read;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use vm_memory::GuestMemoryBackend;
+use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
 
 /// The MTU that a driver expects of a device that says nothing.
 const USUAL_MTU: u32 = 1500;
@@ -51,6 +51,8 @@ pub struct InterfaceOptions {
     pub queues: u16,
     /// Whether the kernel serves them.
     pub vhost: Vhost,
+    /// Guest memory lies in so many ranges.
+    pub ranges: usize,
 }
 
 /// An open interface.
@@ -74,8 +76,10 @@ impl Interface {
         }
         let vhost = match options.vhost {
             Vhost::Off => false,
-            Vhost::Auto => VhostNet::check().inspect_err(|error| tracing::info!(%error, "no vhost")).is_ok(),
-            Vhost::On => VhostNet::check().map(|()| true)?,
+            Vhost::Auto => VhostNet::check(options.ranges)
+                .inspect_err(|error| tracing::info!(%error, "no vhost"))
+                .is_ok(),
+            Vhost::On => VhostNet::check(options.ranges).map(|()| true)?,
         };
         let (queues, name, created) = match &options.tap {
             TapSource::Name(name) => by_name(name, options.queues)?,
@@ -123,8 +127,8 @@ impl Interface {
     /// A device on this interface, one at a time.
     pub fn device<M>(&self) -> Result<Net<M, TapQueue>, NetError>
     where
-        M: GuestMemoryHandle,
-        M::M: GuestMemoryBackend + Sized,
+        M: GuestMemoryHandle + GuestAddressSpace<M: GuestMemoryBackend + Sized>,
+        VhostNet<M>: KernelDatapath<M> + 'static,
     {
         let mut queues = Vec::with_capacity(self.queues.len());
         for tap in &self.queues {

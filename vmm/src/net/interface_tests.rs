@@ -39,7 +39,14 @@ fn in_namespace(test: impl FnOnce() + Send + 'static) {
 
 fn options(name: &str) -> InterfaceOptions {
     let mac = Some(MacAddress::new(GUEST_MAC).unwrap());
-    InterfaceOptions { tap: TapSource::Name(name.into()), mac, mtu: None, queues: 1, vhost: Vhost::Off }
+    InterfaceOptions {
+        tap: TapSource::Name(name.into()),
+        mac,
+        mtu: None,
+        queues: 1,
+        vhost: Vhost::Off,
+        ranges: 1,
+    }
 }
 
 fn ip(arguments: &str) {

@@ -4,17 +4,17 @@
 use super::NetError;
 use super::vhost::VhostVsock;
 use crate::socket_file::{Access, Janitor, SocketFile, connect_to, is_hung_up};
-use crate::sys::HostError;
+use crate::sys::{HostError, read_pieces};
 use devices::virtio::vsock::{GuestCid, HostSockets, HostStream, KernelVsock, Vsock};
-use devices::virtio::{GuestMemoryHandle, VirtioDevice};
+use devices::virtio::{GuestMemoryHandle, KernelDatapath, VirtioDevice};
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use vm_memory::bitmap::BitmapSlice;
-use vm_memory::{GuestMemoryBackend, ReadVolatile, VolatileMemoryError, VolatileSlice, WriteVolatile};
+use vm_memory::{GuestAddressSpace, GuestMemoryBackend, VolatileMemoryError, VolatileSlice, WriteVolatile};
 
 /// `sun_path` less the NUL, and less `_4294967295`.
 const MAX_PATH_BYTES: usize = 107 - 11;
@@ -34,8 +34,8 @@ impl HostStream for UnixSocket {
         self.0.as_raw_fd()
     }
 
-    fn receive<B: BitmapSlice>(&mut self, into: &mut VolatileSlice<'_, B>) -> io::Result<usize> {
-        self.0.read_volatile(into).map_err(io_error)
+    fn receive<B: BitmapSlice>(&mut self, into: &[VolatileSlice<'_, B>]) -> io::Result<usize> {
+        read_pieces(self.0.as_fd(), into, &mut [])
     }
 
     fn send<B: BitmapSlice>(&mut self, from: &VolatileSlice<'_, B>) -> io::Result<usize> {
@@ -116,17 +116,18 @@ impl SocketHost {
         Ok(Self::Unix(guest_cid(cid)?, Arc::new(Sockets::bind(path, janitor)?)))
     }
 
-    /// With vhost-vsock, which the host must have.
-    pub fn kernel(cid: u64) -> Result<Self, NetError> {
+    /// With vhost-vsock, which the host must have, for guest memory in so many ranges.
+    pub fn kernel(cid: u64, ranges: usize) -> Result<Self, NetError> {
         let cid = guest_cid(cid)?;
-        VhostVsock::check(cid.get())?;
+        VhostVsock::check(cid.get(), ranges)?;
         Ok(Self::Kernel(cid))
     }
 
     /// A device, one at a time.
     pub fn device<M>(&self) -> SocketDevice<M>
     where
-        M: GuestMemoryHandle<M: GuestMemoryBackend + Sized>,
+        M: GuestMemoryHandle + GuestAddressSpace<M: GuestMemoryBackend + Sized>,
+        VhostVsock<M>: KernelDatapath<M> + 'static,
     {
         match self {
             Self::Unix(cid, sockets) => SocketDevice::Unix(Vsock::new(*cid, Arc::clone(sockets))),

@@ -246,10 +246,10 @@ fn what_cannot_be_is_refused_with_a_reason() {
     let error = SocketHost::unix(3, Path::new("/nonexistent/v.sock"), &Janitor::default()).unwrap_err();
     assert!(error.to_string().starts_with("vsock.socket: /nonexistent: open: "), "{error}");
     if Path::new("/dev/vhost-vsock").exists() {
-        assert!(SocketHost::kernel(3).is_ok());
+        assert!(SocketHost::kernel(3, 1).is_ok());
     } else {
         testing::skip("no /dev/vhost-vsock");
-        assert!(matches!(SocketHost::kernel(3), Err(NetError::Host(_))));
+        assert!(matches!(SocketHost::kernel(3, 1), Err(NetError::Host(_))));
     }
 }
 

@@ -3,9 +3,11 @@
 
 use super::kernel_thread;
 use crate::sys::HostError;
-use devices::virtio::{GuestMemoryHandle, KernelDatapath, KernelQueue};
+use devices::virtio::{KernelDatapath, KernelQueue};
 use std::fs::File;
 use std::io;
+use std::path::Path;
+use std::sync::Arc;
 use vhost::net::VhostNet as _;
 use vhost::vhost_kern::VhostKernBackend;
 use vhost::vhost_kern::net::Net;
@@ -13,7 +15,9 @@ use vhost::vhost_kern::vsock::Vsock;
 use vhost::vsock::VhostVsock as _;
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use virtio_queue::QueueT;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
+use vm_memory::{
+    GuestAddress, GuestAddressSpace, GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress,
+};
 
 const NET: &str = "/dev/vhost-net";
 const VSOCK: &str = "/dev/vhost-vsock";
@@ -23,9 +27,34 @@ const VSOCK: &str = "/dev/vhost-vsock";
 const RING_FEATURES: u64 = 1 << 15 | 1 << 28 | 1 << 29 | VERSION_1;
 const VERSION_1: u64 = 1 << 32;
 
-fn check(path: &'static str, instead: &str) -> Result<(), HostError> {
+/// The most ranges of memory that the kernel takes of one process.
+const MAX_REGIONS: &str = "/sys/module/vhost/parameters/max_mem_regions";
+/// What it is where nobody changed it.
+const USUAL_MAX_REGIONS: usize = 64;
+/// The most that the `vhost` crate takes, whatever the kernel does.
+const CRATE_MAX_REGIONS: usize = 255;
+
+/// Whether this process may use `path`, and the kernel takes guest memory in so many `ranges`.
+fn check(path: &'static str, ranges: usize, instead: &str) -> Result<(), HostError> {
     let opened = File::options().read(true).write(true).open(path);
-    opened.map(drop).map_err(|e| HostError::new("open", e).of(path).hint(format!("without it, {instead}")))
+    opened.map_err(|e| HostError::new("open", e).of(path).hint(format!("without it, {instead}")))?;
+    // Once it is open the module is there.
+    check_ranges(ranges, max_regions(Path::new(MAX_REGIONS)), instead)
+}
+
+fn max_regions(at: &Path) -> usize {
+    let given = std::fs::read_to_string(at).ok().and_then(|text| text.trim().parse().ok());
+    given.unwrap_or(USUAL_MAX_REGIONS).min(CRATE_MAX_REGIONS)
+}
+
+fn check_ranges(ranges: usize, most: usize, instead: &str) -> Result<(), HostError> {
+    if ranges <= most {
+        return Ok(());
+    }
+    let more = if most < CRATE_MAX_REGIONS { "raise vhost.max_mem_regions, or " } else { "" };
+    Err(HostError::new("VHOST_SET_MEM_TABLE", io::Error::from_raw_os_error(libc::E2BIG))
+        .of(format!("{ranges} ranges of guest memory"))
+        .hint(format!("vhost takes {most}; {more}{instead}")))
 }
 
 fn vhost_error(error: vhost::Error) -> io::Error {
@@ -36,29 +65,29 @@ fn vhost_error(error: vhost::Error) -> io::Error {
 }
 
 /// Serves a pair of queues of a network device.
-pub struct VhostNet<M: GuestMemoryHandle<M: GuestMemoryBackend + Sized>> {
+pub struct VhostNet<M: GuestAddressSpace<M: GuestMemoryBackend + Sized>> {
     tap: File,
     running: Option<(Net<M>, usize)>,
 }
 
-impl VhostNet<std::sync::Arc<vm_memory::GuestMemoryMmap>> {
-    /// Whether this process may use it.
-    pub fn check() -> Result<(), HostError> {
-        check(NET, "choose vhost=off")
+impl VhostNet<Arc<vm_memory::GuestMemoryMmap>> {
+    /// Whether this process may use it, for guest memory in so many ranges.
+    pub fn check(ranges: usize) -> Result<(), HostError> {
+        check(NET, ranges, "choose vhost=off")
     }
 }
 
-impl<M: GuestMemoryHandle<M: GuestMemoryBackend + Sized>> VhostNet<M> {
+impl<M: GuestAddressSpace<M: GuestMemoryBackend + Sized>> VhostNet<M> {
     /// For this queue of a tap.
     pub fn new(tap: File) -> Self {
         Self { tap, running: None }
     }
 }
 
-impl<M: GuestMemoryHandle<M: GuestMemoryBackend + Sized>> KernelDatapath<M> for VhostNet<M> {
-    fn start(&mut self, memory: &M, features: u64, queues: &[KernelQueue<'_>]) -> io::Result<()> {
+impl<G: GuestMemoryBackend + Send + Sync + 'static> KernelDatapath<Arc<G>> for VhostNet<Arc<G>> {
+    fn start(&mut self, memory: &Arc<G>, features: u64, queues: &[KernelQueue<'_>]) -> io::Result<()> {
         // A new one each time: closing it is the one sure way back.
-        let net = Net::new(memory.clone()).map_err(vhost_error)?;
+        let net = Net::new(Arc::clone(memory)).map_err(vhost_error)?;
         set_up(&net, memory, features, queues)?;
         for index in 0..queues.len() {
             if let Err(error) = net.set_backend(index, Some(&self.tap)) {
@@ -83,32 +112,32 @@ impl<M: GuestMemoryHandle<M: GuestMemoryBackend + Sized>> KernelDatapath<M> for 
 }
 
 /// Serves the queues of a socket device, except its event queue.
-pub struct VhostVsock<M: GuestMemoryHandle<M: GuestMemoryBackend + Sized>> {
+pub struct VhostVsock<M: GuestAddressSpace<M: GuestMemoryBackend + Sized>> {
     cid: u32,
     running: Option<(Vsock<M>, usize)>,
 }
 
-impl VhostVsock<std::sync::Arc<vm_memory::GuestMemoryMmap>> {
-    /// Whether this process may use it, and no other guest has this context id now.
-    pub fn check(cid: u32) -> Result<(), HostError> {
-        check(VSOCK, "give a socket=PATH")?;
+impl VhostVsock<Arc<vm_memory::GuestMemoryMmap>> {
+    /// Whether this process may use it, for guest memory in so many ranges, and no other guest has this context id now.
+    pub fn check(cid: u32, ranges: usize) -> Result<(), HostError> {
+        check(VSOCK, ranges, "give a socket=PATH")?;
         let refused = |call| move |error| HostError::new(call, vhost_error(error)).of(format!("cid {cid}"));
-        let no_memory = std::sync::Arc::<vm_memory::GuestMemoryMmap>::default();
+        let no_memory = Arc::<vm_memory::GuestMemoryMmap>::default();
         let vsock = Vsock::new(no_memory).map_err(refused("open"))?;
         vsock.set_guest_cid(cid.into()).map_err(refused("VHOST_VSOCK_SET_GUEST_CID"))
     }
 }
 
-impl<M: GuestMemoryHandle<M: GuestMemoryBackend + Sized>> VhostVsock<M> {
+impl<M: GuestAddressSpace<M: GuestMemoryBackend + Sized>> VhostVsock<M> {
     /// For a guest with this context id.
     pub fn new(cid: u32) -> Self {
         Self { cid, running: None }
     }
 }
 
-impl<M: GuestMemoryHandle<M: GuestMemoryBackend + Sized>> KernelDatapath<M> for VhostVsock<M> {
-    fn start(&mut self, memory: &M, features: u64, queues: &[KernelQueue<'_>]) -> io::Result<()> {
-        let vsock = Vsock::new(memory.clone()).map_err(vhost_error)?;
+impl<G: GuestMemoryBackend + Send + Sync + 'static> KernelDatapath<Arc<G>> for VhostVsock<Arc<G>> {
+    fn start(&mut self, memory: &Arc<G>, features: u64, queues: &[KernelQueue<'_>]) -> io::Result<()> {
+        let vsock = Vsock::new(Arc::clone(memory)).map_err(vhost_error)?;
         set_up(&vsock, memory, features, queues)?;
         vsock.set_guest_cid(self.cid.into()).map_err(vhost_error)?;
         vsock.start().map_err(vhost_error)?;
@@ -125,10 +154,10 @@ impl<M: GuestMemoryHandle<M: GuestMemoryBackend + Sized>> KernelDatapath<M> for 
 }
 
 /// Everything but the last step.
-fn set_up<V, M>(vhost: &V, memory: &M, features: u64, queues: &[KernelQueue<'_>]) -> io::Result<()>
+fn set_up<V, G>(vhost: &V, memory: &G, features: u64, queues: &[KernelQueue<'_>]) -> io::Result<()>
 where
-    V: VhostKernBackend<AS = M>,
-    M: GuestMemoryHandle<M: GuestMemoryBackend + Sized>,
+    V: VhostKernBackend<AS = Arc<G>>,
+    G: GuestMemoryBackend,
 {
     vhost.set_owner().map_err(vhost_error)?;
     let wanted = features & RING_FEATURES | VERSION_1;
@@ -139,9 +168,9 @@ where
         ));
     }
     vhost.set_features(wanted).map_err(vhost_error)?;
-    vhost.set_mem_table(&regions(&*memory.memory())?).map_err(vhost_error)?;
+    vhost.set_mem_table(&regions(memory)?).map_err(vhost_error)?;
     for (index, KernelQueue { queue, kick, call }) in queues.iter().enumerate() {
-        check_rings(&*memory.memory(), *queue)?;
+        check_rings(memory, *queue)?;
         let rings = VringConfigData {
             queue_max_size: queue.max_size(),
             queue_size: queue.size(),
@@ -209,4 +238,34 @@ fn positions(vhost: &impl VhostBackend, queues: usize) -> io::Result<Vec<u16>> {
         u16::try_from(base & 0xffff).map_err(io::Error::other)
     };
     (0..queues).map(base).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CRATE_MAX_REGIONS, USUAL_MAX_REGIONS, check_ranges, max_regions};
+    use std::fs;
+
+    #[test]
+    fn more_ranges_than_the_kernel_takes_are_refused_with_what_to_do() {
+        assert!(check_ranges(64, 64, "give a socket=PATH").is_ok());
+        let error = check_ranges(65, 64, "give a socket=PATH").unwrap_err();
+        assert_eq!(error.errno(), libc::E2BIG);
+        let text = error.to_string();
+        for part in ["65 ranges", "vhost takes 64", "raise vhost.max_mem_regions, or give a socket=PATH"] {
+            assert!(text.contains(part), "{text}");
+        }
+        let text = check_ranges(257, CRATE_MAX_REGIONS, "choose vhost=off").unwrap_err().to_string();
+        assert!(text.contains("vhost takes 255; choose vhost=off"), "{text}");
+    }
+
+    #[test]
+    fn the_kernels_limit_is_read_where_it_shows_one() {
+        let at = tempfile::tempdir().unwrap();
+        let file = at.path().join("max_mem_regions");
+        assert_eq!(max_regions(&file), USUAL_MAX_REGIONS);
+        for (text, most) in [("509\n", CRATE_MAX_REGIONS), ("128\n", 128), ("many\n", USUAL_MAX_REGIONS)] {
+            fs::write(&file, text).unwrap();
+            assert_eq!(max_regions(&file), most);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //! `node`'s knowledge.
 
 use super::node::Node;
-use crate::sys::HostError;
+use crate::sys::{HostError, wait_readable};
 use devices::pci::{OnFailure, WorkerHandle, WorkerSpawner};
 use devices::virtio::{Interest, Source, Worker};
 use resources::CpuSet;
@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -206,9 +207,10 @@ fn serve(worker: &mut dyn Worker, control: &Control) -> io::Result<()> {
     watch(&epoll, &mut watched, &worker.sources())?;
     let mut events = [EpollEvent::default(); BATCH];
     loop {
-        let rest = worker.rest();
+        let rest = worker.rest(Instant::now());
         if let Some(rest) = rest {
-            std::thread::sleep(rest);
+            let fd = if rest.alone { control.event.as_raw_fd() } else { epoll.as_raw_fd() };
+            wait_readable(&[fd], rest.time);
         }
         let ready = match epoll.wait(if rest.is_some() { 0 } else { -1 }, &mut events) {
             Ok(ready) => ready,
@@ -231,7 +233,7 @@ fn serve(worker: &mut dyn Worker, control: &Control) -> io::Result<()> {
             }
         }
         if rest.is_some() {
-            changed |= worker.look();
+            changed |= worker.look(Instant::now());
         }
         if changed {
             watch(&epoll, &mut watched, &worker.sources())?;
@@ -273,12 +275,12 @@ fn watch(epoll: &Epoll, watched: &mut BTreeMap<RawFd, Source>, wanted: &[Source]
 mod tests {
     use super::{NodeSpawner, watch};
     use devices::pci::WorkerSpawner;
-    use devices::virtio::{Interest, Source, Worker};
+    use devices::virtio::{Interest, Rest, Source, Worker};
     use std::collections::BTreeMap;
     use std::os::fd::AsRawFd;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
     use vmm_sys_util::epoll::{Epoll, EpollEvent};
     use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -319,6 +321,7 @@ mod tests {
     struct Lazy {
         kick: EventFd,
         rests: u32,
+        rest: Rest,
         heard: mpsc::Sender<&'static str>,
     }
 
@@ -333,11 +336,11 @@ mod tests {
             false
         }
 
-        fn rest(&self) -> Option<Duration> {
-            (self.rests > 0).then_some(Duration::from_micros(10))
+        fn rest(&self, _: Instant) -> Option<Rest> {
+            (self.rests > 0).then_some(self.rest)
         }
 
-        fn look(&mut self) -> bool {
+        fn look(&mut self, _: Instant) -> bool {
             self.rests = self.rests.saturating_sub(1);
             self.heard.send("look").unwrap();
             false
@@ -352,13 +355,31 @@ mod tests {
     fn a_worker_that_rests_looks_by_itself_and_sleeps_when_it_does_not() {
         let kick = EventFd::new(EFD_NONBLOCK).unwrap();
         let (heard, hears) = mpsc::channel();
-        let worker = Box::new(Lazy { kick: kick.try_clone().unwrap(), rests: 1, heard });
+        let rest = Rest { time: Duration::from_micros(10), alone: true };
+        let worker = Box::new(Lazy { kick: kick.try_clone().unwrap(), rests: 1, rest, heard });
         let handle = NodeSpawner::new("0".parse().unwrap()).spawn("lazy", worker, Box::new(|_| ())).unwrap();
         assert_eq!(hears.recv(), Ok("look"));
         kick.write(1).unwrap();
         assert_eq!([(); 3].map(|()| hears.recv().unwrap()), ["ready", "look", "look"]);
         assert!(handle.stop().is_some());
         assert!(hears.recv().is_err(), "it slept");
+    }
+
+    #[test]
+    fn a_rest_holds_up_neither_other_sources_nor_a_stop() {
+        for alone in [false, true] {
+            let kick = EventFd::new(EFD_NONBLOCK).unwrap();
+            let (heard, hears) = mpsc::channel();
+            let rest = Rest { time: Duration::from_secs(3600), alone };
+            let worker = Box::new(Lazy { kick: kick.try_clone().unwrap(), rests: 1, rest, heard });
+            let spawner = NodeSpawner::new("0".parse().unwrap());
+            let handle = spawner.spawn("lazy", worker, Box::new(|_| ())).unwrap();
+            if !alone {
+                kick.write(1).unwrap();
+                assert_eq!(hears.recv(), Ok("ready"));
+            }
+            assert!(handle.stop().is_some());
+        }
     }
 
     #[test]

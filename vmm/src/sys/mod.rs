@@ -32,6 +32,6 @@ pub use pio::{Pio, pio_exit};
 pub use poll::wait_readable;
 pub use pvec::IoVec;
 pub use pvec_device::{BlockFigure, block_figure, direct_alignment, discard_blocks};
-pub use tap::{Link, TapQueue};
+pub use tap::{Link, TapQueue, read_pieces};
 pub use thread::{block_signals, is_ignored, spawn_without_signals};
 pub use uring::{Landed, Ring, RingOperation};

@@ -1,6 +1,7 @@
 //! Waiting for descriptors, for so long and no longer. What they say is others' knowledge.
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
@@ -13,5 +14,5 @@ pub fn wait_readable(fds: &[RawFd], most: Duration) {
     };
     let mut fds: Vec<PollFd> = fds.iter().map(poll_fd).collect();
     // Whatever it says, callers look for themselves.
-    let _ = poll(&mut fds, PollTimeout::try_from(most).unwrap_or(PollTimeout::MAX));
+    let _ = ppoll(&mut fds, Some(TimeSpec::from_duration(most)), None);
 }

@@ -34,8 +34,8 @@ pub struct IoVec {
 
 /// What the pieces lie in.
 enum Keep {
-    /// Guest memory. Never looked at: it is there to live.
-    Guest { _memory: Arc<dyn Any + Send + Sync>, writable: bool },
+    /// Guest memory, which is there to live.
+    Guest { memory: Arc<dyn Any + Send + Sync>, writable: bool },
     /// A buffer of our own.
     Bounce(AlignedBytes),
     /// Zeroes, only to be written from.
@@ -58,12 +58,23 @@ impl IoVec {
 
     /// The first [`MAX_PARTS`] pieces of guest memory that `segments` name; `None` if one is not in it. `writable` if
     /// the kernel is to fill them. No dirty bitmap is kept, so memory with one does not fit.
-    pub fn guest<G>(memory: &Arc<G>, segments: &Segments, writable: bool) -> Option<Self>
+    ///
+    /// `spare` is one that is not used any more: if it was for the same memory, nothing is allocated, and no reference to
+    /// the memory counted, which others share.
+    pub fn guest<G>(memory: &Arc<G>, segments: &Segments, writable: bool, spare: Option<Self>) -> Option<Self>
     where
         G: GuestMemory<Bitmap = ()> + Send + Sync + 'static,
     {
         let access = if writable { Permissions::Write } else { Permissions::Read };
-        let mut parts = Vec::with_capacity(segments.parts().len().min(MAX_PARTS));
+        let spare = spare.and_then(|spare| match spare.keep {
+            Keep::Guest { memory: kept, .. } if is_same(&kept, memory) => Some((spare.parts, kept)),
+            Keep::Guest { .. } | Keep::Bounce(_) | Keep::Zeroes => None,
+        });
+        let (mut parts, memory_kept) = spare.unwrap_or_else(|| {
+            let parts = Vec::with_capacity(segments.parts().len().min(MAX_PARTS));
+            (parts, Arc::<G>::clone(memory))
+        });
+        parts.clear();
         'segments: for part in segments.parts() {
             for slice in memory.get_slices(part.address, part.length as usize, access).ok()? {
                 if parts.len() == MAX_PARTS {
@@ -74,8 +85,12 @@ impl IoVec {
                 parts.push(libc::iovec { iov_base: start.cast(), iov_len: slice.len() });
             }
         }
-        let memory: Arc<dyn Any + Send + Sync> = Arc::<G>::clone(memory);
-        Some(Self::new(parts, Keep::Guest { _memory: memory, writable }))
+        Some(Self::new(parts, Keep::Guest { memory: memory_kept, writable }))
+    }
+
+    /// Whether it is for guest memory.
+    pub fn is_guest(&self) -> bool {
+        matches!(self.keep, Keep::Guest { .. })
     }
 
     /// A buffer of `length` bytes that suits direct I/O.
@@ -175,6 +190,11 @@ impl IoVec {
     }
 }
 
+/// Whether both are references to the same memory. As both keep it, its address is nobody else's.
+fn is_same<G>(kept: &Arc<dyn Any + Send + Sync>, memory: &Arc<G>) -> bool {
+    Arc::as_ptr(kept).cast::<()>() == Arc::as_ptr(memory).cast::<()>()
+}
+
 fn signed(offset: u64) -> io::Result<libc::off_t> {
     libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }
@@ -201,7 +221,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let memory = memory();
         memory.write_slice(b"guest", GuestAddress(0xFFE)).unwrap();
-        let pieces = IoVec::guest(&memory, &segments(0xFFE, 5), false).unwrap();
+        let pieces = IoVec::guest(&memory, &segments(0xFFE, 5), false, None).unwrap();
         assert_eq!(pieces.parts().len(), 2, "two regions");
         drop(memory);
         assert_eq!(pieces.write(&file, 3, true).unwrap(), 5);
@@ -212,15 +232,33 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_not_used_any_more_serves_again_without_another_reference_to_memory() {
+        let memory = memory();
+        let mut pieces = IoVec::guest(&memory, &segments(0, 512), false, None).unwrap();
+        let references = Arc::strong_count(&memory);
+        for i in 1..100 {
+            pieces = IoVec::guest(&memory, &segments(i * 8, 16), true, Some(pieces)).unwrap();
+            assert_eq!((pieces.length(), Arc::strong_count(&memory)), (16, references));
+        }
+        // Other memory is kept by another.
+        let other = self::memory();
+        let pieces = IoVec::guest(&other, &segments(0, 8), true, Some(pieces)).unwrap();
+        assert_eq!((Arc::strong_count(&memory), Arc::strong_count(&other)), (references - 1, 2));
+        drop(pieces);
+        assert_eq!(Arc::strong_count(&other), 1);
+    }
+
+    #[test]
     fn addresses_outside_of_memory_are_refused() {
-        assert!(IoVec::guest(&memory(), &segments(0x1FFF, 2), true).is_none());
-        assert!(IoVec::guest(&memory(), &segments(0x1FFF, 1), true).is_some());
+        assert!(IoVec::guest(&memory(), &segments(0x1FFF, 2), true, None).is_none());
+        assert!(IoVec::guest(&memory(), &segments(0x1FFF, 1), true, None).is_some());
     }
 
     #[test]
     fn what_is_only_to_be_read_is_never_filled() {
         let file = tempfile::tempfile().unwrap();
-        for pieces in [IoVec::zeroes(4096), IoVec::guest(&memory(), &segments(0, 512), false).unwrap()] {
+        for pieces in [IoVec::zeroes(4096), IoVec::guest(&memory(), &segments(0, 512), false, None).unwrap()]
+        {
             assert_eq!(pieces.read(&file, 0).unwrap_err().raw_os_error(), Some(libc::EFAULT));
         }
     }
@@ -229,7 +267,7 @@ mod tests {
     fn a_call_gets_no_more_pieces_than_the_kernel_takes() {
         let buffers: Vec<Buffer> =
             (0..1200).map(|i| Buffer { address: GuestAddress(i * 2), length: 1 }).collect();
-        let pieces = IoVec::guest(&memory(), &Segments::window(&buffers, 0, 1200), true).unwrap();
+        let pieces = IoVec::guest(&memory(), &Segments::window(&buffers, 0, 1200), true, None).unwrap();
         assert_eq!((pieces.parts().len(), pieces.length()), (MAX_PARTS, MAX_PARTS));
         assert_eq!(IoVec::zeroes(u64::MAX).length(), 1 << 20);
         assert_eq!(IoVec::zeroes(70_000).length(), 70_000);

@@ -4,7 +4,7 @@
 use super::errno::HostError;
 use devices::virtio::net::{HEADER_BYTES, MAX_SLICES, Offloads, Tap};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vm_memory::VolatileSlice;
@@ -182,6 +182,29 @@ fn count(vectors: &[libc::iovec]) -> libc::c_int {
     libc::c_int::try_from(vectors.len()).unwrap_or(libc::c_int::MAX)
 }
 
+/// Reads into these pieces of guest memory, and what is more into `rest`; together no more than the kernel takes
+/// (`IOV_MAX`).
+pub fn read_pieces<B: BitmapSlice>(
+    fd: BorrowedFd<'_>,
+    into: &[VolatileSlice<'_, B>],
+    rest: &mut [u8],
+) -> io::Result<usize> {
+    let behind = libc::iovec { iov_base: rest.as_mut_ptr().cast(), iov_len: rest.len() };
+    let result = with_vector(into, Some(behind).filter(|behind| behind.iov_len > 0), |vectors| {
+        // SAFETY: the vectors are mapped guest memory, that the guest may write too and nothing refers to, and
+        // `rest`, which is borrowed for it.
+        unsafe { libc::readv(fd.as_raw_fd(), vectors.as_ptr(), count(vectors)) }
+    });
+    let bytes = usize::try_from(result).map_err(|_| io::Error::last_os_error())?;
+    let mut left = bytes;
+    for slice in into {
+        let part = left.min(slice.len());
+        slice.bitmap().mark_dirty(0, part);
+        left -= part;
+    }
+    Ok(bytes)
+}
+
 impl Tap for TapQueue {
     fn fd(&self) -> RawFd {
         self.fd.as_raw_fd()
@@ -189,20 +212,7 @@ impl Tap for TapQueue {
 
     fn receive<B: BitmapSlice>(&self, into: &[VolatileSlice<'_, B>], rest: &mut [u8]) -> io::Result<usize> {
         debug_assert!(into.len() <= MAX_SLICES);
-        let behind = libc::iovec { iov_base: rest.as_mut_ptr().cast(), iov_len: rest.len() };
-        let result = with_vector(into, Some(behind), |vectors| {
-            // SAFETY: the vectors are mapped guest memory, that the guest may write too and nothing refers to, and
-            // `rest`, which is borrowed for it.
-            unsafe { libc::readv(self.fd.as_raw_fd(), vectors.as_ptr(), count(vectors)) }
-        });
-        let bytes = usize::try_from(result).map_err(|_| io::Error::last_os_error())?;
-        let mut left = bytes;
-        for slice in into {
-            let part = left.min(slice.len());
-            slice.bitmap().mark_dirty(0, part);
-            left -= part;
-        }
-        Ok(bytes)
+        read_pieces(self.fd.as_fd(), into, rest)
     }
 
     fn send<B: BitmapSlice>(&self, frame: &[VolatileSlice<'_, B>]) -> io::Result<usize> {

@@ -21,14 +21,9 @@ pub(super) fn has_target(offset: u64) -> bool {
     usize::try_from(offset).is_ok_and(|offset| offset < ACTUAL)
 }
 
-/// Reads the fields in their order; zeros past the end.
-pub(super) fn read(fields: [u32; CONFIG_BYTES / 4], offset: u64, data: &mut [u8]) {
-    let image = fields.map(u32::to_le_bytes);
-    let image = image.as_flattened();
-    let start = usize::try_from(offset).unwrap_or(usize::MAX);
-    for (at, byte) in data.iter_mut().enumerate() {
-        *byte = start.checked_add(at).and_then(|at| image.get(at)).copied().unwrap_or(0);
-    }
+/// The fields in their order, as the driver reads them.
+pub(super) fn image(fields: [u32; CONFIG_BYTES / 4]) -> Vec<u8> {
+    fields.map(u32::to_le_bytes).as_flattened().to_vec()
 }
 
 /// What a write makes of `actual` or `poison`; `None` if it was to anything else: the other fields are the device's alone.

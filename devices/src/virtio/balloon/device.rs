@@ -112,13 +112,16 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
         vec![QUEUE_SIZE; 2 + options.into_iter().filter(|option| *option).count()]
     }
 
-    fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let mut state = self.shared.state();
-        if config::has_target(offset) {
-            state.read_target();
-        }
+    fn config(&self) -> Vec<u8> {
+        let state = self.shared.state();
         let (asked, actual, poison) = state.config();
-        config::read([asked, actual, state.hints.command(), poison], offset, data);
+        config::image([asked, actual, state.hints.command(), poison])
+    }
+
+    fn config_read(&self, offset: u64) {
+        if config::has_target(offset) {
+            self.shared.state().read_target();
+        }
     }
 
     fn write_config(&mut self, offset: u64, data: &[u8]) {
@@ -129,10 +132,6 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
             Some(Written::Poison(poison)) if self.options.reporting => state.poison = poison,
             Some(Written::Poison(_)) | None => state.figures.ignored_writes += 1,
         }
-    }
-
-    fn config_generation(&self) -> u32 {
-        self.shared.state().generation
     }
 
     fn activate(&mut self, mut activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {

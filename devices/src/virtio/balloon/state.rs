@@ -54,7 +54,6 @@ pub(super) struct State {
     /// It fills them (PAGE_POISON).
     poisons: bool,
     pub hints: Hints,
-    pub generation: u32,
     pub figures: BalloonFigures,
     pub guest: GuestStats,
 }
@@ -125,9 +124,9 @@ impl State {
     }
 
     fn clear(&mut self) {
-        let Self { apic_ids, message, epoch, figures, generation, hints, .. } = std::mem::take(self);
+        let Self { apic_ids, message, epoch, figures, hints, .. } = std::mem::take(self);
         let hints = Hints::new(false, hints.rounds());
-        *self = Self { apic_ids, message, epoch, figures, generation, hints, ..Self::default() };
+        *self = Self { apic_ids, message, epoch, figures, hints, ..Self::default() };
     }
 
     /// Asks for as many pages. The caller has seen that this may be asked.
@@ -136,12 +135,10 @@ impl State {
         self.asked = pages;
         self.exact = exact;
         self.dry = None;
-        self.generation = self.generation.wrapping_add(1);
     }
 
     /// Has the driver hint what is free, or end that; false if it cannot.
     pub fn hint(&mut self, begin: bool) -> bool {
-        self.generation = self.generation.wrapping_add(1);
         if begin {
             return self.hints.begin();
         }
@@ -250,7 +247,6 @@ impl State {
         }
         self.asked_most = self.asked_most.max(self.asked);
         self.asked = pages;
-        self.generation = self.generation.wrapping_add(1);
         true
     }
 

@@ -168,7 +168,7 @@ impl<M: GuestMemoryHandle> BalloonWorker<M> {
         queue.begin_with(ROUND);
         while let Some(chain) = queue.pop() {
             let mut bytes = [0; MAX_BYTES];
-            let read = chain.read(&*queue.memory(), 0, &mut bytes);
+            let read = chain.read(queue.memory(), 0, &mut bytes);
             self.shared.state().guest = GuestStats::parse(bytes.get(..read).unwrap_or_default());
             // A driver has one buffer here; another one takes its place.
             if let Some(chain) = self.waiting.replace(chain) {
@@ -193,7 +193,7 @@ impl<M: GuestMemoryHandle> BalloonWorker<M> {
         queue.begin_with(ROUND);
         while let Some(chain) = queue.pop() {
             let mut number = [0; 4];
-            if chain.read(&*queue.memory(), 0, &mut number) == number.len() {
+            if chain.read(queue.memory(), 0, &mut number) == number.len() {
                 let (over, begun) = {
                     let mut state = self.shared.state();
                     let over = state.hints.say(u32::from_le_bytes(number));
@@ -243,7 +243,7 @@ fn read_array<M: GuestMemoryHandle>(queue: &WorkerQueue<M>, chain: &Chain, share
         queue.refused("an array of pages of an odd size");
     }
     let mut data = vec![0; wanted];
-    let read = chain.read(&*queue.memory(), 0, &mut data);
+    let read = chain.read(queue.memory(), 0, &mut data);
     let (numbers, _) = data.get(..read).unwrap_or_default().as_chunks::<PFN_BYTES>();
     numbers.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect()
 }

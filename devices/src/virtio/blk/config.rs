@@ -15,7 +15,7 @@ pub const MAX_RANGE_SECTORS: u32 = 1 << 21;
 const SIZE_MAX: u32 = 4 << 20;
 
 /// The header and the status take a descriptor each.
-const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
+pub(super) const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
 
 /// Up to `write_zeroes_may_unmap` and its padding.
 pub(super) const CONFIG_BYTES: usize = 60;

@@ -1,6 +1,6 @@
 //! What a block device counts. Who shows it, and how, is left to `vmm` and `api`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::virtio::counter::Counter;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -57,22 +57,4 @@ counters! {
     rounds,
     /// Batches handed to the engine.
     batches,
-}
-
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub(super) struct Counter(AtomicU64);
-
-impl Counter {
-    pub fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
-    }
-
-    pub fn one(&self) {
-        self.add(1);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
 }

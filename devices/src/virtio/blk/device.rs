@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io;
 use std::num::NonZeroU16;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
@@ -135,7 +135,6 @@ pub(super) struct Shared {
     shape: DiskShape,
     serial: Serial,
     sectors: AtomicU64,
-    generation: AtomicU32,
     /// Writes may be complete before they are durable.
     writeback: AtomicBool,
     /// There while the device is active.
@@ -165,6 +164,8 @@ pub struct Blk<M> {
     queues: u16,
     /// What the driver last wrote to `writeback`.
     chosen: Option<bool>,
+    /// What was negotiated, while the device is active.
+    negotiated: Option<u64>,
     shared_vector: bool,
 }
 
@@ -194,7 +195,6 @@ impl<M: GuestMemoryHandle> Blk<M> {
             shape: backend.shape(),
             serial: options.serial,
             sectors: AtomicU64::new(length / SECTOR_BYTES),
-            generation: AtomicU32::new(0),
             writeback: AtomicBool::new(true),
             interrupt: Mutex::new(None),
         };
@@ -204,6 +204,7 @@ impl<M: GuestMemoryHandle> Blk<M> {
             queues,
             shared_vector: options.shared_vector,
             chosen: None,
+            negotiated: None,
         })
     }
 
@@ -256,7 +257,6 @@ impl BlkControl {
     fn tell(&self, length: u64) -> Result<u64, BlkError> {
         let sectors = length / SECTOR_BYTES;
         if self.shared.sectors.swap(sectors, Ordering::AcqRel) != sectors {
-            self.shared.generation.fetch_add(1, Ordering::AcqRel);
             let interrupt = self.shared.interrupt().clone();
             if let Some(interrupt) = interrupt {
                 let name = || self.shared.name.clone();
@@ -302,17 +302,13 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Blk<M> {
         self.shared_vector
     }
 
-    fn read_config(&self, offset: u64, data: &mut [u8]) {
+    fn config(&self) -> Vec<u8> {
         let rules = self.shared.rules(0);
-        let config = config::bytes(&self.shared.shape, rules.sectors, self.queues, !rules.durable);
-        let rest = usize::try_from(offset).ok().and_then(|start| config.get(start..)).unwrap_or_default();
-        let count = rest.len().min(data.len());
-        let (inside, outside) = data.split_at_mut(count);
-        inside.copy_from_slice(&rest[..count]);
-        outside.fill(0);
+        config::bytes(&self.shared.shape, rules.sectors, self.queues, !rules.durable).to_vec()
     }
 
-    /// Only `writeback` may be written, and only where that was offered (virtio 1.3, 5.2.5).
+    /// Only `writeback` may be written, and only by a driver that took the feature (virtio 1.3, 5.2.5). Before it has
+    /// started, what it wrote counts if it turns out to have.
     fn write_config(&mut self, offset: u64, data: &[u8]) {
         let value = WRITEBACK_OFFSET.checked_sub(offset).and_then(|at| usize::try_from(at).ok());
         let writeback = match value.and_then(|at| data.get(at)) {
@@ -320,14 +316,11 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Blk<M> {
             Some(1) => true,
             Some(_) | None => return,
         };
-        if VirtioDevice::<M>::features(self) & bit(bits::VIRTIO_BLK_F_CONFIG_WCE) != 0 {
+        let features = self.negotiated.unwrap_or_else(|| VirtioDevice::<M>::features(self));
+        if features & bit(bits::VIRTIO_BLK_F_CONFIG_WCE) != 0 {
             self.chosen = Some(writeback);
             self.shared.writeback.store(writeback, Ordering::Release);
         }
-    }
-
-    fn config_generation(&self) -> u32 {
-        self.shared.generation.load(Ordering::Acquire)
     }
 
     fn activate(&mut self, activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
@@ -338,6 +331,7 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Blk<M> {
         // 5.2.5.2: without VIRTIO_BLK_F_FLUSH a driver cannot ask for durability, so every write has it.
         let can_flush = features & bit(bits::VIRTIO_BLK_F_FLUSH) != 0;
         let can_choose = features & bit(bits::VIRTIO_BLK_F_CONFIG_WCE) != 0;
+        self.negotiated = Some(features);
         let writeback = self.chosen.filter(|_| can_choose).unwrap_or(can_flush);
         self.shared.writeback.store(writeback, Ordering::Release);
         *self.shared.interrupt() = Some(Arc::clone(&activation.interrupt));
@@ -348,7 +342,7 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Blk<M> {
 
     fn reset(&mut self, worker: Option<Box<dyn Worker>>) {
         drop(worker);
-        self.chosen = None;
+        (self.chosen, self.negotiated) = (None, None);
         self.shared.writeback.store(true, Ordering::Release);
         *self.shared.interrupt() = None;
     }

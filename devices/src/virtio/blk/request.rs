@@ -5,7 +5,7 @@ use virtio_bindings::bindings::virtio_blk as bits;
 use vm_memory::GuestMemory;
 
 use super::SECTOR_BYTES;
-use super::config::{MAX_RANGE_SECTORS, MAX_RANGES, bit};
+use super::config::{MAX_RANGE_SECTORS, MAX_RANGES, SEG_MAX, bit};
 use super::device::Serial;
 use super::engine::{Extent, Operation};
 use super::segments::Segments;
@@ -13,6 +13,9 @@ use crate::virtio::Chain;
 
 /// `type`, a reserved word and `sector`.
 const HEADER_BYTES: usize = 16;
+/// Most buffers of a request: the segments that were offered, the status, and a header in single bytes (2.7.4). It bounds the
+/// memory of requests in flight: about 13 KiB each, with a list of buffers for the chain, the operation and the host's call.
+pub(super) const MAX_BUFFERS: usize = SEG_MAX as usize + 1 + HEADER_BYTES;
 /// One `virtio_blk_discard_write_zeroes`.
 const EXTENT_BYTES: usize = 16;
 const EXTENT_UNMAP: u32 = 1;
@@ -95,6 +98,9 @@ struct Header {
 
 /// What `chain` asks. Its last writable byte is the status and left alone; the caller has seen that there is one.
 pub(super) fn task(rules: &Rules, chain: &Chain, memory: &impl GuestMemory) -> Result<Task, Refusal> {
+    if chain.readable().len() + chain.writable().len() > MAX_BUFFERS {
+        return Err(Refusal::Malformed("more buffers than segments were offered"));
+    }
     let header = header(chain, memory)?;
     match header.kind {
         bits::VIRTIO_BLK_T_IN => {

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::device::Shared;
 use super::engine::{Completion, DiskBackend, DiskEngine};
-use super::request::{Kind, Refusal, Rules, Status, Task, task};
+use super::request::{Kind, Refusal, Status, Task, task};
 use crate::virtio::{Chain, GuestMemoryHandle, Interest, Source, Worker, WorkerQueue};
 
 /// Tokens of a queue: its notifications, and its engine's two descriptors.
@@ -44,13 +44,12 @@ impl<M: GuestMemoryHandle> BlkWorker<M> {
     }
 
     fn round(&mut self, index: usize, by_driver: bool) {
-        let rules = self.shared.rules(self.features);
         let memory = self.memory.memory();
         if let Some(lane) = self.lanes.get_mut(index) {
             if by_driver {
                 lane.queue.begin();
             }
-            lane.round(&self.shared, &rules, &*memory);
+            lane.round(&self.shared, self.features, memory);
         }
     }
 }
@@ -96,7 +95,7 @@ impl<M: GuestMemoryHandle> Worker for BlkWorker<M> {
         let memory = self.memory.memory();
         for lane in &mut self.lanes {
             lane.engine.drain(&mut lane.done, cancelled);
-            lane.finish(&self.shared, &*memory);
+            lane.finish(&self.shared, memory);
             lane.queue.signal();
         }
     }
@@ -130,10 +129,10 @@ impl<M: GuestMemoryHandle> Lane<M> {
     }
 
     /// Takes what the driver offers and gives back what is done, as long as one makes room for the other.
-    fn round(&mut self, shared: &Shared, rules: &Rules, memory: &M::M) {
+    fn round(&mut self, shared: &Shared, features: u64, memory: &M::M) {
         shared.counters.rounds.one();
         loop {
-            let submitted = self.take(shared, rules, memory);
+            let submitted = self.take(shared, features, memory);
             let full = self.free.is_empty();
             if submitted {
                 shared.counters.batches.one();
@@ -150,7 +149,7 @@ impl<M: GuestMemoryHandle> Lane<M> {
     }
 
     /// Takes chains while the engine has room for them; true if it got any.
-    fn take(&mut self, shared: &Shared, rules: &Rules, memory: &M::M) -> bool {
+    fn take(&mut self, shared: &Shared, features: u64, memory: &M::M) -> bool {
         let mut submitted = false;
         while let Some(tag) = self.free.pop() {
             let Some(chain) = self.queue.pop() else {
@@ -163,7 +162,8 @@ impl<M: GuestMemoryHandle> Lane<M> {
                 self.free.push(tag);
                 continue;
             }
-            match task(rules, &chain, memory) {
+            // Anew for each: the driver made it available after whatever it wrote to `writeback`, or read of the size.
+            match task(&shared.rules(features), &chain, memory) {
                 Ok(Task::Run { kind, operation, bytes }) => {
                     if let Some(flight) = self.flights.get_mut(usize::from(tag)) {
                         *flight = Some(Flight { chain, kind, bytes });
@@ -214,11 +214,13 @@ impl<M: GuestMemoryHandle> Lane<M> {
     }
 
     /// Writes the status, the last byte that the device may write, and gives the chain back. Of the bytes before it,
-    /// the first `written` are known to have been written.
+    /// the first `written` are known to have been written: so many are reported, and the status only if there is no gap
+    /// before it (virtio 1.3, 2.7.8.2).
     fn answer(&mut self, chain: Chain, status: Status, written: u64, memory: &M::M) {
         let room = chain.writable_bytes().saturating_sub(1);
         let put = chain.write(memory, room, &[status.byte()]) as u64;
-        self.queue.used(chain, u32::try_from(written.saturating_add(put)).unwrap_or(u32::MAX));
+        let first = if written == room { written.saturating_add(put) } else { written };
+        self.queue.used(chain, u32::try_from(first).unwrap_or(u32::MAX));
     }
 }
 

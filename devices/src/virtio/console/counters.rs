@@ -1,6 +1,6 @@
 //! What a console counts.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::virtio::counter::Counter;
 
 /// Bytes and clients.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,18 +21,18 @@ pub struct ConsoleCounters {
 /// Counts for one device.
 #[derive(Debug, Default)]
 pub struct ConsoleMeter {
-    pub(super) printed_bytes: AtomicU64,
-    pub(super) lost_bytes: AtomicU64,
-    pub(super) typed_bytes: AtomicU64,
-    pub(super) attached: AtomicU64,
-    pub(super) malformed: AtomicU64,
+    pub(super) printed_bytes: Counter,
+    pub(super) lost_bytes: Counter,
+    pub(super) typed_bytes: Counter,
+    pub(super) attached: Counter,
+    pub(super) malformed: Counter,
 }
 
 impl ConsoleMeter {
     /// The counts as they are now.
     #[must_use]
     pub fn counters(&self) -> ConsoleCounters {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let read = Counter::get;
         ConsoleCounters {
             printed_bytes: read(&self.printed_bytes),
             lost_bytes: read(&self.lost_bytes),
@@ -43,6 +43,6 @@ impl ConsoleMeter {
     }
 }
 
-pub(super) fn add(counter: &AtomicU64, count: usize) {
-    counter.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
+pub(super) fn add(counter: &Counter, count: usize) {
+    counter.add(u64::try_from(count).unwrap_or(u64::MAX));
 }

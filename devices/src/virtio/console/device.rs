@@ -52,8 +52,8 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Console {
     }
 
     /// Each field belongs to a feature that is not offered (virtio 1.3, 5.3.4).
-    fn read_config(&self, _: u64, data: &mut [u8]) {
-        data.fill(0);
+    fn config(&self) -> Vec<u8> {
+        Vec::new()
     }
 
     fn write_config(&mut self, _: u64, _: &[u8]) {}

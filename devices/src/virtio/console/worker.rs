@@ -119,7 +119,7 @@ impl<M: GuestMemoryHandle> ConsoleWorker<M> {
         let mut buffer = [0; CHUNK_BYTES];
         while at < bytes {
             let length = (bytes - at).min(CHUNK_BYTES);
-            let read = chain.read(&*memory, u64::try_from(at).unwrap_or(u64::MAX), &mut buffer[..length]);
+            let read = chain.read(memory, u64::try_from(at).unwrap_or(u64::MAX), &mut buffer[..length]);
             if read == 0 {
                 break;
             }
@@ -148,7 +148,7 @@ impl<M: GuestMemoryHandle> ConsoleWorker<M> {
             match port.host.read(&mut buffer[..room]) {
                 Ok(typed @ 1..) => {
                     self.receive.charge(typed / BYTES_PER_WORK + WORK_PER_READ);
-                    let written = chain.write(&*self.receive.memory(), 0, &buffer[..typed.min(room)]);
+                    let written = chain.write(self.receive.memory(), 0, &buffer[..typed.min(room)]);
                     add(&self.meter.typed_bytes, written);
                     self.receive.used(chain, u32::try_from(written).unwrap_or(u32::MAX));
                 }

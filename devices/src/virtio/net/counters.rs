@@ -1,10 +1,13 @@
 //! What a network device counts, and the handle through which the host reads it and moves its link.
 //! Who asks for it is left to `vmm`.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
+use crate::LogLimit;
 use crate::virtio::VirtioInterrupt;
+use crate::virtio::counter::Counter;
 
 /// Where the frames go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,20 +18,6 @@ pub enum Datapath {
     Own,
     /// Through the kernel (vhost); frames are not counted then.
     Kernel,
-}
-
-/// A count that only grows.
-#[derive(Debug, Default)]
-pub(in crate::virtio) struct Counter(AtomicU64);
-
-impl Counter {
-    pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 /// What happened since the device was made. "Received" and "sent" are the guest's.
@@ -80,10 +69,11 @@ pub(super) struct Counts {
 pub struct NetHandle {
     pub(super) counts: Counts,
     link_up: AtomicBool,
-    generation: AtomicU32,
     kernel_pairs: AtomicU32,
     own_pairs: AtomicU32,
     interrupt: Mutex<Option<Arc<dyn VirtioInterrupt>>>,
+    /// Outlives drivers: one that resets in a loop must not fill the log.
+    log: Mutex<LogLimit>,
 }
 
 impl NetHandle {
@@ -91,10 +81,10 @@ impl NetHandle {
         Arc::new(Self {
             counts: Counts::default(),
             link_up: AtomicBool::new(true),
-            generation: AtomicU32::new(0),
             kernel_pairs: AtomicU32::new(0),
             own_pairs: AtomicU32::new(0),
             interrupt: Mutex::new(None),
+            log: Mutex::new(LogLimit::per_second(1)),
         })
     }
 
@@ -140,7 +130,6 @@ impl NetHandle {
         if self.link_up.swap(up, Ordering::Relaxed) == up {
             return;
         }
-        self.generation.fetch_add(1, Ordering::Release);
         let interrupt = self.interrupt.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(interrupt) = interrupt {
             // A host that cannot interrupt was reported by the transport.
@@ -148,8 +137,12 @@ impl NetHandle {
         }
     }
 
-    pub(super) fn generation(&self) -> u32 {
-        self.generation.load(Ordering::Acquire)
+    /// Logs, at a limited rate.
+    pub(super) fn report(&self, what: &'static str, error: &std::io::Error) {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(suppressed) = log.admit(Instant::now()) {
+            tracing::warn!(%error, suppressed, "net: {what}");
+        }
     }
 
     pub(super) fn attach(&self, interrupt: Option<Arc<dyn VirtioInterrupt>>) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::config::{MAX_QUEUE_PAIRS, NetConfig, read_space, space};
+use super::config::{MAX_QUEUE_PAIRS, NetConfig, space};
 use super::counters::NetHandle;
 use super::features::{Offloads, bits, is_consistent, of_offloads, to_offloads};
 use super::pair::{Common, Pair};
@@ -88,13 +88,8 @@ impl<M: GuestMemoryHandle, T: Tap> VirtioDevice<M> for Net<M, T> {
     }
 
     fn features(&self) -> u64 {
-        let mut features = of_offloads(self.supported())
-            | bits::MAC
-            | bits::STATUS
-            | bits::MRG_RXBUF
-            | bits::CTRL_VQ
-            | bits::RING_INDIRECT_DESC
-            | bits::RING_EVENT_IDX;
+        let mut features =
+            of_offloads(self.supported()) | bits::MAC | bits::STATUS | bits::MRG_RXBUF | bits::CTRL_VQ;
         if self.supported().has(Offloads::CHECKSUM) {
             features |= bits::CTRL_GUEST_OFFLOADS;
         }
@@ -117,16 +112,12 @@ impl<M: GuestMemoryHandle, T: Tap> VirtioDevice<M> for Net<M, T> {
         sizes
     }
 
-    fn read_config(&self, offset: u64, data: &mut [u8]) {
-        read_space(&space(&self.config, self.handle.is_link_up(), self.pairs()), offset, data);
+    fn config(&self) -> Vec<u8> {
+        space(&self.config, self.handle.is_link_up(), self.pairs()).to_vec()
     }
 
     /// All of it is the device's (virtio 1.3, 5.1.4).
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
-
-    fn config_generation(&self) -> u32 {
-        self.handle.generation()
-    }
 
     fn activate(&mut self, mut activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
         let features = activation.features;

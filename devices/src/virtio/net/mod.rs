@@ -23,7 +23,6 @@ mod transmit;
 mod worker;
 
 pub use config::{MAX_QUEUE_PAIRS, MIN_MTU, MacAddress, MacError, NetConfig};
-pub(in crate::virtio) use counters::Counter;
 pub use counters::{Datapath, NetCounters, NetHandle};
 pub use device::{Net, NetQueues};
 pub use features::{Offloads, bits};

@@ -4,15 +4,15 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use virtio_queue::QueueT;
 
 use super::counters::NetHandle;
 use super::device::NetQueues;
-use super::features::bits;
 use super::receive::Receive;
 use super::tap::Tap;
-use super::transmit::Transmit;
+use super::transmit::{REST, Transmit};
 use crate::virtio::{
     ActiveQueue, GuestMemoryHandle, Interest, KernelQueue, Source, VirtioInterrupt, WorkerQueue,
 };
@@ -53,6 +53,8 @@ impl PairSource {
 pub(super) struct Pair<M, T> {
     pub queues: NetQueues<M, T>,
     path: Path<M>,
+    /// When to look for more of a burst from the driver, which has not been asked to notify.
+    rest_until: Option<Instant>,
 }
 
 enum Path<M> {
@@ -65,7 +67,7 @@ enum Path<M> {
 
 impl<M: GuestMemoryHandle, T: Tap> Pair<M, T> {
     pub fn new(queues: NetQueues<M, T>, receive: ActiveQueue, transmit: ActiveQueue) -> Self {
-        Self { queues, path: Path::Rest(receive, transmit) }
+        Self { queues, path: Path::Rest(receive, transmit), rest_until: None }
     }
 
     /// Begins to serve the queues, or goes on.
@@ -76,9 +78,10 @@ impl<M: GuestMemoryHandle, T: Tap> Pair<M, T> {
         };
         if let Path::Own(own) = &mut self.path {
             let (receive, transmit) = &mut **own;
-            transmit.serve(&*self.queues.tap, &common.handle);
-            receive.serve(&*self.queues.tap, &common.handle);
+            transmit.serve(&*self.queues.tap, common);
+            receive.serve(&*self.queues.tap, common);
         }
+        self.note_rest();
     }
 
     fn start_from_rest(
@@ -92,15 +95,14 @@ impl<M: GuestMemoryHandle, T: Tap> Pair<M, T> {
                 kernel_queue(&receive, common).and_then(|r| Ok([r, kernel_queue(&transmit, common)?]));
             match queues.and_then(|queues| kernel.start(&common.memory, common.features, &queues)) {
                 Ok(()) => return Path::Kernel(receive, transmit),
+                // For the next driver, or after a pause, it may.
                 Err(error) => {
-                    tracing::warn!(%error, "net: the kernel does not serve the queues, doing it here");
-                    self.queues.kernel = None;
+                    common.handle.report("the kernel does not serve the queues, doing it here", &error)
                 }
             }
         }
         let take = |queue| WorkerQueue::new(queue, &common.memory, &common.interrupt, common.features);
-        let mergeable = common.features & bits::MRG_RXBUF != 0;
-        Path::Own(Box::new((Receive::new(take(receive), mergeable), Transmit::new(take(transmit)))))
+        Path::Own(Box::new((Receive::new(take(receive), common.features), Transmit::new(take(transmit)))))
     }
 
     /// Stops: nothing touches guest memory until the next start.
@@ -120,8 +122,7 @@ impl<M: GuestMemoryHandle, T: Tap> Pair<M, T> {
                 let memory = common.memory.memory();
                 for (number, active) in [&mut receive, &mut transmit].into_iter().enumerate() {
                     // The kernel has used all that it took.
-                    let used =
-                        || active.queue.used_idx(&*memory, Ordering::Acquire).map_or(0, |index| index.0);
+                    let used = || active.queue.used_idx(memory, Ordering::Acquire).map_or(0, |index| index.0);
                     let next = next.get(number).copied().unwrap_or_else(used);
                     active.queue.set_next_avail(next);
                     active.queue.set_next_used(next);
@@ -130,6 +131,7 @@ impl<M: GuestMemoryHandle, T: Tap> Pair<M, T> {
             }
             path => path,
         };
+        self.rest_until = None;
     }
 
     pub fn is_in_kernel(&self) -> bool {
@@ -160,40 +162,50 @@ impl<M: GuestMemoryHandle, T: Tap> Pair<M, T> {
         }
     }
 
-    /// Whether more of a burst from the driver is waited for.
-    pub fn is_resting(&self) -> bool {
-        matches!(&self.path, Path::Own(own) if own.1.is_resting())
+    /// Until when more of a burst from the driver is waited for.
+    pub fn rest_until(&self) -> Option<Instant> {
+        self.rest_until
     }
 
-    /// Looks for more of a burst from the driver; true when what to wait for has changed.
-    pub fn look(&mut self, handle: &NetHandle) -> bool {
+    /// A round of the transmit queue has ended, perhaps with a rest.
+    fn note_rest(&mut self) {
+        let resting = matches!(&self.path, Path::Own(own) if own.1.is_resting());
+        self.rest_until = resting.then(|| Instant::now() + REST);
+    }
+
+    /// Looks for more of a burst from the driver, if it is time; true when what to wait for has changed.
+    pub fn look(&mut self, now: Instant, common: &Common<M>) -> bool {
         let before = self.tap_interest();
         if let Path::Own(own) = &mut self.path
-            && own.1.is_resting()
+            && self.rest_until.is_some_and(|until| until <= now)
         {
-            own.1.serve(&*self.queues.tap, handle);
+            own.1.serve(&*self.queues.tap, common);
+            self.note_rest();
         }
         before != self.tap_interest()
     }
 
     /// Serves a source; true when what to wait for has changed.
-    pub fn ready(&mut self, source: PairSource, handle: &NetHandle) -> bool {
+    pub fn ready(&mut self, source: PairSource, common: &Common<M>) -> bool {
         let before = self.tap_interest();
         let Path::Own(own) = &mut self.path else { return false };
         let (receive, transmit) = &mut **own;
         let tap = &*self.queues.tap;
+        let transmits = match source {
+            PairSource::ReceiveKick => false,
+            PairSource::TransmitKick => !transmit.blocked,
+            PairSource::Tap => transmit.blocked,
+        };
+        if transmits {
+            transmit.serve(tap, common);
+        }
         match source {
-            PairSource::ReceiveKick => receive.kicked(tap, handle),
-            PairSource::TransmitKick if transmit.blocked => {}
-            PairSource::TransmitKick => transmit.serve(tap, handle),
-            PairSource::Tap => {
-                if transmit.blocked {
-                    transmit.serve(tap, handle);
-                }
-                if receive.wants_frames() {
-                    receive.serve(tap, handle);
-                }
-            }
+            PairSource::ReceiveKick => receive.kicked(tap, common),
+            PairSource::Tap if receive.wants_frames() => receive.serve(tap, common),
+            PairSource::Tap | PairSource::TransmitKick => {}
+        }
+        if transmits {
+            self.note_rest();
         }
         before != self.tap_interest()
     }

@@ -12,6 +12,8 @@ use std::time::Instant;
 use vm_memory::{GuestMemory, Permissions};
 
 use super::counters::{Counts, NetHandle};
+use super::features::bits;
+use super::pair::Common;
 use super::tap::{HEADER_BYTES, MAX_FRAME_BYTES, MAX_SLICES, Tap};
 use crate::LogLimit;
 use crate::virtio::guest_slices::{GuestSlice, add_slices, read_front, write_at};
@@ -23,6 +25,8 @@ const FRAMES_PER_ROUND: usize = 64;
 const MAX_PATIENCE: u32 = 16;
 /// Reads that fail one after the other until the interface is taken for gone, and left alone until the next reset.
 const MAX_FAILURES: u32 = 16;
+/// Where the flags lie in the header.
+const FLAGS_OFFSET: usize = 0;
 /// Where the number of buffers lies in the header.
 const NUM_BUFFERS_OFFSET: usize = 10;
 /// Frames after which the largest of them is no longer reckoned with, once as many more have come: between two large
@@ -35,6 +39,8 @@ pub(super) struct Receive<M> {
     /// The driver has no room: come back when it kicks.
     pub starved: bool,
     mergeable: bool,
+    /// The driver knows flags of checksums (`VIRTIO_NET_F_GUEST_CSUM`).
+    knows_flags: bool,
     rest: Vec<u8>,
     /// A frame that waits for room; empty if none does.
     held: Vec<u8>,
@@ -111,11 +117,13 @@ enum Step {
 }
 
 impl<M: GuestMemoryHandle> Receive<M> {
-    pub fn new(queue: WorkerQueue<M>, mergeable: bool) -> Self {
+    /// For a driver with these features.
+    pub fn new(queue: WorkerQueue<M>, features: u64) -> Self {
         Self {
             queue,
             starved: false,
-            mergeable,
+            mergeable: features & bits::MRG_RXBUF != 0,
+            knows_flags: features & bits::GUEST_CSUM != 0,
             rest: vec![0; MAX_FRAME_BYTES],
             held: Vec::new(),
             recent: Recent::default(),
@@ -132,21 +140,21 @@ impl<M: GuestMemoryHandle> Receive<M> {
     }
 
     /// The driver kicked: it has buffers again, perhaps.
-    pub fn kicked<T: Tap>(&mut self, tap: &T, handle: &NetHandle) {
+    pub fn kicked<T: Tap>(&mut self, tap: &T, common: &Common<M>) {
         if self.starved {
-            self.serve(tap, handle);
+            self.serve(tap, common);
         } else {
             self.queue.begin();
         }
     }
 
     /// Takes what there is, until the driver has no room.
-    pub fn serve<T: Tap>(&mut self, tap: &T, handle: &NetHandle) {
+    pub fn serve<T: Tap>(&mut self, tap: &T, common: &Common<M>) {
+        let handle = &*common.handle;
         self.starved = false;
         self.queue.begin();
         self.most = self.most.max(self.queue.available());
-        let guard = self.queue.memory();
-        let mut window = Window::new(&*guard);
+        let mut window = Window::new(common.memory.memory());
         let mut found = 0;
         // A frame that waits is not in the interface any more: nobody would call us for it.
         while found < self.pace.frames || !self.held.is_empty() {
@@ -214,6 +222,8 @@ impl<M: GuestMemoryHandle> Receive<M> {
 
     /// Gives the frame that waits to the driver.
     fn place<G: GuestMemory>(&mut self, window: &mut Window<'_, G>, counts: &Counts) -> Step {
+        // So that only the driver, and not the end of a round's share, leaves it without room.
+        self.queue.begin();
         window.fill(&mut self.queue, self.held.len(), counts);
         if window.bytes < self.held.len() {
             // A driver that has half of its buffers ready adds no more by itself: Linux does so when fewer are left.
@@ -233,6 +243,10 @@ impl<M: GuestMemoryHandle> Receive<M> {
     /// The frame of `bytes` lies in the first chains: they are the driver's now.
     fn finish<G: GuestMemory>(&mut self, window: &mut Window<'_, G>, bytes: usize, counts: &Counts) {
         let buffers = window.chains_for(bytes);
+        if !self.knows_flags {
+            // A tap says that it has checked a frame, also to who has not asked (virtio 1.3, 5.1.6.4.1).
+            write_at(&window.slices, FLAGS_OFFSET, &[0]);
+        }
         write_at(
             &window.slices,
             NUM_BUFFERS_OFFSET,

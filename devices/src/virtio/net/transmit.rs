@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use vm_memory::Permissions;
 
-use super::counters::NetHandle;
 use super::moderation::Moderation;
+use super::pair::Common;
 use super::tap::{HEADER_BYTES, MAX_FRAME_BYTES, MAX_SLICES, Tap};
 use crate::LogLimit;
 use crate::virtio::guest_slices::add_slices;
@@ -52,13 +52,12 @@ impl<M: GuestMemoryHandle> Transmit<M> {
 
     /// Sends what there is, until the interface takes no more. After part of a burst it [rests](Self::is_resting), if that
     /// pays.
-    pub fn serve<T: Tap>(&mut self, tap: &T, handle: &NetHandle) {
+    pub fn serve<T: Tap>(&mut self, tap: &T, common: &Common<M>) {
+        let (memory, handle) = (common.memory.memory(), &*common.handle);
         let counts = &handle.counts;
         self.blocked = false;
         let mut round = Round::default();
         self.queue.begin_with(FRAMES_PER_ROUND);
-        let guard = self.queue.memory();
-        let memory: &M::M = &guard;
         let mut slices = Vec::new();
         let resting = loop {
             let resting = round.is_burst() && self.moderation.rests_after(round.frames);

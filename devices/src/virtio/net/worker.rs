@@ -3,16 +3,15 @@
 
 use std::any::Any;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::control::{COMMAND_BYTES, Command, ERROR, OK, parse};
 use super::device::NetQueues;
 use super::features::to_offloads;
 use super::pair::{Common, Pair, PairSource};
 use super::tap::Tap;
-use super::transmit::REST;
 use crate::LogLimit;
-use crate::virtio::{Chain, GuestMemoryHandle, Source, Worker, WorkerQueue};
+use crate::virtio::{Chain, GuestMemoryHandle, Rest, Source, Worker, WorkerQueue};
 
 const CONTROL_TOKEN: u32 = u32::MAX;
 /// Most commands of one round: each may cost a system call or more.
@@ -59,7 +58,7 @@ impl<M: GuestMemoryHandle, T: Tap> NetWorker<M, T> {
             self.common.handle.counts.commands.add(1);
             let (answer, change) = self.command(&control, &chain);
             changed |= change;
-            let written = chain.write(&*control.memory(), 0, &[answer]);
+            let written = chain.write(control.memory(), 0, &[answer]);
             control.used(chain, u32::try_from(written).unwrap_or(0));
         }
         control.signal();
@@ -70,7 +69,7 @@ impl<M: GuestMemoryHandle, T: Tap> NetWorker<M, T> {
     /// Does a command; its answer, and whether what to wait for has changed.
     fn command(&mut self, control: &WorkerQueue<M>, chain: &Chain) -> (u8, bool) {
         let mut bytes = [0; COMMAND_BYTES];
-        let length = chain.read(&*control.memory(), 0, &mut bytes);
+        let length = chain.read(control.memory(), 0, &mut bytes);
         let command = bytes.get(..length).unwrap_or_default();
         let pairs = u16::try_from(self.pairs.len()).unwrap_or(u16::MAX);
         match parse(command, self.common.features, pairs) {
@@ -141,18 +140,22 @@ impl<M: GuestMemoryHandle, T: Tap> Worker for NetWorker<M, T> {
         let Ok(number) = usize::try_from(token / PairSource::COUNT) else { return false };
         let pair = self.pairs.get_mut(number).filter(|_| number < self.in_use);
         match (pair, PairSource::of(token % PairSource::COUNT)) {
-            (Some(pair), Some(source)) => pair.ready(source, &self.common.handle),
+            (Some(pair), Some(source)) => pair.ready(source, &self.common),
             _ => false,
         }
     }
 
-    fn rest(&self) -> Option<Duration> {
-        self.pairs.iter().take(self.in_use).any(Pair::is_resting).then_some(REST)
+    /// Until the first of the pairs that rest wants to look. Where all of them do, what comes the other way gathers too.
+    fn rest(&self, now: Instant) -> Option<Rest> {
+        let own = || self.pairs.iter().take(self.in_use).filter(|pair| !pair.is_in_kernel());
+        let until = own().filter_map(Pair::rest_until).min()?;
+        let alone = own().all(|pair| pair.rest_until().is_some());
+        Some(Rest { time: until.saturating_duration_since(now), alone })
     }
 
-    fn look(&mut self) -> bool {
-        let handle = &self.common.handle;
-        self.pairs.iter_mut().take(self.in_use).fold(false, |changed, pair| pair.look(handle) | changed)
+    fn look(&mut self, now: Instant) -> bool {
+        let common = &self.common;
+        self.pairs.iter_mut().take(self.in_use).fold(false, |changed, pair| pair.look(now, common) | changed)
     }
 
     fn stop(&mut self, _: &AtomicBool) {

@@ -10,6 +10,7 @@ use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RIN
 
 use super::common::{Asked, Common, Shown, status};
 use super::counters::{Event, VirtioMeter};
+use super::device_config::DeviceConfig;
 use super::doorbells::Doorbells;
 use super::interrupt::Interrupts;
 use super::layout::{self, MSIX_BAR, REGISTERS_BAR, REGISTERS_BYTES, Structure};
@@ -26,6 +27,10 @@ const VENDOR: u16 = 0x1AF4;
 const DEVICE_BASE: u16 = 0x1040;
 /// Only with a revision of at least 1 a device is not transitional (virtio 1.3, 4.1.2.1).
 const REVISION: u8 = 1;
+
+/// The low byte of the PCI status, and its Interrupt Status (PCI local bus specification 3.0, 6.2.3).
+const STATUS: usize = 0x06;
+const STATUS_INTERRUPT: u8 = 1 << 3;
 
 /// Offered by the transport: the queue library can do them.
 const OFFERED: u64 =
@@ -92,6 +97,7 @@ pub struct VirtioPci<M: GuestMemoryHandle> {
     interrupts: Arc<Interrupts>,
     meter: Arc<VirtioMeter>,
     common: Common,
+    device_config: DeviceConfig,
     runner: Runner<M>,
     /// Message control and bus master as `msix` and `runner` know them.
     control: (u16, bool),
@@ -139,6 +145,7 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
             msix,
             meter,
             common: Common::new(&sizes),
+            device_config: DeviceConfig::default(),
             runner: Runner::new(name, device, memory, host.spawner, doorbells),
             control: (0, false),
         })
@@ -155,11 +162,10 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
     }
 
     fn shown(&self) -> Shown {
-        let [generation, ..] = self.runner.device.config_generation().to_le_bytes();
         Shown {
             offered: self.offered(),
             needs_reset: self.interrupts.needs_reset(),
-            generation,
+            generation: self.device_config.generation(),
             config_vector: self.interrupts.config_vector(),
             queue_vector: self.interrupts.queue_vector(self.common.queue_select),
         }
@@ -234,7 +240,7 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
         let mut queues = Vec::new();
         for (index, setup) in (0..).zip(&self.common.queues) {
             if setup.enabled {
-                let queue = setup.build(index, &*memory, event_idx)?;
+                let queue = setup.build(index, memory, event_idx)?;
                 let kick = self.runner.doorbells.kick(index);
                 let kick = kick.map_err(|source| StartError::Kick { index, source })?;
                 queues.push(ActiveQueue { index, queue, kick });
@@ -347,6 +353,9 @@ impl<M: GuestMemoryHandle> PciFunction for VirtioPci<M> {
             self.bar_read(bar, target, &mut value[..length]);
             self.config.show(self.access_capability + 16, &value[..length]);
         }
+        let [low] = self.config.bytes_at(STATUS);
+        let asserted = if self.interrupts.is_asserted() { STATUS_INTERRUPT } else { 0 };
+        self.config.show(STATUS, &[low & !STATUS_INTERRUPT | asserted]);
         self.config.read(offset, data);
     }
 
@@ -389,8 +398,8 @@ impl<M: GuestMemoryHandle> PciFunction for VirtioPci<M> {
                 data[0] = self.interrupts.take_isr();
             }
             Some((Structure::Device, offset)) => {
-                data.fill(0);
-                self.runner.device.read_config(offset, data);
+                self.runner.device.config_read(offset);
+                self.device_config.read(self.runner.device.config(), offset, data);
             }
             Some((Structure::Isr | Structure::Notify, _)) | None => self.meter.count(Event::IgnoredAccess),
         }

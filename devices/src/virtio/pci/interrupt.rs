@@ -47,6 +47,12 @@ impl Interrupts {
         self.isr.swap(0, Ordering::AcqRel)
     }
 
+    /// Whether a line, if there was one, would be asserted: what the Interrupt Status bit of the PCI status shows (virtio
+    /// 1.3, 4.1.4.5.1).
+    pub fn is_asserted(&self) -> bool {
+        !self.msix.is_enabled() && self.isr.load(Ordering::Acquire) != 0
+    }
+
     pub fn set_live(&self) {
         self.live.store(true, Ordering::Release);
     }

@@ -3,6 +3,7 @@
 
 mod common;
 mod counters;
+mod device_config;
 mod doorbells;
 mod function;
 mod interrupt;

@@ -1,7 +1,7 @@
 //! A device that answers with what it was told, every bit turned.
 
 use std::any::Any;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::interrupt::MsiMessage;
@@ -18,7 +18,6 @@ pub(in crate::virtio) const FEATURES: u64 = 1 << 5 | 1 << 6 | 1 << 36;
 /// What the device did, and what it is to do, for the test to see and say.
 #[derive(Default)]
 pub(in crate::virtio) struct EchoState {
-    pub generation: AtomicU32,
     pub config: Mutex<[u8; 8]>,
     /// The configuration interrupt, each time it went elsewhere.
     pub messages: Mutex<Vec<Option<MsiMessage>>>,
@@ -48,13 +47,8 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Echo {
         vec![QUEUE_SIZE; usize::from(QUEUES)]
     }
 
-    fn read_config(&self, offset: u64, data: &mut [u8]) {
-        data.fill(0);
-        let config = self.0.config.lock().unwrap();
-        let offset = usize::try_from(offset).unwrap();
-        for (byte, value) in data.iter_mut().zip(config.iter().skip(offset)) {
-            *byte = *value;
-        }
+    fn config(&self) -> Vec<u8> {
+        self.0.config.lock().unwrap().to_vec()
     }
 
     fn write_config(&mut self, offset: u64, data: &[u8]) {
@@ -63,10 +57,6 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Echo {
         for (value, byte) in config.iter_mut().skip(offset).zip(data) {
             *value = *byte;
         }
-    }
-
-    fn config_generation(&self) -> u32 {
-        self.0.generation.load(Ordering::Relaxed)
     }
 
     fn activate(&mut self, activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
@@ -105,9 +95,9 @@ impl<M: GuestMemoryHandle> EchoWorker<M> {
             // Of an absurd request, so much.
             let length = chain.readable_bytes().min(1 << 20);
             let mut data = vec![0; usize::try_from(length).unwrap()];
-            assert_eq!(chain.read(&*memory, 0, &mut data), data.len());
+            assert_eq!(chain.read(memory, 0, &mut data), data.len());
             data.iter_mut().for_each(|byte| *byte = !*byte);
-            let written = chain.write(&*memory, 0, &data);
+            let written = chain.write(memory, 0, &data);
             queue.used(chain, u32::try_from(written).unwrap());
         }
         queue.signal();

@@ -120,7 +120,7 @@ impl<S: HostStream> Connection<S> {
         let State::Greeting(line) = &mut self.state else { return Ok(Greeting::Nonsense) };
         loop {
             let mut byte = [0];
-            match self.stream.receive(&mut VolatileSlice::from(&mut byte[..])) {
+            match self.stream.receive(&[VolatileSlice::from(&mut byte[..])]) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(_) if byte == *b"\n" => return Ok(parse_greeting(line)),
                 Ok(_) if line.len() + 1 >= MAX_GREETING_BYTES => return Ok(Greeting::Nonsense),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::virtio::net::Counter;
+use crate::virtio::counter::Counter;
 
 /// What happened since the device was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

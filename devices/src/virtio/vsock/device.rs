@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::counters::VsockHandle;
 use super::host::HostSockets;
 use super::worker::VsockWorker;
-use crate::virtio::net::bits;
 use crate::virtio::{
     Activation, ActivationError, DeviceKind, GuestMemoryHandle, VirtioDevice, Worker, WorkerQueue,
 };
@@ -15,8 +14,10 @@ pub(super) const NAME: &str = "vsock";
 const KIND: DeviceKind = DeviceKind { id: 19, pci_class: 0x07_80_00 };
 /// As Linux's host has it; receive, transmit, event.
 const QUEUE_SIZES: [u16; 3] = [128, 128, 16];
-/// What the rings can do.
-const FEATURES: u64 = bits::RING_INDIRECT_DESC | bits::RING_EVENT_IDX;
+/// Streams, and that a driver need not take them for granted (virtio 1.3, 5.10.3).
+const FEATURES: u64 = 1 << VIRTIO_VSOCK_F_STREAM | 1 << VIRTIO_VSOCK_F_NO_IMPLIED_STREAM;
+const VIRTIO_VSOCK_F_STREAM: u32 = 0;
+const VIRTIO_VSOCK_F_NO_IMPLIED_STREAM: u32 = 2;
 
 /// A context id that a guest can have: 0 to 2 mean something else, so does the last (virtio 1.3, 5.10.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,15 +34,6 @@ impl GuestCid {
     #[must_use]
     pub fn get(self) -> u32 {
         self.0
-    }
-
-    /// The configuration space (virtio 1.3, 5.10.4): the upper half is reserved.
-    pub(super) fn read_config(self, offset: u64, data: &mut [u8]) {
-        let space = u64::from(self.0).to_le_bytes();
-        for (i, byte) in (0_usize..).zip(data) {
-            let at = usize::try_from(offset).ok().and_then(|offset| offset.checked_add(i));
-            *byte = at.and_then(|at| space.get(at)).copied().unwrap_or(0);
-        }
     }
 }
 
@@ -70,12 +62,18 @@ impl<M: GuestMemoryHandle, S: Server<M>> VirtioDevice<M> for Socket<S> {
         FEATURES
     }
 
+    /// A driver that takes streams for granted no more, and does not take them, wants nothing that there is.
+    fn accepts(&self, features: u64) -> bool {
+        features & 1 << VIRTIO_VSOCK_F_NO_IMPLIED_STREAM == 0 || features & 1 << VIRTIO_VSOCK_F_STREAM != 0
+    }
+
     fn queue_sizes(&self) -> Vec<u16> {
         QUEUE_SIZES.to_vec()
     }
 
-    fn read_config(&self, offset: u64, data: &mut [u8]) {
-        self.cid.read_config(offset, data);
+    /// The upper half of the context id is reserved (virtio 1.3, 5.10.4).
+    fn config(&self) -> Vec<u8> {
+        u64::from(self.cid.get()).to_le_bytes().to_vec()
     }
 
     /// All of it is the device's.
@@ -125,6 +123,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> Server<M> for Process<H> {
         Ok(Box::new(VsockWorker::new(
             receive,
             transmit,
+            activation.memory,
             Arc::clone(&self.sockets),
             cid.get().into(),
             Arc::clone(&self.handle),

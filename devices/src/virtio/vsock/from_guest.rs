@@ -1,15 +1,14 @@
 //! What the guest sends: packets to connections, to those that it wants, and to none.
 //! The rules of a single connection are `connection`'s.
 
-use vm_memory::bitmap::BitmapSlice;
-use vm_memory::{GuestMemory, Permissions, VolatileSlice};
+use vm_memory::{GuestMemory, Permissions};
 
 use super::connection::{Connection, State};
 use super::host::HostSockets;
-use super::packet::{HEADER_BYTES, HOST_CID, Header, MAX_DATA_BYTES, Operation, STREAM};
+use super::packet::{HEADER_BYTES, HOST_CID, Header, Operation, STREAM};
 use super::worker::{MAX_SLICES, PACKETS_PER_ROUND, VsockWorker};
 use crate::virtio::GuestMemoryHandle;
-use crate::virtio::guest_slices::{GuestSlice, add_slices};
+use crate::virtio::guest_slices::{GuestSlice, add_slices, cut};
 
 /// A packet of the guest's, its data still in place.
 struct Packet<'a, 'm, G: GuestMemory> {
@@ -19,8 +18,12 @@ struct Packet<'a, 'm, G: GuestMemory> {
 
 impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
     pub(super) fn serve_transmit(&mut self) {
-        let guard = self.transmit.memory();
-        let memory: &M::M = &guard;
+        let Some(memory) = self.memory.take() else { return };
+        self.serve_transmit_from(memory.memory());
+        self.memory = Some(memory);
+    }
+
+    fn serve_transmit_from(&mut self, memory: &M::M) {
         let mut slices = Vec::new();
         self.transmit.begin_with(PACKETS_PER_ROUND);
         while let Some(chain) = self.transmit.pop() {
@@ -32,7 +35,6 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
             let has_data = header.operation == Some(Operation::Data) && header.length > 0;
             let good = complete
                 && header.source_cid == self.guest_cid
-                && header.length <= MAX_DATA_BYTES
                 && end <= chain.readable_bytes()
                 && (!has_data
                     || add_slices(memory, chain.readable(), Permissions::Read, MAX_SLICES, &mut slices));
@@ -42,6 +44,15 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
             } else {
                 self.handle.counts.malformed.add(1);
                 self.transmit.refused("what was sent is no packet");
+                // With a part of its stream lost, a connection cannot go on.
+                if complete
+                    && header.source_cid == self.guest_cid
+                    && header.destination_cid == HOST_CID
+                    && header.kind == STREAM
+                    && let Some(token) = self.table.find(header.ports())
+                {
+                    self.break_off(token);
+                }
             }
             self.transmit.used(chain, 0);
         }
@@ -131,21 +142,4 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
         }
         self.settle(token);
     }
-}
-
-/// Leaves of `slices` what lies from `start` on, `length` bytes.
-fn cut<B: BitmapSlice>(slices: &mut Vec<VolatileSlice<'_, B>>, mut start: usize, mut length: usize) {
-    slices.retain_mut(|slice| {
-        let skip = start.min(slice.len());
-        start -= skip;
-        let keep = (slice.len() - skip).min(length);
-        length -= keep;
-        match slice.subslice(skip, keep) {
-            Ok(part) if keep > 0 => {
-                *slice = part;
-                true
-            }
-            _ => false,
-        }
-    });
 }

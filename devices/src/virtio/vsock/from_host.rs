@@ -1,21 +1,22 @@
 //! What host processes send, and those that come.
 //! The rules of a single connection are `connection`'s.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::time::Instant;
 
-use vm_memory::bitmap::BitmapSlice;
-use vm_memory::{Permissions, VolatileSlice};
+use vm_memory::Permissions;
 
 use super::connection::{Connection, Greeting, State};
-use super::host::{HostSockets, HostStream};
+use super::host::{HostSockets, HostStream, MAX_PIECES};
 use super::packet::{HEADER_BYTES, Header, MAX_DATA_BYTES, Operation, Ports};
-use super::worker::{MAX_SLICES, PACKETS_PER_ROUND, VsockWorker};
-use crate::virtio::GuestMemoryHandle;
-use crate::virtio::guest_slices::add_slices;
+use super::worker::{PACKETS_PER_ROUND, VsockWorker};
+use crate::virtio::guest_slices::{GuestSlice, add_slices, cut};
+use crate::virtio::{Chain, GuestMemoryHandle};
 
 /// Most host processes that are let in at once.
 const ACCEPTS_PER_ROUND: usize = 16;
+/// Most packets that one read of a stream fills: 64 KiB in Linux's buffers.
+const MAX_BATCH: usize = 16;
 
 impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
     pub(super) fn accept(&mut self) {
@@ -84,75 +85,100 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
 
     /// Takes what a host process sent to the guest.
     fn read_stream(&mut self, token: u32) {
-        let guard = self.receive.memory();
-        let memory: &M::M = &guard;
-        let mut slices = Vec::new();
-        for _ in 0..PACKETS_PER_ROUND {
+        let Some(memory) = self.memory.take() else { return };
+        self.read_stream_into(token, memory.memory());
+        self.memory = Some(memory);
+    }
+
+    /// As many packets at once as the last read had use for, up to [`MAX_BATCH`]: a guest's buffers are small, and a call for
+    /// each costs more than its bytes.
+    fn read_stream_into(&mut self, token: u32, memory: &M::M) {
+        let (mut left, mut batch) = (usize::from(PACKETS_PER_ROUND), 1);
+        let (mut packets, mut slices) = (Vec::new(), Vec::new());
+        while left > 0 {
             let Some(connection) = self.table.get(token).filter(|c| c.may_read()) else { return };
             let credit = connection.guest_room.bytes();
             if credit == 0 {
-                connection.want_credit();
+                return connection.want_credit();
+            }
+            slices.clear();
+            let room = self.collect(memory, credit, batch.min(left), &mut packets, &mut slices);
+            let Some(connection) = self.table.get(token).filter(|_| !packets.is_empty()) else { return };
+            let result = connection.stream.receive(&slices);
+            match result {
+                Ok(0) => connection.host_ended(),
+                Ok(bytes) => {
+                    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+                    left -= self.say_data(token, bytes, &mut packets);
+                    if bytes >= room {
+                        batch = (batch * 2).min(MAX_BATCH);
+                        continue;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => self.break_off(token),
+            }
+            // Last taken, first put back.
+            packets.drain(..).rev().for_each(|(chain, _)| self.receive.put_back(chain));
+            return;
+        }
+    }
+
+    /// Takes buffers for up to `most` packets with `credit` bytes of data together, and the memory behind their headers; as
+    /// much as there is now. How many bytes.
+    fn collect<'m>(
+        &mut self,
+        memory: &'m M::M,
+        credit: u32,
+        most: usize,
+        packets: &mut Vec<(Chain, u32)>,
+        slices: &mut Vec<GuestSlice<'m, M::M>>,
+    ) -> u32 {
+        let (mut total, mut pieces) = (0, Vec::new());
+        while packets.len() < most && total < credit {
+            // The first is asked for, so that the driver notifies where there is none.
+            if !packets.is_empty() && self.receive.available() == 0 {
                 break;
             }
             let Some(chain) = self.buffer(1) else { break };
-            slices.clear();
-            if !add_slices(memory, chain.writable(), Permissions::Write, MAX_SLICES, &mut slices) {
+            if !add_slices(memory, chain.writable(), Permissions::Write, MAX_PIECES, &mut pieces) {
                 self.handle.counts.malformed.add(1);
                 self.receive.refused("a buffer in too many pieces");
                 self.receive.used(chain, 0);
                 continue;
             }
-            let Some(connection) = self.table.get(token) else { return self.receive.put_back(chain) };
-            match fill(&mut connection.stream, &slices, credit.min(MAX_DATA_BYTES)) {
-                Ok(0) => {
-                    self.receive.put_back(chain);
-                    connection.host_ended();
-                    break;
-                }
-                Ok(length) => {
-                    connection.guest_room.sent(length);
-                    let header = connection.header(self.guest_cid, Operation::Data);
-                    self.say(chain, &Header { length, ..header });
-                    self.handle.counts.to_guest_bytes.add(length.into());
-                }
-                Err(error) => {
-                    self.receive.put_back(chain);
-                    if error.kind() != ErrorKind::WouldBlock {
-                        self.break_off(token);
-                    }
-                    break;
-                }
+            let room = chain.writable_bytes().saturating_sub(HEADER_BYTES as u64);
+            let room = u32::try_from(room).unwrap_or(u32::MAX).min(MAX_DATA_BYTES).min(credit - total);
+            cut(&mut pieces, HEADER_BYTES, room as usize);
+            if slices.len() + pieces.len() > MAX_PIECES {
+                self.receive.put_back(chain);
+                break;
             }
+            slices.append(&mut pieces);
+            packets.push((chain, room));
+            total += room;
         }
+        total
     }
-}
 
-/// Reads into `slices` behind the header, `limit` bytes at most; 0 only where no more will come.
-fn fill<S: HostStream, B: BitmapSlice>(
-    stream: &mut S,
-    slices: &[VolatileSlice<'_, B>],
-    limit: u32,
-) -> io::Result<u32> {
-    let (mut skip, mut done) = (HEADER_BYTES, 0);
-    let limit = limit as usize;
-    for slice in slices {
-        let start = skip.min(slice.len());
-        skip -= start;
-        let length = (slice.len() - start).min(limit - done);
-        let Some(mut part) = slice.subslice(start, length).ok().filter(|part| !part.is_empty()) else {
-            continue;
-        };
-        match stream.receive(&mut part) {
-            Ok(0) => break,
-            Ok(bytes) => {
-                done += bytes;
-                if bytes < length {
-                    break;
-                }
-            }
-            Err(_) if done > 0 => break,
-            Err(error) => return Err(error),
+    /// So many `bytes` lie in the first of these buffers: says so, and how many they were.
+    fn say_data(&mut self, token: u32, mut bytes: u32, packets: &mut Vec<(Chain, u32)>) -> usize {
+        let mut room = 0;
+        let full = packets.iter().take_while(|(_, more)| {
+            let fits = room < bytes;
+            room += more;
+            fits
+        });
+        let count = full.count();
+        for (chain, room) in packets.drain(..count) {
+            let length = room.min(bytes);
+            bytes -= length;
+            let Some(connection) = self.table.get(token) else { return count };
+            connection.guest_room.sent(length);
+            let header = connection.header(self.guest_cid, Operation::Data);
+            self.say(chain, &Header { length, ..header });
+            self.handle.counts.to_guest_bytes.add(length.into());
         }
+        count
     }
-    Ok(u32::try_from(done).unwrap_or(0))
 }

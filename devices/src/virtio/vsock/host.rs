@@ -8,14 +8,17 @@ use std::os::fd::RawFd;
 use vm_memory::VolatileSlice;
 use vm_memory::bitmap::BitmapSlice;
 
+/// Most pieces that a stream is received into at once (`IOV_MAX`).
+pub const MAX_PIECES: usize = 1024;
+
 /// A stream to a host process. Never blocks: where there is nothing to do, calls fail with
 /// [`io::ErrorKind::WouldBlock`].
 pub trait HostStream: Send + 'static {
     /// The descriptor to wait on.
     fn fd(&self) -> RawFd;
 
-    /// Takes what has come; 0 if no more will.
-    fn receive<B: BitmapSlice>(&mut self, into: &mut VolatileSlice<'_, B>) -> io::Result<usize>;
+    /// Takes what has come, in one call; 0 if no more will. At most [`MAX_PIECES`] pieces, none empty.
+    fn receive<B: BitmapSlice>(&mut self, into: &[VolatileSlice<'_, B>]) -> io::Result<usize>;
 
     /// Sends what it can take.
     fn send<B: BitmapSlice>(&mut self, from: &VolatileSlice<'_, B>) -> io::Result<usize>;

@@ -78,7 +78,9 @@ impl<M: GuestMemoryHandle> Worker for KernelWorker<M> {
     fn start(&mut self) {
         match self.hand_over() {
             Ok(()) => self.running.store(true, Ordering::Relaxed),
-            Err(error) => self.report(&error, "the kernel does not serve the queues, the device is dead"),
+            Err(error) => {
+                self.interrupt.device_failed(&format!("the kernel does not serve the queues: {error}"));
+            }
         }
     }
 

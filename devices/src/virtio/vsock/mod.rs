@@ -28,6 +28,6 @@ mod worker;
 pub use connection::BUFFER_BYTES;
 pub use counters::{VsockCounters, VsockHandle};
 pub use device::{GuestCid, Process, Server, Socket, Vsock};
-pub use host::{HostSockets, HostStream};
+pub use host::{HostSockets, HostStream, MAX_PIECES};
 pub use kernel::{Kernel, KernelVsock};
 pub use table::MAX_CONNECTIONS;

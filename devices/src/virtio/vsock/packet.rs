@@ -2,7 +2,8 @@
 
 /// Bytes of a header.
 pub(super) const HEADER_BYTES: usize = 44;
-/// Most bytes of data in one packet: as Linux has it (`VIRTIO_VSOCK_MAX_PKT_BUF_SIZE`).
+/// Most bytes of data in one packet to the guest: as Linux has it (`VIRTIO_VSOCK_MAX_PKT_BUF_SIZE`). From the guest come as
+/// many as its credit allows (virtio 1.3, 5.10.6.3).
 pub(super) const MAX_DATA_BYTES: u32 = 64 << 10;
 /// The host's context id.
 pub(super) const HOST_CID: u64 = 2;

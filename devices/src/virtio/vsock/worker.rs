@@ -31,6 +31,8 @@ pub(super) struct VsockWorker<M, H: HostSockets> {
     pub(super) receive: WorkerQueue<M>,
     /// From the guest.
     pub(super) transmit: WorkerQueue<M>,
+    /// Taken out while packets lie in it, so that it need not be counted that they do.
+    pub(super) memory: Option<M>,
     pub(super) sockets: Arc<H>,
     pub(super) table: Table<H::Stream>,
     pub(super) resets: VecDeque<Ports>,
@@ -51,6 +53,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
     pub fn new(
         receive: WorkerQueue<M>,
         transmit: WorkerQueue<M>,
+        memory: M,
         sockets: Arc<H>,
         guest_cid: u64,
         handle: Arc<VsockHandle>,
@@ -58,6 +61,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
         Self {
             receive,
             transmit,
+            memory: Some(memory),
             sockets,
             table: Table::new(),
             resets: VecDeque::new(),
@@ -161,7 +165,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
     }
 
     pub(super) fn say(&mut self, chain: Chain, header: &Header) {
-        chain.write(&*self.receive.memory(), 0, &header.to_bytes());
+        chain.write(self.receive.memory(), 0, &header.to_bytes());
         let bytes = u32::try_from(HEADER_BYTES).unwrap_or(0).saturating_add(header.length);
         self.receive.used(chain, bytes);
     }

@@ -3,7 +3,9 @@
 
 use devices::MsiMessage;
 use devices::virtio::balloon::{Balloon, BalloonControl, BalloonHost, BalloonOptions, PagePlace, PageRun};
-use devices::virtio::test_driver::{BUFFERS, TestInterrupt, TestMemory, TestQueue, activation, memory};
+use devices::virtio::test_driver::{
+    BUFFERS, ReadConfig, TestInterrupt, TestMemory, TestQueue, activation, memory,
+};
 use devices::virtio::{VirtioDevice, Worker};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -13,7 +13,9 @@ use crate::virtio::balloon::test_host::{Asked, TestHost, message, run};
 use crate::virtio::balloon::{
     Balloon, BalloonControl, BalloonHost, BalloonOptions, MAX_ARRAY_PAGES, NotReady, Steering,
 };
-use crate::virtio::test_driver::{BUFFERS, TestInterrupt, TestMemory, TestQueue, activation, memory};
+use crate::virtio::test_driver::{
+    BUFFERS, ReadConfig, TestInterrupt, TestMemory, TestQueue, activation, memory,
+};
 use crate::virtio::{ActivationError, VirtioDevice, VirtioInterrupt, Worker};
 
 const MUST_TELL_HOST: u64 = 1 << 0;

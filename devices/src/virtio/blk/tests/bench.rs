@@ -9,7 +9,7 @@ use vm_memory::{Bytes, GuestAddress};
 use crate::virtio::blk::test_disk::TestDisk;
 use crate::virtio::blk::{Blk, BlkControl, BlkOptions, DiskBackend, Serial};
 use crate::virtio::test_driver::{
-    BUFFERS, MEMORY_BYTES, TestInterrupt, TestMemory, TestQueue, activation, memory,
+    BUFFERS, MEMORY_BYTES, ReadConfig, TestInterrupt, TestMemory, TestQueue, activation, memory,
 };
 use crate::virtio::{VirtioDevice, Worker};
 
@@ -22,7 +22,7 @@ pub struct Bench {
     pub control: BlkControl,
     pub interrupt: Arc<TestInterrupt>,
     pub queues: Vec<TestQueue>,
-    worker: Option<Box<dyn Worker>>,
+    pub worker: Option<Box<dyn Worker>>,
     heap: u64,
 }
 

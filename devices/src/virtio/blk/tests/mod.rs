@@ -2,5 +2,6 @@
 
 mod bench;
 mod device;
+mod meanwhile;
 mod model;
 mod requests;

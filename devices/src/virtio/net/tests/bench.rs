@@ -1,13 +1,15 @@
 //! A network device with a driver on one side and a scripted interface on the other.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::virtio::net::test_tap::{FakeTap, TapState};
+use crate::virtio::net::transmit::REST;
 use crate::virtio::net::{Net, NetConfig, NetHandle, NetQueues, Tap};
 use crate::virtio::test_driver::{TestInterrupt, TestMemory, TestQueue, activation, memory};
-use crate::virtio::{VirtioDevice, Worker};
+use crate::virtio::{Rest, VirtioDevice, Worker};
 
 /// The device, its driver's queues and its interface.
 pub(in crate::virtio::net) struct Bench {
@@ -51,10 +53,19 @@ impl Bench {
             for source in self.worker().sources() {
                 self.worker().ready(source.token);
             }
-            if self.worker().rest().is_some() {
-                self.worker().look();
+            if self.rest().is_some() {
+                self.look();
             }
         }
+    }
+
+    pub fn rest(&mut self) -> Option<Rest> {
+        self.worker().rest(Instant::now())
+    }
+
+    /// Has the worker look after whatever rest it wants.
+    pub fn look(&mut self) -> bool {
+        self.worker().look(Instant::now() + REST)
     }
 
     pub fn tap<R>(&self, f: impl FnOnce(&mut TapState) -> R) -> R {

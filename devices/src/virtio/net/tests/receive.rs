@@ -56,8 +56,28 @@ impl Driver {
 }
 
 #[test]
+fn flags_come_only_to_a_driver_that_knows_them() {
+    const DATA_VALID: u8 = 2;
+    for (features, flags) in [(bits::MRG_RXBUF, 0), (bits::MRG_RXBUF | bits::GUEST_CSUM, DATA_VALID)] {
+        // In the driver's buffer at once, and by way of a copy.
+        for room in [2048, 100] {
+            let mut bench = Bench::new(features);
+            for i in 0..30 {
+                bench.queues[0].add(&[(BUFFERS + 0x1000 * i, room, true)]).unwrap();
+            }
+            let mut bytes = frame(1, 1000);
+            bytes[0] = DATA_VALID;
+            bench.tap(|tap| tap.incoming.push_back(bytes));
+            bench.run();
+            assert!(bench.queues[0].used().is_some());
+            assert_eq!(bench.read(BUFFERS, 1), [flags], "{room}");
+        }
+    }
+}
+
+#[test]
 fn a_frame_arrives_with_its_header_and_says_that_it_has_one_buffer() {
-    let mut bench = Bench::new(0);
+    let mut bench = Bench::new(bits::GUEST_CSUM);
     let mut driver = Driver::default();
     assert!(driver.post(&mut bench, 2000));
     let mut came = frame(3, 1400);

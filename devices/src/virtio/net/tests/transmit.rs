@@ -1,11 +1,15 @@
 //! Frames from the driver.
 
+use std::time::{Duration, Instant};
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::{Bench, Reply, frame};
 use crate::virtio::Interest;
+use crate::virtio::net::features::bits;
 use crate::virtio::net::test_tap::{EAGAIN, EIO, FakeTap};
+use crate::virtio::net::transmit::REST;
 use crate::virtio::net::{MAX_FRAME_BYTES, NetQueues};
 use crate::virtio::test_driver::{BORDER, BUFFERS};
 
@@ -63,7 +67,7 @@ fn after_a_burst_the_driver_is_not_asked_to_notify_until_a_look_finds_less() {
     let mut bench = Bench::new(0);
     assert!(bench.send(BUFFERS, &large(), &[12]));
     bench.worker().ready(1);
-    assert!(bench.worker().rest().is_some());
+    assert!(bench.rest().is_some());
     assert!(!bench.queues[TX].wants_kick());
     // It is told of what was sent, though.
     assert_eq!(bench.interrupt.take(), [1]);
@@ -71,18 +75,55 @@ fn after_a_burst_the_driver_is_not_asked_to_notify_until_a_look_finds_less() {
     // More of it, and nobody kicks.
     assert!(bench.send(BUFFERS, &large(), &[12]));
     assert!(bench.send(BUFFERS + 0x1_0000, &large(), &[12]));
-    assert!(!bench.worker().look());
+    assert!(!bench.look());
     assert_eq!(bench.tap(|tap| tap.sent.len()), 3);
-    assert!(bench.worker().rest().is_some());
+    assert!(bench.rest().is_some());
     assert_eq!(bench.interrupt.take(), [1]);
 
     // The end of it.
     assert!(bench.send(BUFFERS, &frame(1, 60), &[12]));
-    assert!(!bench.worker().look());
+    assert!(!bench.look());
     assert_eq!(bench.tap(|tap| tap.sent.len()), 4);
-    assert!(bench.worker().rest().is_none());
+    assert!(bench.rest().is_none());
     assert!(bench.queues[TX].wants_kick());
-    assert!(!bench.worker().look());
+    assert!(!bench.look());
+}
+
+#[test]
+fn a_pair_that_rests_keeps_nobody_else_waiting() {
+    let queues = (0..2).map(|_| NetQueues { tap: FakeTap::new(), kernel: None }).collect();
+    let mut bench = Bench::with(bits::CTRL_VQ | bits::MQ, queues, 64);
+    assert_eq!(super::control::command(&mut bench, &[4, 0, 2, 0]), Some(0));
+    let burst = |bench: &mut Bench, pair: u16| {
+        let index = usize::from(pair) * 2 + 1;
+        bench.write(BUFFERS, &large());
+        bench.queues[index].add(&[(BUFFERS, 40_012, false)]).unwrap();
+        bench.worker().ready(u32::from(pair) * 3 + 1);
+    };
+    burst(&mut bench, 0);
+    let now = Instant::now();
+    let rest = bench.worker().rest(now).unwrap();
+    assert!(rest.time <= REST && !rest.alone, "{rest:?}");
+
+    // A frame each way on the other pair, while the first has nothing done about it.
+    bench.write(BUFFERS, &large());
+    bench.queues[1].add(&[(BUFFERS, 40_012, false)]).unwrap();
+    bench.write(BUFFERS + 0x2_0000, &frame(1, 80));
+    bench.queues[3].add(&[(BUFFERS + 0x2_0000, 92, false)]).unwrap();
+    bench.worker().ready(4);
+    bench.queues[2].add(&[(BUFFERS + 0x3_0000, 2048, true)]).unwrap();
+    bench.taps[1].state.lock().unwrap().incoming.push_back(frame(1, 60));
+    bench.worker().ready(3);
+    bench.worker().look(now);
+    assert!(bench.queues[2].used().is_some() && bench.queues[3].used().is_some());
+    assert_eq!(bench.tap(|tap| tap.sent.len()), 1);
+
+    // When its time has come, it looks; and the rest of one does not make another's longer.
+    burst(&mut bench, 1);
+    assert!(bench.worker().rest(now).unwrap().alone);
+    assert_eq!(bench.worker().rest(now + REST * 100).unwrap().time, Duration::ZERO);
+    bench.worker().look(Instant::now() + REST);
+    assert_eq!(bench.tap(|tap| tap.sent.len()), 2);
 }
 
 #[test]
@@ -92,10 +133,10 @@ fn a_driver_that_sends_one_large_frame_at_a_time_is_soon_served_without_rests() 
     for _ in 0..rounds {
         assert!(bench.send(BUFFERS, &large(), &[12]));
         // By a look where it rests, by a kick otherwise.
-        let rested = bench.worker().rest().is_some();
+        let rested = bench.rest().is_some();
         if rested {
             assert!(!bench.queues[TX].wants_kick());
-            bench.worker().look();
+            bench.look();
         } else {
             assert!(bench.queues[TX].wants_kick());
             bench.worker().ready(1);
@@ -115,7 +156,7 @@ fn many_small_frames_are_a_burst_but_what_a_round_leaves_does_not_wait() {
     for (sent, rests) in [(128, false), (160, true)] {
         bench.worker().ready(1);
         assert_eq!(bench.tap(|tap| tap.sent.len()), sent);
-        assert_eq!(bench.worker().rest().is_some(), rests);
+        assert_eq!(bench.rest().is_some(), rests);
         // The first round kicks itself, so that the other direction has its turn and then this one.
         let kicks = bench.queues[TX].active().kick.read();
         assert_eq!(kicks.is_ok(), !rests);
@@ -129,8 +170,8 @@ fn an_interface_that_takes_no_more_ends_a_burst() {
     bench.worker().ready(1);
     bench.tap(|tap| tap.send_script.extend([Reply::Fail(EAGAIN)]));
     assert!(bench.send(BUFFERS, &large(), &[12]));
-    assert!(bench.worker().look(), "another source");
-    assert!(bench.worker().rest().is_none());
+    assert!(bench.look(), "another source");
+    assert!(bench.rest().is_none());
     assert_eq!(bench.watches_tap(), Some(Interest::Writable));
 }
 

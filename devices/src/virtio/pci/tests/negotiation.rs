@@ -1,7 +1,5 @@
 //! Tests of discovery and feature negotiation.
 
-use std::sync::atomic::Ordering;
-
 use super::super::common::status;
 use super::super::test_echo::{QUEUE_SIZE, QUEUES};
 use super::super::test_machine::{EVENT_IDX, Found, INDIRECT, Machine, VERSION_1, register};
@@ -204,7 +202,16 @@ fn the_generation_shows_that_the_configuration_changed() {
     *machine.state.config.lock().unwrap() = [1, 2, 3, 4, 5, 6, 7, 8];
     assert_eq!(machine.common::<1>(register::GENERATION), [0]);
     assert_eq!(machine.mmio_read::<8>(machine.structure(4)), [1, 2, 3, 4, 5, 6, 7, 8]);
-    machine.state.generation.store(0x101, Ordering::Relaxed);
+    assert_eq!(machine.common::<1>(register::GENERATION), [0]);
+    // A change counts when the driver reads on, and as often as there may be between two reads, once.
+    for _ in 0..256 {
+        let mut config = machine.state.config.lock().unwrap();
+        config[7] = config[7].wrapping_add(1);
+    }
+    machine.state.config.lock().unwrap()[0] = 9;
+    assert_eq!(machine.mmio_read::<4>(machine.structure(4) + 4), [5, 6, 7, 8]);
+    assert_eq!(machine.common::<1>(register::GENERATION), [1]);
+    assert_eq!(machine.mmio_read::<1>(machine.structure(4)), [9]);
     assert_eq!(machine.common::<1>(register::GENERATION), [1]);
     machine.mmio_write(machine.structure(4) + 6, &[9, 9, 9, 9]);
     assert_eq!(machine.mmio_read::<8>(machine.structure(4) + 4), [5, 6, 9, 9, 0, 0, 0, 0]);

@@ -100,6 +100,24 @@ fn without_msix_the_isr_still_tells() {
 }
 
 #[test]
+fn the_pci_status_shows_the_isr_while_msix_is_off() {
+    let machine = Machine::new();
+    machine.set_command(true, true);
+    machine.bring_up(VERSION_1);
+    let shown = |machine: &Machine| machine.config::<2>(6)[0] & 1 << 3 != 0;
+    assert!(!shown(&machine));
+    interrupt(&machine).config_changed().unwrap();
+    assert!(shown(&machine));
+    // Reading the ISR takes it back.
+    assert_ne!(machine.mmio_read::<1>(machine.structure(3)), [0]);
+    assert!(!shown(&machine));
+    interrupt(&machine).queue_used(0).unwrap();
+    assert!(shown(&machine));
+    machine.set_msix(true, false);
+    assert!(!shown(&machine));
+}
+
+#[test]
 fn a_queue_without_a_vector_is_silent() {
     let machine = Machine::new();
     machine.enable_interrupts();

@@ -1,5 +1,7 @@
 //! Data under credit, both ways.
 
+use std::sync::atomic::Ordering;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -35,6 +37,53 @@ fn the_host_sends_no_more_than_the_guest_has_room_for_and_asks_once() {
     assert!(bench.send(small(Operation::CreditUpdate, 200), &[]));
     assert_eq!(bench.exchange()[0].data, content(200, 50));
     assert_eq!(bench.watched(), [Interest::Readable]);
+}
+
+#[test]
+fn a_stream_is_read_many_packets_at_once() {
+    let mut bench = Bench::new(0);
+    let mut host = bench.connect(PORTS);
+    let data = content(0, 100_000);
+    assert_eq!(host.write(&data), data.len());
+    let (mut read, mut packets) = (Vec::new(), 0);
+    while read.len() < data.len() {
+        for packet in bench.exchange() {
+            packets += 1;
+            read.extend(packet.data);
+        }
+    }
+    assert_eq!(read, data);
+    let calls = host.receives.load(Ordering::Relaxed);
+    assert!(packets >= 24 && calls * 2 < packets, "{calls} calls for {packets} packets");
+}
+
+#[test]
+fn a_packet_may_be_as_long_as_the_credit() {
+    for length in [65_537, 69_000] {
+        let mut bench = Bench::new(0);
+        let mut host = bench.connect(PORTS);
+        let data = content(0, length);
+        bench.say(PORTS, Operation::Data, &data);
+        let (mut read, mut turns) = (Vec::new(), 0);
+        while read.len() < length && turns < 100 {
+            read.extend(host.read().0);
+            bench.exchange();
+            turns += 1;
+        }
+        assert_eq!(read, data);
+        assert_eq!(bench.handle.counters().malformed, 0);
+    }
+}
+
+#[test]
+fn a_packet_that_is_none_ends_the_connection_that_it_names() {
+    let mut bench = Bench::new(0);
+    let _host = bench.connect(PORTS);
+    // Longer than its buffers, so its bytes are lost to the stream.
+    assert!(bench.send(Header { length: 500, ..Bench::header(PORTS, Operation::Data) }, &[1, 2, 3]));
+    let operations: Vec<_> = bench.exchange().iter().map(Packet::operation).collect();
+    assert_eq!(operations, [Operation::Reset]);
+    assert_eq!((bench.handle.counters().broken, bench.handle.counters().malformed), (1, 1));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::super::packet::{Header, Operation, Ports, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
 use super::{Bench, Packet};
-use crate::virtio::test_driver::{TestMemory, activation};
+use crate::virtio::test_driver::{ReadConfig, TestMemory, activation};
 use crate::virtio::vsock::{GuestCid, KernelVsock, MAX_CONNECTIONS};
 use crate::virtio::{ActivationError, KernelDatapath, KernelQueue, VirtioDevice};
 
@@ -190,6 +190,36 @@ fn a_reset_of_the_device_closes_everything_and_the_device_works_again() {
 
 struct FakeKernel(Arc<AtomicU64>);
 
+struct BrokenKernel;
+
+impl KernelDatapath<TestMemory> for BrokenKernel {
+    fn start(&mut self, _: &TestMemory, _: u64, _: &[KernelQueue<'_>]) -> std::io::Result<()> {
+        // E2BIG
+        Err(std::io::Error::from_raw_os_error(7))
+    }
+
+    fn stop(&mut self) -> std::io::Result<Vec<u16>> {
+        panic!("never started")
+    }
+}
+
+#[test]
+fn a_driver_is_told_that_the_kernel_does_not_serve_its_queues() {
+    let bench = Bench::new(0);
+    let mut device = KernelVsock::new(GuestCid::new(3).unwrap(), Box::new(BrokenKernel));
+    // Without anything that interrupts the driver, and with the kernel's refusal.
+    for (calls, why) in [(false, "no eventfd"), (true, "Argument list too long")] {
+        bench.interrupt.has_calls.store(calls, Ordering::Relaxed);
+        let queues = activation(&bench.memory, 0, &[&bench.receive, &bench.transmit], &bench.interrupt);
+        let mut worker = device.activate(queues).unwrap();
+        worker.start();
+        let failures = std::mem::take(&mut *bench.interrupt.failures.lock().unwrap());
+        assert!(failures.len() == 1 && failures[0].contains(why), "{failures:?}");
+        worker.stop(&AtomicBool::new(false));
+        device.reset(Some(worker));
+    }
+}
+
 impl KernelDatapath<TestMemory> for FakeKernel {
     fn start(&mut self, _: &TestMemory, _: u64, queues: &[KernelQueue<'_>]) -> std::io::Result<()> {
         assert_eq!(queues.len(), 2);
@@ -230,12 +260,26 @@ fn a_device_in_the_kernel_hands_its_queues_over_and_takes_them_back() {
 }
 
 #[test]
+fn streams_are_offered_and_a_driver_that_wants_none_is_refused() {
+    const STREAM: u64 = 1 << 0;
+    const NO_IMPLIED_STREAM: u64 = 1 << 2;
+    let bench = Bench::new(0);
+    let device: &dyn VirtioDevice<TestMemory> = &bench.device;
+    assert_eq!(device.features(), STREAM | NO_IMPLIED_STREAM);
+    for (features, good) in
+        [(0, true), (STREAM, true), (STREAM | NO_IMPLIED_STREAM, true), (NO_IMPLIED_STREAM, false)]
+    {
+        assert_eq!(device.accepts(features), good, "{features:#x}");
+    }
+}
+
+#[test]
 fn context_ids_are_those_that_a_guest_can_have() {
     for bad in [0, 1, 2, u64::from(u32::MAX), 1 << 32, u64::MAX] {
         assert_eq!(GuestCid::new(bad), None);
     }
     let bench = Bench::new(0);
     let mut data = [0xff; 12];
-    VirtioDevice::<TestMemory>::read_config(&bench.device, 0, &mut data);
+    ReadConfig::<TestMemory>::read_config(&bench.device, 0, &mut data);
     assert_eq!(data, [42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
 }
