@@ -183,6 +183,18 @@ fn distances_that_linux_would_throw_away_are_refused() {
 }
 
 #[test]
+fn a_window_of_the_length_that_is_asked_for_holds_the_tables_and_a_byte_less_does_not() {
+    const START: u64 = 0x7fff_0000;
+    for (name, platform) in cases::all() {
+        let end = START + acpi::length(&platform).expect("the platform can be told");
+        let set = acpi::build(&platform, START..end, cases::RSDP).expect("they fit");
+        let last = set.tables.last().expect("tables");
+        assert_eq!(last.address + u64::try_from(last.bytes.len()).expect("small"), end, "{name}");
+        assert!(acpi::build(&platform, START..end - 1, cases::RSDP).is_err(), "{name}");
+    }
+}
+
+#[test]
 fn tables_never_leave_their_window() {
     let (_, platform) = cases::all().swap_remove(1);
     let whole = acpi::build(&platform, 0x1000..0x2000, 0).expect("4 KiB is enough");

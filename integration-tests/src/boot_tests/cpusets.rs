@@ -24,7 +24,7 @@ pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "cpuset_of_cgroup_v2_is_respected", needs: TWO, run: v2 },
     BootTest { name: "cpuset_of_cgroup_v1_is_respected", needs: TWO, run: v1 },
     BootTest {
-        name: "cpuset_that_changes_under_a_vm_is_told_and_the_policy_stays",
+        name: "cpuset_that_changes_under_a_vm_is_reported_and_the_policy_stays",
         needs: TWO,
         run: changed,
     },

@@ -8,7 +8,7 @@ use std::fmt;
 /// An address and the memory behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FaultPlace {
-    /// As the kernel says, which not every kernel does.
+    /// As reported by the kernel; older ones do not.
     gpa: Option<Gpa>,
     /// The memory there; where the address is not known, all that comes from pools.
     candidates: Vec<Candidate>,
@@ -50,7 +50,7 @@ impl fmt::Display for FaultPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.gpa {
             Some(gpa) => write!(f, "guest address {gpa}")?,
-            None => write!(f, "a guest address that this kernel does not tell")?,
+            None => write!(f, "a guest address that this kernel does not report")?,
         }
         let mut before = if self.gpa.is_some() { " in " } else { ", perhaps in " };
         for Candidate { vnode, pool, pnodes } in &self.candidates {
@@ -98,7 +98,7 @@ mod tests {
         let place = FaultPlace { gpa: None, candidates: two };
         assert_eq!(
             place.to_string(),
-            "a guest address that this kernel does not tell, perhaps in vnode 0 (2M pages of pnode 1) or vnode 3 \
+            "a guest address that this kernel does not report, perhaps in vnode 0 (2M pages of pnode 1) or vnode 3 \
              (1G pages of pnode 1)"
         );
         let place = FaultPlace { gpa: Some(Gpa(0)), candidates: vec![candidate(0, Bytes::mib(2))] };

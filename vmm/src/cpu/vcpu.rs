@@ -172,7 +172,7 @@ impl Vcpu {
                 Ok(VcpuExit::FailEntry(reason, _)) => {
                     return Some(StopCause::Failed(VcpuError::Entry { vcpu: self.id, reason }));
                 }
-                // EFAULT, and this kernel says where.
+                // EFAULT, with the address.
                 Ok(VcpuExit::MemoryFault { gpa, .. }) => {
                     return Some(self.no_memory(setup, Some(Gpa(gpa)), libc::EFAULT));
                 }
@@ -209,7 +209,7 @@ impl Vcpu {
         (sregs.cr0 & CR0_PE != 0).then_some(regs.rip)
     }
 
-    /// A page of guest memory could not be had: from a pool that ran dry, or it is broken.
+    /// The host has no page for the guest: a pool ran dry, or the page is broken.
     fn no_memory(&self, setup: &VcpuSetup, gpa: Option<Gpa>, errno: i32) -> StopCause {
         let place = FaultPlace::of(&setup.ram, gpa);
         let note = match errno {

@@ -55,7 +55,7 @@ pub struct MoveProgress {
     pub moved: AtomicU64,
     /// Set by who wants it to end; vnodes that move together have one.
     pub cancel: Arc<AtomicBool>,
-    /// Set, with `cancel`, when the VM ends: then nobody wants to know where its memory lies.
+    /// Set, with `cancel`, when the VM ends: where its memory lies is not measured then.
     pub abandoned: AtomicBool,
 }
 

@@ -131,7 +131,7 @@ fn prefault_by(
                 progress.prefault(Bytes(done), Bytes(total));
             }
         }
-        // What no thread could be had for. Where it runs changes how fast it is, not where the pages come from.
+        // What no thread was there for. Where it runs changes how fast it is, not where the pages come from.
         let rest = works.iter().map(|work| work.run(ram, &done, go_on)).find_map(Result::err);
         first_error.or(rest).map_or(Ok(()), |error| Err(error.into()))
     })
