@@ -11,7 +11,8 @@ mod tests;
 mod xl;
 
 use notes::Notes;
-use resources::{VmSpec, VmTopology};
+use resources::topology::MEMORY_UNIT;
+use resources::{Bytes, PageSize, VmSpec, VmTopology};
 use std::fmt;
 use std::str::FromStr;
 
@@ -76,13 +77,35 @@ impl fmt::Display for Refusal {
 /// Reads a description. The spec is a machine; the warnings say what it does not have of the description.
 pub fn read(format: Format, text: &str) -> Result<(VmSpec, Vec<String>), Refusal> {
     let mut notes = Notes::default();
-    let spec = match format {
+    let mut spec = match format {
         Format::Libvirt => libvirt::read(text, &mut notes)?,
         Format::Xl => xl::read(text, &mut notes)?,
         Format::Qemu => qemu::read(text, &mut notes)?,
     };
+    round_up(&mut spec, &mut notes);
     VmTopology::try_from(&spec).map_err(Refusal::of)?;
     Ok((spec, notes.lines()))
+}
+
+/// Other programs have sizes of any KiB; here memory comes in steps, and a guest never gets less than was asked for.
+fn round_up(spec: &mut VmSpec, notes: &mut Notes) {
+    let mut round = |what: &str, memory: &mut Bytes, unit: Bytes| {
+        let Some(rounded) = memory.get().checked_next_multiple_of(unit.get()).map(Bytes) else { return };
+        if rounded != *memory {
+            notes
+                .of(format!("{what}: {memory} are rounded up to {rounded}, memory comes in steps of {unit}"));
+            *memory = rounded;
+        }
+    };
+    if let Some(memory) = &mut spec.memory {
+        round("the VM", memory, MEMORY_UNIT);
+    }
+    for vnode in &mut spec.numa {
+        let unit = vnode.pages.and_then(PageSize::pool).unwrap_or(MEMORY_UNIT);
+        if let Some(memory) = &mut vnode.memory {
+            round(&format!("vnode {}", vnode.id), memory, unit);
+        }
+    }
 }
 
 /// Writes a description. The warnings say what it does not have of the spec.

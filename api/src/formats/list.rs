@@ -17,7 +17,7 @@ pub fn ids<T: Copy + From<u32> + Into<u32>>(text: &str) -> Result<IdSet<T>, Stri
     let syntax = || format!("`{}` is not a list; write numbers and ranges such as 0-3,8,^2", shown(text));
     let list: CpuList = text.parse().map_err(|why: resources::cpu_list::ParseCpuListError| match why {
         resources::cpu_list::ParseCpuListError::Syntax(_) => syntax(),
-        why => why.to_string(),
+        why => format!("`{}`: {why}", shown(text)),
     })?;
     let ids = list.cpus().ok_or_else(syntax)?;
     Ok(ids.iter().map(|id| T::from(id.0)).collect())

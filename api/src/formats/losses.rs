@@ -64,6 +64,11 @@ pub fn note(format: Format, spec: &VmSpec, topology: &VmTopology, notes: &mut No
     if libvirt && host_wide {
         notes.of("pins with all or nodes are left out: lists have numbers only");
     }
+    if qemu && crate::formats::qemu::packages(topology).is_none() {
+        notes.of(
+            "a package per vnode is left out: QEMU has packages of one size, their CPUs numbered in a row",
+        );
+    }
     if qemu && !topology.pins().is_empty() {
         notes.of("pins are left out: there is no word for them");
     }

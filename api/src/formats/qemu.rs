@@ -1,8 +1,10 @@
 //! QEMU's command line: `words` cuts it up, `options` reads what stands after an option, `read` knows the options, `numa`
-//! those of `-numa`, `backend` memory backends, `smp` the CPUs. Devices other than the serial port are left out.
+//! those of `-numa`, `backend` memory backends, `memory_device` DIMMs and their like, `smp` the CPUs. Other devices than
+//! these and the serial port are left out.
 
 mod backend;
 mod hmat;
+mod memory_device;
 mod numa;
 mod options;
 mod read;
@@ -13,4 +15,4 @@ mod words;
 mod write;
 
 pub use read::read;
-pub use write::write;
+pub use write::{packages, write};

@@ -219,8 +219,11 @@ fn depth_and_number_are_bounded() {
         refused(Format::Xl, &format!("a = {}", "[".repeat(MIB))),
         "line 1: lists are nested deeper than 8"
     );
-    let json = format!("qemu -object {}", "{\"a\":".repeat(MIB / 8));
-    assert!(refused(Format::Qemu, &json).starts_with("line 1: -object: not a JSON object: "));
+    let json = "{\"a\":".repeat(MIB / 8);
+    let unquoted = refused(Format::Qemu, &format!("qemu -object {json}"));
+    assert!(unquoted.starts_with("line 1: -object: a JSON object without its quotes"), "{unquoted}");
+    let quoted = refused(Format::Qemu, &format!("qemu -object '{json}'"));
+    assert!(quoted.starts_with("line 1: -object: not a JSON object: "), "{quoted}");
     let cells = "<cell memory='2048'/>".repeat(300);
     let cells = format!("<domain><cpu><numa>{cells}</numa></cpu></domain>");
     assert_eq!(refused(Format::Libvirt, &cells), "line 1: cpu/numa: 300 cells, must be at most 256");

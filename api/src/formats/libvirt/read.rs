@@ -30,6 +30,7 @@ pub fn read(text: &str, notes: &mut Notes) -> Result<VmSpec, Refusal> {
             vec![VnodeSpec { memory, vcpus: Some((0..vcpus).map(VcpuId).collect()), ..VnodeSpec::new(0) }]
         }
     };
+    let has_cells = cells.is_some();
     if let Some(cells) = cells {
         (spec.distances, spec.attributes, spec.caches) = (cells.distances, cells.attributes, cells.caches);
     }
@@ -42,7 +43,8 @@ pub fn read(text: &str, notes: &mut Notes) -> Result<VmSpec, Refusal> {
             "cputune" => {}
             "os" => os(child, &mut spec, notes)?,
             "on_reboot" => on_reboot(child, &mut spec, notes),
-            "devices" => devices(child, &mut spec, notes),
+            "devices" => devices(child, has_cells, &mut spec, notes)?,
+            "commandline" => command_line(child, notes)?,
             _ => child.left_out(notes),
         }
     }
@@ -77,6 +79,14 @@ fn memory(domain: Element<'_>, cells: Option<&Cells>, notes: &mut Notes) -> Resu
     let of = |name: &str| domain.child(name).map(|element| Ok((element, element.text_size()?))).transpose();
     let (memory, current) = (of("memory")?, of("currentMemory")?);
     let sum = cells.map(Cells::memory);
+    // libvirt's total has the memory devices in it.
+    let devices = domain.child("devices").into_iter().flat_map(Element::children);
+    let mut sum = sum;
+    for device in devices.filter(|device| device.name() == "memory") {
+        if let (Some(total), Some(plugged)) = (sum, MemoryDevice::read(device)?) {
+            sum = Some(total.saturating_add(plugged.size));
+        }
+    }
     if let (Some((element, memory)), Some(sum)) = (memory, sum)
         && memory != sum
     {
@@ -119,7 +129,10 @@ fn os(os: Element<'_>, spec: &mut VmSpec, notes: &mut Notes) -> Result<(), Refus
     for child in os.children() {
         match child.name() {
             "type" => {
-                if let Some(arch) = child.attribute("arch").filter(|arch| *arch != "x86_64") {
+                let arch = child.attribute("arch").unwrap_or("x86_64");
+                if ["i386", "i486", "i586", "i686"].contains(&arch) {
+                    child.note(&format!("/@arch {arch}: the guest's processor is x86_64"), notes);
+                } else if arch != "x86_64" {
                     let what = format!("`{}` is not x86_64", shown(arch));
                     return Err(child.refuse_attribute("arch", what));
                 }
@@ -147,10 +160,77 @@ fn on_reboot(element: Element<'_>, spec: &mut VmSpec, notes: &mut Notes) {
     };
 }
 
-/// The first serial port; a console is usually the same again.
-fn devices(devices: Element<'_>, spec: &mut VmSpec, notes: &mut Notes) {
+/// Memory that is plugged into a cell.
+struct MemoryDevice {
+    size: Bytes,
+    cell: u32,
+}
+
+impl MemoryDevice {
+    /// Reads a `<memory>`; none if its content is not RAM.
+    fn read(device: Element<'_>) -> Result<Option<Self>, Refusal> {
+        if !["dimm", "virtio-mem"].contains(&device.needed("model")?) {
+            return Ok(None);
+        }
+        let missing = |name: &str| device.refuse(format_args!("{name} is missing"));
+        let target = device.child("target").ok_or_else(|| missing("target"))?;
+        let size = target.child("size").ok_or_else(|| missing("target/size"))?.text_size()?;
+        let cell = match target.child("node") {
+            Some(node) => crate::formats::list::number(node.text()).map_err(|why| node.refuse(why))?,
+            None => 0,
+        };
+        Ok(Some(Self { size, cell }))
+    }
+
+    /// Adds it to its cell, which has it from the start. Without cells the domain's memory has it already.
+    fn give(self, device: Element<'_>, spec: &mut VmSpec, notes: &mut Notes) -> Result<(), Refusal> {
+        let Self { size, cell } = self;
+        let Some(vnode) = spec.numa.iter_mut().find(|vnode| vnode.id == cell) else {
+            return Err(device.refuse(format_args!("cell {cell} does not exist")));
+        };
+        vnode.memory = Some(vnode.memory.unwrap_or_default().saturating_add(size));
+        device.note(&format!(": its {size} are part of cell {cell}"), notes);
+        if let Some(source) = device.child("source") {
+            source.left_out(notes);
+        }
+        Ok(())
+    }
+}
+
+/// Options given to QEMU past libvirt: those that change the machine must not get lost.
+fn command_line(list: Element<'_>, notes: &mut Notes) -> Result<(), Refusal> {
+    const MACHINE: [&str; 6] = ["m", "smp", "numa", "readconfig", "object", "machine"];
+    const MEMORY: [&str; 2] = ["pc-dimm", "virtio-mem"];
+    for argument in list.children().filter(|child| child.name() == "arg") {
+        let value = argument.attribute("value").unwrap_or_default();
+        let name = value.strip_prefix("--").or_else(|| value.strip_prefix('-')).unwrap_or_default();
+        if MACHINE.contains(&name) || MEMORY.iter().any(|device| value.contains(device)) {
+            let what =
+                format!("{}: changes the machine, must be said in the domain's own words", shown(value));
+            return Err(argument.refuse_attribute("value", what));
+        }
+    }
+    list.left_out(notes);
+    Ok(())
+}
+
+/// The first serial port, and memory; a console is usually the same again.
+fn devices(
+    devices: Element<'_>,
+    has_cells: bool,
+    spec: &mut VmSpec,
+    notes: &mut Notes,
+) -> Result<(), Refusal> {
     let mut first = true;
     for child in devices.children() {
+        if child.name() == "memory" {
+            match MemoryDevice::read(child)? {
+                Some(device) if has_cells => device.give(child, spec, notes)?,
+                Some(_) => {}
+                None => child.left_out(notes),
+            }
+            continue;
+        }
         match (child.name(), child.attribute("type"), child.child("source").and_then(|s| s.attribute("path")))
         {
             ("emulator" | "console", ..) => {}
@@ -164,4 +244,5 @@ fn devices(devices: Element<'_>, spec: &mut VmSpec, notes: &mut Notes) {
         }
         first &= child.name() != "serial";
     }
+    Ok(())
 }

@@ -207,10 +207,6 @@ fn what_would_be_a_broken_guest_is_refused_with_line_and_rule() {
         ("<vcpu>0</vcpu>".into(), "line 2: vcpu: 0 vCPUs, must be 1 to 4096"),
         ("<vcpu current='3'>2</vcpu>".into(), "line 2: vcpu/@current: 3 are more than all, 2"),
         ("<memory>x</memory>".into(), "line 2: memory: `x` is not a whole number"),
-        (
-            "<memory unit='MiB'>513</memory>".into(),
-            "vnodes[0].memory: 513M is not a multiple of 2M (pages=thp)",
-        ),
         ("<os><type arch='aarch64'>hvm</type></os>".into(), "line 2: os/type/@arch: `aarch64` is not x86_64"),
         (
             tune("<numatune><memnode cellid='7' mode='strict' nodeset='0'/></numatune>"),
@@ -219,10 +215,6 @@ fn what_would_be_a_broken_guest_is_refused_with_line_and_rule() {
         (
             tune("<numatune><memory mode='near' nodeset='0'/></numatune>"),
             "line 7: numatune/memory/@mode: `near` is not one of strict, preferred, interleave, restrictive",
-        ),
-        (
-            tune("<cputune><vcpupin vcpu='4' cpuset='0'/></cputune>"),
-            "line 7: cputune/vcpupin/@vcpu: vCPU 4 does not exist, vCPUs are 0 to 3",
         ),
         (
             tune("<cputune><vcpupin vcpu='0' cpuset='0'/><vcpupin vcpu='0' cpuset='1'/></cputune>"),
@@ -282,4 +274,73 @@ fn texts_are_written_as_xml_has_them() {
     let spec = VmSpec { cmdline: Some("a<b> & 'c'".into()), ..VmSpec::default() };
     let text = write(&spec, &VmTopology::try_from(&spec).unwrap());
     assert!(text.contains("<cmdline>a&lt;b&gt; &amp; &apos;c&apos;</cmdline>"), "{text}");
+}
+
+#[test]
+fn memory_devices_add_to_their_cells() {
+    let device = |model: &str, node: &str| {
+        format!(
+            "<devices><memory model='{model}'><source><pagesize>4</pagesize></source><target><size unit='MiB'>512</size>{node}</target></memory></devices>"
+        )
+    };
+    let with = |device: String| {
+        let (spec, warnings) = domain(&format!("<memory unit='MiB'>2560</memory>{}{device}", cells("", "")));
+        (spec.numa.iter().map(|vnode| vnode.memory.unwrap()).collect::<Vec<_>>(), warnings)
+    };
+    for model in ["dimm", "virtio-mem"] {
+        let (sizes, warnings) = with(device(model, "<node>1</node>"));
+        assert_eq!(sizes, [Bytes::gib(1), Bytes::mib(1536)]);
+        assert_eq!(
+            warnings,
+            ["line 6: devices/memory: its 512M are part of cell 1", "line 6: memory/source is left out"]
+        );
+    }
+    let (sizes, warnings) = with(device("nvdimm", "<node>1</node>"));
+    assert_eq!(sizes, [Bytes::gib(1); 2]);
+    assert!(warnings.contains(&"line 6: devices/memory is left out".to_owned()), "{warnings:?}");
+    let refused = refused(&format!("{}{}", cells("", ""), device("dimm", "<node>2</node>")));
+    assert_eq!(refused, "line 6: devices/memory: cell 2 does not exist");
+    // Without cells the domain's memory has it already.
+    let (spec, _) = domain(&format!("<memory unit='MiB'>1536</memory>{}", device("dimm", "")));
+    assert_eq!(spec.numa[0].memory, Some(Bytes::mib(1536)));
+}
+
+#[test]
+fn what_a_domain_keeps_of_its_past_is_left_out_and_what_is_of_nothing_refused() {
+    let (spec, warnings) = domain(
+        "<vcpu>2</vcpu><cputune><vcpupin vcpu='1' cpuset='1'/><vcpupin vcpu='4' cpuset='4'/></cputune>",
+    );
+    assert_eq!(spec.pins.len(), 1);
+    assert_eq!(warnings, ["line 2: cputune/vcpupin of vCPU 4 is left out: vCPUs are 0 to 1"]);
+    let pages = |nodes: &str| {
+        let pages = format!("<hugepages><page size='1' unit='G' nodeset='{nodes}'/></hugepages>");
+        refused(&format!("<memoryBacking>{pages}</memoryBacking>{}", cells("", "")))
+    };
+    assert_eq!(pages("2"), "line 2: hugepages/page/@nodeset: cell 2 does not exist");
+    assert_eq!(pages("0-3,5"), "line 2: hugepages/page/@nodeset: cell 2 does not exist");
+}
+
+#[test]
+fn guests_of_32_bits_are_accepted_and_other_machines_refused() {
+    for arch in ["i686", "i386"] {
+        let (_, warnings) = domain(&format!("<os><type arch='{arch}'>hvm</type></os>"));
+        assert_eq!(warnings, [format!("line 2: os/type/@arch {arch}: the guest's processor is x86_64")]);
+    }
+    assert!(refused("<os><type arch='aarch64'>hvm</type></os>").ends_with("`aarch64` is not x86_64"));
+}
+
+#[test]
+fn options_past_libvirt_must_not_change_the_machine() {
+    let line = |value: &str| format!("<commandline><arg value='-set'/><arg value='{value}'/></commandline>");
+    assert_eq!(domain(&line("device.x.y=1")).1, ["line 2: commandline is left out"]);
+    for value in ["-m", "-smp", "--numa", "-readconfig", "-object", "pc-dimm,memdev=x"] {
+        assert!(refused(&line(value)).contains("changes the machine"), "{value}");
+    }
+}
+
+#[test]
+fn sizes_of_any_kib_are_rounded_up() {
+    let (spec, warnings) = domain("<memory>219100</memory>");
+    assert_eq!(spec.numa[0].memory, Some(Bytes::mib(214)));
+    assert_eq!(warnings, ["vnode 0: 219100K are rounded up to 214M, memory comes in steps of 2M"]);
 }

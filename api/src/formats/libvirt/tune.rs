@@ -72,9 +72,11 @@ pub fn pinning(domain: Element<'_>, vcpus: u32, notes: &mut Notes) -> Result<Vec
             continue;
         }
         let vcpu: u32 = child.number("vcpu")?;
+        // libvirt keeps pins of vCPUs that were taken away; they do nothing.
         if vcpu >= vcpus {
-            let what = format!("vCPU {vcpu} does not exist, vCPUs are 0 to {}", vcpus - 1);
-            return Err(child.refuse_attribute("vcpu", what));
+            let what = format!(" of vCPU {vcpu} is left out: vCPUs are 0 to {}", vcpus - 1);
+            child.note(&what, notes);
+            continue;
         }
         let Some(cpus) = CpuList::of(&child.ids("cpuset")?) else {
             return Err(child.refuse_attribute("cpuset", "names no CPU, must name at least one"));
@@ -114,6 +116,7 @@ pub fn backing(backing: Element<'_>, spec: &mut VmSpec, notes: &mut Notes) -> Re
 }
 
 fn huge_pages(list: Element<'_>, spec: &mut VmSpec, notes: &mut Notes) -> Result<(), Refusal> {
+    let cells: IdSet<VnodeId> = spec.numa.iter().map(|vnode| VnodeId(vnode.id)).collect();
     let mut pages = list.children().filter(|child| child.name() == "page").peekable();
     let mut give = |wanted: &dyn Fn(&VnodeSpec) -> bool, size: PageSize| {
         spec.numa.iter_mut().filter(|vnode| wanted(vnode)).for_each(|vnode| vnode.pages = Some(size));
@@ -138,6 +141,11 @@ fn huge_pages(list: Element<'_>, spec: &mut VmSpec, notes: &mut Notes) -> Result
             None => give(&|_| true, size),
             Some(_) => {
                 let nodes: IdSet<VnodeId> = page.ids("nodeset")?;
+                if let Some(beyond) = nodes.difference(&cells).first() {
+                    return Err(
+                        page.refuse_attribute("nodeset", format_args!("cell {beyond} does not exist"))
+                    );
+                }
                 give(&|vnode| nodes.contains(VnodeId(vnode.id)), size);
             }
         }

@@ -26,10 +26,13 @@ impl Backend {
     /// Reads an object; none if it is no memory backend.
     pub fn read(mut options: Options, notes: &mut Notes) -> Result<Option<(String, Self)>, Refusal> {
         let kind = options.needed("qom-type")?;
-        if !["memory-backend-ram", "memory-backend-memfd", "memory-backend-file"].contains(&kind.as_str()) {
+        if !["memory-backend-ram", "memory-backend-memfd", "memory-backend-shm", "memory-backend-file"]
+            .contains(&kind.as_str())
+        {
             notes.at(options.line, format!("{} {} is left out", options.name, shown(&kind)));
             return Ok(None);
         }
+        options.plain_only()?;
         let id = options.needed("id")?;
         let size =
             options.size("size", 1)?.ok_or_else(|| options.refuse("size", "missing, must be given"))?;
@@ -59,6 +62,12 @@ impl Backend {
         }
         options.leave_rest(notes);
         Ok(Some((id, Self { size, nodes, policy, pages, prefault })))
+    }
+
+    /// Whether memory of a vnode lies where this lies and is of the same pages.
+    pub fn is_like(&self, vnode: &VnodeSpec) -> bool {
+        let nodes = Some(&self.nodes).filter(|nodes| !nodes.is_empty());
+        (nodes, self.policy, self.pages) == (vnode.pnode.as_ref(), vnode.policy, vnode.pages)
     }
 
     /// Puts a vnode's memory here.

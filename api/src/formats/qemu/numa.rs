@@ -30,8 +30,14 @@ struct Node {
 }
 
 impl Numa {
+    /// The backends that nodes name.
+    pub fn backends(&self) -> impl Iterator<Item = &String> {
+        self.nodes.values().filter_map(|node| node.backend.as_ref())
+    }
+
     /// Reads one `-numa`.
     pub fn option(&mut self, mut options: Options, notes: &mut Notes) -> Result<(), Refusal> {
+        options.plain_only()?;
         let kind = options.needed("type")?;
         match kind.as_str() {
             "node" => self.node(&mut options)?,

@@ -14,14 +14,34 @@ pub struct Options {
     /// The option, such as `-numa`.
     pub name: String,
     pairs: Vec<(String, String)>,
+    /// Keys of a JSON object whose values are not plain: objects, and lists of such.
+    structured: Vec<String>,
 }
 
 impl Options {
     /// Reads them; the first may stand without its key, which is then `implied`.
     pub fn read(line: usize, name: &str, text: &str, implied: &str) -> Result<Self, Refusal> {
-        let pairs = if text.starts_with('{') { json(text) } else { Ok(pairs(text, implied)) };
-        let pairs = pairs.map_err(|why| Refusal::at(line, format_args!("{name}: {why}")))?;
-        Ok(Self { line, name: name.to_owned(), pairs })
+        let read = if text.starts_with('{') { json(text) } else { Ok((pairs(text, implied), Vec::new())) };
+        let (pairs, structured) = read.map_err(|why| Refusal::at(line, format_args!("{name}: {why}")))?;
+        Ok(Self { line, name: name.to_owned(), pairs, structured })
+    }
+
+    /// Refuses values that no key of a machine has.
+    pub fn plain_only(&self) -> Result<(), Refusal> {
+        match self.structured.first() {
+            None => Ok(()),
+            Some(key) => Err(Refusal::at(
+                self.line,
+                format_args!("{}: {} is not a plain value", self.name, shown(key)),
+            )),
+        }
+    }
+
+    /// Takes over the keys of the same option given once more: of a key given twice the last value counts.
+    pub fn merge(&mut self, later: Self) {
+        self.line = later.line;
+        self.pairs.extend(later.pairs);
+        self.structured.extend(later.structured);
     }
 
     /// A refusal about one key.
@@ -69,7 +89,7 @@ impl Options {
 
     /// Notes all keys that nobody took.
     pub fn leave_rest(self, notes: &mut Notes) {
-        for (key, _) in &self.pairs {
+        for key in self.pairs.iter().map(|(key, _)| key).chain(&self.structured) {
             notes.at(self.line, format!("{} {} is left out", self.name, shown(key)));
         }
     }
@@ -94,9 +114,20 @@ fn pairs(text: &str, implied: &str) -> Vec<(String, String)> {
     parts.into_iter().enumerate().filter(|(_, part)| !part.is_empty()).map(pair).collect()
 }
 
-/// An object of plain values, and lists of them.
-fn json(text: &str) -> Result<Vec<(String, String)>, String> {
+/// Keys with plain values, and the keys of all others.
+type Pairs = (Vec<(String, String)>, Vec<String>);
+
+/// An object: its plain values, also in lists, and the keys of all others.
+fn json(text: &str) -> Result<Pairs, String> {
     use serde_json::Value;
+    let unquoted = text[1..].trim_start().starts_with(|c: char| c.is_ascii_alphabetic());
+    if unquoted {
+        return Err(
+            "a JSON object without its quotes, as `ps` prints it; give the words of /proc/PID/cmdline, \
+                    or put the object in single quotes"
+                .to_owned(),
+        );
+    }
     let object: serde_json::Map<String, Value> =
         serde_json::from_str(text).map_err(|why| format!("not a JSON object: {why}"))?;
     let plain = |value: Value| match value {
@@ -105,18 +136,21 @@ fn json(text: &str) -> Result<Vec<(String, String)>, String> {
         Value::Number(number) => Some(number.to_string()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     };
-    let mut pairs = Vec::new();
+    let (mut pairs, mut structured) = (Vec::new(), Vec::new());
     for (key, value) in object {
         let values = match value {
             Value::Array(values) => values,
             value => vec![value],
         };
         for value in values {
-            let value = plain(value).ok_or_else(|| format!("{} is not a plain value", shown(&key)))?;
-            pairs.push((key.clone(), value));
+            match plain(value) {
+                Some(value) => pairs.push((key.clone(), value)),
+                None => structured.push(key.clone()),
+            }
         }
     }
-    Ok(pairs)
+    structured.dedup();
+    Ok((pairs, structured))
 }
 
 /// A size as QEMU reads it: with a fraction if it has a unit, powers of 1024.
@@ -178,8 +212,11 @@ mod tests {
         assert_eq!(options.size("size", 1), Ok(Some(Bytes(1024))));
         assert_eq!(options.all("host-nodes"), ["0", "1"]);
         assert_eq!(options.switch("prealloc"), Ok(Some(true)));
-        let refused = Options::read(7, "-object", "{\"a\": {}}", "").unwrap_err().to_string();
-        assert_eq!(refused, "line 7: -object: a is not a plain value");
+        let options = Options::read(7, "-object", r#"{"a": {}, "b": [[1]]}"#, "").unwrap();
+        assert_eq!(options.plain_only().unwrap_err().to_string(), "line 7: -object: a is not a plain value");
+        let refused =
+            Options::read(7, "-object", "{qom-type:memory-backend-ram}", "").unwrap_err().to_string();
+        assert!(refused.starts_with("line 7: -object: a JSON object without its quotes"), "{refused}");
     }
 
     #[test]

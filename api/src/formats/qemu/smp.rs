@@ -35,8 +35,9 @@ impl Default for Smp {
 }
 
 impl Smp {
-    /// Reads the option and works out what it does not say: cores come before sockets, as since QEMU 6.2.
-    pub fn read(mut options: Options, notes: &mut Notes) -> Result<Self, Refusal> {
+    /// Reads the option and works out what it does not say: cores come before sockets, but for machine types of QEMU
+    /// up to 6.1, where `sockets_first`.
+    pub fn read(mut options: Options, sockets_first: bool, notes: &mut Notes) -> Result<Self, Refusal> {
         let mut part = |key: &str| -> Result<Option<u32>, Refusal> {
             match options.number(key)? {
                 Some(0) => Err(options.refuse(key, "0 is not possible, must be at least 1")),
@@ -44,8 +45,16 @@ impl Smp {
             }
         };
         let (cpus, most) = (part("cpus")?, part("maxcpus")?);
-        let (sockets, dies, cores, threads) =
-            (part("sockets")?, part("dies")?.unwrap_or(1), part("cores")?, part("threads")?);
+        let (sockets, dies, threads) = (part("sockets")?, part("dies")?.unwrap_or(1), part("threads")?);
+        // Between a die and its cores; nothing here is told about them.
+        let between = part("clusters")?.unwrap_or(1).checked_mul(part("modules")?.unwrap_or(1));
+        let cores = match (part("cores")?, between) {
+            (cores, Some(1)) => cores,
+            (cores, between) => match between.and_then(|between| between.checked_mul(cores.unwrap_or(1))) {
+                Some(cores) => Some(cores),
+                None => return Err(options.refuse("clusters", format_args!("more than {MAX_VCPUS} CPUs"))),
+            },
+        };
         let product = |sockets: u32, cores: u32, threads: u32| {
             [sockets, dies, cores, threads]
                 .into_iter()
@@ -62,6 +71,10 @@ impl Smp {
             Some(total) => {
                 let rest = |others: Option<u32>| total / others.unwrap_or(u32::MAX).max(1);
                 match (sockets, cores) {
+                    (None, cores) if sockets_first => {
+                        let (cores, threads) = (cores.unwrap_or(1), threads.unwrap_or(1));
+                        Self { sockets: rest(product(1, cores, threads)), dies, cores, threads }
+                    }
                     (sockets, None) => {
                         let (sockets, threads) = (sockets.unwrap_or(1), threads.unwrap_or(1));
                         Self { sockets, dies, cores: rest(product(sockets, 1, threads)), threads }
@@ -135,10 +148,29 @@ mod tests {
     use crate::formats::notes::Notes;
     use crate::formats::qemu::options::Options;
 
-    fn read(text: &str) -> Result<(u32, u32, u32, u32), String> {
+    fn read_of(text: &str, sockets_first: bool) -> Result<(u32, u32, u32, u32), String> {
         let options = Options::read(1, "-smp", text, "cpus").unwrap();
-        let smp = Smp::read(options, &mut Notes::default()).map_err(|why| why.to_string())?;
+        let smp = Smp::read(options, sockets_first, &mut Notes::default()).map_err(|why| why.to_string())?;
         Ok((smp.sockets, smp.dies, smp.cores, smp.threads))
+    }
+
+    fn read(text: &str) -> Result<(u32, u32, u32, u32), String> {
+        read_of(text, false)
+    }
+
+    #[test]
+    fn old_machine_types_have_sockets_first() {
+        assert_eq!(read_of("4", true), Ok((4, 1, 1, 1)));
+        assert_eq!(read_of("8,cores=2", true), Ok((4, 1, 2, 1)));
+        assert_eq!(read_of("8,threads=2", true), Ok((4, 1, 1, 2)));
+        assert_eq!(read_of("8,sockets=2", true), Ok((2, 1, 4, 1)));
+    }
+
+    #[test]
+    fn clusters_and_modules_are_cores_here() {
+        assert_eq!(read("8,sockets=1,clusters=2,cores=4"), Ok((1, 1, 8, 1)));
+        assert_eq!(read("8,clusters=1,cores=4"), Ok((2, 1, 4, 1)));
+        assert!(read("8,clusters=4294967295,modules=9").is_err());
     }
 
     #[test]

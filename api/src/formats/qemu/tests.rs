@@ -154,7 +154,7 @@ fn what_qemu_would_not_start_is_refused_with_line_and_rule() {
         ),
         (numa("node,memdev=m9"), "line 6: -numa memdev: there is no `m9`".to_owned()),
         (numa("node,cpus=9"), "-numa cpus: CPU 9 does not exist, -smp has 0 to 1".to_owned()),
-        (numa("node,cpus=1-0"), "line 6: -numa cpus: range 1-0 runs backwards".to_owned()),
+        (numa("node,cpus=1-0"), "line 6: -numa cpus: `1-0`: range 1-0 runs backwards".to_owned()),
         (
             numa("cpu,node-id=0,socket-id=5"),
             "line 4: -numa cpu: there is no CPU at that place of -smp".to_owned(),
@@ -199,7 +199,6 @@ fn what_qemu_would_not_start_is_refused_with_line_and_rule() {
         ),
         (TWO.replace("2G", "3G"), "-m: 3G but the nodes have 2G, must be the same".to_owned()),
         ("-m x".into(), "line 1: -m size: `x` is not a size, such as 512M".to_owned()),
-        ("-m 513M".into(), "vnodes[0].memory: 513M is not a multiple of 2M (pages=thp)".to_owned()),
         ("-m".into(), "line 1: -m: has no value, must have one".to_owned()),
         ("-object memory-backend-ram,id=a".into(), "line 1: -object size: missing, must be given".to_owned()),
         (
@@ -235,4 +234,125 @@ fn what_qemu_would_not_start_is_refused_with_line_and_rule() {
     for (text, expected) in cases {
         assert_eq!(refused(&text), expected, "{text}");
     }
+}
+
+/// The memory and vCPUs of a line, and whether a warning has each of some texts.
+fn told(text: &str, notes: &[&str]) -> Vec<(Bytes, String)> {
+    let (spec, warnings) = line(text);
+    for note in notes {
+        assert!(warnings.iter().any(|warning| warning.contains(note)), "{note}: {warnings:?}");
+    }
+    shape(&spec)
+}
+
+#[test]
+fn an_object_that_is_no_memory_may_hold_anything() {
+    let text = r#"kvm -object '{"id":"t","limits":{},"x":[{"y":1}],"qom-type":"throttle-group"}' -m 64"#;
+    assert_eq!(told(text, &["-object throttle-group is left out"]), owned([(64, "0")]));
+    let text = r#"-object '{"id":"t","size":{},"qom-type":"memory-backend-ram"}'"#;
+    assert_eq!(refused(text), "line 1: -object: size is not a plain value");
+    let refusal = refused("-m 64 \\\n -object {\"qom-type\":\"memory-backend-ram\",\"id\":\"a\"}");
+    assert!(refusal.starts_with("line 2: -object: a JSON object without its quotes"), "{refusal}");
+}
+
+#[test]
+fn memory_devices_add_to_their_nodes() {
+    let text = "-m size=64,slots=4,maxmem=1G -smp 2 -numa node,cpus=0,mem=32 -numa node,cpus=1,mem=32
+        -object memory-backend-ram,id=a,size=16M -device pc-dimm,id=d0,memdev=a,node=1
+        -object memory-backend-ram,id=b,size=8M -device '{\"driver\":\"virtio-mem-pci\",\"memdev\":\"b\",\"node\":0}'
+        -object memory-backend-file,id=n,size=4M,mem-path=/x -device nvdimm,memdev=n -device usb-tablet
+        -object memory-backend-ram,id=lost,size=2M";
+    let notes = [
+        "-device pc-dimm `a`: its 16M are part of node 1",
+        "-device virtio-mem-pci `b`: its 8M are part of node 0",
+        "-device nvdimm is left out",
+        "-device is left out",
+        "-object `lost` is left out: nothing uses its memory",
+    ];
+    assert_eq!(told(text, &notes), owned([(40, "0"), (48, "1")]));
+    // Without nodes there is one.
+    let dimm = "-object memory-backend-ram,id=a,size=16M -device pc-dimm,memdev=a";
+    assert_eq!(told(&format!("-m 64 {dimm}"), &[]), owned([(80, "0")]));
+    assert_eq!(refused("-device pc-dimm"), "line 1: -device memdev: missing, must be given");
+    assert_eq!(refused("-device pc-dimm,memdev=a"), "line 1: -device pc-dimm memdev: there is no `a`");
+    let beyond = refused(&format!("{dimm},node=3"));
+    assert_eq!(beyond, "line 1: -device pc-dimm node: node 3 does not exist");
+}
+
+#[test]
+fn an_option_given_twice_adds_its_keys() {
+    assert_eq!(told("-m 4G -m slots=2,maxmem=8G -smp 4", &[]), owned([(4096, "0-3")]));
+    assert_eq!(
+        told("-smp 8 -m 2G -smp sockets=2 -numa node -numa node", &[]),
+        owned([(1024, "0-3"), (1024, "4-7")])
+    );
+    assert_eq!(told("-m 4G -m 64", &[]), owned([(64, "0")]));
+    let text = "-machine q35 -machine memory-backend=a -object memory-backend-ram,id=a,size=64M";
+    assert_eq!(told(text, &[]), owned([(64, "0")]));
+}
+
+#[test]
+fn a_machine_that_stands_elsewhere_is_not_made_smaller() {
+    for (text, why) in [
+        ("A=(-smp 4 -m 4096)\nqemu-system-x86_64 -S", "`A=(-smp` stands before the program"),
+        ("args=(\n -enable-kvm -m 4096 )\nqemu-system-x86_64 x", "`-enable-kvm` stands before the program"),
+        ("qemu-system-x86_64 \"${args[@]}\"", "`${args[@]}`: a shell puts options here"),
+        ("qemu-system-x86_64 -S $OPTIONS -m 64", "`$OPTIONS`: a shell puts options here"),
+        ("qemu-system-x86_64 `cat options`", "`"),
+        ("qemu -nographic -readconfig vm.conf", "-readconfig: memory, CPUs and nodes may stand in it"),
+        ("qemu -preconfig", "-preconfig: CPUs and nodes may be told by QMP"),
+        ("qemu -set object.ram.size=8G", "-set object.ram.size=8G: changes the machine"),
+        ("qemu-system-aarch64 -m 64", "qemu-system-aarch64: the guest must be x86_64"),
+    ] {
+        let refused = refused(text);
+        assert!(refused.starts_with("line ") && refused.contains(why), "{refused}");
+    }
+    assert_eq!(
+        told("numactl -m 0 -- qemu-system-x86_64 -m 64", &["`numactl -m 0 --` is left out"]),
+        owned([(64, "0")])
+    );
+    assert_eq!(told("qemu-system-i386 -m 64", &["x86_64, not i386"]), owned([(64, "0")]));
+}
+
+#[test]
+fn cpus_of_old_machine_types_are_in_sockets() {
+    let nodes = "-m 64 -smp 4 -numa node,mem=32 -numa node,mem=32";
+    let by_socket = ["0,2", "1,3"].map(|list| (32, list));
+    for kind in [
+        "pc-i440fx-2.12,accel=kvm",
+        "pc-q35-6.1",
+        "type=pc-q35-rhel8.2.0",
+        "pc-i440fx-5.2+pve0",
+        "pc-1.3",
+        "pc-i440fx-focal",
+    ] {
+        assert_eq!(told(&format!("-machine {kind} {nodes}"), &[]), owned(by_socket), "{kind}");
+    }
+    for kind in
+        ["pc", "q35", "pc-q35-6.2", "pc-i440fx-10.0", "pc-q35-rhel9.0.0", "pc-i440fx-jammy", "microvm"]
+    {
+        assert_eq!(told(&format!("-M {kind} {nodes}"), &[]), owned([(32, "0-3"), (32, "")]), "{kind}");
+    }
+}
+
+#[test]
+fn sizes_of_any_kib_are_rounded_up() {
+    let notes = ["vnode 0: 219100K are rounded up to 214M, memory comes in steps of 2M"];
+    assert_eq!(told("-m 219100k", &notes), owned([(214, "0")]));
+    let text = "-m 3G -object memory-backend-file,id=a,size=1536M,mem-path=/hugepages1G -numa node,memdev=a -numa node,mem=1536M";
+    assert_eq!(told(text, &["vnode 0: 1536M are rounded up to 2G"])[0].0, Bytes::gib(2));
+}
+
+#[test]
+fn packages_are_written_where_qemu_has_such() {
+    let written = |text: &str| formats::write(Format::Qemu, &line(text).0).unwrap();
+    let (text, warnings) = written("-m 64 -smp 4 -numa node,mem=32,cpus=0-1 -numa node,mem=32,cpus=2-3");
+    assert!(text.contains("cpus=4,sockets=2,cores=2,threads=1"), "{text}");
+    assert!(!warnings.iter().any(|warning| warning.contains("package")), "{warnings:?}");
+    let (text, warnings) = written("-m 64 -smp 4 -numa node,mem=32,cpus=0-2 -numa node,mem=32,cpus=3");
+    assert!(text.contains("cpus=4,sockets=1,cores=4,threads=1"), "{text}");
+    assert!(
+        warnings.iter().any(|warning| warning.contains("a package per vnode is left out")),
+        "{warnings:?}"
+    );
 }

@@ -3,7 +3,8 @@
 use crate::formats::Refusal;
 use resources::spec::{CacheAssociativity, CacheWritePolicy};
 use resources::{
-    Bytes, Distance, MemoryPolicy, NodeSet, OnReset, PairAttributes, SerialSpec, VmSpec, VmTopology, Vnode,
+    Bytes, Distance, MemoryPolicy, NodeSet, OnReset, PairAttributes, SerialSpec, VcpuId, VmSpec, VmTopology,
+    Vnode,
 };
 
 /// Writes the command line.
@@ -12,7 +13,8 @@ pub fn write(spec: &VmSpec, topology: &VmTopology) -> Result<String, Refusal> {
     let hmat = if topology.has_hmat() { ",hmat=on" } else { "" };
     let cpus = topology.vcpu_count();
     out.push(("-machine", format!("q35,accel=kvm{hmat}")));
-    out.push(("-smp", format!("cpus={cpus},sockets=1,cores={cpus},threads=1")));
+    let (sockets, cores) = packages(topology).unwrap_or((1, cpus));
+    out.push(("-smp", format!("cpus={cpus},sockets={sockets},cores={cores},threads=1")));
     out.push(("-m", format!("size={}M", topology.memory().get() >> 20)));
     for vnode in topology.vnodes() {
         if vnode.memory > Bytes::ZERO {
@@ -54,6 +56,22 @@ pub fn write(spec: &VmSpec, topology: &VmTopology) -> Result<String, Refusal> {
         OnReset::Reboot => {}
     }
     Ok(lines.join(" \\\n") + "\n")
+}
+
+/// A package per vnode, as the guest has it here: how many, and the vCPUs of each. QEMU has no packages of different
+/// sizes, and numbers the CPUs of one in a row.
+pub fn packages(topology: &VmTopology) -> Option<(usize, usize)> {
+    let with_cpus: Vec<&Vnode> = topology.vnodes().iter().filter(|vnode| !vnode.vcpus.is_empty()).collect();
+    let cores = with_cpus.first()?.vcpus.len();
+    let mut next = 0;
+    for vnode in &with_cpus {
+        let end = next + u32::try_from(cores).ok()?;
+        if vnode.vcpus != (next..end).map(VcpuId).collect() {
+            return None;
+        }
+        next = end;
+    }
+    Some((with_cpus.len(), cores))
 }
 
 fn backend(vnode: &Vnode) -> String {

@@ -171,7 +171,18 @@ fn vcpus(all: &Settings, vnuma: Option<&Vnuma>, notes: &mut Notes) -> Result<Opt
             );
             Some(most)
         }
-        (online, most) => most.or(online).map(|(_, count)| count),
+        // Without maxvcpus the vnodes say how many there can be.
+        (Some((line, online)), None) => match vnuma.map(|vnuma| vnuma.vcpus().len()) {
+            Some(all) if (online as usize) < all => {
+                notes.at(
+                    line,
+                    format!("`vcpus` is left out: the guest starts with all {all} vCPUs, not with {online}"),
+                );
+                u32::try_from(all).ok()
+            }
+            _ => Some(online),
+        },
+        (_, most) => most.map(|(_, count)| count),
     };
     if let (Some(vnuma), Some(total)) = (vnuma, total) {
         let named = vnuma.vcpus();
