@@ -29,7 +29,7 @@ impl HostTopology {
         if !topology.mirrors_distances() {
             return topology;
         }
-        let rows: Vec<Vec<Distance>> = ends.from.iter().map(|from| self.from_any(from)).collect();
+        let rows: Vec<Vec<Distance>> = ends.from.iter().map(|from| self.distances_from(from)).collect();
         let distances = DistanceMatrix::from_fn(topology.vnodes().len(), |from, to| {
             let nearest = ends.to[to].iter().map(|at| rows[from][*at]).min().unwrap_or(Distance::REMOTE);
             Distance::remote(u64::from(nearest.get()).max(SAME_PNODE)).unwrap_or(Distance::REMOTE)
@@ -46,7 +46,7 @@ impl HostTopology {
     }
 
     /// How far each pnode is from the nearest of some.
-    fn from_any(&self, from: &[usize]) -> Vec<Distance> {
+    fn distances_from(&self, from: &[usize]) -> Vec<Distance> {
         let mut nearest = vec![Distance::UNREACHABLE; self.pnodes().len()];
         for row in from.iter().filter_map(|at| self.distances().rows().get(*at)) {
             nearest.iter_mut().zip(row).for_each(|(nearest, distance)| *nearest = (*nearest).min(*distance));
@@ -66,8 +66,8 @@ impl HostTopology {
         let with_cpus: Vec<usize> =
             (0..self.pnodes().len()).filter(|at| !self.pnodes()[*at].cpus.is_empty()).collect();
         // A pnode's figures are those that its nearest CPUs see; from elsewhere they grow with the distance.
-        let nearest_cpus = self.from_any(&with_cpus);
-        let rows: Vec<Vec<Distance>> = ends.from.iter().map(|from| self.from_any(from)).collect();
+        let nearest_cpus = self.distances_from(&with_cpus);
+        let rows: Vec<Vec<Distance>> = ends.from.iter().map(|from| self.distances_from(from)).collect();
         let attributes = MemoryAttributes::from_fn(topology.vnodes().len(), |initiator, target| {
             let (from, to) = (topology.vnodes().get(initiator)?, topology.vnodes().get(target)?);
             if from.vcpus.is_empty() || to.memory == Bytes::ZERO {
