@@ -92,7 +92,6 @@ impl<M: GuestMemoryHandle> Runner<M> {
         queues: Vec<ActiveQueue>,
         interrupt: Arc<dyn VirtioInterrupt>,
     ) -> Result<(), StartError> {
-        self.vm_ends = false;
         self.interrupt = Some(Arc::clone(&interrupt));
         let served = queues.iter().map(|queue| queue.index).collect();
         let activation = Activation { memory: self.memory.clone(), features, queues, interrupt };
@@ -144,6 +143,17 @@ impl<M: GuestMemoryHandle> Runner<M> {
     /// Stops the worker and brings the device back to rest, once requests in flight have ended:
     /// [`settle`](Self::settle) says when.
     pub fn reset(&mut self) {
+        self.vm_ends = false;
+        self.bring_to_rest();
+    }
+
+    /// The same at the end of the VM.
+    pub fn end(&mut self) {
+        self.vm_ends = true;
+        self.bring_to_rest();
+    }
+
+    fn bring_to_rest(&mut self) {
         self.state = match std::mem::replace(&mut self.state, State::Rest) {
             State::Rest => return self.rest(None),
             State::Held(worker) => return self.rest(Some(worker)),
@@ -154,12 +164,6 @@ impl<M: GuestMemoryHandle> Runner<M> {
             State::Stopping(handle, _) => State::Stopping(handle, Next::Reset),
         };
         self.doorbells.rest();
-    }
-
-    /// The same at the end of the VM.
-    pub fn end(&mut self) {
-        self.vm_ends = true;
-        self.reset();
     }
 
     fn rest(&mut self, worker: Option<Box<dyn Worker>>) {

@@ -233,12 +233,19 @@ fn a_driver_that_can_be_told_nothing_and_does_not_look_is_unresponsive_and_gives
     world.linux.load(0);
     world.pass_all(MS * 200);
     world.linux.mask();
-    assert_eq!(world.asked(5_000, true), (Stop::Unresponsive, 0, 0));
-    assert_eq!(world.linux.control.view().asked, 0);
+    world.want(5_000, true);
+    world.pass_all(Duration::from_secs(34));
+    assert_eq!((world.controller.outcome(), world.linux.control.view().asked), (None, 5_000));
+    assert_eq!(world.settle().stop, Stop::Unresponsive);
+    world.pass_all(MS * 10);
+    world.linux.steer(0);
+    world.pass_all(Duration::from_secs(1));
+    assert_eq!((world.linux.control.view().asked, world.linux.len()), (0, 0));
     // One that is masked for a moment is not asked before it can be told.
     world.linux.mask();
     world.want(5_000, true);
     world.pass_all(Duration::from_secs(4));
+    assert_eq!(world.linux.control.view().asked, 0);
     world.linux.steer(0);
     assert_eq!(world.settle().stop, Stop::Reached);
 }
