@@ -154,7 +154,7 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
         Source { fd: self.kick.as_raw_fd(), token, interest: Interest::Kick }
     }
 
-    /// Begins a round: allows another [`MAX_CHAINS_PER_ROUND`] chains, of [`MAX_WORK_PER_ROUND`] descriptors together.
+    /// Begins a round: allows another [`MAX_CHAINS_PER_ROUND`] chains, of `MAX_WORK_PER_ROUND` descriptors together.
     pub fn begin(&mut self) {
         self.begin_with(MAX_CHAINS_PER_ROUND);
     }
