@@ -1,33 +1,21 @@
-//! How long a plan of 16 vnodes on 64 nodes takes, on hosts as they are built and on awkward ones. The aim: 50 ms, ever.
-//! Prints for each host whether the answer is proven to be the best, and the time that it took on the CPU.
+//! What plans cost on hosts of 64 to 1,024 nodes, as they are built and awkward ones: work, bytes, and milliseconds on the
+//! CPU. Work and bytes are counted, and it fails when one plan takes more than they may; time is only told.
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use resources::test_host::HostShape;
-use resources::{Bytes, Plan, VmSpec, VnodeCount};
+use peak_alloc::PeakAlloc;
+use resources::placement::{MAX_BYTES, MAX_WORK};
+use resources::test_host::{HostShape, Pattern};
+use resources::{Bytes, HostTopology, Plan, VmSpec, VnodeCount};
 use std::hint::black_box;
 
-const NODES: u32 = 64;
+#[global_allocator]
+static HEAP: PeakAlloc = PeakAlloc;
 
-/// Distances by a rule of both nodes.
-fn apart(host: HostShape, value: impl Fn(u32, u32) -> u8) -> HostShape {
-    let pairs = (0..NODES).flat_map(|a| (0..a).map(move |b| (a, b)));
-    pairs.fold(host, |host, (a, b)| host.distance(a, b, value(a, b)))
-}
-
-/// The same numbers on every run.
-fn scattered(a: u32, b: u32) -> u32 {
-    let mixed = (a * 64 + b).wrapping_mul(0x9E37_79B9) ^ (a + 7 * b).wrapping_mul(0x85EB_CA6B);
-    (mixed >> 13) ^ mixed
-}
-
-fn uneven(host: HostShape) -> HostShape {
-    (0..NODES).fold(host, |host, id| {
-        let memory = Bytes::mib(2048 + 512 * u64::from(scattered(id, 99) % 12));
-        let first = id * 8;
-        host.memory(id, memory).cpus(id, &format!("{first}-{}", first + scattered(id, 3) % 4))
-    })
-}
+/// What is done in any case is counted and not bounded by [`MAX_WORK`].
+const MOST_WORK: u64 = MAX_WORK + MAX_WORK / 2;
+/// All that a plan has on the heap at a time.
+const MOST_HEAP: usize = 64 << 20;
 
 /// Milliseconds that this thread has run so far, whatever else the machine does.
 fn on_cpu() -> f64 {
@@ -35,57 +23,78 @@ fn on_cpu() -> f64 {
     text.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1e6
 }
 
-fn hosts() -> Vec<(&'static str, HostShape)> {
-    let socket = |size: u32| move |a: u32, b: u32| if a / size == b / size { 12 } else { 32 };
-    let ring = |a: u32, b: u32| {
-        let steps = a.abs_diff(b).min(NODES - a.abs_diff(b));
-        u8::try_from(10 + 4 * steps).unwrap()
-    };
-    let mesh =
-        |a: u32, b: u32| u8::try_from(10 + 10 * ((a / 8).abs_diff(b / 8) + (a % 8).abs_diff(b % 8))).unwrap();
-    let cube = |a: u32, b: u32| u8::try_from(10 + 10 * (a ^ b).count_ones()).unwrap();
-    let random = |a: u32, b: u32| u8::try_from(11 + scattered(a, b) % 240).unwrap();
+fn hosts(nodes: u32) -> Vec<(&'static str, HostShape)> {
+    let host = |pattern| HostShape::new(nodes).pattern(pattern);
     vec![
-        ("all alike", HostShape::new(NODES)),
-        ("8 sockets of 8", apart(HostShape::new(NODES), socket(8))),
-        ("16 sockets of 4", apart(HostShape::new(NODES), socket(4))),
-        ("32 sockets of 2", apart(HostShape::new(NODES), socket(2))),
-        ("ring", apart(HostShape::new(NODES), ring)),
-        ("mesh of 8 by 8", apart(HostShape::new(NODES), mesh)),
-        ("hypercube", apart(HostShape::new(NODES), cube)),
-        ("at random", apart(HostShape::new(NODES), random)),
-        ("uneven", uneven(HostShape::new(NODES))),
-        ("uneven, 16 sockets of 4", uneven(apart(HostShape::new(NODES), socket(4)))),
-        ("uneven, at random", uneven(apart(HostShape::new(NODES), random))),
+        ("all alike", host(Pattern::Alike)),
+        ("sockets of 8", host(Pattern::Sockets(8))),
+        ("sockets of 4", host(Pattern::Sockets(4))),
+        ("sockets of 2", host(Pattern::Sockets(2))),
+        ("ring", host(Pattern::Ring(nodes))),
+        ("mesh", host(Pattern::Mesh(8))),
+        ("hypercube", host(Pattern::Cube)),
+        ("at random", host(Pattern::Random)),
+        ("uneven", host(Pattern::Alike).uneven()),
+        ("uneven, sockets of 4", host(Pattern::Sockets(4)).uneven()),
+        ("uneven, at random", host(Pattern::Random).uneven()),
     ]
 }
 
+/// Vnodes that fill a node, vnodes that share one, and as many as it takes.
+fn wishes(vnodes: u32) -> [(&'static str, VmSpec); 3] {
+    let vm = |mib: u64, vcpus: u32| VmSpec {
+        memory: Some(Bytes::mib(mib * u64::from(vnodes))),
+        vcpus: Some(vcpus * vnodes),
+        ..VmSpec::default()
+    };
+    [
+        ("fill", VmSpec { vnodes: Some(vnodes.into()), ..vm(3072, 2) }),
+        ("share", VmSpec { vnodes: Some(vnodes.into()), ..vm(1408, 1) }),
+        ("auto", VmSpec { vnodes: Some(VnodeCount::Auto), ..vm(3072, 2) }),
+    ]
+}
+
+fn plan_once(name: &str, spec: &VmSpec, host: &HostTopology) {
+    HEAP.reset_peak_usage();
+    let (before, start) = (HEAP.current_usage(), on_cpu());
+    let plan = Plan::new(black_box(spec), host);
+    let (ms, heap) = (on_cpu() - start, HEAP.peak_usage() - before);
+    let Ok(plan) = plan else {
+        println!("{name:<56} no room, {ms:>7.1} ms, {:>6.1} MiB", heap as f64 / f64::from(1 << 20));
+        assert!(heap <= MOST_HEAP, "{name}: {heap} bytes on the heap");
+        return;
+    };
+    let proven = plan.placement.decision.as_ref().is_some_and(|decision| decision.proven);
+    println!(
+        "{name:<56} {:>3} vnodes, proven: {proven:<5} {:>9} work, {:>6.1} MiB counted, {:>6.1} MiB heap, {ms:>7.1} ms",
+        plan.topology.vnodes().len(),
+        plan.effort.work,
+        plan.effort.bytes as f64 / f64::from(1 << 20),
+        heap as f64 / f64::from(1 << 20),
+    );
+    assert!(plan.effort.work <= MOST_WORK, "{name}: {:?}", plan.effort);
+    assert!(plan.effort.bytes <= MAX_BYTES, "{name}: {:?}", plan.effort);
+    assert!(heap <= MOST_HEAP, "{name}: {heap} bytes on the heap");
+}
+
 fn placement(c: &mut Criterion) {
-    let mut group = c.benchmark_group("16 vnodes on 64 nodes");
-    for (name, shape) in hosts() {
-        let host = shape.topology();
-        // Vnodes that fill a node, vnodes that share one, and as many as it takes.
-        let memory =
-            |gib: u64| VmSpec { memory: Some(Bytes::gib(gib)), vcpus: Some(32), ..VmSpec::default() };
-        let wishes = [
-            ("fill", VmSpec { vnodes: Some(16.into()), ..memory(48) }),
-            ("share", VmSpec { vnodes: Some(16.into()), vcpus: Some(16), ..memory(22) }),
-            ("auto", VmSpec { vnodes: Some(VnodeCount::Auto), ..memory(48) }),
-        ];
-        for (wish, spec) in wishes {
-            let plan = Plan::new(&spec, &host).unwrap();
-            let proven = plan.placement.decision.as_ref().is_some_and(|decision| decision.proven);
-            let least = (0..5)
-                .map(|_| {
-                    let before = on_cpu();
-                    Plan::new(black_box(&spec), &host).unwrap();
-                    on_cpu() - before
-                })
-                .fold(f64::INFINITY, f64::min);
-            let vnodes = plan.topology.vnodes().len();
-            eprintln!("{name}, {wish}: {vnodes} vnodes, proven: {proven}, {least:.1} ms on the CPU");
-            group.bench_function(format!("{name}, {wish}"), |b| {
-                b.iter(|| Plan::new(black_box(&spec), &host).unwrap());
+    for nodes in [64, 128, 256, 1024] {
+        for (shape, host) in hosts(nodes) {
+            let host = host.topology();
+            for vnodes in [16, 64, 256] {
+                for (wish, spec) in wishes(vnodes) {
+                    plan_once(&format!("{nodes} nodes, {shape}, {vnodes} vnodes, {wish}"), &spec, &host);
+                }
+            }
+        }
+    }
+    let mut group = c.benchmark_group("plan");
+    group.sample_size(10);
+    for (shape, host) in hosts(64) {
+        let host = host.topology();
+        for (wish, spec) in wishes(16) {
+            group.bench_function(format!("16 vnodes on 64 nodes, {shape}, {wish}"), |b| {
+                b.iter(|| Plan::new(black_box(&spec), &host));
             });
         }
     }

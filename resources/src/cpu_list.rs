@@ -63,14 +63,18 @@ impl CpuList {
 
     /// The CPUs on one host; those that it does not have are left out.
     pub fn on(&self, host: &HostTopology) -> CpuSet {
-        let all = host.cpus();
+        self.among(&host.cpus(), host)
+    }
+
+    /// The same, where all CPUs of the host are known.
+    pub fn among(&self, all: &CpuSet, host: &HostTopology) -> CpuSet {
         self.terms.iter().fold(CpuSet::new(), |cpus, term| {
             let named = match term.what {
                 What::All => all.clone(),
-                What::Cpus(first, last) => CpuSet::range(first, last).intersection(&all),
+                What::Cpus(first, last) => CpuSet::range(first, last).intersection(all),
                 What::Nodes(first, last) => {
                     let within = host.pnodes().iter().filter(|pnode| (first..=last).contains(&pnode.id));
-                    within.fold(CpuSet::new(), |cpus, pnode| cpus.union(&pnode.cpus))
+                    CpuSet::of_all(within.map(|pnode| &pnode.cpus))
                 }
             };
             if term.adds { cpus.union(&named) } else { cpus.difference(&named) }

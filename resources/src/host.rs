@@ -116,7 +116,7 @@ impl HostTopology {
 
     /// All CPUs of all pnodes.
     pub fn cpus(&self) -> CpuSet {
-        self.pnodes.iter().flat_map(|pnode| pnode.cpus.iter()).collect()
+        CpuSet::of_all(self.pnodes.iter().map(|pnode| &pnode.cpus))
     }
 
     /// SLIT distances by position in [`pnodes`](Self::pnodes), as the kernel has them: emulated nodes of one real

@@ -2,6 +2,7 @@
 //!
 //! Vnodes that name pnodes come first, in the order of their ids; `decide` chooses for the others together.
 
+mod budget;
 mod choose;
 pub(crate) mod cpus;
 mod decide;
@@ -11,6 +12,7 @@ mod greedy;
 mod lay;
 mod miss;
 mod pack;
+mod pairs;
 mod problem;
 mod reason;
 pub(crate) mod room;
@@ -19,8 +21,10 @@ mod spread;
 use crate::host::{HostTopology, Pnode};
 use crate::ids::{PnodeId, VcpuId, VnodeId};
 use crate::ledger::{Claim, Ledger, NodeClaim};
+use crate::placement::budget::Budget;
 use crate::placement::cpus::Pins;
 use crate::placement::decide::Question;
+use crate::placement::pairs::Pairs;
 use crate::placement::problem::{Amounts, CPUS};
 use crate::placement::room::Room;
 use crate::set::{CpuSet, NodeSet};
@@ -28,9 +32,12 @@ use crate::spec::{Affinity, Fit, MemoryPolicy, PlacementPolicy};
 use crate::topology::{VmTopology, Vnode};
 use crate::units::Bytes;
 use serde::Serialize;
+use std::cell::OnceCell;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
+pub use budget::{Effort, MAX_BYTES, MAX_WORK};
 pub use error::PlacementError;
 pub use explain::Decision;
 pub use reason::{Free, Reason, Shortfall};
@@ -44,6 +51,32 @@ pub struct Terms<'a> {
     pub fit: Fit,
     /// What living VMs were promised.
     pub ledger: &'a Ledger,
+}
+
+/// What the placements of one plan on one host share: their budget, and the host's distances in a compact form.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    budget: Budget,
+    pairs: OnceCell<Rc<Pairs>>,
+}
+
+impl Workspace {
+    /// What was used so far.
+    pub fn effort(&self) -> Effort {
+        self.budget.effort()
+    }
+
+    /// Whether all of the work is done.
+    pub fn is_spent(&self) -> bool {
+        self.budget.is_spent()
+    }
+
+    fn pairs(&self, host: &HostTopology) -> Rc<Pairs> {
+        let of = |from, to| host.distances().get(from, to).map_or(255, |distance| u16::from(distance.get()));
+        let count = host.pnodes().len();
+        let all = || Rc::new(Pairs::from_fn(count, |a, b| of(a, b) + of(b, a)));
+        self.pairs.get_or_init(all).clone()
+    }
 }
 
 /// Where every vnode lies and where every vCPU may run.
@@ -92,12 +125,13 @@ impl Placement {
         topology: &VmTopology,
         host: &HostTopology,
         terms: &Terms<'_>,
+        workspace: &Workspace,
     ) -> Result<Self, PlacementError> {
         let mut room = Room::new(host, terms.ledger);
         let pins = cpus::pinned(topology, host)?;
         // A CPU that one vCPU alone was pinned to is no other vCPU's.
         for cpus in pins.values().filter(|cpus| cpus.len() == 1) {
-            let home = host.pnodes().iter().filter(|pnode| !pnode.cpus.intersection(cpus).is_empty());
+            let home = host.pnodes().iter().filter(|pnode| pnode.cpus.meets(cpus));
             home.for_each(|pnode| room.pin(pnode.id, cpus));
         }
         // Counted with the vnodes of these vCPUs.
@@ -120,8 +154,16 @@ impl Placement {
         let mut decision = None;
         if !vnodes.is_empty() {
             let given = &placed;
-            let question =
-                Question { topology, vnodes: &vnodes, given, host, room: &room, pins: &pins, terms };
+            let question = Question {
+                topology,
+                vnodes: &vnodes,
+                given,
+                host,
+                room: &room,
+                pins: &pins,
+                terms,
+                workspace,
+            };
             let decided = question.decide()?;
             for (vnode, shares) in vnodes.iter().zip(&decided.shares) {
                 placed.push(place_chosen(vnode, shares, host, &pins, &mut room, terms.policy)?);
@@ -143,8 +185,7 @@ fn follow_pins(
     room: &mut Room,
 ) -> Result<Option<VnodePlacement>, PlacementError> {
     let pinned: Vec<&CpuSet> = vnode.vcpus.iter().filter_map(|vcpu| pins.get(&vcpu)).collect();
-    let here =
-        |pnode: &Pnode| pinned.iter().filter(|cpus| !cpus.intersection(&pnode.cpus).is_empty()).count();
+    let here = |pnode: &Pnode| pinned.iter().filter(|cpus| cpus.meets(&pnode.cpus)).count();
     let usable = |pnode: &&Pnode| {
         let memory = vnode.memory == Bytes::ZERO || (pnode.has_memory() && pnode.memory_allowed);
         memory && here(pnode) > 0 && room.holds(pnode.id, vnode)
@@ -183,10 +224,12 @@ pub(crate) fn place_together(
     mut room: Room,
     ledger: &Ledger,
 ) -> Result<Vec<VnodePlacement>, PlacementError> {
-    let pins = cpus::pinned(topology, host).unwrap_or_default();
+    let pins = cpus::pinned_there(topology, host);
     let terms = Terms { policy: PlacementPolicy::Auto, fit: Fit::Prefer, ledger };
     check_usable(vnodes, host)?;
-    let question = Question { topology, vnodes, given, host, room: &room, pins: &pins, terms: &terms };
+    let workspace = &Workspace::default();
+    let question =
+        Question { topology, vnodes, given, host, room: &room, pins: &pins, terms: &terms, workspace };
     let decided = question.decide()?;
     let mut placed = Vec::with_capacity(vnodes.len());
     for (vnode, shares) in vnodes.iter().zip(&decided.shares) {
@@ -251,11 +294,11 @@ pub(crate) fn with_cpus(
     mut shortfalls: Vec<Shortfall>,
 ) -> VnodePlacement {
     let at_home = host.pnodes().iter().filter(|pnode| cpu_pnodes.contains(pnode.id));
-    let cpus: CpuSet = at_home.flat_map(|pnode| pnode.cpus.iter()).collect();
+    let cpus = CpuSet::of_all(at_home.map(|pnode| &pnode.cpus));
     let vcpus = cpus::spread(vnode, &cpu_pnodes, host, pins, room, &mut shortfalls);
     let mut claim = room.take_claim();
     for pinned in vnode.vcpus.iter().filter_map(|vcpu| pins.get(&vcpu)).filter(|cpus| cpus.len() == 1) {
-        for pnode in host.pnodes().iter().filter(|pnode| !pnode.cpus.intersection(pinned).is_empty()) {
+        for pnode in host.pnodes().iter().filter(|pnode| pnode.cpus.meets(pinned)) {
             claim.add(pnode.id, &NodeClaim { pinned: pinned.clone(), ..NodeClaim::default() });
         }
     }

@@ -9,7 +9,7 @@ use crate::ids::PnodeId;
 use crate::ledger::Ledger;
 use crate::memory_map::MemoryMap;
 use crate::pci_map::PciMap;
-use crate::placement::{Placement, PlacementError};
+use crate::placement::{Effort, Placement, PlacementError, Workspace};
 use crate::spec::{VmSpec, VnodeCount};
 use crate::topology::{SpecError, VmTopology};
 use serde::Serialize;
@@ -31,6 +31,9 @@ pub struct Plan {
     /// The APIC id of each vCPU.
     #[serde(skip)]
     pub cpus: CpuTopology,
+    /// What placing it took.
+    #[serde(skip)]
+    pub effort: Effort,
 }
 
 /// Why there is no plan.
@@ -84,13 +87,16 @@ impl Plan {
 
     /// Validates `spec`, places it on `host` beside the VMs of `ledger` and lays out its addresses.
     pub fn beside(spec: &VmSpec, host: &HostTopology, ledger: &Ledger) -> Result<Self, PlanError> {
+        let workspace = Workspace::default();
         let (topology, placement) = match spec.vnodes {
-            Some(VnodeCount::Auto) if spec.numa.is_empty() => vnodes::as_needed(spec, host, ledger)?,
+            Some(VnodeCount::Auto) if spec.numa.is_empty() => {
+                vnodes::as_needed(spec, host, ledger, &workspace)?
+            }
             Some(VnodeCount::Auto | VnodeCount::Exactly(_)) | None => {
                 let topology = VmTopology::try_from(spec)?;
                 // Mistakes in what was typed come before what the host has no room for.
                 VmDevices::new(spec, &topology.vcpus_of_vnodes())?;
-                let placement = vnodes::place(spec, &topology, host, ledger)?;
+                let placement = vnodes::place(spec, &topology, host, ledger, &workspace)?;
                 (topology, placement)
             }
         };
@@ -105,7 +111,8 @@ impl Plan {
         let memory_map = MemoryMap::new(&topology);
         let pci = PciMap::new(&topology, &memory_map);
         let cpus = CpuTopology::new(&topology);
-        Ok(Self { topology, placement, memory_map, pci, devices, cpus })
+        let effort = workspace.effort();
+        Ok(Self { topology, placement, memory_map, pci, devices, cpus, effort })
     }
 }
 

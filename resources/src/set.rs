@@ -122,6 +122,23 @@ impl<T: Copy + From<u32> + Into<u32>> IdSet<T> {
         Self { ranges: both, kind: PhantomData }
     }
 
+    /// Whether any is in both.
+    pub fn meets(&self, other: &Self) -> bool {
+        let (few, many) = if self.ranges.len() < other.ranges.len() { (self, other) } else { (other, self) };
+        few.ranges.iter().any(|(first, last)| {
+            let after = many.ranges.partition_point(|(_, end)| end < first);
+            many.ranges.get(after).is_some_and(|(start, _)| start <= last)
+        })
+    }
+
+    /// What is in any of several.
+    pub fn of_all<'a>(sets: impl IntoIterator<Item = &'a Self>) -> Self
+    where
+        T: 'a,
+    {
+        Self::from_ranges(sets.into_iter().flat_map(|set| set.ranges.iter().copied()).collect())
+    }
+
     /// What is in either.
     pub fn union(&self, other: &Self) -> Self {
         Self::from_ranges(self.ranges.iter().chain(&other.ranges).copied().collect())
@@ -325,6 +342,8 @@ mod tests {
             assert_eq!(plain(left.difference(&right)), a.difference(&b).copied().collect::<Vec<_>>());
             assert_eq!(left.difference(&right).union(&left.intersection(&right)), left);
             assert_eq!((left.len(), left.is_empty()), (a.len(), a.is_empty()));
+            assert_eq!((left.meets(&right), right.meets(&left)), (!a.is_disjoint(&b), !a.is_disjoint(&b)));
+            assert_eq!(CpuSet::of_all([&left, &right, &left]), left.union(&right));
             assert_eq!(left.first().map(|id| id.0), a.first().copied());
             assert_eq!(left.last().map(|id| id.0), a.last().copied());
             for id in 0..41 {

@@ -36,6 +36,49 @@ pub struct HostShape {
     nodes: BTreeMap<PnodeId, Node>,
     offline: CpuSet,
     distances: BTreeMap<(PnodeId, PnodeId), u8>,
+    pattern: Pattern,
+}
+
+/// Distances of all nodes by a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pattern {
+    /// All 20 apart.
+    #[default]
+    Alike,
+    /// Sockets of so many nodes: 12 inside, 32 outside.
+    Sockets(u32),
+    /// A ring of so many nodes: the farther, the more, up to 254.
+    Ring(u32),
+    /// Rows of so many nodes, and the steps between two.
+    Mesh(u32),
+    /// The corners of a cube of many dimensions.
+    Cube,
+    /// Any, and the same on every run.
+    Random,
+}
+
+impl Pattern {
+    /// The distance of two nodes.
+    fn distance(self, a: u32, b: u32) -> u8 {
+        let far = |steps: u32, each: u32| u8::try_from(10 + each * steps).unwrap_or(254).min(254);
+        match self {
+            _ if a == b => 10,
+            Self::Alike => 20,
+            Self::Sockets(size) if a / size == b / size => 12,
+            Self::Sockets(_) => 32,
+            Self::Ring(nodes) => far(a.abs_diff(b).min(nodes - a.abs_diff(b)), 4),
+            Self::Mesh(row) => far((a / row).abs_diff(b / row) + (a % row).abs_diff(b % row), 10),
+            Self::Cube => far((a ^ b).count_ones(), 10),
+            Self::Random => far(1 + scattered(a.max(b), a.min(b)) % 240, 1),
+        }
+    }
+}
+
+/// A number out of two, the same on every run.
+pub fn scattered(a: u32, b: u32) -> u32 {
+    let mixed = a.wrapping_mul(64).wrapping_add(b).wrapping_mul(0x9E37_79B9)
+        ^ a.wrapping_add(7 * b).wrapping_mul(0x85EB_CA6B);
+    (mixed >> 13) ^ mixed
 }
 
 #[derive(Debug, Clone)]
@@ -67,7 +110,7 @@ impl HostShape {
             attributes: None,
         };
         let nodes = (0..).step_by(2).zip(ids.iter()).map(|(cpu, id)| (id, node(cpu))).collect();
-        Self { nodes, offline: CpuSet::new(), distances: BTreeMap::new() }
+        Self { nodes, offline: CpuSet::new(), distances: BTreeMap::new(), pattern: Pattern::Alike }
     }
 
     fn node(mut self, id: u32, change: impl FnOnce(&mut Node)) -> Self {
@@ -119,6 +162,21 @@ impl HostShape {
         self.distances.insert((PnodeId(from), PnodeId(to)), value);
         self.distances.insert((PnodeId(to), PnodeId(from)), value);
         self
+    }
+
+    /// The distances of all nodes for which none was given.
+    pub fn pattern(self, pattern: Pattern) -> Self {
+        Self { pattern, ..self }
+    }
+
+    /// Nodes of 2 to 7.5 GiB with 1 to 4 CPUs, in no order.
+    pub fn uneven(self) -> Self {
+        let ids: Vec<u32> = self.nodes.keys().map(|id| id.0).collect();
+        ids.into_iter().fold(self, |host, id| {
+            let memory = Bytes::mib(2048 + 512 * u64::from(scattered(id, 99) % 12));
+            let first = id * 8;
+            host.memory(id, memory).cpus(id, &format!("{first}-{}", first + scattered(id, 3) % 4))
+        })
     }
 
     /// Writes the sysfs tree; `root` is what `/sys` would be.
@@ -182,11 +240,7 @@ impl HostShape {
     }
 
     fn between(&self, from: PnodeId, to: PnodeId) -> u8 {
-        match self.distances.get(&(from, to)) {
-            Some(value) => *value,
-            None if from == to => 10,
-            None => 20,
-        }
+        self.distances.get(&(from, to)).copied().unwrap_or_else(|| self.pattern.distance(from.0, to.0))
     }
 
     /// The host as reading the tree gives it. Panics on a distance below 10 and on a host without nodes.

@@ -3,21 +3,40 @@
 //!
 //! Choosing k of n nodes with the least sum of distances is NP-hard, so an exact answer can take time that is
 //! exponential in n. What keeps the search small on hosts as they are built: nodes of one socket have the same
-//! distances to all others, and of two such nodes the better one always comes first (`better`); bounds on distance,
-//! claims, memory and ids cut whole branches off. For hosts where that is not enough the search is bounded
-//! (`MAX_WORK`): it then keeps the best set that it saw, and says so.
+//! distances to all others, and of two such nodes the better one always comes first (`alike`); bounds on distance,
+//! claims, memory and ids cut whole branches off. For hosts where that is not enough the search is bounded: it then
+//! keeps the best set that it saw, which is no worse than what one vnode after the other would have found, and says so.
 
+mod alike;
+mod greedy_sets;
+mod part;
 mod seed;
+mod stock;
 
+use crate::placement::budget::{Allowance, Budget};
+use crate::placement::choose::alike::{Near, better, kinds};
+use crate::placement::choose::greedy_sets::Known;
+use crate::placement::choose::part::Part;
+use crate::placement::choose::stock::{Stock, Totals};
 use crate::placement::pack::{Packing, pack};
-use crate::placement::problem::{Amounts, KINDS, Problem, fits, missing, sum};
+use crate::placement::problem::{Amounts, KINDS, Problem, missing};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::rc::Rc;
 
-/// Most work of one search, in pnodes looked at; some 10 ms.
-pub const MAX_WORK: u64 = 2_000_000;
-/// What a packing is counted as, in the same unit.
-const PACKING_WORK: u64 = 200;
+/// Most work on sets that are smaller than one that is known to fit; some 10 ms.
+const SMALLER_WORK: u64 = 3_000_000;
+/// Most work on sets to begin with, of the size at which the search ends.
+const SEED_WORK: u64 = 2_000_000;
+/// Most work on the neighbours of the best.
+const AROUND_WORK: u64 = 1_500_000;
+/// Most work of branch and bound on sets of that size.
+const EXTEND_WORK: u64 = 4_000_000;
+/// Sets that are remembered, so as not to be counted twice: the last of each of so many groups.
+const REMEMBERED: usize = 1 << 13;
+
+/// What decides between sets with as many pnodes, but for their order: distance, vCPUs claimed, free memory.
+pub type Figures = (u64, u64, Reverse<u64>);
 
 /// What makes one set of pnodes better than another of the same size: less of the first field in which they differ.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +51,23 @@ pub struct Key {
     pub set: Vec<usize>,
 }
 
+impl Key {
+    /// What a set comes to.
+    pub fn of(problem: &Problem, set: &[usize]) -> Self {
+        let bins = || set.iter().map(|bin| &problem.bins[*bin]);
+        Self {
+            distance: problem.pairs.within(set),
+            claimed: bins().map(|bin| bin.claimed).sum(),
+            free: Reverse(bins().map(|bin| bin.free).sum()),
+            set: set.to_vec(),
+        }
+    }
+
+    fn figures(&self) -> Figures {
+        (self.distance, self.claimed, self.free)
+    }
+}
+
 /// The best set of pnodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
@@ -39,10 +75,13 @@ pub struct Choice {
     pub best: Key,
     /// The next best that was seen.
     pub next: Option<Key>,
-    /// Sets of this size that were looked at and in which the VM fits.
+    /// Sets of this size that were looked at and in which the VM fits. Past some thousands, a set that is looked at
+    /// again may count again.
     pub candidates: u64,
     /// Whether nothing better can exist.
     pub complete: bool,
+    /// The pnode of each whole vnode, if that is known already.
+    pub at: Option<Vec<usize>>,
 }
 
 /// No set will do.
@@ -53,315 +92,299 @@ pub struct Nowhere {
 }
 
 /// The best of the smallest sets of pnodes in which the vnodes fit: whole, or with `split` spread as one likes.
-pub fn choose(problem: &Problem, split: bool) -> Result<Choice, Nowhere> {
-    let mut search = Search::new(problem, split);
-    let most = if split { problem.bins.len() } else { problem.items.len() };
-    for more in search.fewest()..=most.min(search.others.len()) {
-        search.choose(more);
-        if let Some(best) = search.best.take() {
-            let (next, candidates) = (search.next.take(), search.fitting.len() as u64);
-            return Ok(Choice { best, next, candidates, complete: search.complete });
+pub fn choose(problem: &Problem, split: bool, budget: &Budget) -> Result<Choice, Nowhere> {
+    let stock = Stock::new(problem, split);
+    budget.spend(8 * problem.bins.len() as u64);
+    if stock.is_short(problem, split) {
+        return Err(Nowhere { complete: true });
+    }
+    let known = greedy_sets::find(problem, &stock, split, budget);
+    let mut search = Search::new(problem, split, stock, budget);
+    search.known = known;
+    let most = if split { problem.bins.len() } else { problem.items.len() }.min(search.others.len());
+    let given = problem.given.len();
+    let reach = search.known.iter().map(|known| known.set.len() - given).min();
+    let smaller = budget.allow(SMALLER_WORK);
+    let fewest = search.stock.fewest(&search.start().totals, &search.others, split);
+    for more in fewest..reach.unwrap_or(most + 1).min(most + 1) {
+        if smaller.is_spent() {
+            search.complete = false;
+            break;
+        }
+        search.look_for(more, [&smaller; 3]);
+        if let Some(choice) = search.choice() {
+            return Ok(choice);
         }
     }
-    Err(Nowhere { complete: search.complete })
+    if let Some(more) = reach {
+        let works = [SEED_WORK, AROUND_WORK, EXTEND_WORK].map(|work| budget.allow(work));
+        search.look_for(more, works.each_ref());
+    }
+    search.choice().ok_or(Nowhere { complete: search.complete })
 }
 
 struct Search<'a> {
     problem: &'a Problem,
     split: bool,
-    need: Amounts,
-    /// Usable room by position.
-    rooms: Vec<Amounts>,
+    budget: &'a Budget,
+    /// What is counted in the budget for the search as a whole.
+    held: u64,
+    stock: Stock,
     /// Pnodes that could be added, the better first where distances are the same.
-    others: Vec<usize>,
+    others: Rc<[usize]>,
     /// For each of `others` those before it that are as near to everything and better: without them it is no use.
-    better: Vec<Vec<usize>>,
+    better: Vec<Vec<u16>>,
     /// For each of `others` the rest of them, the nearest first.
-    near: Vec<Vec<usize>>,
+    near: Near,
     best: Option<Key>,
     next: Option<Key>,
-    fitting: BTreeSet<Vec<usize>>,
-    packed: BTreeMap<Vec<Amounts>, bool>,
-    work: u64,
+    candidates: u64,
+    /// Marks of sets that fit, by their last bits.
+    seen: Vec<u64>,
+    /// Whether the vnodes can be packed on pnodes of these classes.
+    packed: BTreeMap<Vec<u16>, bool>,
+    /// Sets that are known to fit.
+    known: Vec<Known>,
     complete: bool,
 }
 
-/// A set being put together, and what it comes to so far.
-#[derive(Clone)]
-struct Part {
-    /// By position in `others`.
-    taken: Vec<bool>,
-    set: Vec<usize>,
-    have: Amounts,
-    distance: u64,
-    claimed: u64,
-    free: u64,
-    /// Distance of each of `others` to all of the set.
-    away: Vec<u64>,
+impl Drop for Search<'_> {
+    fn drop(&mut self) {
+        self.budget.release(self.held);
+    }
 }
 
 impl<'a> Search<'a> {
-    fn new(problem: &'a Problem, split: bool) -> Self {
-        let rooms = problem.usable_rooms(split);
-        let helps = |bin: &usize| match split {
-            true => rooms[*bin] != [0; KINDS],
-            false => problem.items.iter().any(|item| fits(item, &rooms[*bin])),
-        };
-        let mut others: Vec<usize> =
-            (0..problem.bins.len()).filter(|bin| !problem.given.contains(bin)).filter(helps).collect();
+    fn new(problem: &'a Problem, split: bool, stock: Stock, budget: &'a Budget) -> Self {
+        let may_add =
+            |bin: &usize| problem.given.binary_search(bin).is_err() && stock.helps(problem, *bin, split);
+        let mut others: Vec<usize> = (0..problem.bins.len()).filter(may_add).collect();
         let rank = |bin: usize| (problem.bins[bin].claimed, Reverse(problem.bins[bin].free), bin);
         others.sort_by_key(|bin| rank(*bin));
-        let kinds = kinds(&problem.pairs, &others);
+        let kinds = kinds(&problem.pairs, &others, budget);
         let mut all_better = Vec::with_capacity(others.len());
         for kind in &kinds {
             let first = all_better.len();
-            all_better.extend(better(&rooms, kind, first));
+            all_better.extend(better(&stock.rooms, kind, first, budget));
         }
-        let others: Vec<usize> = kinds.into_iter().flatten().collect();
-        let near = |at: usize| {
-            let mut row: Vec<usize> = (0..others.len()).filter(|other| *other != at).collect();
-            row.sort_by_key(|other| problem.pairs[others[at]][others[*other]]);
-            row
-        };
+        let others: Rc<[usize]> = kinds.into_iter().flatten().collect();
+        let held = problem.pairs.bytes() + Near::bytes(others.len()) + (REMEMBERED * size_of::<u64>()) as u64;
+        budget.hold(held);
+        budget.spend((others.len() * others.len()) as u64);
         Self {
             problem,
             split,
-            need: problem.need(),
+            budget,
+            held,
+            stock,
             better: all_better,
-            near: (0..others.len()).map(near).collect(),
-            rooms,
+            near: Near::new(&problem.pairs, &others),
             others,
             best: None,
             next: None,
-            fitting: BTreeSet::new(),
+            candidates: 0,
+            seen: vec![0; REMEMBERED],
             packed: BTreeMap::new(),
-            work: 0,
+            known: Vec::new(),
             complete: true,
         }
     }
 
-    /// The given pnodes alone.
-    fn start(&self) -> Part {
-        let given = &self.problem.given;
-        let between =
-            |a: &usize| given.iter().filter(|b| *b != a).map(|b| self.problem.pairs[*a][*b]).sum::<u64>();
-        Part {
-            taken: vec![false; self.others.len()],
-            set: given.clone(),
-            have: sum(given.iter().map(|bin| &self.rooms[*bin])),
-            distance: given.iter().map(between).sum::<u64>() / 2,
-            claimed: given.iter().map(|bin| self.problem.bins[*bin].claimed).sum(),
-            free: given.iter().map(|bin| self.problem.bins[*bin].free).fold(0, u64::saturating_add),
-            away: self
-                .others
-                .iter()
-                .map(|other| given.iter().map(|bin| self.problem.pairs[*other][*bin]).sum())
-                .collect(),
+    /// The result so far.
+    fn choice(&mut self) -> Option<Choice> {
+        let (best, next) = (self.best.take()?, self.next.take());
+        let at = self.known.iter().find(|known| known.set == best.set).map(|known| known.at.clone());
+        Some(Choice { best, next, candidates: self.candidates, complete: self.complete, at })
+    }
+
+    /// Looks for the best set of the given pnodes and `more` others, with so much work on sets to begin with, on
+    /// neighbours, and on all others.
+    fn look_for(&mut self, more: usize, [seeds, around, all]: [&Allowance<'_>; 3]) {
+        let size = self.problem.given.len() + more;
+        let known: Vec<Vec<usize>> = self.known.iter().map(|known| known.set.clone()).collect();
+        for set in known.into_iter().filter(|set| set.len() == size) {
+            let totals = self.totals(&set);
+            if self.is_new(&totals) {
+                self.keep(&totals, set);
+            }
         }
+        let mut part = self.start();
+        self.seed(&mut part, more, seeds, around);
+        self.extend(&mut part, 0, more, all);
+        self.look_around(around);
     }
 
-    fn with(&self, part: &Part, at: usize) -> Part {
-        let bin = self.others[at];
-        let mut part = part.clone();
-        part.taken[at] = true;
-        part.set.push(bin);
-        part.have = sum([&part.have, &self.rooms[bin]]);
-        part.distance += part.away[at];
-        part.claimed = part.claimed.saturating_add(self.problem.bins[bin].claimed);
-        part.free = part.free.saturating_add(self.problem.bins[bin].free);
-        let row = &self.problem.pairs[bin];
-        part.away.iter_mut().zip(&self.others).for_each(|(away, other)| *away += row[*other]);
-        part
-    }
-
-    /// Fewer pnodes than this beside the given ones have too little of some kind, however large.
-    fn fewest(&self) -> usize {
-        let short = missing(&self.need, &self.start().have);
-        let of = |kind: usize| {
-            let mut rooms: Vec<u64> = self.others.iter().map(|bin| self.rooms[*bin][kind]).collect();
-            rooms.sort_unstable_by_key(|room| Reverse(*room));
-            let sums = rooms.iter().scan(0u64, |have, room| {
-                *have = have.saturating_add(*room);
-                Some(*have)
-            });
-            // Of the sums of the largest 0, 1, 2 ... the first that is enough.
-            std::iter::once(0).chain(sums).position(|have| have >= short[kind]).unwrap_or(usize::MAX)
-        };
-        (0..KINDS).map(of).max().unwrap_or(0)
-    }
-
-    /// Looks for the best set of the given pnodes and `more` others.
-    fn choose(&mut self, more: usize) {
-        let start = self.start();
-        self.seed(&start, more);
-        self.extend(&start, 0, more);
-        self.look_around();
-    }
-
-    fn extend(&mut self, part: &Part, mut from: usize, more: usize) {
+    fn extend(&mut self, part: &mut Part, mut from: usize, more: usize, limit: &Allowance<'_>) {
         if more == 0 {
-            return self.consider(part);
+            return self.consider_part(part, limit);
         }
         loop {
-            if self.work > MAX_WORK {
+            if limit.is_spent() {
                 self.complete = false;
                 return;
             }
-            let pool = self.pool(part, from);
-            self.work += (pool.len() * more.max(4)) as u64 + 1;
-            if pool.len() < more || !self.may_fit(part, &pool, more) || !self.may_win(part, &pool, more) {
+            let open = self.open(part, from);
+            let pool: Vec<usize> = (from..open.len()).filter(|at| open[*at]).collect();
+            limit.spend((pool.len() * more.max(4) + open.len() / 4) as u64 + 1);
+            if pool.len() < more
+                || !self.may_fit(part, &pool, more)
+                || !self.may_win(part, &pool, &open, more, limit)
+            {
                 return;
             }
             // The first of the pool has no better one undecided before it: it is in the set, or it is not.
             let at = pool[0];
-            self.extend(&self.with(part, at), at + 1, more - 1);
+            self.add(part, at);
+            self.extend(part, at + 1, more - 1, limit);
+            self.remove(part);
             from = at + 1;
         }
     }
 
-    /// Which of those from `from` on can still be added: none whose better one was left out.
-    fn pool(&self, part: &Part, from: usize) -> Vec<usize> {
+    /// Which of those from `from` on can still be added: none whose better one was left out. Those before are as taken.
+    fn open(&self, part: &Part, from: usize) -> Vec<bool> {
         let mut open = part.taken.clone();
         for at in from..open.len() {
-            open[at] = self.better[at].iter().all(|p| open[*p]);
+            open[at] = self.better[at].iter().all(|p| open[usize::from(*p)]);
         }
-        (from..open.len()).filter(|at| open[*at]).collect()
+        open
     }
 
     /// Whether the largest of the pool are enough.
     fn may_fit(&self, part: &Part, pool: &[usize], more: usize) -> bool {
-        let short = missing(&self.need, &part.have);
-        (0..KINDS).filter(|kind| short[*kind] > 0).all(|kind| {
-            let rooms = pool.iter().map(|at| Reverse(self.rooms[self.others[*at]][kind]));
-            least(rooms, more).iter().fold(0, |sum: u64, room| sum.saturating_add(room.0)) >= short[kind]
-        })
+        let enough = |of: &dyn Fn(usize) -> u64, short: u64| {
+            let most = least(pool.iter().map(|at| Reverse(of(self.others[*at]))), more);
+            most.iter().fold(0, |sum: u64, amount| sum.saturating_add(amount.0)) >= short
+        };
+        let short = missing(&self.stock.need, &part.totals.have);
+        let vnodes = self.stock.count.saturating_sub(part.totals.most);
+        (0..KINDS).all(|kind| short[kind] == 0 || enough(&|bin| self.stock.rooms[bin][kind], short[kind]))
+            && (self.split || vnodes == 0 || enough(&|bin| self.stock.each[bin].most, vnodes))
     }
 
     /// Whether any completion could be better than the best so far.
-    fn may_win(&self, part: &Part, pool: &[usize], more: usize) -> bool {
+    fn may_win(
+        &self,
+        part: &Part,
+        pool: &[usize],
+        open: &[bool],
+        more: usize,
+        limit: &Allowance<'_>,
+    ) -> bool {
         let Some(best) = &self.best else { return true };
         // A pnode that is added is as far from the set as it is, and has at best the nearest of the pool for company;
         // each pair among the added ones is counted from both sides.
-        let mut open = vec![false; self.others.len()];
-        pool.iter().for_each(|at| open[*at] = true);
+        let in_pool = |at: u16| open[usize::from(at)] && !part.taken[usize::from(at)];
         let company = |at: usize| {
-            let nearest = self.near[at].iter().filter(|other| open[**other]).take(more - 1);
-            let row = &self.problem.pairs[self.others[at]];
-            nearest.map(|other| row[self.others[*other]]).sum::<u64>()
+            let row = self.problem.pairs.row(self.others[at]);
+            let (mut sum, mut left) = (0, more - 1);
+            let scanned = self.near.of(at).iter().take_while(|other| {
+                if left > 0 && in_pool(**other) {
+                    left -= 1;
+                    sum += u64::from(row[self.others[usize::from(**other)]]);
+                }
+                left > 0
+            });
+            limit.spend(scanned.count() as u64 / 8);
+            sum
         };
-        let added: u64 = least(pool.iter().map(|at| 2 * part.away[*at] + company(*at)), more).iter().sum();
-        let distance = part.distance + added.div_ceil(2);
+        let added = least(pool.iter().map(|at| 2 * u64::from(part.away[*at]) + company(*at)), more);
+        let distance = part.totals.distance + added.iter().sum::<u64>().div_ceil(2);
         if distance != best.distance {
             return distance < best.distance;
         }
         let bins = &self.problem.bins;
         let claimed = least(pool.iter().map(|at| bins[self.others[*at]].claimed), more);
-        let claimed = claimed.iter().fold(part.claimed, |sum, more| sum.saturating_add(*more));
+        let claimed = part.totals.claimed + claimed.iter().sum::<u64>();
         if claimed != best.claimed {
             return claimed < best.claimed;
         }
         let free = least(pool.iter().map(|at| Reverse(bins[self.others[*at]].free)), more);
-        let free = free.iter().fold(part.free, |sum, more| sum.saturating_add(more.0));
+        let free = part.totals.free + free.iter().map(|free| free.0).sum::<u64>();
         if free != best.free.0 {
             return free > best.free.0;
         }
         let mut set = least(pool.iter().map(|at| self.others[*at]), more);
-        set.extend(&part.set);
+        set.extend(self.set(part));
         set.sort_unstable();
         set < best.set
     }
 
-    /// What a whole set comes to.
-    fn key(&self, mut set: Vec<usize>) -> Key {
-        set.sort_unstable();
-        let pairs = set.iter().enumerate().flat_map(|(i, a)| set[..i].iter().map(move |b| (*a, *b)));
-        let bins = || set.iter().map(|bin| &self.problem.bins[*bin]);
-        Key {
-            distance: pairs.map(|(a, b)| self.problem.pairs[a][b]).sum(),
-            claimed: bins().fold(0, |sum, bin| sum.saturating_add(bin.claimed)),
-            free: Reverse(bins().fold(0, |sum, bin| sum.saturating_add(bin.free))),
-            set,
+    /// A whole set: counts it if the VM fits, and keeps it if it is better than what was seen.
+    fn consider(&mut self, totals: &Totals, set: &dyn Fn() -> Vec<usize>, limit: &Allowance<'_>) {
+        if self.is_new(totals) && self.fits(totals, set, limit) {
+            self.keep(totals, set());
         }
     }
 
-    fn consider(&mut self, part: &Part) {
-        let mut set = part.set.clone();
-        set.sort_unstable();
-        let (distance, claimed, free) = (part.distance, part.claimed, Reverse(part.free));
-        self.consider_key(Key { distance, claimed, free, set });
+    /// Whether this set is not known to fit, as far as that is remembered.
+    fn is_new(&self, totals: &Totals) -> bool {
+        self.seen[slot(totals)] != totals.mark
     }
 
-    /// A whole set: whether it is better than what was seen, and whether the VM fits.
-    fn consider_key(&mut self, key: Key) {
-        let seen = |known: &Option<Key>| known.as_ref() == Some(&key);
-        if seen(&self.best) || seen(&self.next) || !self.fits(&key.set) {
+    /// A set that fits.
+    fn keep(&mut self, totals: &Totals, mut set: Vec<usize>) {
+        self.seen[slot(totals)] = totals.mark;
+        self.candidates += 1;
+        let figures = totals.figures();
+        if self.next.as_ref().is_some_and(|next| figures > next.figures()) {
             return;
         }
-        self.fitting.insert(key.set.clone());
-        if self.best.as_ref().is_none_or(|best| key < *best) {
-            self.next = self.best.replace(key);
-        } else if self.next.as_ref().is_none_or(|next| key < *next) {
-            self.next = Some(key);
+        set.sort_unstable();
+        let (distance, claimed, free) = figures;
+        let key = Key { distance, claimed, free, set };
+        match &self.best {
+            Some(best) if key == *best => {}
+            Some(best) if key > *best => {
+                if self.next.as_ref().is_none_or(|next| key < *next) {
+                    self.next = Some(key);
+                }
+            }
+            Some(_) | None => self.next = self.best.replace(key),
         }
     }
 
-    fn fits(&mut self, set: &[usize]) -> bool {
-        let mut rooms: Vec<Amounts> = set.iter().map(|bin| self.rooms[*bin]).collect();
-        if missing(&self.need, &sum(&rooms)) != [0; KINDS] {
+    /// Whether the VM fits on a set.
+    fn fits(&mut self, totals: &Totals, set: &dyn Fn() -> Vec<usize>, limit: &Allowance<'_>) -> bool {
+        if missing(&self.stock.need, &totals.have) != [0; KINDS] {
             return false;
         }
-        if self.split {
+        if self.split || totals.sure >= self.stock.count {
             return true;
         }
-        rooms.sort_unstable();
-        if let Some(known) = self.packed.get(&rooms) {
+        if totals.most < self.stock.count {
+            return false;
+        }
+        let mut classes: Vec<u16> = set().iter().map(|bin| self.stock.classes[*bin]).collect();
+        classes.sort_unstable();
+        limit.spend(classes.len() as u64);
+        if let Some(known) = self.packed.get(&classes) {
             return *known;
         }
-        self.work += PACKING_WORK;
-        let fits = match pack(&rooms, &self.problem.items) {
+        let mut rooms: Vec<Amounts> =
+            classes.iter().map(|class| self.stock.of_class[usize::from(*class)]).collect();
+        rooms.sort_unstable();
+        let fits = match pack(&rooms, &self.problem.items, limit) {
             Packing::Fits(_) => true,
             Packing::Not => false,
             Packing::Unknown => {
-                self.work += PACKING_WORK * 100;
                 self.complete = false;
                 false
             }
         };
-        self.packed.insert(rooms, fits);
+        let bytes = (classes.len() * size_of::<u16>() + 64) as u64;
+        if self.budget.try_hold(bytes) {
+            self.held += bytes;
+            self.packed.insert(classes, fits);
+        }
         fits
     }
 }
 
-/// The same pnodes grouped by kind: those of a kind have the same distances to all others. Kinds come in the order of
-/// their first.
-fn kinds(pairs: &[Vec<u64>], others: &[usize]) -> Vec<Vec<usize>> {
-    let same = |a: usize, b: usize| {
-        pairs[a].iter().zip(&pairs[b]).enumerate().all(|(x, (to_a, to_b))| x == a || x == b || to_a == to_b)
-    };
-    let mut kinds: Vec<Vec<usize>> = Vec::new();
-    for bin in others {
-        match kinds.iter_mut().find(|kind| same(kind[0], *bin)) {
-            Some(kind) => kind.push(*bin),
-            None => kinds.push(vec![*bin]),
-        }
-    }
-    kinds
-}
-
-/// For each pnode of a kind those before it that have no less room: exchanged for one of them it only makes a set
-/// better. Those that are better than one of these go without saying.
-fn better(rooms: &[Amounts], kind: &[usize], first: usize) -> Vec<Vec<usize>> {
-    let of = |at: usize| {
-        let mut nearest: Vec<usize> = Vec::new();
-        for before in (0..at).rev() {
-            let room = &rooms[kind[before]];
-            if fits(&rooms[kind[at]], room) && !nearest.iter().any(|n| fits(&rooms[kind[*n]], room)) {
-                nearest.push(before);
-            }
-        }
-        nearest.into_iter().map(|before| first + before).collect()
-    };
-    (0..kind.len()).map(of).collect()
+/// Where a set is remembered.
+#[expect(clippy::cast_possible_truncation, reason = "the last bits are meant")]
+fn slot(totals: &Totals) -> usize {
+    totals.mark as usize % REMEMBERED
 }
 
 /// The `count` least, in any order.

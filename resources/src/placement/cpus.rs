@@ -15,13 +15,20 @@ pub type Pins = BTreeMap<VcpuId, CpuSet>;
 
 /// Each pinned vCPU's CPUs that this host has; each has one at least.
 pub fn pinned(topology: &VmTopology, host: &HostTopology) -> Result<Pins, PlacementError> {
-    let on = |(vcpu, list): (&VcpuId, &CpuList)| match list.on(host) {
-        cpus if cpus.is_empty() => {
+    let there = pinned_there(topology, host);
+    match topology.pins().iter().find(|(vcpu, _)| !there.contains_key(vcpu)) {
+        None => Ok(there),
+        Some((vcpu, list)) => {
             Err(PlacementError::NoPinnedCpu { vcpu: *vcpu, cpus: list.to_string(), host: host.cpus() })
         }
-        cpus => Ok((*vcpu, cpus)),
-    };
-    topology.pins().iter().map(on).collect()
+    }
+}
+
+/// The pinned vCPUs that have a CPU on this host, as part of it may be gone or be left.
+pub fn pinned_there(topology: &VmTopology, host: &HostTopology) -> Pins {
+    let all = host.cpus();
+    let on = |(vcpu, list): (&VcpuId, &CpuList)| (*vcpu, list.among(&all, host));
+    topology.pins().iter().map(on).filter(|(_, cpus)| !cpus.is_empty()).collect()
 }
 
 /// The pnodes out of `home` that have CPUs, or else the nearest that has. A vnode without vCPUs has a home as well:
@@ -57,7 +64,7 @@ pub fn spread(
     shortfalls: &mut Vec<Shortfall>,
 ) -> BTreeMap<VcpuId, CpuSet> {
     let of_each: Vec<&Pnode> = host.pnodes().iter().filter(|pnode| pnodes.contains(pnode.id)).collect();
-    let all: CpuSet = of_each.iter().flat_map(|pnode| pnode.cpus.iter()).collect();
+    let all = CpuSet::of_all(of_each.iter().map(|pnode| &pnode.cpus));
     let unpinned: Vec<VcpuId> = vnode.vcpus.iter().filter(|vcpu| !pins.contains_key(vcpu)).collect();
     let everyone = |cpus: &CpuSet| unpinned.iter().map(|vcpu| (*vcpu, cpus.clone())).collect();
     let own = own_cpus(vnode, &of_each, room, unpinned.len(), shortfalls);

@@ -3,19 +3,26 @@
 
 use crate::host::HostTopology;
 use crate::ids::PnodeId;
+use crate::placement::budget::Budget;
 use crate::placement::choose::{Choice, Key, choose};
 use crate::placement::cpus::Pins;
 use crate::placement::explain::{Candidate, Compromise, Criterion, Decision, Miss, RunnerUp};
+use crate::placement::greedy::Rule;
 use crate::placement::lay::Layout;
 use crate::placement::pack::{Packing, pack};
-use crate::placement::problem::{Amounts, Bin, CPUS, KINDS, MEMORY, PAGES_1G, PAGES_2M, Problem, fits};
+use crate::placement::problem::{
+    Amounts, Bin, CPUS, KINDS, MAX_AMOUNT, MEMORY, PAGES_1G, PAGES_2M, Problem, fits,
+};
 use crate::placement::room::Room;
 use crate::placement::spread::{lack, spread, with_shared_cpus};
-use crate::placement::{PlacementError, Terms, VnodePlacement, greedy, miss};
+use crate::placement::{PlacementError, Terms, VnodePlacement, Workspace, greedy, miss};
 use crate::set::NodeSet;
 use crate::spec::{Fit, PlacementPolicy};
 use crate::topology::{VmTopology, Vnode};
 use crate::units::Bytes;
+
+/// Most work on packing the set that was chosen, which was packed before.
+const PACK_WORK: u64 = 500_000;
 
 /// What was decided.
 pub struct Decided {
@@ -41,6 +48,8 @@ pub struct Question<'a> {
     pub pins: &'a Pins,
     /// The rules.
     pub terms: &'a Terms<'a>,
+    /// What it may cost.
+    pub workspace: &'a Workspace,
 }
 
 /// What a vnode takes; a vCPU that was pinned takes its CPU wherever that is.
@@ -104,51 +113,51 @@ impl Question<'_> {
                 .iter()
                 .filter(|(kind, _)| takes(*kind))
                 .map(|(kind, size)| room[*kind].saturating_mul(*size));
-            Bin { room, claimed: self.room.claimed(pnode.id), free: free.fold(0, u64::saturating_add) }
+            let free = free.fold(0, u64::saturating_add).min(MAX_AMOUNT);
+            Bin { room, claimed: self.room.claimed(pnode.id).min(MAX_AMOUNT), free }
         });
         let used =
             self.given.iter().flat_map(|at| at.pnodes.union(&at.cpu_pnodes).iter().collect::<Vec<_>>());
         let mut given: Vec<usize> = used.filter_map(|id| self.host.position(id)).collect();
         given.sort_unstable();
         given.dedup();
-        let count = self.host.pnodes().len();
-        let pair = |a: usize, b: usize| {
-            let of = |from, to| {
-                self.host.distances().get(from, to).map_or(255, |distance| u64::from(distance.get()))
-            };
-            of(a, b) + of(b, a)
-        };
-        let pairs = (0..count).map(|a| (0..count).map(|b| pair(a, b)).collect()).collect();
-        Problem { bins: bins.collect(), items, given, pairs }
+        Problem { bins: bins.collect(), items, given, pairs: self.workspace.pairs(self.host) }
     }
 
     /// Each vnode whole on a pnode.
     fn whole(&self, problem: &Problem) -> Option<Solution> {
         let (set, at, choice) = match self.terms.policy {
-            PlacementPolicy::Auto => {
-                let choice = choose(problem, false).ok()?;
-                let rooms: Vec<Amounts> = choice.best.set.iter().map(|bin| problem.bins[*bin].room).collect();
-                let Packing::Fits(at) = pack(&rooms, &problem.items) else { return None };
-                (choice.best.set.clone(), at, Some(choice))
-            }
-            policy @ (PlacementPolicy::FirstFit | PlacementPolicy::BestFit | PlacementPolicy::WorstFit) => {
-                let at = greedy::each(problem, policy).ok()?;
-                let mut set = at.clone();
-                set.sort_unstable();
-                set.dedup();
-                let at = at.iter().filter_map(|bin| set.binary_search(bin).ok()).collect();
-                (set, at, None)
-            }
+            PlacementPolicy::Auto => self.best(problem)?,
+            PlacementPolicy::FirstFit => one_by_one(problem, Rule::First)?,
+            PlacementPolicy::BestFit => one_by_one(problem, Rule::Best)?,
+            PlacementPolicy::WorstFit => one_by_one(problem, Rule::Worst)?,
         };
-        let laid = self.layout(problem, &set).lay(at, choice.is_none());
+        let laid = self.layout(problem, &set).lay(at, choice.is_none(), self.budget());
         let shares = laid.at.iter().zip(&problem.items).map(|(at, item)| vec![(set[*at], *item)]).collect();
         let proven = laid.complete && choice.as_ref().is_none_or(|choice| choice.complete);
         Some(Solution { set, shares, choice, proven })
     }
 
+    /// The best set, and a place there for each vnode.
+    fn best(&self, problem: &Problem) -> Option<(Vec<usize>, Vec<usize>, Option<Choice>)> {
+        let choice = choose(problem, false, self.budget()).ok()?;
+        let set = choice.best.set.clone();
+        let rooms: Vec<Amounts> = set.iter().map(|bin| problem.bins[*bin].room).collect();
+        let at = match (&choice.at, pack(&rooms, &problem.items, &self.budget().allow(PACK_WORK))) {
+            (_, Packing::Fits(at)) => at,
+            (Some(at), Packing::Not | Packing::Unknown) => positions(&set, at),
+            (None, Packing::Not | Packing::Unknown) => return None,
+        };
+        Some((set, at, Some(choice)))
+    }
+
+    fn budget(&self) -> &Budget {
+        &self.workspace.budget
+    }
+
     /// Vnodes on several pnodes.
     fn split(&self, problem: &Problem) -> Option<Solution> {
-        let choice = choose(problem, true).ok()?;
+        let choice = choose(problem, true, self.budget()).ok()?;
         let (set, proven) = (choice.best.set.clone(), choice.complete);
         Some(Solution { shares: spread(problem, &set), set, choice: Some(choice), proven })
     }
@@ -163,27 +172,33 @@ impl Question<'_> {
         let weight =
             |a: &Vnode, b: &Vnode| if a.id == b.id { 0 } else { guest(a.id.index(), b.id.index()) - least };
         let host = |a: usize, b: usize| self.host.distances().get(a, b).map_or(255, |d| u64::from(d.get()));
-        let nearest = |bin: usize, at: &VnodePlacement, there: bool| {
-            let positions = at.pnodes.iter().filter_map(|id| self.host.position(id));
-            positions.map(|other| if there { host(bin, other) } else { host(other, bin) }).min().unwrap_or(0)
-        };
-        let fixed = |vnode: &Vnode, bin: usize| {
-            let given = self.given.iter().filter_map(|at| Some((self.topology.vnode(at.vnode)?, at)));
-            let part = |(other, at): (&Vnode, &VnodePlacement)| {
-                weight(vnode, other) * nearest(bin, at, true) + weight(other, vnode) * nearest(bin, at, false)
-            };
-            given.map(part).sum()
-        };
+        let mut fixed = vec![vec![0; set.len()]; self.vnodes.len()];
+        for at in self.given {
+            let Some(other) = self.topology.vnode(at.vnode) else { continue };
+            let weights: Vec<(u64, u64)> =
+                self.vnodes.iter().map(|vnode| (weight(vnode, other), weight(other, vnode))).collect();
+            if weights.iter().all(|weights| *weights == (0, 0)) {
+                continue;
+            }
+            let positions: Vec<usize> = at.pnodes.iter().filter_map(|id| self.host.position(id)).collect();
+            self.budget().spend((set.len() * (positions.len() + weights.len())) as u64 / 2);
+            for (place, bin) in set.iter().enumerate() {
+                let nearest = |distance: &dyn Fn(usize) -> u64| {
+                    positions.iter().map(|other| distance(*other)).min().unwrap_or(0)
+                };
+                let (there, back) =
+                    (nearest(&|other| host(*bin, other)), nearest(&|other| host(other, *bin)));
+                for (row, (to, from)) in fixed.iter_mut().zip(&weights) {
+                    row[place] += to * there + from * back;
+                }
+            }
+        }
         Layout {
             items: problem.items.clone(),
             rooms: set.iter().map(|bin| problem.bins[*bin].room).collect(),
             weights: self.vnodes.iter().map(|a| self.vnodes.iter().map(|b| weight(a, b)).collect()).collect(),
             distances: set.iter().map(|a| set.iter().map(|b| host(*a, *b)).collect()).collect(),
-            fixed: self
-                .vnodes
-                .iter()
-                .map(|vnode| set.iter().map(|bin| fixed(vnode, *bin)).collect())
-                .collect(),
+            fixed,
         }
     }
 
@@ -192,7 +207,7 @@ impl Question<'_> {
         let id = |bin: usize| self.host.pnodes()[bin].id;
         let key = match &choice {
             Some(choice) => choice.best.clone(),
-            None => key(problem, &set),
+            None => Key::of(problem, &set),
         };
         let candidate = |key: &Key| Candidate {
             pnodes: key.set.iter().map(|bin| id(*bin)).collect::<NodeSet>(),
@@ -222,22 +237,26 @@ impl Question<'_> {
     fn nearest_miss(&self, problem: &Problem, set: &[usize]) -> Option<Miss> {
         let near = match set.len() {
             1 => miss::other(problem, set[0])?,
-            size => miss::fewer(problem, size - 1)?,
+            size => miss::fewer(problem, size - 1, self.budget())?,
         };
         let pnodes = near.iter().map(|bin| self.host.pnodes()[*bin].id).collect();
         Some(Miss { pnodes, lack: lack(problem, &near).into() })
     }
 }
 
-/// What a set comes to.
-fn key(problem: &Problem, set: &[usize]) -> Key {
-    let pairs = set.iter().enumerate().flat_map(|(i, a)| set[..i].iter().map(move |b| problem.pairs[*a][*b]));
-    Key {
-        distance: pairs.sum(),
-        claimed: set.iter().map(|bin| problem.bins[*bin].claimed).fold(0, u64::saturating_add),
-        free: std::cmp::Reverse(set.iter().map(|bin| problem.bins[*bin].free).fold(0, u64::saturating_add)),
-        set: set.to_vec(),
-    }
+/// One vnode after the other, and the set that comes of it.
+fn one_by_one(problem: &Problem, rule: Rule) -> Option<(Vec<usize>, Vec<usize>, Option<Choice>)> {
+    let at = greedy::each(problem, rule).ok()?;
+    let mut set = at.clone();
+    set.sort_unstable();
+    set.dedup();
+    let at = positions(&set, &at);
+    Some((set, at, None))
+}
+
+/// Where pnodes stand in a set.
+fn positions(set: &[usize], bins: &[usize]) -> Vec<usize> {
+    bins.iter().filter_map(|bin| set.binary_search(bin).ok()).collect()
 }
 
 /// Whether a pnode has room for one vnode.

@@ -2,14 +2,24 @@
 //! has room. What one takes is gone for the next.
 
 use crate::placement::problem::{Amounts, CPUS, Problem, fits, take};
-use crate::spec::PlacementPolicy;
 use std::cmp::Reverse;
 
+/// Which of the pnodes that have room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// The first.
+    First,
+    /// The one with the least left.
+    Best,
+    /// The one with the most left.
+    Worst,
+}
+
 /// The pnode of each vnode, or the first vnode that no pnode has room for.
-pub fn each(problem: &Problem, policy: PlacementPolicy) -> Result<Vec<usize>, usize> {
+pub fn each(problem: &Problem, rule: Rule) -> Result<Vec<usize>, usize> {
     let mut rooms: Vec<Amounts> = problem.bins.iter().map(|bin| bin.room).collect();
     let place = |(index, item): (usize, &Amounts)| {
-        let at = pick(&rooms, item, policy).ok_or(index)?;
+        let at = pick(&rooms, item, rule).ok_or(index)?;
         take(&mut rooms[at], item);
         Ok(at)
     };
@@ -17,22 +27,23 @@ pub fn each(problem: &Problem, policy: PlacementPolicy) -> Result<Vec<usize>, us
 }
 
 /// Ties go to the first.
-fn pick(rooms: &[Amounts], item: &Amounts, policy: PlacementPolicy) -> Option<usize> {
+fn pick(rooms: &[Amounts], item: &Amounts, rule: Rule) -> Option<usize> {
     // A vnode has memory of one kind, or none: then its CPUs count.
     let kind = (0..CPUS).find(|kind| item[*kind] > 0).unwrap_or(CPUS);
     let mut fitting = (0..rooms.len()).filter(|bin| fits(item, &rooms[*bin]));
-    match policy {
-        PlacementPolicy::Auto | PlacementPolicy::FirstFit => fitting.next(),
-        PlacementPolicy::BestFit => fitting.min_by_key(|bin| rooms[*bin][kind]),
-        PlacementPolicy::WorstFit => fitting.min_by_key(|bin| Reverse(rooms[*bin][kind])),
+    match rule {
+        Rule::First => fitting.next(),
+        Rule::Best => fitting.min_by_key(|bin| rooms[*bin][kind]),
+        Rule::Worst => fitting.min_by_key(|bin| Reverse(rooms[*bin][kind])),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Rule::{Best, First, Worst};
     use super::each;
+    use crate::placement::pairs::Pairs;
     use crate::placement::problem::{Bin, Problem};
-    use crate::spec::PlacementPolicy::{BestFit, FirstFit, WorstFit};
 
     #[test]
     fn each_rule_takes_its_pnode_and_ties_go_to_the_first() {
@@ -41,11 +52,11 @@ mod tests {
             bins: [1, 9, 5, 9, 5].map(bin).to_vec(),
             items: items.iter().map(|memory| [*memory, 0, 0, 1]).collect(),
             given: vec![],
-            pairs: vec![vec![20; 5]; 5],
+            pairs: Pairs::from_fn(5, |_, _| 20).into(),
         };
-        assert_eq!(each(&problem(&[4, 4, 4]), FirstFit), Ok(vec![1, 1, 2]));
-        assert_eq!(each(&problem(&[4, 4, 4]), BestFit), Ok(vec![2, 4, 1]));
-        assert_eq!(each(&problem(&[4, 4, 4]), WorstFit), Ok(vec![1, 3, 1]));
-        assert_eq!(each(&problem(&[9, 9, 6]), FirstFit), Err(2));
+        assert_eq!(each(&problem(&[4, 4, 4]), First), Ok(vec![1, 1, 2]));
+        assert_eq!(each(&problem(&[4, 4, 4]), Best), Ok(vec![2, 4, 1]));
+        assert_eq!(each(&problem(&[4, 4, 4]), Worst), Ok(vec![1, 3, 1]));
+        assert_eq!(each(&problem(&[9, 9, 6]), First), Err(2));
     }
 }

@@ -1,11 +1,16 @@
 //! Which vnode lies on which of the chosen pnodes: big guest distances on big host distances. That is a quadratic
-//! assignment, NP-hard: the search below is exact for what people type, and bounded ([`MAX_WORK`]) for what they do
-//! not; past the bound the answer is the best that exchanges of two vnodes could find.
+//! assignment, NP-hard: the search below is exact for what people type, and bounded for what they do not; past the
+//! bound the answer is the best that exchanges of two vnodes could find.
 
+use crate::placement::budget::{Allowance, Budget};
 use crate::placement::problem::{Amounts, KINDS, fits, missing, sum, take};
 
-/// Most work of one search, in distances looked at; some 10 ms.
-const MAX_WORK: u64 = 5_000_000;
+/// Most work of branch and bound, in distances looked at; some 10 ms.
+const SEARCH_WORK: u64 = 5_000_000;
+/// Most work of exchanges before it.
+const EXCHANGE_WORK: u64 = 3_000_000;
+/// Distances in a row that are one unit of work.
+const PER_WORK: u64 = 4;
 
 /// What is to be laid.
 #[derive(Debug, Clone)]
@@ -47,72 +52,92 @@ impl Layout {
 
     /// The layout with the highest score; of equals the one whose first vnode lies lowest, then the second, and so
     /// on. `at` is one that fits; with `keep` it wins over its equals.
-    pub fn lay(&self, at: Vec<usize>, keep: bool) -> Laid {
+    pub fn lay(&self, at: Vec<usize>, keep: bool, budget: &Budget) -> Laid {
         let flat = self.flat();
+        let (items, bins) = (self.items.len(), self.rooms.len());
+        budget.spend((items * (items + bins)) as u64 / PER_WORK);
         if flat && keep {
             return Laid { at, complete: true };
         }
-        let start = if flat { at } else { self.exchange(at) };
-        let score = self.score(&start);
-        let most = self.distances.iter().flatten().copied().max().unwrap_or(0);
-        let rest = (0..=self.items.len())
-            .map(|from| self.weights.iter().skip(from).flat_map(|row| row.iter().skip(from)).sum());
-        let rest = rest.collect();
+        let start = if flat { at } else { self.exchange(at, &budget.allow(EXCHANGE_WORK)) };
+        let mut rest = vec![0; items + 1];
+        for from in (0..items).rev() {
+            let between = |other: usize| self.weights[from][other] + self.weights[other][from];
+            rest[from] = rest[from + 1] + (from + 1..items).map(between).sum::<u64>();
+        }
+        let limit = budget.allow(SEARCH_WORK);
         let mut search = Search {
             layout: self,
             flat,
             keep,
+            score: self.score(&start),
             best: start,
-            score,
-            most,
+            most: self.distances.iter().flatten().copied().max().unwrap_or(0),
             rest,
-            work: 0,
+            limit: &limit,
             complete: true,
             done: false,
         };
-        let gains = self.fixed.clone();
-        search.place(&mut Vec::new(), 0, &mut self.rooms.clone(), &gains);
+        search.place(&mut Vec::new(), 0, &mut self.rooms.clone(), &mut self.fixed.clone());
         Laid { at: search.best, complete: search.complete }
     }
 
     /// Exchanges two vnodes, or moves one, as long as that makes it better.
-    fn exchange(&self, mut at: Vec<usize>) -> Vec<usize> {
-        let count = at.len();
+    fn exchange(&self, mut at: Vec<usize>, limit: &Allowance<'_>) -> Vec<usize> {
+        let (count, bins) = (at.len(), self.rooms.len());
         let mut left = self.rooms.clone();
         at.iter().zip(&self.items).for_each(|(bin, item)| take(&mut left[*bin], item));
-        let (mut better, mut work) = (true, 0);
-        while better && work < MAX_WORK / 4 {
+        // What each vnode adds on each pnode, all others where they are.
+        let mut gains = self.fixed.clone();
+        for (item, bin) in at.iter().enumerate() {
+            if !self.come(&mut gains, item, *bin, 0, limit) {
+                return at;
+            }
+        }
+        let mut better = true;
+        while better {
             better = false;
             for a in 0..count {
-                for bin in 0..self.rooms.len() {
-                    work += count as u64;
-                    if bin != at[a]
-                        && fits(&self.items[a], &left[bin])
-                        && self.gain(&at, a, bin) > self.gain(&at, a, at[a])
-                    {
+                if !limit.spend((bins + count) as u64) {
+                    return at;
+                }
+                for bin in 0..bins {
+                    if bin != at[a] && fits(&self.items[a], &left[bin]) && gains[a][bin] > gains[a][at[a]] {
                         left[at[a]] = sum([&left[at[a]], &self.items[a]]);
                         take(&mut left[bin], &self.items[a]);
+                        self.leave(&mut gains, a, at[a]);
                         at[a] = bin;
                         better = true;
+                        if !self.come(&mut gains, a, bin, 0, limit) {
+                            return at;
+                        }
                     }
                 }
                 for b in a + 1..count {
-                    work += 4 * count as u64;
-                    if at[a] == at[b] || !self.may_exchange(&left, &at, a, b) {
+                    let (here, there) = (at[a], at[b]);
+                    if here == there || !self.may_exchange(&left, &at, a, b) {
                         continue;
                     }
-                    let before =
-                        self.gain(&at, a, at[a]) + self.gain(&at, b, at[b]) - self.between(&at, a, b);
-                    at.swap(a, b);
-                    let after = self.gain(&at, a, at[a]) + self.gain(&at, b, at[b]) - self.between(&at, a, b);
-                    if after > before {
-                        for (item, bin, other) in [(a, at[a], b), (b, at[b], a)] {
+                    let between = |at_a: usize, at_b: usize| {
+                        self.weights[a][b] * self.distances[at_a][at_b]
+                            + self.weights[b][a] * self.distances[at_b][at_a]
+                    };
+                    // On the other's pnode each one's gain counts the other as if it lay there still.
+                    let wins = gains[a][there] + gains[b][here] + between(there, here) + between(here, there)
+                        > gains[a][here] + gains[b][there] + between(there, there) + between(here, here);
+                    if wins {
+                        for (item, bin, other) in [(a, there, b), (b, here, a)] {
                             left[bin] = sum([&left[bin], &self.items[other]]);
                             take(&mut left[bin], &self.items[item]);
                         }
-                        better = true;
-                    } else {
+                        self.leave(&mut gains, a, here);
+                        self.leave(&mut gains, b, there);
                         at.swap(a, b);
+                        better = true;
+                        let came = self.come(&mut gains, a, there, 0, limit);
+                        if !came || !self.come(&mut gains, b, here, 0, limit) {
+                            return at;
+                        }
                     }
                 }
             }
@@ -125,20 +150,45 @@ impl Layout {
         fits(&self.items[b], &without(a)) && fits(&self.items[a], &without(b))
     }
 
-    fn between(&self, at: &[usize], a: usize, b: usize) -> u64 {
-        self.weights[a][b] * self.distances[at[a]][at[b]] + self.weights[b][a] * self.distances[at[b]][at[a]]
+    /// Adds to the gains of the vnodes from `from` on what comes of `item` lying on `bin`; false when out of work.
+    fn come(
+        &self,
+        gains: &mut [Vec<u64>],
+        item: usize,
+        bin: usize,
+        from: usize,
+        limit: &Allowance<'_>,
+    ) -> bool {
+        let changed = self.for_each_gain(gains, item, bin, from, |gain, part| *gain += part);
+        limit.spend((gains.len() + changed * self.rooms.len()) as u64 / PER_WORK)
     }
 
-    /// What a vnode adds to the score on a pnode, all others where they are.
-    fn gain(&self, at: &[usize], item: usize, bin: usize) -> u64 {
-        let others = at.iter().enumerate().filter(|(other, _)| *other != item);
-        self.fixed[item][bin]
-            + others
-                .map(|(other, there)| {
-                    self.weights[item][other] * self.distances[bin][*there]
-                        + self.weights[other][item] * self.distances[*there][bin]
-                })
-                .sum::<u64>()
+    /// The contrary.
+    fn leave(&self, gains: &mut [Vec<u64>], item: usize, bin: usize) {
+        self.for_each_gain(gains, item, bin, 0, |gain, part| *gain -= part);
+    }
+
+    /// How many vnodes it concerns.
+    fn for_each_gain(
+        &self,
+        gains: &mut [Vec<u64>],
+        item: usize,
+        bin: usize,
+        from: usize,
+        change: impl Fn(&mut u64, u64),
+    ) -> usize {
+        let mut changed = 0;
+        for (other, row) in gains.iter_mut().enumerate().skip(from).filter(|(other, _)| *other != item) {
+            let (there, back) = (self.weights[item][other], self.weights[other][item]);
+            if there == 0 && back == 0 {
+                continue;
+            }
+            changed += 1;
+            for (place, gain) in row.iter_mut().enumerate() {
+                change(gain, there * self.distances[bin][place] + back * self.distances[place][bin]);
+            }
+        }
+        changed
     }
 }
 
@@ -152,7 +202,7 @@ struct Search<'a> {
     most: u64,
     /// All weights between the vnodes from each on.
     rest: Vec<u64>,
-    work: u64,
+    limit: &'a Allowance<'a>,
     complete: bool,
     done: bool,
 }
@@ -160,7 +210,7 @@ struct Search<'a> {
 impl Search<'_> {
     /// Lays the vnodes after those in `at`, which come to `score`; `gains` is what each of the rest would add on each
     /// pnode to what lies already.
-    fn place(&mut self, at: &mut Vec<usize>, score: u64, left: &mut [Amounts], gains: &[Vec<u64>]) {
+    fn place(&mut self, at: &mut Vec<usize>, score: u64, left: &mut [Amounts], gains: &mut [Vec<u64>]) {
         let item = at.len();
         if item == self.layout.items.len() {
             let wins = score > self.score || (score == self.score && !self.keep && *at < self.best);
@@ -171,9 +221,9 @@ impl Search<'_> {
             self.done = self.flat;
             return;
         }
-        self.work += if self.flat { 1 } else { ((self.layout.items.len() - item) * left.len()) as u64 }
-            + left.len() as u64;
-        if self.work > MAX_WORK {
+        let ahead = self.layout.items.len() - item;
+        let work = if self.flat { ahead } else { ahead * left.len() } + left.len();
+        if !self.limit.spend(work as u64) {
             self.complete = false;
             return;
         }
@@ -192,34 +242,25 @@ impl Search<'_> {
             let room = left[bin];
             take(&mut left[bin], &need);
             at.push(bin);
-            if self.flat {
-                self.place(at, score, left, gains);
-            } else {
-                let added = gains[item][bin];
-                let gains = self.after(gains, item, bin);
-                self.place(at, score + added, left, &gains);
+            let added = gains[item][bin];
+            if !self.flat {
+                self.layout.for_each_gain(gains, item, bin, item + 1, |gain, part| *gain += part);
+            }
+            self.place(at, score + added, left, gains);
+            if !self.flat {
+                self.layout.for_each_gain(gains, item, bin, item + 1, |gain, part| *gain -= part);
             }
             at.pop();
             left[bin] = room;
         }
     }
 
-    /// The gains once `item` lies on `bin`.
-    fn after(&self, gains: &[Vec<u64>], item: usize, bin: usize) -> Vec<Vec<u64>> {
-        let layout = self.layout;
-        let mut gains = gains.to_vec();
-        for (other, row) in gains.iter_mut().enumerate().skip(item + 1) {
-            for (there, gain) in row.iter_mut().enumerate() {
-                *gain += layout.weights[item][other] * layout.distances[bin][there]
-                    + layout.weights[other][item] * layout.distances[there][bin];
-            }
-        }
-        gains
-    }
-
     /// Whether any completion could be better than the best so far: each vnode where it adds most to those that lie,
     /// and all others as far apart as any pnodes are.
     fn may_win(&self, at: &[usize], score: u64, gains: &[Vec<u64>]) -> bool {
+        if self.flat {
+            return score > self.score || (!self.keep && *at <= self.best[..at.len()]);
+        }
         let own: u64 = gains[at.len()..].iter().map(|row| row.iter().copied().max().unwrap_or(0)).sum();
         let most = score + own + self.rest[at.len()] * self.most;
         most > self.score || (most == self.score && !self.keep && *at <= self.best[..at.len()])

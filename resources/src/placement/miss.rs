@@ -2,9 +2,10 @@
 
 use crate::host::HostTopology;
 use crate::placement::PlacementError;
+use crate::placement::budget::Budget;
 use crate::placement::decide::has_room;
 use crate::placement::explain::Miss;
-use crate::placement::problem::{Amounts, CPUS, KINDS, MEMORY, Problem, missing, sum};
+use crate::placement::problem::{Amounts, CPUS, KINDS, MEMORY, Problem, missing, parts, sum};
 use crate::placement::spread::lack;
 use crate::set::NodeSet;
 use crate::spec::PlacementPolicy;
@@ -13,8 +14,9 @@ use crate::units::Bytes;
 use std::cmp::Reverse;
 
 /// How much of `need` is missing, all kinds together, to be compared.
-fn share(need: &Amounts, missing: &Amounts) -> u128 {
-    (0..KINDS).map(|kind| (u128::from(missing[kind]) << 20) / u128::from(need[kind].max(1))).sum()
+fn share(need: &Amounts, missing: &Amounts) -> u64 {
+    let short = (0..KINDS).filter(|kind| missing[*kind] > 0);
+    short.map(|kind| parts(missing[kind], need[kind])).fold(0, u64::saturating_add)
 }
 
 /// The pnode beside `winner` that lacks least and is not enough.
@@ -27,14 +29,18 @@ pub fn other(problem: &Problem, winner: usize) -> Option<Vec<usize>> {
 }
 
 /// The `size` largest pnodes, with those that are given.
-pub fn fewer(problem: &Problem, size: usize) -> Option<Vec<usize>> {
+pub fn fewer(problem: &Problem, size: usize, budget: &Budget) -> Option<Vec<usize>> {
     let need = problem.need();
     let mut set = problem.given.clone();
+    let mut have = sum(set.iter().map(|bin| &problem.bins[*bin].room));
+    let mut rest: Vec<usize> = (0..problem.bins.len()).filter(|bin| !set.contains(bin)).collect();
     while set.len() < size {
-        let rest = (0..problem.bins.len()).filter(|bin| !set.contains(bin));
-        let lacks = |bin: &usize| share(&need, &lack(problem, &[set.as_slice(), &[*bin]].concat()));
-        let room = |bin: &usize| Reverse(problem.bins[*bin].free);
-        let next = rest.min_by_key(|bin| (lacks(bin), room(bin), *bin))?;
+        budget.spend(2 * rest.len() as u64);
+        let lacks = |bin: usize| share(&need, &missing(&need, &sum([&have, &problem.bins[bin].room])));
+        let rank = |bin: usize| (lacks(bin), Reverse(problem.bins[bin].free), bin);
+        let place = (0..rest.len()).min_by_key(|place| rank(rest[*place]))?;
+        let next = rest.swap_remove(place);
+        have = sum([&have, &problem.bins[next].room]);
         set.push(next);
     }
     set.sort_unstable();
@@ -59,7 +65,8 @@ pub fn refusal(
     };
     let need = problem.items[item];
     let lacks = |bin: usize| missing(&need, &problem.bins[bin].room);
-    let near = bins.min_by_key(|bin| (share(&need, &lacks(*bin)), *bin)).unwrap_or(0);
+    let free = |bin: usize| Reverse(problem.bins[bin].free);
+    let near = bins.min_by_key(|bin| (share(&need, &lacks(*bin)), free(*bin), *bin)).unwrap_or(0);
     let nearest = Miss { pnodes: NodeSet::one(id(near)), lack: lacks(near).into() };
     PlacementError::NothingFits { vnode: Some(vnodes[item].id), asked: need.into(), policy, nearest }
 }

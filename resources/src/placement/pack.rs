@@ -1,9 +1,14 @@
 //! Whether whole vnodes fit on given pnodes: bin packing in several dimensions. Which pnodes is `choose`'s question.
 
+use crate::placement::budget::Allowance;
 use crate::placement::problem::{Amounts, KINDS, fits, missing, sum, take};
 
 /// Most steps of one search. Packing is NP-hard; vnodes of one size, and up to a dozen of any sizes, need far fewer.
 const MAX_STEPS: u32 = 20_000;
+/// Most pnodes that one search looks at.
+const MAX_LOOKS: u64 = 2_000_000;
+/// Looks that are one unit of work: most only compare amounts.
+const LOOKS_PER_WORK: u64 = 4;
 
 /// What came out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,17 +17,19 @@ pub enum Packing {
     Fits(Vec<usize>),
     /// They do not.
     Not,
-    /// Not found out within [`MAX_STEPS`].
+    /// Not found out within [`MAX_STEPS`], [`MAX_LOOKS`] and the work that was allowed.
     Unknown,
 }
 
 /// Lays whole `items` into `rooms`.
-pub fn pack(rooms: &[Amounts], items: &[Amounts]) -> Packing {
+pub fn pack(rooms: &[Amounts], items: &[Amounts], limit: &Allowance<'_>) -> Packing {
     let (need, have) = (sum(items), sum(rooms));
+    limit.spend((rooms.len() + items.len()) as u64);
     if missing(&need, &have) != [0; KINDS] || most(rooms, items) < items.len() as u64 {
         return Packing::Not;
     }
-    let mut search = Search { order: largest_first(items, &have), items, left: rooms.to_vec(), steps: 0 };
+    let order = largest_first(items, &have);
+    let mut search = Search { order, items, left: rooms.to_vec(), steps: 0, looks: 0, limit };
     let mut at = vec![0; items.len()];
     match search.place(0, &mut at) {
         Some(true) => Packing::Fits(at),
@@ -35,15 +42,17 @@ pub fn pack(rooms: &[Amounts], items: &[Amounts]) -> Packing {
 /// one size that is exact.
 fn most(rooms: &[Amounts], items: &[Amounts]) -> u64 {
     let least: Amounts = std::array::from_fn(|kind| items.iter().map(|item| item[kind]).min().unwrap_or(0));
-    let into = |room: &Amounts| {
-        let of = |kind: usize| room[kind].checked_div(least[kind]);
-        (0..KINDS).filter_map(of).min().unwrap_or(u64::MAX)
-    };
-    rooms.iter().map(into).fold(0, u64::saturating_add)
+    rooms.iter().map(|room| capacity(room, &least)).fold(0, u64::saturating_add)
+}
+
+/// How many vnodes of one size a pnode has room for.
+pub fn capacity(room: &Amounts, item: &Amounts) -> u64 {
+    let of = |kind: usize| room[kind].checked_div(item[kind]);
+    (0..KINDS).filter_map(of).min().unwrap_or(u64::MAX)
 }
 
 /// By the largest share of any kind, in 1/2^20 of all there is; equals next to each other.
-fn largest_first(items: &[Amounts], have: &Amounts) -> Vec<usize> {
+pub fn largest_first(items: &[Amounts], have: &Amounts) -> Vec<usize> {
     let share = |item: &Amounts| {
         let of = |kind: usize| (u128::from(item[kind]) << 20) / u128::from(have[kind].max(1));
         (0..KINDS).map(of).max().unwrap_or(0)
@@ -58,14 +67,23 @@ struct Search<'a> {
     items: &'a [Amounts],
     left: Vec<Amounts>,
     steps: u32,
+    looks: u64,
+    limit: &'a Allowance<'a>,
 }
 
 impl Search<'_> {
+    /// Counts looks at pnodes; false when there are no more.
+    fn look(&mut self, pnodes: usize) -> bool {
+        let pnodes = pnodes as u64;
+        self.looks += pnodes;
+        self.looks <= MAX_LOOKS && self.limit.spend(pnodes.div_ceil(LOOKS_PER_WORK))
+    }
+
     /// Places the vnodes from `depth` on; `None` when out of steps.
     fn place(&mut self, depth: usize, at: &mut [usize]) -> Option<bool> {
         let Some(&item) = self.order.get(depth) else { return Some(true) };
         self.steps += 1;
-        if self.steps > MAX_STEPS {
+        if self.steps > MAX_STEPS || !self.look(self.left.len()) {
             return None;
         }
         let need = self.items[item];
@@ -73,9 +91,14 @@ impl Search<'_> {
         let before = depth.checked_sub(1).map(|before| self.order[before]);
         let first = before.filter(|before| self.items[*before] == need).map_or(0, |before| at[before]);
         for bin in first..self.left.len() {
+            if !fits(&need, &self.left[bin]) {
+                continue;
+            }
             // Of pnodes with equal room the first stands for all.
-            let seen = self.left[first..bin].contains(&self.left[bin]);
-            if seen || !fits(&need, &self.left[bin]) {
+            if !self.look(bin - first) {
+                return None;
+            }
+            if self.left[first..bin].contains(&self.left[bin]) {
                 continue;
             }
             let room = self.left[bin];
@@ -94,6 +117,7 @@ impl Search<'_> {
 #[cfg(test)]
 mod tests {
     use super::{Packing, pack};
+    use crate::placement::budget::Budget;
     use crate::placement::problem::{Amounts, fits, take};
     use proptest::prelude::proptest;
 
@@ -118,7 +142,7 @@ mod tests {
         ) {
             let amounts = |list: &[(u64, u64)]| list.iter().map(|(memory, cpus)| [*memory, 0, 0, *cpus]).collect::<Vec<_>>();
             let (mut rooms, items) = (amounts(&rooms), amounts(&items));
-            match pack(&rooms, &items) {
+            match pack(&rooms, &items, &Budget::default().allow(u64::MAX)) {
                 Packing::Fits(at) => {
                     for (item, bin) in items.iter().zip(at) {
                         assert!(fits(item, &rooms[bin]));
@@ -131,10 +155,22 @@ mod tests {
         }
     }
 
+    /// 43 vnodes of which two fit on a pnode, and 21 pnodes; all of them differ, so nothing stands for anything else.
+    #[test]
+    fn packing_ends_when_its_work_is_done_and_says_that_it_does_not_know() {
+        let items: Vec<Amounts> = (0..43).map(|at| [401 + at, 0, 0, 0]).chain([[1, 0, 0, 0]]).collect();
+        let rooms: Vec<Amounts> = (0..21).map(|at| [1000 + at, 0, 0, 0]).collect();
+        let budget = Budget::default();
+        assert_eq!(pack(&rooms, &items, &budget.allow(10_000)), Packing::Unknown);
+        assert!(budget.effort().work < 10_200, "{:?}", budget.effort());
+    }
+
     #[test]
     fn two_hundred_and_fifty_six_equal_vnodes_are_packed_at_once() {
         let rooms = vec![[8 << 30, 0, 0, 16]; 16];
-        assert!(matches!(pack(&rooms, &vec![[512 << 20, 0, 0, 1]; 256]), Packing::Fits(_)));
-        assert_eq!(pack(&rooms, &vec![[513 << 20, 0, 0, 1]; 256]), Packing::Not);
+        let budget = Budget::default();
+        let limit = budget.allow(20_000);
+        assert!(matches!(pack(&rooms, &vec![[512 << 20, 0, 0, 1]; 256], &limit), Packing::Fits(_)));
+        assert_eq!(pack(&rooms, &vec![[513 << 20, 0, 0, 1]; 256], &limit), Packing::Not);
     }
 }

@@ -1,6 +1,9 @@
 //! Placement as numbers: what vnodes take, what pnodes have, how far apart they are. Which is which is `decide`'s
 //! knowledge; solvers look at nothing else.
 
+use crate::placement::pairs::Pairs;
+use std::rc::Rc;
+
 /// Ordinary memory in bytes.
 pub const MEMORY: usize = 0;
 /// Pages of 2 MiB.
@@ -15,14 +18,17 @@ pub const KINDS: usize = 4;
 /// So much of each kind.
 pub type Amounts = [u64; KINDS];
 
+/// The largest amount of anything that counts: 8 PiB. 1,024 pnodes with as much do not overflow.
+pub const MAX_AMOUNT: u64 = u64::MAX >> 11;
+
 /// A pnode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bin {
     /// What is left of it.
     pub room: Amounts,
-    /// vCPUs claimed there.
+    /// vCPUs claimed there, [`MAX_AMOUNT`] at most.
     pub claimed: u64,
-    /// Free memory, of the kinds that the VM takes.
+    /// Free memory, of the kinds that the VM takes, [`MAX_AMOUNT`] at most.
     pub free: u64,
 }
 
@@ -36,7 +42,7 @@ pub struct Problem {
     /// Pnodes that the VM uses in any case, ascending.
     pub given: Vec<usize>,
     /// Distance there and back of each pair of pnodes.
-    pub pairs: Vec<Vec<u64>>,
+    pub pairs: Rc<Pairs>,
 }
 
 /// Whether `item` fits into `room`.
@@ -55,6 +61,15 @@ pub fn sum<'a>(amounts: impl IntoIterator<Item = &'a Amounts>) -> Amounts {
         all.iter_mut().zip(one).for_each(|(all, one)| *all = all.saturating_add(*one));
         all
     })
+}
+
+/// An amount in parts of another, in 1/2^20.
+pub fn parts(amount: u64, of: u64) -> u64 {
+    match amount.leading_zeros() {
+        20.. => (amount << 20) / of.max(1),
+        // Past 16 TiB.
+        _ => u64::try_from((u128::from(amount) << 20) / u128::from(of.max(1))).unwrap_or(u64::MAX),
+    }
 }
 
 /// What of `need` is not in `room`.
@@ -82,7 +97,7 @@ impl Problem {
         let units: [u64; KINDS] = std::array::from_fn(unit);
         let usable = |bin: &Bin| {
             std::array::from_fn(|kind| {
-                let room = bin.room[kind].min(need[kind]);
+                let room = bin.room[kind].min(need[kind]).min(MAX_AMOUNT);
                 room - room % units[kind]
             })
         };
@@ -100,7 +115,8 @@ fn gcd(a: u64, b: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bin, Problem, fits, missing, take};
+    use super::{Bin, Problem, fits, missing, parts, take};
+    use crate::placement::pairs::Pairs;
 
     #[test]
     fn room_counts_as_far_as_whole_vnodes_can_use_it() {
@@ -109,10 +125,17 @@ mod tests {
             bins: vec![bin([1000, 9, 9, 7]), bin([99, 0, 0, 3])],
             items: vec![[60, 0, 0, 2], [40, 0, 0, 2]],
             given: vec![],
-            pairs: vec![vec![0; 2]; 2],
+            pairs: Pairs::from_fn(2, |_, _| 0).into(),
         };
         assert_eq!(problem.usable_rooms(false), [[100, 0, 0, 4], [80, 0, 0, 2]]);
         assert_eq!(problem.usable_rooms(true), [[100, 0, 0, 4], [99, 0, 0, 3]]);
+    }
+
+    #[test]
+    fn parts_are_the_same_however_large() {
+        assert_eq!([parts(1, 2), parts(3, 0), parts(u64::MAX, u64::MAX)], [1 << 19, 3 << 20, 1 << 20]);
+        assert_eq!((parts((1 << 44) - 1, 1 << 30), parts(1 << 44, 1 << 30)), ((1 << 34) - 1, 1 << 34));
+        assert_eq!(parts(u64::MAX, 1), u64::MAX);
     }
 
     #[test]

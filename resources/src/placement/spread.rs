@@ -95,6 +95,7 @@ pub fn lack(problem: &Problem, set: &[usize]) -> Amounts {
 #[cfg(test)]
 mod tests {
     use super::{spread, with_shared_cpus};
+    use crate::placement::pairs::Pairs;
     use crate::placement::problem::{Amounts, Bin, CPUS, Problem, sum};
     use proptest::prelude::proptest;
 
@@ -105,7 +106,7 @@ mod tests {
             bins: rooms.iter().map(bin).collect(),
             items: items.iter().map(|(memory, cpus)| [*memory, 0, 0, *cpus]).collect(),
             given: vec![],
-            pairs: vec![vec![20; rooms.len()]; rooms.len()],
+            pairs: Pairs::from_fn(rooms.len(), |_, _| 20).into(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Who gets what, case by case, and what may never happen.
 
-use crate::placement::{Free, Placement, PlacementError, Reason, Shortfall, Terms};
+use crate::placement::{Free, Placement, PlacementError, Reason, Shortfall, Terms, Workspace};
 use crate::spec::{Affinity, Fit, MemoryPolicy, PageSize, PlacementPolicy, VmSpec, VnodeSpec};
 use crate::test_host::HostShape;
 use crate::{Bytes, Ledger, NodeSet, PnodeId, VmTopology, VnodeId};
@@ -30,7 +30,7 @@ fn terms(ledger: &Ledger) -> Terms<'_> {
 
 fn place(host: &HostShape, numa: Vec<VnodeSpec>) -> Result<Placement, PlacementError> {
     let topology = VmTopology::try_from(&VmSpec { numa, ..VmSpec::default() }).unwrap();
-    Placement::new(&topology, &host.topology(), &terms(&Ledger::new()))
+    Placement::new(&topology, &host.topology(), &terms(&Ledger::new()), &Workspace::default())
 }
 
 fn pnodes(placement: &Placement) -> Vec<String> {
@@ -143,8 +143,14 @@ fn nodes_without_memory_are_refused_except_as_a_preference() {
 fn memory_that_the_cpuset_forbids_is_refused() {
     let host = HostShape::new(2).topology().restricted_to(&"0-3".parse().unwrap(), &"0".parse().unwrap());
     let spec = |pnode| VmSpec { numa: vec![on(pnode, vnode(0, "64M", "0"))], ..VmSpec::default() };
-    let place =
-        |pnode| Placement::new(&VmTopology::try_from(&spec(pnode)).unwrap(), &host, &terms(&Ledger::new()));
+    let place = |pnode| {
+        Placement::new(
+            &VmTopology::try_from(&spec(pnode)).unwrap(),
+            &host,
+            &terms(&Ledger::new()),
+            &Workspace::default(),
+        )
+    };
     assert!(place("0").is_ok());
     assert_eq!(
         place("1").unwrap_err().to_string(),
@@ -290,7 +296,7 @@ proptest! {
         }).collect();
         let Ok(topology) = VmTopology::try_from(&VmSpec { numa, ..VmSpec::default() }) else { return Ok(()) };
         let host = host.topology();
-        let Ok(placement) = Placement::new(&topology, &host, &terms(&Ledger::new())) else { return Ok(()) };
+        let Ok(placement) = Placement::new(&topology, &host, &terms(&Ledger::new()), &Workspace::default()) else { return Ok(()) };
         let mut bound: BTreeMap<PnodeId, u64> = BTreeMap::new();
         let mut pinned = std::collections::BTreeSet::new();
         for (vnode, at) in topology.vnodes().iter().zip(&placement.vnodes) {

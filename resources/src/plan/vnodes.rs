@@ -1,13 +1,14 @@
 //! How many vnodes `--vnodes auto` comes to. Where each lies is `placement`'s business.
 
-use crate::host::HostTopology;
+use crate::host::{HostTopology, Pnode};
 use crate::ids::PnodeId;
 use crate::ledger::Ledger;
 use crate::placement::explain::Compromise;
-use crate::placement::{Placement, Terms};
+use crate::placement::room::Room;
+use crate::placement::{Placement, Terms, Workspace};
 use crate::plan::PlanError;
 use crate::spec::{Fit, VmSpec, VnodeSpec};
-use crate::topology::VmTopology;
+use crate::topology::{DEFAULT_MEMORY, MEMORY_UNIT, VmTopology};
 use crate::units::Bytes;
 use crate::{VcpuSet, VnodeCount};
 use std::collections::BTreeMap;
@@ -18,61 +19,88 @@ pub fn place(
     topology: &VmTopology,
     host: &HostTopology,
     ledger: &Ledger,
+    workspace: &Workspace,
 ) -> Result<Placement, PlanError> {
     let terms = Terms { policy: spec.placement, fit: spec.fit, ledger };
-    Ok(Placement::new(topology, host, &terms)?)
+    Ok(Placement::new(topology, host, &terms, workspace)?)
 }
 
 fn as_typed(
     spec: &VmSpec,
     host: &HostTopology,
     ledger: &Ledger,
+    workspace: &Workspace,
 ) -> Result<(VmTopology, Placement), PlanError> {
     let topology = VmTopology::try_from(spec)?;
-    let placement = place(spec, &topology, host, ledger)?;
+    let placement = place(spec, &topology, host, ledger, workspace)?;
     Ok((topology, placement))
 }
 
 /// As many vnodes as the VM needs pnodes: it is cut into 1, 2, 3 ... equal parts until they fit, and the parts that
 /// lie on one pnode make up one vnode. If they never fit, and that is not required, CPUs are shared; if that is not
-/// enough, one vnode is spread.
+/// enough, or the work is done before, one vnode is spread.
 pub fn as_needed(
     spec: &VmSpec,
     host: &HostTopology,
     ledger: &Ledger,
+    workspace: &Workspace,
 ) -> Result<(VmTopology, Placement), PlanError> {
-    let vcpus = spec.vcpus.unwrap_or(1);
+    let spec = &VmSpec { vcpus: Some(spec.vcpus.unwrap_or(1)), ..spec.clone() };
     let cut = |parts: u32, fit: Fit| {
-        let spec =
-            VmSpec { vnodes: Some(VnodeCount::Exactly(parts)), vcpus: Some(vcpus), fit, ..spec.clone() };
-        as_typed(&spec, host, ledger)
+        let spec = VmSpec { vnodes: Some(VnodeCount::Exactly(parts)), fit, ..spec.clone() };
+        as_typed(&spec, host, ledger, workspace)
     };
     let one = cut(1, spec.fit);
     let most = u32::try_from(host.pnodes().len()).unwrap_or(u32::MAX).min(crate::topology::MAX_VNODES);
-    let attempts: &[Fit] = match spec.fit {
-        Fit::Strict => &[Fit::Strict],
-        Fit::Prefer => &[Fit::Strict, Fit::Prefer],
+    let room = Room::new(host, ledger);
+    let whole =
+        (1..=most).filter(|parts| may_fit(spec, *parts, host, &room)).map(|parts| (parts, Fit::Strict));
+    // What fits in pieces does so with CPUs of its own, however it is cut.
+    let in_pieces = spec.pins.is_empty() && one.as_ref().is_ok_and(|(_, placed)| is_cut_up(placed));
+    let shared = match spec.fit {
+        Fit::Prefer if !in_pieces => 1..=most,
+        Fit::Prefer | Fit::Strict => 1..=0,
     };
-    for fit in attempts {
-        // Distances between vnodes that are not there yet are refused; so is memory that cannot be shared out.
-        for (topology, placement) in (1..=most).filter_map(|parts| cut(parts, *fit).ok()) {
-            let compromise =
-                placement.decision.as_ref().map_or(Compromise::None, |decision| decision.compromise);
-            match compromise {
-                Compromise::None | Compromise::SharedCpus => {
-                    return joined(
-                        &VmSpec { vcpus: Some(vcpus), ..spec.clone() },
-                        &topology,
-                        &placement,
-                        host,
-                        ledger,
-                    );
-                }
-                Compromise::Spread | Compromise::SpreadAndSharedCpus => {}
-            }
+    for (parts, fit) in whole.chain(shared.map(|parts| (parts, Fit::Prefer))) {
+        if workspace.is_spent() {
+            break;
+        }
+        match cut(parts, fit) {
+            Ok((_, placed)) if is_cut_up(&placed) => {}
+            Ok((topology, placed)) => return joined(spec, &topology, &placed, host, ledger, workspace),
+            // It may fit in more parts.
+            Err(PlanError::Placement(_)) => {}
+            // Distances between vnodes that are not there yet are refused; so is memory that cannot be shared out.
+            Err(PlanError::Spec(_)) => {}
+            Err(error @ (PlanError::Device(_) | PlanError::NoAttributes { .. })) => return Err(error),
         }
     }
     one
+}
+
+/// Whether vnodes lie on several pnodes for want of room.
+fn is_cut_up(placed: &Placement) -> bool {
+    placed.decision.as_ref().is_some_and(|decision| match decision.compromise {
+        Compromise::None | Compromise::SharedCpus => false,
+        Compromise::Spread | Compromise::SpreadAndSharedCpus => true,
+    })
+}
+
+/// Whether so many parts could lie whole on pnodes if all were as small as the smallest: a look at each pnode, to spare
+/// searches that come to nothing.
+fn may_fit(spec: &VmSpec, parts: u32, host: &HostTopology, room: &Room) -> bool {
+    if !spec.pins.is_empty() {
+        return true;
+    }
+    let parts = u64::from(parts.max(1));
+    let vcpus = u64::from(spec.vcpus.unwrap_or(1)) / parts;
+    let memory = spec.memory.unwrap_or(DEFAULT_MEMORY).get() / MEMORY_UNIT.get() / parts * MEMORY_UNIT.get();
+    let on = |pnode: &Pnode| {
+        let by_memory = room.memory(pnode.id).get().checked_div(memory);
+        let by_cpus = room.cpus(pnode.id).checked_div(vcpus);
+        by_memory.into_iter().chain(by_cpus).min().unwrap_or(parts)
+    };
+    host.pnodes().iter().map(on).fold(0, u64::saturating_add) >= parts
 }
 
 /// One vnode for each pnode, in the order in which its parts come.
@@ -82,6 +110,7 @@ fn joined(
     placement: &Placement,
     host: &HostTopology,
     ledger: &Ledger,
+    workspace: &Workspace,
 ) -> Result<(VmTopology, Placement), PlanError> {
     let mut numa: Vec<VnodeSpec> = Vec::new();
     let mut of_pnode: BTreeMap<Option<PnodeId>, usize> = BTreeMap::new();
@@ -98,5 +127,5 @@ fn joined(
         *memory = memory.map(|memory| memory.saturating_add(vnode.memory));
         *vcpus = vcpus.as_ref().map(|vcpus| vcpus.union(&vnode.vcpus));
     }
-    as_typed(&VmSpec { numa, vnodes: None, ..spec.clone() }, host, ledger)
+    as_typed(&VmSpec { numa, vnodes: None, ..spec.clone() }, host, ledger, workspace)
 }

@@ -1,7 +1,7 @@
 //! Moves, swaps, evacuations and other CPUs on hosts made up for the purpose.
 
 use super::{Mover, ReplacementError, Seen, evacuate, rehome, replace, swap};
-use crate::placement::Terms;
+use crate::placement::{Terms, Workspace};
 use crate::test_host::HostShape;
 use crate::{
     Affinity, Bytes, Claim, Fit, HostTopology, NodeClaim, Placement, PlacementPolicy, PnodeId, VmSpec,
@@ -21,7 +21,7 @@ fn vm(affinity: Affinity, host: &HostTopology) -> (VmTopology, Placement) {
         VmTopology::try_from(&VmSpec { numa: vec![vnode(0), vnode(1)], ..VmSpec::default() }).unwrap();
     let ledger = crate::Ledger::new();
     let terms = Terms { policy: PlacementPolicy::Auto, fit: Fit::Prefer, ledger: &ledger };
-    let placement = Placement::new(&topology, host, &terms).unwrap();
+    let placement = Placement::new(&topology, host, &terms, &Workspace::default()).unwrap();
     (topology, placement)
 }
 

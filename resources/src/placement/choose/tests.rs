@@ -1,11 +1,18 @@
 //! The search against trying every set.
 
-use crate::placement::choose::{Choice, Key, Nowhere, choose};
+use crate::placement::budget::Budget;
+use crate::placement::choose::{Choice, Key, Nowhere};
 use crate::placement::pack::{Packing, pack};
+use crate::placement::pairs::Pairs;
 use crate::placement::problem::{Amounts, Bin, KINDS, Problem, missing, sum};
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use proptest::sample::select;
 use std::cmp::Reverse;
+use std::rc::Rc;
+
+fn choose(problem: &Problem, split: bool) -> Result<Choice, Nowhere> {
+    super::choose(problem, split, &Budget::default())
+}
 
 /// The best of the smallest sets that fit, by looking at all.
 fn brute(problem: &Problem, split: bool) -> Option<Key> {
@@ -17,16 +24,13 @@ fn brute(problem: &Problem, split: bool) -> Option<Key> {
         let rooms: Vec<Amounts> = set.iter().map(|bin| problem.bins[*bin].room).collect();
         match split {
             true => missing(&problem.need(), &sum(&rooms)) == [0; KINDS],
-            false => matches!(pack(&rooms, &problem.items), Packing::Fits(_)),
+            false => {
+                matches!(pack(&rooms, &problem.items, &Budget::default().allow(u64::MAX)), Packing::Fits(_))
+            }
         }
     });
     let key = |set: Vec<usize>| Key {
-        distance: set
-            .iter()
-            .flat_map(|a| set.iter().map(move |b| (*a, *b)))
-            .filter(|(a, b)| a < b)
-            .map(|(a, b)| problem.pairs[a][b])
-            .sum(),
+        distance: problem.pairs.within(&set),
         claimed: set.iter().map(|bin| problem.bins[*bin].claimed).sum(),
         free: Reverse(set.iter().map(|bin| problem.bins[*bin].free).sum()),
         set,
@@ -34,9 +38,8 @@ fn brute(problem: &Problem, split: bool) -> Option<Key> {
     fitting.map(key).min_by(|a, b| (a.set.len(), a).cmp(&(b.set.len(), b)))
 }
 
-fn pairs(bins: usize, half: &[u64]) -> Vec<Vec<u64>> {
-    let at = |a: usize, b: usize| half[(a * bins + b) % half.len()];
-    (0..bins).map(|a| (0..bins).map(|b| if a == b { 20 } else { at(a.min(b), a.max(b)) }).collect()).collect()
+fn pairs(bins: usize, half: &[u16]) -> Rc<Pairs> {
+    Pairs::from_fn(bins, |a, b| half[(b * bins + a) % half.len()]).into()
 }
 
 /// Few different values, so that there are ties to be broken.
@@ -51,7 +54,7 @@ fn problem() -> impl Strategy<Value = Problem> {
     (
         proptest::collection::vec(bin, 1..9),
         proptest::collection::vec(item, 1..6),
-        proptest::collection::vec(select(vec![24u64, 42, 64]), 1..40),
+        proptest::collection::vec(select(vec![24u16, 42, 64]), 1..40),
         proptest::collection::vec(0usize..8, 0..3),
         any::<bool>(),
     )
@@ -112,8 +115,8 @@ fn every_small_case_agrees_with_trying_every_set() {
                     Bin { room, claimed: u64::from(busy), free: room[0] }
                 };
                 for links in 0..1u32 << (bins * (bins - 1) / 2) {
-                    let half: Vec<u64> =
-                        (0..16).map(|at| 24 + 18 * u64::from(links >> (at % 6) & 1)).collect();
+                    let half: Vec<u16> =
+                        (0..16).map(|at| 24 + 18 * u16::try_from(links >> (at % 6) & 1).unwrap()).collect();
                     for sizes in 0..1u32 << vnodes {
                         let item = |at: usize| [1 + u64::from(sizes >> at & 1), 0, 0, 1];
                         let problem = Problem {
@@ -145,21 +148,7 @@ fn sockets(sockets: usize, nodes: usize, items: Vec<Amounts>) -> Problem {
             .collect(),
         items,
         given: vec![],
-        pairs: (0..bins)
-            .map(|a| {
-                (0..bins)
-                    .map(|b| {
-                        if a == b {
-                            20
-                        } else if a / nodes == b / nodes {
-                            24
-                        } else {
-                            64
-                        }
-                    })
-                    .collect()
-            })
-            .collect(),
+        pairs: Pairs::from_fn(bins, |a, b| if a / nodes == b / nodes { 24 } else { 64 }).into(),
     }
 }
 
@@ -183,7 +172,7 @@ fn a_hard_host_ends_within_the_bound_and_says_that_it_was_bounded() {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         state >> 33
     };
-    let half: Vec<u64> = (0..4096).map(|_| 22 + random() % 200).collect();
+    let half: Vec<u16> = (0..4096).map(|_| u16::try_from(22 + random() % 200).unwrap()).collect();
     let mut problem = sockets(64, 1, vec![[900, 0, 0, 4]; 16]);
     problem.pairs = pairs(64, &half);
     let choice = choose(&problem, false).unwrap();

@@ -1,5 +1,6 @@
 //! Layouts against trying every one.
 
+use crate::placement::budget::Budget;
 use crate::placement::lay::{Laid, Layout};
 use crate::placement::pack::{Packing, pack};
 use crate::placement::problem::{fits, take};
@@ -65,10 +66,10 @@ proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig { cases: 2000, ..Default::default() })]
     #[test]
     fn layouts_agree_with_trying_every_one(layout in layout()) {
-        let Packing::Fits(at) = pack(&layout.rooms, &layout.items) else { return Ok(()) };
-        let laid = layout.lay(at.clone(), false);
+        let Packing::Fits(at) = pack(&layout.rooms, &layout.items, &Budget::default().allow(u64::MAX)) else { return Ok(()) };
+        let laid = layout.lay(at.clone(), false, &Budget::default());
         assert_eq!(laid, Laid { at: brute(&layout, None), complete: true });
-        let kept = layout.lay(at.clone(), true);
+        let kept = layout.lay(at.clone(), true, &Budget::default());
         assert!(kept.complete);
         let expected = brute(&layout, Some(&at));
         assert_eq!(layout.score(&kept.at), layout.score(&expected));
@@ -106,7 +107,7 @@ fn sixteen(weight: impl Fn(usize, usize) -> u64) -> Layout {
 fn sixteen_vnodes_in_groups_find_the_sockets() {
     // Vnodes 0, 4, 8, 12 are near each other, and so on.
     let layout = sixteen(|a, b| if a % 4 == b % 4 { 0 } else { 11 });
-    let laid = layout.lay((0..16).collect(), false);
+    let laid = layout.lay((0..16).collect(), false, &Budget::default());
     for group in 0..4 {
         let sockets: Vec<usize> = (group..16).step_by(4).map(|vnode| laid.at[vnode] / 4).collect();
         assert!(sockets.iter().all(|socket| *socket == sockets[0]), "{laid:?}");
@@ -115,6 +116,6 @@ fn sixteen_vnodes_in_groups_find_the_sockets() {
 
 #[test]
 fn vnodes_of_which_no_distance_was_said_lie_in_order() {
-    let laid = sixteen(|_, _| 0).lay((0..16).rev().collect(), false);
+    let laid = sixteen(|_, _| 0).lay((0..16).rev().collect(), false, &Budget::default());
     assert_eq!(laid, Laid { at: (0..16).collect(), complete: true });
 }
