@@ -3,10 +3,11 @@
 
 use crate::attributes::MemoryAttributes;
 use crate::distance::{Distance, DistanceMatrix};
-use crate::host::{HostTopology, Pnode};
+use crate::host::HostTopology;
 use crate::ids::PnodeId;
 use crate::placement::{Placement, VnodePlacement};
-use crate::topology::VmTopology;
+use crate::set::NodeSet;
+use crate::topology::{VmTopology, Vnode};
 use crate::units::Bytes;
 
 /// What two vnodes are told that are as near as a node is to itself, because they lie on one pnode: Linux drops a
@@ -16,9 +17,11 @@ pub const SAME_PNODE: u64 = 11;
 impl HostTopology {
     /// The same machine with its vnodes as fast as the pnodes they lie on, when sysfs has latency and bandwidth of
     /// every pnode that holds memory of it; and, if asked for, as far apart. Of vnodes with several pnodes the
-    /// nearest pair counts. Figures that were typed stay.
+    /// nearest pair counts. A vnode without vCPUs is as far from others as the pnodes of its memory. Figures that were
+    /// typed stay.
     pub fn mirrored(&self, topology: VmTopology, placement: &Placement) -> VmTopology {
-        let attributes = self.attributes_of(&topology, placement);
+        let ends = Ends::of(self, &topology, placement);
+        let attributes = self.attributes_of(&topology, placement, &ends);
         let topology = match attributes {
             Some(attributes) => topology.with_host_attributes(&attributes),
             None => topology,
@@ -26,10 +29,10 @@ impl HostTopology {
         if !topology.mirrors_distances() {
             return topology;
         }
-        let count = topology.vnodes().len();
-        let distances = DistanceMatrix::from_fn(count, |from, to| {
-            let raw = self.between(placement.vnodes.get(from), placement.vnodes.get(to));
-            Distance::remote(u64::from(raw.get()).max(SAME_PNODE)).unwrap_or(Distance::REMOTE)
+        let rows: Vec<Vec<Distance>> = ends.from.iter().map(|from| self.from_any(from)).collect();
+        let distances = DistanceMatrix::from_fn(topology.vnodes().len(), |from, to| {
+            let nearest = ends.to[to].iter().map(|at| rows[from][*at]).min().unwrap_or(Distance::REMOTE);
+            Distance::remote(u64::from(nearest.get()).max(SAME_PNODE)).unwrap_or(Distance::REMOTE)
         });
         topology.with_host_distances(&distances)
     }
@@ -42,35 +45,61 @@ impl HostTopology {
         pnodes.find(|id| self.pnode(*id).is_none_or(|pnode| pnode.attributes.is_none()))
     }
 
-    /// How far the CPUs of one vnode are from the memory of another.
-    fn between(&self, from: Option<&VnodePlacement>, to: Option<&VnodePlacement>) -> Distance {
-        let (Some(from), Some(to)) = (from, to) else { return Distance::REMOTE };
-        let pairs = from.cpu_pnodes.iter().flat_map(|f| to.pnodes.iter().map(move |t| (f, t)));
-        pairs.filter_map(|(f, t)| self.distance(f, t)).min().unwrap_or(Distance::REMOTE)
+    /// How far each pnode is from the nearest of some.
+    fn from_any(&self, from: &[usize]) -> Vec<Distance> {
+        let mut nearest = vec![Distance::UNREACHABLE; self.pnodes().len()];
+        for row in from.iter().filter_map(|at| self.distances().rows().get(*at)) {
+            nearest.iter_mut().zip(row).for_each(|(nearest, distance)| *nearest = (*nearest).min(*distance));
+        }
+        nearest
     }
 
-    fn attributes_of(&self, topology: &VmTopology, placement: &Placement) -> Option<MemoryAttributes> {
+    fn attributes_of(
+        &self,
+        topology: &VmTopology,
+        placement: &Placement,
+        ends: &Ends,
+    ) -> Option<MemoryAttributes> {
         if self.without_attributes(topology, placement).is_some() {
             return None;
         }
+        let with_cpus: Vec<usize> =
+            (0..self.pnodes().len()).filter(|at| !self.pnodes()[*at].cpus.is_empty()).collect();
+        // A pnode's figures are those that its nearest CPUs see; from elsewhere they grow with the distance.
+        let nearest_cpus = self.from_any(&with_cpus);
+        let rows: Vec<Vec<Distance>> = ends.from.iter().map(|from| self.from_any(from)).collect();
         let attributes = MemoryAttributes::from_fn(topology.vnodes().len(), |initiator, target| {
             let (from, to) = (topology.vnodes().get(initiator)?, topology.vnodes().get(target)?);
             if from.vcpus.is_empty() || to.memory == Bytes::ZERO {
                 return None;
             }
-            let (from, to) = (placement.vnodes.get(initiator)?, placement.vnodes.get(target)?);
-            let pairs = from.cpu_pnodes.iter().flat_map(|f| to.pnodes.iter().map(move |t| (f, t)));
-            let (_, f, t) = pairs.filter_map(|(f, t)| Some((self.distance(f, t)?, f, t))).min()?;
-            self.seen_from(f, self.pnode(t)?)
+            let (away, at) = ends.to[target].iter().map(|at| (rows[initiator][*at], *at)).min()?;
+            let reachable = |away: &Distance| *away != Distance::UNREACHABLE;
+            let (away, nearest) = (Some(away).filter(reachable)?, Some(nearest_cpus[at]).filter(reachable)?);
+            Some(self.pnodes()[at].attributes?.scaled(away, nearest))
         });
         (!attributes.is_empty()).then_some(attributes)
     }
+}
 
-    /// A pnode's figures are those that its nearest CPUs see; from elsewhere they grow with the distance.
-    fn seen_from(&self, initiator: PnodeId, target: &Pnode) -> Option<crate::AccessAttributes> {
-        let away = |from: PnodeId| self.distance(from, target.id).filter(|d| *d != Distance::UNREACHABLE);
-        let with_cpus = self.pnodes().iter().filter(|pnode| !pnode.cpus.is_empty());
-        let nearest = with_cpus.filter_map(|pnode| away(pnode.id)).min()?;
-        Some(target.attributes?.scaled(away(initiator)?, nearest))
+/// Where the ways between vnodes begin and end, as positions of pnodes, by vnode.
+struct Ends {
+    /// The pnodes of its CPUs, or of its memory where it has no vCPUs: nothing of the vnode is anywhere else.
+    from: Vec<Vec<usize>>,
+    /// The pnodes of its memory.
+    to: Vec<Vec<usize>>,
+}
+
+impl Ends {
+    fn of(host: &HostTopology, topology: &VmTopology, placement: &Placement) -> Self {
+        let positions = |pnodes: &NodeSet| pnodes.iter().filter_map(|id| host.position(id)).collect();
+        let from = |(vnode, at): (&Vnode, &VnodePlacement)| match vnode.vcpus.is_empty() {
+            true => positions(&at.pnodes),
+            false => positions(&at.cpu_pnodes),
+        };
+        Self {
+            from: topology.vnodes().iter().zip(&placement.vnodes).map(from).collect(),
+            to: placement.vnodes.iter().map(|at| positions(&at.pnodes)).collect(),
+        }
     }
 }

@@ -189,6 +189,21 @@ fn mirrored_distances_are_those_of_the_nearest_pnodes() {
 }
 
 #[test]
+fn a_vnode_without_vcpus_is_as_far_from_others_as_its_memory() {
+    let host = HostShape::new(3).cpus(2, "").distance(0, 1, 21).distance(0, 2, 14).distance(1, 2, 24);
+    let vnode = |id: u32, vcpus: &str| VnodeSpec {
+        memory: Some(Bytes::mib(64)),
+        vcpus: Some(vcpus.parse().unwrap()),
+        pnode: Some(id.to_string().parse().unwrap()),
+        ..VnodeSpec::new(id)
+    };
+    let numa = vec![vnode(0, "0"), vnode(1, "1"), vnode(2, "")];
+    let spec = VmSpec { numa, distances_from: Some(DistancesFrom::Host), ..VmSpec::default() };
+    let plan = Plan::new(&spec, &host.topology()).unwrap();
+    assert_eq!(bytes(&plan), [[10, 21, 14], [21, 10, 24], [14, 24, 10]]);
+}
+
+#[test]
 fn vnodes_on_one_pnode_are_eleven_apart_as_linux_refuses_ten() {
     assert_eq!(bytes(&mirrored(&HostShape::new(2), &["1", "1"])), [[10, 11], [11, 10]]);
     let emulated = HostShape::new(2).distance(0, 1, 10);
