@@ -1,6 +1,7 @@
 //! What this machine has: pnodes, their CPUs, memory, huge pages and distances, as the kernel tells them in sysfs.
 //! Who gets what of it is `placement`'s business; reading the files is `host::read`'s.
 
+mod device_memory;
 mod free;
 mod mirror;
 mod read;
@@ -40,6 +41,8 @@ pub struct Pnode {
     pub memory_reclaimable: Bytes,
     /// Whether this process may have memory here (`Mems_allowed` in `/proc/self/status`).
     pub memory_allowed: bool,
+    /// Whether this is memory of a device, as of CXL or a GPU: no rule chooses it unless it is asked for.
+    pub device_memory: bool,
     /// Pools of huge pages by page size.
     pub huge_pages: BTreeMap<Bytes, HugePool>,
     /// Latency and bandwidth of its memory as seen from the nearest CPUs, where firmware tells all four figures.

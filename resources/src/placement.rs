@@ -144,7 +144,7 @@ impl Placement {
         }
         let mut vnodes: Vec<&Vnode> =
             topology.vnodes().iter().filter(|vnode| vnode.asked.is_none()).collect();
-        check_usable(&vnodes, host)?;
+        check_usable(&vnodes, host, topology.takes_device_memory())?;
         for vnode in std::mem::take(&mut vnodes) {
             match follow_pins(vnode, host, &pins, &mut room)? {
                 Some(at) => placed.push(at),
@@ -226,14 +226,16 @@ pub(crate) fn place_together(
 ) -> Result<Vec<VnodePlacement>, PlacementError> {
     let pins = cpus::pinned_there(topology, host);
     let terms = Terms { policy: PlacementPolicy::Auto, fit: Fit::Prefer, ledger };
-    check_usable(vnodes, host)?;
+    check_usable(vnodes, host, topology.takes_device_memory())?;
     let workspace = &Workspace::default();
     let question =
         Question { topology, vnodes, given, host, room: &room, pins: &pins, terms: &terms, workspace };
     let decided = question.decide()?;
     let mut placed = Vec::with_capacity(vnodes.len());
     for (vnode, shares) in vnodes.iter().zip(&decided.shares) {
-        placed.push(place_chosen(vnode, shares, host, &pins, &mut room, terms.policy)?);
+        let mut at = place_chosen(vnode, shares, host, &pins, &mut room, terms.policy)?;
+        at.shortfalls.extend(cpus::lost(vnode, topology, &pins));
+        placed.push(at);
     }
     Ok(placed)
 }
@@ -259,7 +261,12 @@ fn place_chosen(
     let why = match shares {
         [(only, _)] => Reason::Chosen { policy, free: room.free(*only, vnode) },
         _ => {
-            shortfalls.push(Shortfall::Spread { pnodes: all.clone() });
+            shortfalls.push(match with_memory.len() {
+                0 | 1 if !with_vcpus.is_empty() && !with_memory.is_empty() => {
+                    Shortfall::Apart { memory: with_memory.clone(), cpus: with_vcpus.clone() }
+                }
+                _ => Shortfall::Spread { pnodes: all.clone() },
+            });
             Reason::Spread { policy }
         }
     };
@@ -307,8 +314,10 @@ pub(crate) fn with_cpus(
 }
 
 /// A vnode that leaves the choice needs somewhere to go at all.
-fn check_usable(vnodes: &[&Vnode], host: &HostTopology) -> Result<(), PlacementError> {
-    let memory = host.pnodes().iter().any(|pnode| pnode.has_memory() && pnode.memory_allowed);
+fn check_usable(vnodes: &[&Vnode], host: &HostTopology, device_memory: bool) -> Result<(), PlacementError> {
+    let usable =
+        |pnode: &Pnode| pnode.has_memory() && pnode.memory_allowed && (device_memory || !pnode.device_memory);
+    let memory = host.pnodes().iter().any(usable);
     let cpus = host.pnodes().iter().any(|pnode| !pnode.cpus.is_empty());
     match vnodes.iter().find(|vnode| !cpus || (vnode.memory > Bytes::ZERO && !memory)) {
         Some(vnode) if !cpus => Err(PlacementError::NoCpus { vnode: vnode.id }),
@@ -354,7 +363,9 @@ fn memory_pnodes(
     if !pnodes.is_empty() {
         return Ok(pnodes);
     }
-    let nearest = host.nearest(home, usable).ok_or(PlacementError::NoMemoryAnywhere { vnode: vnode.id })?.id;
+    let of_the_machine = |pnode: &Pnode| usable(pnode) && !pnode.device_memory;
+    let nearest = host.nearest(home, of_the_machine).or_else(|| host.nearest(home, usable));
+    let nearest = nearest.ok_or(PlacementError::NoMemoryAnywhere { vnode: vnode.id })?.id;
     shortfalls.push(Shortfall::MemoryElsewhere { pnodes: home.clone(), nearest });
     Ok(NodeSet::one(nearest))
 }

@@ -203,6 +203,7 @@ pub fn replace(
     let pins = cpus::pinned_there(topology, host);
     room.take_memory(wanted, to, &mut shortfalls).map_err(|error| refusal(error, wanted, mover, to))?;
     let cpu_pnodes = cpus::home(wanted, to, host, &mut shortfalls).map_err(no_cpus)?;
+    shortfalls.extend(cpus::lost(wanted, topology, &pins));
     Ok(with_cpus(wanted, to.clone(), cpu_pnodes, host, &pins, &mut room, Reason::Asked, shortfalls))
 }
 
@@ -221,6 +222,7 @@ pub fn rehome(
     let no_cpus = |_: PlacementError| ReplacementError::NoCpus(home.clone());
     let cpu_pnodes = cpus::home(&vnode, home, host, &mut shortfalls).map_err(no_cpus)?;
     let pins = cpus::pinned_there(topology, host);
+    shortfalls.extend(cpus::lost(&vnode, topology, &pins));
     let (mut room, pnodes, why) = (Room::new(host, ledger), now.pnodes.clone(), now.why.clone());
     let mut at = with_cpus(&vnode, pnodes, cpu_pnodes, host, &pins, &mut room, why, shortfalls);
     for (pnode, node) in &now.claim.pnodes {

@@ -78,6 +78,9 @@ pub struct VmSpec {
     pub placement: PlacementPolicy,
     /// What happens when such vnodes fit nowhere as they are.
     pub fit: Fit,
+    /// Whether pnodes may be chosen whose memory is a device's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_memory: Option<Switch>,
 }
 
 /// A vnode as typed; everything but the id may be left out.

@@ -89,6 +89,7 @@ struct Node {
     cache: Bytes,
     pools: BTreeMap<Bytes, HugePool>,
     attributes: Option<AccessAttributes>,
+    device_memory: bool,
 }
 
 impl HostShape {
@@ -108,6 +109,7 @@ impl HostShape {
             cache: Bytes::mib(512),
             pools: [Bytes::mib(2), Bytes::gib(1)].map(|size| (size, HugePool::default())).into(),
             attributes: None,
+            device_memory: false,
         };
         let nodes = (0..).step_by(2).zip(ids.iter()).map(|(cpu, id)| (id, node(cpu))).collect();
         Self { nodes, offline: CpuSet::new(), distances: BTreeMap::new(), pattern: Pattern::Alike }
@@ -152,6 +154,11 @@ impl HostShape {
         })
     }
 
+    /// A node without CPUs whose memory is a device's; the tree says so by memory tiers.
+    pub fn device_memory(self, id: u32) -> Self {
+        self.node(id, |node| (node.cpus, node.device_memory) = (CpuSet::new(), true))
+    }
+
     /// What firmware tells of a node's memory.
     pub fn attributes(self, id: u32, attributes: AccessAttributes) -> Self {
         self.node(id, |node| node.attributes = Some(attributes))
@@ -190,6 +197,16 @@ impl HostShape {
         fs::write(cpu_root.join("offline"), format!("{}\n", all.intersection(&self.offline)))?;
         let ids: NodeSet = self.nodes.keys().copied().collect();
         fs::write(node_root.join("online"), format!("{ids}\n"))?;
+        let tiers: [NodeSet; 2] = [false, true].map(|device| {
+            self.nodes.iter().filter(|(_, n)| n.device_memory == device).map(|(id, _)| *id).collect()
+        });
+        for (tier, nodes) in
+            ["memory_tier4", "memory_tier22"].iter().zip(&tiers).filter(|_| !tiers[1].is_empty())
+        {
+            let tier = root.join("devices/virtual/memory_tiering").join(tier);
+            fs::create_dir_all(&tier)?;
+            fs::write(tier.join("nodelist"), format!("{nodes}\n"))?;
+        }
         for (id, node) in &self.nodes {
             self.write_node(*id, node, &node_root.join(format!("node{id}")))?;
         }
@@ -253,6 +270,7 @@ impl HostShape {
             memory_free: node.free,
             memory_reclaimable: node.cache.min(node.total.saturating_sub(node.free)),
             memory_allowed: true,
+            device_memory: node.device_memory,
             huge_pages: node.pools.clone(),
             attributes: node.attributes,
         };

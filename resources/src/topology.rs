@@ -57,6 +57,8 @@ pub struct VmTopology {
     distances_from: Option<DistancesFrom>,
     #[serde(skip)]
     attributes_from: Option<AttributesFrom>,
+    #[serde(skip)]
+    device_memory: bool,
 }
 
 /// One guest node.
@@ -113,6 +115,7 @@ impl TryFrom<&VmSpec> for VmTopology {
             given_distances: spec.distances.clone(),
             distances_from: spec.distances_from,
             attributes_from: spec.attributes_from,
+            device_memory: spec.device_memory.is_some_and(|Switch(on)| on),
         };
         topology.check_giga_pages()?;
         Ok(topology)
@@ -179,6 +182,11 @@ impl VmTopology {
     /// Whether distances should be those of the host.
     pub fn mirrors_distances(&self) -> bool {
         self.distances_from == Some(DistancesFrom::Host)
+    }
+
+    /// Whether its vnodes may be placed on memory of devices that they did not name.
+    pub fn takes_device_memory(&self) -> bool {
+        self.device_memory
     }
 
     /// Whether attributes must be those of the host; with distances they are if it has any.

@@ -92,6 +92,9 @@ pub struct VmFlags {
     /// What happens when these fit nowhere: strict refuses, prefer spreads them or shares CPUs [default: prefer]
     #[arg(long, value_name = "HOW", help_heading = "Placement")]
     pub fit: Option<Fit>,
+    /// Let pnodes be chosen whose memory is a device's, as of CXL or a GPU
+    #[arg(long, help_heading = "Placement")]
+    pub device_memory: bool,
 }
 
 /// A value of `--vnodes`.
@@ -129,6 +132,9 @@ impl VmFlags {
         }
         if let Some(fit) = self.fit {
             spec.fit = fit;
+        }
+        if self.device_memory {
+            spec.device_memory = Some(Switch(true));
         }
         if !self.numa.is_empty() {
             spec.numa = list("--numa", &self.numa, numa::parse)?;

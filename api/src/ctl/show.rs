@@ -244,7 +244,12 @@ pub fn jobs(jobs: &[Job]) -> String {
             dash(job.error.as_deref().unwrap_or_default()),
         ]);
     }
-    table.text()
+    let shortfalls = |job: &Job| {
+        let (id, vnode) = (job.id, job.vnode);
+        let line = move |shortfall: &String| format!("job {id}, vnode {vnode}: {shortfall}\n");
+        job.shortfalls.iter().map(line).collect::<String>()
+    };
+    format!("{}{}", table.text(), jobs.iter().map(shortfalls).collect::<String>())
 }
 
 /// How a job stands, as a word.

@@ -41,6 +41,7 @@ pub fn job(view: &JobView) -> wire::Job {
         moved: view.moved.get(),
         left: left.map(|(errno, bytes)| wire::LeftBehind { errno: *errno, bytes: bytes.get() }).collect(),
         error,
+        shortfalls: view.to.shortfalls.iter().map(ToString::to_string).collect(),
         elapsed_ms: u64::try_from(view.elapsed.as_millis()).unwrap_or(u64::MAX),
     }
 }

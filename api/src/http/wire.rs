@@ -618,6 +618,9 @@ pub struct Job {
     /// Why it failed, in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What the new place does not have that was asked for, a line each: such as CPUs that vCPUs were pinned to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shortfalls: Vec<String>,
     /// How long it has been going on, or went on.
     pub elapsed_ms: u64,
 }

@@ -37,12 +37,22 @@ pub fn text(host: &HostTopology) -> String {
     let distances = matrix::text("distances (from row to column)", &ids, |from, to| {
         or_dash(host.distances().get(from, to).map(|d| d.get().to_string()).unwrap_or_default())
     });
-    let forbidden: Vec<String> = pnodes
-        .iter()
-        .filter(|pnode| pnode.has_memory() && !pnode.memory_allowed)
-        .map(|pnode| format!("pnode {}: this process may not have memory there (Mems_allowed)\n", pnode.id))
-        .collect();
-    let notes = if forbidden.is_empty() { String::new() } else { format!("\n{}", forbidden.concat()) };
+    let of_each = |holds: fn(&Pnode) -> bool, note: &'static str| {
+        pnodes
+            .iter()
+            .filter(move |pnode| holds(pnode))
+            .map(move |pnode| format!("pnode {}: {note}\n", pnode.id))
+    };
+    let forbidden = of_each(
+        |pnode| pnode.has_memory() && !pnode.memory_allowed,
+        "this process may not have memory there (Mems_allowed)",
+    );
+    let devices = of_each(
+        |pnode| pnode.device_memory,
+        "memory of a device; chosen only with --device-memory, or by pnode=",
+    );
+    let notes: Vec<String> = forbidden.chain(devices).collect();
+    let notes = if notes.is_empty() { String::new() } else { format!("\n{}", notes.concat()) };
     format!("{}\n{distances}{notes}", table.text())
 }
 

@@ -62,6 +62,9 @@ struct Pnode<'a> {
     memory_available: Bytes,
     /// Whether this process may have memory here.
     memory_allowed: bool,
+    /// Whether it is memory of a device, which no rule chooses unless it is asked for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    device_memory: bool,
     huge_pages: Vec<Pool>,
     /// What the nearest CPUs see, where firmware tells all of it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,6 +110,7 @@ pub fn document<'a>(host: &'a HostTopology, living: Option<&'a [Living]>) -> Doc
         memory_reclaimable: pnode.memory_reclaimable,
         memory_available: pnode.available(),
         memory_allowed: pnode.memory_allowed,
+        device_memory: pnode.device_memory,
         huge_pages: pnode
             .huge_pages
             .iter()

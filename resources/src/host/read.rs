@@ -2,6 +2,7 @@
 
 use crate::attributes::AccessAttributes;
 use crate::distance::{Distance, DistanceMatrix};
+use crate::host::device_memory;
 use crate::host::sysfs::{names, parse, refused, required, text, value};
 use crate::host::{HostTopology, HugePool, Pnode};
 use crate::ids::PnodeId;
@@ -83,6 +84,7 @@ impl HostTopology {
             rows.push(read_distances(&directory.join("distance"), rows.len(), ids.len())?);
         }
         let distances = DistanceMatrix::from_fn(pnodes.len(), |from, to| rows[from][to]);
+        device_memory::mark(root, &mut pnodes, &distances)?;
         Ok(Self { pnodes, distances })
     }
 }
@@ -98,6 +100,7 @@ fn read_pnode(id: PnodeId, directory: &Path, online: &CpuSet) -> Result<Pnode, H
         memory_free: memory.free.min(memory.total),
         memory_reclaimable: memory.reclaimable().min(memory.total.saturating_sub(memory.free)),
         memory_allowed: true,
+        device_memory: false,
         huge_pages: read_huge_pages(&directory.join("hugepages"))?,
         attributes: read_attributes(directory)?,
     })

@@ -4,7 +4,7 @@ use crate::cpu_list::CpuList;
 use crate::host::{HostTopology, Pnode};
 use crate::placement::room::Room;
 use crate::placement::{PlacementError, Shortfall};
-use crate::set::{CpuSet, NodeSet};
+use crate::set::{CpuSet, NodeSet, VcpuSet};
 use crate::spec::Affinity;
 use crate::topology::{VmTopology, Vnode};
 use crate::{PcpuId, VcpuId};
@@ -29,6 +29,14 @@ pub fn pinned_there(topology: &VmTopology, host: &HostTopology) -> Pins {
     let all = host.cpus();
     let on = |(vcpu, list): (&VcpuId, &CpuList)| (*vcpu, list.among(&all, host));
     topology.pins().iter().map(on).filter(|(_, cpus)| !cpus.is_empty()).collect()
+}
+
+/// Says which pinned vCPUs of a vnode have no CPU left of theirs.
+pub fn lost(vnode: &Vnode, topology: &VmTopology, pins: &Pins) -> Option<Shortfall> {
+    let lost =
+        vnode.vcpus.iter().filter(|vcpu| topology.pins().contains_key(vcpu) && !pins.contains_key(vcpu));
+    let vcpus: VcpuSet = lost.collect();
+    (!vcpus.is_empty()).then_some(Shortfall::PinsLost { vcpus })
 }
 
 /// The pnodes out of `home` that have CPUs, or else the nearest that has. A vnode without vCPUs has a home as well:

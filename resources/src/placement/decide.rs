@@ -83,6 +83,9 @@ impl Question<'_> {
             Fit::Strict => return Err(miss::refusal(&problem, self.vnodes, self.host, self.terms.policy)),
             Fit::Prefer => {}
         }
+        if let Some(solution) = self.cpus_elsewhere(&problem).and_then(|problem| self.whole(&problem)) {
+            return Ok(self.told(&problem, solution, Compromise::CpusElsewhere));
+        }
         if let Some(solution) = self.split(&problem) {
             return Ok(self.told(&problem, solution, Compromise::Spread));
         }
@@ -90,6 +93,9 @@ impl Question<'_> {
         let shared = with_shared_cpus(&problem, &cpus);
         if let Some(solution) = self.whole(&shared) {
             return Ok(self.told(&problem, solution, Compromise::SharedCpus));
+        }
+        if let Some(solution) = self.cpus_elsewhere(&shared).and_then(|shared| self.whole(&shared)) {
+            return Ok(self.told(&shared, solution, Compromise::SharedCpus));
         }
         match self.split(&shared) {
             Some(solution) => Ok(self.told(&problem, solution, Compromise::SpreadAndSharedCpus)),
@@ -103,12 +109,15 @@ impl Question<'_> {
         let sizes = [(MEMORY, 1), (PAGES_2M, 2 << 20), (PAGES_1G, 1 << 30)];
         let bins = self.host.pnodes().iter().map(|pnode| {
             let pages = |size| self.room.huge_pages(pnode.id, size);
-            let room = [
-                self.room.memory(pnode.id).get(),
-                pages(Bytes::mib(2)),
-                pages(Bytes::gib(1)),
-                self.room.cpus(pnode.id),
-            ];
+            let room = match pnode.device_memory && !self.topology.takes_device_memory() {
+                true => [0; KINDS],
+                false => [
+                    self.room.memory(pnode.id).get(),
+                    pages(Bytes::mib(2)),
+                    pages(Bytes::gib(1)),
+                    self.room.cpus(pnode.id),
+                ],
+            };
             let free = sizes
                 .iter()
                 .filter(|(kind, _)| takes(*kind))
@@ -122,6 +131,23 @@ impl Question<'_> {
         given.sort_unstable();
         given.dedup();
         Problem { bins: bins.collect(), items, given, pairs: self.workspace.pairs(self.host) }
+    }
+
+    /// The same problem with vnodes whole on pnodes without CPUs, if there are any, while others have CPUs enough for
+    /// all: the nearest of these then run their vCPUs.
+    fn cpus_elsewhere(&self, problem: &Problem) -> Option<Problem> {
+        let need = problem.need()[CPUS];
+        let is_there: u64 = problem.bins.iter().map(|bin| bin.room[CPUS]).fold(0, u64::saturating_add);
+        if need == 0 || is_there < need {
+            return None;
+        }
+        let mut other = problem.clone();
+        let bins = other.bins.iter_mut().zip(self.host.pnodes()).filter(|(_, pnode)| pnode.cpus.is_empty());
+        let mut with_memory =
+            bins.map(|(bin, _)| bin).filter(|bin| bin.room[..CPUS].iter().any(|room| *room > 0)).peekable();
+        with_memory.peek()?;
+        with_memory.for_each(|bin| bin.room[CPUS] = need);
+        Some(other)
     }
 
     /// Each vnode whole on a pnode.

@@ -39,6 +39,9 @@ pub struct Decision {
 pub enum Compromise {
     /// Nothing: every vnode lies whole on one pnode that has room for it.
     None,
+    /// Every vnode lies whole on one pnode that has room for its memory, some on pnodes without CPUs: their vCPUs run on
+    /// the nearest that have some.
+    CpusElsewhere,
     /// Vnodes lie on several pnodes.
     Spread,
     /// There are fewer unclaimed CPUs than vCPUs, so some are shared.
@@ -165,7 +168,7 @@ impl fmt::Display for Lack {
 
 impl fmt::Display for Miss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pnode {}, {}", self.pnodes, self.lack)
+        write!(f, "pnode {}, {}", short(&self.pnodes), self.lack)
     }
 }
 
@@ -174,7 +177,8 @@ impl fmt::Display for Candidate {
         let Self { pnodes, distance, claimed_vcpus, free } = self;
         write!(
             f,
-            "pnode {pnodes}: distances {distance}, {claimed_vcpus} vCPUs claimed, {} free",
+            "pnode {}: distances {distance}, {claimed_vcpus} vCPUs claimed, {} free",
+            short(pnodes),
             free.human()
         )
     }
@@ -195,10 +199,26 @@ impl fmt::Display for Compromise {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::None => "every vnode fits whole",
+            Self::CpusElsewhere => "every vnode's memory fits whole, CPUs are elsewhere",
             Self::Spread => "vnodes are spread",
             Self::SharedCpus => "CPUs are shared",
             Self::SpreadAndSharedCpus => "vnodes are spread and CPUs are shared",
         })
+    }
+}
+
+/// Most runs of pnodes in a line; `plan --json` has all.
+const MAX_RUNS: usize = 16;
+
+/// A list of pnodes that fits a line.
+fn short(pnodes: &NodeSet) -> String {
+    match pnodes.runs().nth(MAX_RUNS) {
+        None => pnodes.to_string(),
+        Some(_) => {
+            let shown =
+                pnodes.runs().take(MAX_RUNS).map(|(first, last)| NodeSet::range(first, last).to_string());
+            format!("{},... ({} pnodes)", shown.collect::<Vec<_>>().join(","), pnodes.len())
+        }
     }
 }
 
@@ -224,5 +244,18 @@ impl Decision {
             lines.push("the search ended at its bound: something better may exist".to_owned());
         }
         lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::short;
+
+    #[test]
+    fn long_lists_of_pnodes_are_shortened() {
+        let every_other = |count: u32| (0..count).map(|id| crate::PnodeId(2 * id)).collect();
+        assert_eq!(short(&every_other(3)), "0,2,4");
+        assert_eq!(short(&every_other(16)).split(',').count(), 16);
+        assert_eq!(short(&every_other(300)), "0,2,4,6,8,10,12,14,16,18,20,22,24,26,28,30,... (300 pnodes)");
     }
 }

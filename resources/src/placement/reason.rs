@@ -1,7 +1,7 @@
 //! Why a vnode lies where it lies, and what is not as wished. The choice among sets of pnodes is told in `explain`.
 
 use crate::ids::PnodeId;
-use crate::set::NodeSet;
+use crate::set::{NodeSet, VcpuSet};
 use crate::spec::PlacementPolicy;
 use crate::units::Bytes;
 use serde::Serialize;
@@ -98,6 +98,18 @@ pub enum Shortfall {
         /// Where it lies instead.
         pnodes: NodeSet,
     },
+    /// vCPUs that were pinned have no CPU left of those: they run where the others of their vnode do.
+    PinsLost {
+        /// Which.
+        vcpus: VcpuSet,
+    },
+    /// No pnode has room for its memory and its vCPUs.
+    Apart {
+        /// Where its memory lies.
+        memory: NodeSet,
+        /// Where its vCPUs run.
+        cpus: NodeSet,
+    },
     /// None of the pnodes has CPUs: the vCPUs run on the nearest that has.
     CpusElsewhere {
         /// Without CPUs.
@@ -138,6 +150,16 @@ impl fmt::Display for Shortfall {
             }
             Self::Spread { pnodes } => {
                 write!(f, "no pnode has room for all of it, so it is spread over pnode {pnodes}")
+            }
+            Self::PinsLost { vcpus } => write!(
+                f,
+                "vCPUs {vcpus} were pinned to CPUs that are not there any more, and run where those of their vnode do"
+            ),
+            Self::Apart { memory, cpus } => {
+                write!(
+                    f,
+                    "its memory lies on pnode {memory} and its vCPUs run on pnode {cpus}, as none has room for both"
+                )
             }
             Self::CpusElsewhere { pnodes, nearest } => {
                 write!(

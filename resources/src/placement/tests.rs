@@ -211,13 +211,59 @@ fn ties_go_to_the_lowest_id() {
 fn vcpus_draw_a_vnode_to_a_pnode_with_cpus_while_it_fits_there() {
     let host = HostShape::new(2).memory(1, Bytes::gib(64)).cpus(1, "");
     assert_eq!(pnodes(&place(&host, vec![vnode(0, "1G", "0")]).unwrap()), ["0"]);
+    // Whole where there are no CPUs, rather than in pieces.
     let large = place(&host, vec![vnode(0, "16G", "0")]).unwrap();
-    assert_eq!(pnodes(&large), ["0-1"]);
+    assert_eq!(pnodes(&large), ["1"]);
     assert_eq!(large.vnodes[0].cpu_pnodes.to_string(), "0");
-    assert_eq!(large.vnodes[0].shortfalls, [Shortfall::Spread { pnodes: "0-1".parse().unwrap() }]);
+    let elsewhere = Shortfall::CpusElsewhere { pnodes: NodeSet::one(PnodeId(1)), nearest: PnodeId(0) };
+    assert_eq!(large.vnodes[0].shortfalls, [elsewhere]);
+    let too_large = place(&host, vec![vnode(0, "57G", "0")]).unwrap();
+    assert_eq!(pnodes(&too_large), ["0-1"]);
+    assert_eq!(too_large.vnodes[0].shortfalls, [Shortfall::Spread { pnodes: "0-1".parse().unwrap() }]);
     let memory_only = place(&host, vec![vnode(0, "1G", "0"), vnode(1, "8G", "")]).unwrap();
     assert_eq!(pnodes(&memory_only), ["0", "1"]);
     assert_eq!(memory_only.vnodes[1].shortfalls, []);
+}
+
+#[test]
+fn memory_and_cpus_on_different_pnodes_are_said_to_be_where_they_are() {
+    // A partition: all CPUs on one node without memory, the most memory on node 1.
+    let cpus = |host: HostShape, id| host.cpus(id, "");
+    let host = [0, 1, 3].into_iter().fold(HostShape::new(4).memory(2, Bytes::ZERO), cpus);
+    let host = host.cpus(2, "0-7").memory(1, Bytes::gib(16));
+    let placed = place(&host, vec![vnode(0, "2G", "0-3")]).unwrap();
+    assert_eq!((pnodes(&placed), placed.vnodes[0].cpu_pnodes.to_string()), (vec!["1".into()], "2".into()));
+    let elsewhere = Shortfall::CpusElsewhere { pnodes: NodeSet::one(PnodeId(1)), nearest: PnodeId(2) };
+    assert_eq!(placed.vnodes[0].shortfalls, [elsewhere]);
+    let topology =
+        VmTopology::try_from(&VmSpec { numa: vec![vnode(0, "2G", "0-3")], ..VmSpec::default() }).unwrap();
+    let ledger = Ledger::new();
+    let strict = Terms { fit: Fit::Strict, ..terms(&ledger) };
+    let error = Placement::new(&topology, &host.topology(), &strict, &Workspace::default()).unwrap_err();
+    // The nearest is the one that is taken without strict.
+    assert!(error.to_string().contains("nearest is pnode 1, short of 4 unclaimed CPUs"), "{error}");
+}
+
+#[test]
+fn memory_of_a_device_is_taken_only_when_asked_for() {
+    let host = HostShape::new(2).memory(1, Bytes::gib(64)).device_memory(1);
+    let spec = |memory: &str, device| VmSpec {
+        numa: vec![vnode(0, memory, "0")],
+        device_memory: device,
+        ..VmSpec::default()
+    };
+    let plan = |spec: &VmSpec| crate::Plan::new(spec, &host.topology()).map(|plan| pnodes(&plan.placement));
+    assert_eq!(plan(&spec("1G", None)).unwrap(), ["0"]);
+    assert_eq!(plan(&spec("16G", None)).unwrap_err().code(), "pnode_memory_short");
+    let vnodes =
+        VmSpec { vnodes: Some(crate::VnodeCount::Auto), memory: Some(Bytes::gib(16)), ..VmSpec::default() };
+    assert!(plan(&vnodes).is_err());
+    for policy in [PlacementPolicy::FirstFit, PlacementPolicy::BestFit, PlacementPolicy::WorstFit] {
+        assert_eq!(plan(&VmSpec { placement: policy, ..spec("1G", None) }).unwrap(), ["0"]);
+    }
+    assert_eq!(plan(&spec("16G", Some(crate::spec::Switch(true)))).unwrap(), ["1"]);
+    let named = VmSpec { numa: vec![on("1", vnode(0, "16G", "0"))], ..VmSpec::default() };
+    assert_eq!(plan(&named).unwrap(), ["1"]);
 }
 
 #[test]

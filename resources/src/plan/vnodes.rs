@@ -50,29 +50,37 @@ pub fn as_needed(
         let spec = VmSpec { vnodes: Some(VnodeCount::Exactly(parts)), fit, ..spec.clone() };
         as_typed(&spec, host, ledger, workspace)
     };
-    let one = cut(1, spec.fit);
+    let whole = |found: Result<(VmTopology, Placement), PlanError>| match found {
+        Ok((_, placed)) if is_cut_up(&placed) => Ok(None),
+        Ok((topology, placed)) => joined(spec, &topology, &placed, host, ledger, workspace).map(Some),
+        // It may fit in more parts. Distances between vnodes that are not there yet are refused; so is memory that
+        // cannot be shared out.
+        Err(PlanError::Placement(_) | PlanError::Spec(_)) => Ok(None),
+        Err(error @ (PlanError::Device(_) | PlanError::NoAttributes { .. })) => Err(error),
+    };
     let most = u32::try_from(host.pnodes().len()).unwrap_or(u32::MAX).min(crate::topology::MAX_VNODES);
     let room = Room::new(host, ledger);
-    let whole =
-        (1..=most).filter(|parts| may_fit(spec, *parts, host, &room)).map(|parts| (parts, Fit::Strict));
-    // What fits in pieces does so with CPUs of its own, however it is cut.
-    let in_pieces = spec.pins.is_empty() && one.as_ref().is_ok_and(|(_, placed)| is_cut_up(placed));
-    let shared = match spec.fit {
-        Fit::Prefer if !in_pieces => 1..=most,
-        Fit::Prefer | Fit::Strict => 1..=0,
-    };
-    for (parts, fit) in whole.chain(shared.map(|parts| (parts, Fit::Prefer))) {
+    for parts in (1..=most).filter(|parts| may_fit(spec, *parts, host, &room)) {
+        if let Some(found) = whole(cut(parts, Fit::Strict))? {
+            return Ok(found);
+        }
         if workspace.is_spent() {
             break;
         }
-        match cut(parts, fit) {
-            Ok((_, placed)) if is_cut_up(&placed) => {}
-            Ok((topology, placed)) => return joined(spec, &topology, &placed, host, ledger, workspace),
-            // It may fit in more parts.
-            Err(PlanError::Placement(_)) => {}
-            // Distances between vnodes that are not there yet are refused; so is memory that cannot be shared out.
-            Err(PlanError::Spec(_)) => {}
-            Err(error @ (PlanError::Device(_) | PlanError::NoAttributes { .. })) => return Err(error),
+    }
+    let one = cut(1, spec.fit);
+    // What fits in pieces does so with CPUs of its own, however it is cut.
+    let in_pieces = spec.pins.is_empty() && one.as_ref().is_ok_and(|(_, placed)| is_cut_up(placed));
+    let most_shared = match spec.fit {
+        Fit::Prefer if !in_pieces => most,
+        Fit::Prefer | Fit::Strict => 0,
+    };
+    for parts in 1..=most_shared {
+        if workspace.is_spent() {
+            break;
+        }
+        if let Some(found) = whole(cut(parts, Fit::Prefer))? {
+            return Ok(found);
         }
     }
     one
@@ -81,7 +89,7 @@ pub fn as_needed(
 /// Whether vnodes lie on several pnodes for want of room.
 fn is_cut_up(placed: &Placement) -> bool {
     placed.decision.as_ref().is_some_and(|decision| match decision.compromise {
-        Compromise::None | Compromise::SharedCpus => false,
+        Compromise::None | Compromise::CpusElsewhere | Compromise::SharedCpus => false,
         Compromise::Spread | Compromise::SpreadAndSharedCpus => true,
     })
 }

@@ -1,7 +1,7 @@
 //! Moves, swaps, evacuations and other CPUs on hosts made up for the purpose.
 
 use super::{Mover, ReplacementError, Seen, evacuate, rehome, replace, swap};
-use crate::placement::{Terms, Workspace};
+use crate::placement::{Shortfall, Terms, Workspace};
 use crate::test_host::HostShape;
 use crate::{
     Affinity, Bytes, Claim, Fit, HostTopology, NodeClaim, Placement, PlacementPolicy, PnodeId, VmSpec,
@@ -188,4 +188,50 @@ fn vcpus_go_where_they_are_sent_while_memory_stays_and_is_claimed() {
     let none = BTreeMap::new();
     let mover = Mover { vnode: VnodeId(0), affinity: hard.affinity, residency: &none, ledger: &ledger };
     assert_eq!(cpus(&replace(&topology, &host, &mover, &"1".parse().unwrap()).unwrap()), ["2", "3"]);
+}
+
+#[test]
+fn pins_survive_a_pnode_that_is_left_and_those_that_cannot_are_said() {
+    let host = HostShape::new(3).topology();
+    let vnode = |id: u32, vcpus: &str, pnode: &str| VnodeSpec {
+        memory: Some(Bytes::gib(1)),
+        vcpus: Some(vcpus.parse().unwrap()),
+        pnode: Some(pnode.parse().unwrap()),
+        ..VnodeSpec::new(id)
+    };
+    let pin = |vcpus: &str, cpus: &str| crate::PinSpec {
+        vcpus: vcpus.parse().unwrap(),
+        cpus: cpus.parse().unwrap(),
+    };
+    let spec = VmSpec {
+        numa: vec![vnode(0, "0-3", "0"), vnode(1, "4", "1")],
+        // One on the pnode that is left, one on it and another, two elsewhere.
+        pins: vec![pin("0", "0"), pin("1", "1-2"), pin("2", "5"), pin("4", "3")],
+        ..VmSpec::default()
+    };
+    let topology = VmTopology::try_from(&spec).unwrap();
+    let ledger = crate::Ledger::new();
+    let terms = Terms { policy: PlacementPolicy::Auto, fit: Fit::Prefer, ledger: &ledger };
+    let now = Placement::new(&topology, &host, &terms, &Workspace::default()).unwrap();
+    let residency = seen(&[(0, 0, Bytes::gib(1))]);
+    let places = evacuate(
+        &topology,
+        &host,
+        &now,
+        PnodeId(0),
+        &[VnodeId(0)],
+        &Seen { residency: &residency, ledger: &ledger },
+    )
+    .unwrap();
+    let cpus: Vec<String> = places[0].vcpus.values().map(ToString::to_string).collect();
+    assert_eq!(&cpus[1..3], ["2", "5"]);
+    // The one that cannot stay runs with the one that was never pinned.
+    assert_eq!((&cpus[0], places[0].cpus.to_string()), (&cpus[3], cpus[3].clone()));
+    assert_eq!(places[0].shortfalls, [Shortfall::PinsLost { vcpus: "0".parse().unwrap() }]);
+    // A move elsewhere leaves all pins as they are.
+    let mover =
+        Mover { vnode: VnodeId(0), affinity: Affinity::Soft, residency: &BTreeMap::new(), ledger: &ledger };
+    let moved = replace(&topology, &host, &mover, &"2".parse().unwrap()).unwrap();
+    let cpus: Vec<String> = moved.vcpus.values().map(ToString::to_string).collect();
+    assert_eq!((cpus, moved.shortfalls), (["0", "1-2", "5", "4-5"].map(str::to_owned).to_vec(), vec![]));
 }
