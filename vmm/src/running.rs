@@ -259,7 +259,14 @@ impl Running {
             }
             let from = self.placement.vnodes.get(to.vnode.index()).ok_or_else(no_such)?.clone();
             let (now, then) = (from.pnodes.clone(), to.pnodes.clone());
-            let job = MemoryMove { vnode: to.vnode, from: now, to: then, policy: vnode.policy };
+            let job = MemoryMove {
+                vnode: to.vnode,
+                from: now,
+                to: then,
+                policy: vnode.policy,
+                parts_from: from.parts.clone(),
+                parts_to: to.parts.clone(),
+            };
             Ok(Planned { job, from, to })
         };
         let moves = to.into_iter().map(plan).collect::<Result<Vec<_>, RequestError>>()?;

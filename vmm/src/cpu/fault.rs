@@ -30,10 +30,15 @@ impl FaultPlace {
             Some(gpa) => region.range.start <= gpa && gpa < region.range.end(),
             None => region.pages.pool().is_some(),
         };
+        // A vnode that is bound to several nodes has a policy for each part.
+        let offset = |region: &RamRegion| match gpa {
+            Some(gpa) => usize::try_from(gpa.0.saturating_sub(region.range.start.0)).unwrap_or(0),
+            None => 0,
+        };
         let candidate = |region: &RamRegion| Candidate {
             vnode: region.range.vnode,
             pool: region.pages.pool(),
-            pnodes: region.mapping.policy_nodes(0),
+            pnodes: region.mapping.policy_nodes(offset(region)),
         };
         let mut candidates: Vec<_> = ram.regions().filter(there).map(candidate).collect();
         candidates.dedup();

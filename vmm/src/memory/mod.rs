@@ -2,6 +2,7 @@
 //! Where a vnode lies was decided in `resources`; the calls themselves are in `sys`.
 
 mod moves;
+mod parts;
 mod policy;
 mod prefault;
 mod ram;

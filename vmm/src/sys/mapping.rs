@@ -4,6 +4,7 @@
 use super::errno::HostError;
 use super::nodes::{Mode, NodeMask};
 use resources::{Bytes, NodeSet, PnodeId};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use vm_memory::VolatileSlice;
@@ -145,17 +146,23 @@ impl Mapping {
         Some(unsafe { VolatileSlice::new(self.address().wrapping_add(offset), length) })
     }
 
-    /// Sets where pages of this mapping may lie; pages that are there already stay where they are. The kernel leaves out
-    /// nodes that the process' cpuset does not allow and says nothing; here that is an error.
-    pub fn set_policy(&self, mode: Mode, nodes: &NodeMask) -> Result<(), HostError> {
-        let refused = |error: HostError| error.length(Bytes(self.size as u64));
+    /// Sets where pages of this mapping may lie, or of some whole pages of it; pages that are there already stay where
+    /// they are. The kernel leaves out nodes that the process' cpuset does not allow and says nothing; here that is an
+    /// error.
+    pub fn set_policy(&self, range: Range<usize>, mode: Mode, nodes: &NodeMask) -> Result<(), HostError> {
+        let length = range.len();
+        let refused = |error: HostError| error.length(Bytes(length as u64));
+        if range.end > self.size {
+            return Err(refused(HostError::new("mbind", std::io::Error::from_raw_os_error(libc::EINVAL))));
+        }
+        let start = self.start.map_addr(|a| a.saturating_add(range.start));
         let (words, bits) = nodes.words();
-        // SAFETY: the range is this mapping's own and the mask is as long as told.
+        // SAFETY: the range was checked to lie in this mapping and the mask is as long as told.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_mbind,
-                self.start.as_ptr(),
-                self.size,
+                start.as_ptr(),
+                length,
                 mode.number(),
                 words,
                 // The kernel reads one bit less than it is told.
@@ -391,7 +398,7 @@ mod tests {
         let mapping = Mapping::new(Bytes::mib(2), 0, Bytes::mib(2), Backing::Anonymous, "t").unwrap();
         let _ = mapping.advise(Advice::SmallPages);
         let nodes: NodeSet = [PnodeId(0)].into_iter().collect();
-        mapping.set_policy(Mode::Preferred, &NodeMask::new(&nodes).unwrap()).unwrap();
+        mapping.set_policy(0..mapping.size(), Mode::Preferred, &NodeMask::new(&nodes).unwrap()).unwrap();
         mapping.populate(0, 3 * 4096).unwrap();
         let slice = mapping.slice(4096, 1).unwrap();
         slice.write_obj(7_u8, 0).unwrap();
@@ -446,7 +453,8 @@ mod tests {
     fn a_policy_for_a_node_that_is_not_there_is_refused() {
         let mapping = Mapping::new(Bytes::mib(2), 0, Bytes::mib(2), Backing::Anonymous, "t").unwrap();
         let nodes: NodeSet = [PnodeId(1000)].into_iter().collect();
-        let error = mapping.set_policy(Mode::Bind, &NodeMask::new(&nodes).unwrap()).unwrap_err();
+        let error =
+            mapping.set_policy(0..mapping.size(), Mode::Bind, &NodeMask::new(&nodes).unwrap()).unwrap_err();
         assert_eq!((error.call, error.errno()), ("mbind", libc::EINVAL));
     }
 
@@ -455,7 +463,7 @@ mod tests {
         let mapping = Mapping::new(Bytes::mib(2), 0, Bytes::mib(2), Backing::Anonymous, "t").unwrap();
         assert_eq!(mapping.policy_nodes(0), None);
         let nodes: NodeSet = [PnodeId(0)].into_iter().collect();
-        mapping.set_policy(Mode::Bind, &NodeMask::new(&nodes).unwrap()).unwrap();
+        mapping.set_policy(0..mapping.size(), Mode::Bind, &NodeMask::new(&nodes).unwrap()).unwrap();
         assert_eq!((mapping.policy_nodes(4096), mapping.policy_nodes(2 << 20)), (Some(nodes), None));
     }
 
