@@ -42,7 +42,7 @@ const MOST_LINES: usize = 1024;
 /// How long the last lines are waited for at the end: also a busy host has written them by then.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
-/// `None` where a thread for it cannot be had.
+/// `None` where its thread cannot be started.
 static WRITER: OnceLock<Option<Writer>> = OnceLock::new();
 
 type Listener = Box<dyn Fn(&'static str, &str) + Send + Sync>;

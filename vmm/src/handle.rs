@@ -137,7 +137,7 @@ impl VmHandle {
         match waiter.wait(self.patience) {
             Outcome::Answered(answer) => answer,
             Outcome::GivenUp => Err(RequestError::NoAnswer),
-            // The loop is at it, and waits for nothing.
+            // The loop has taken it, and waits for nothing.
             Outcome::Taken(answer) => answer.recv().unwrap_or_else(|_| Err(self.not_running())),
             Outcome::Gone => Err(self.not_running()),
         }

@@ -381,7 +381,7 @@ impl BalloonHost for VnodeHost {
         runs.iter().for_each(|run| self.each(*run, report));
     }
 
-    /// Of a pool, what can be had for the pages that are the guest's again comes by and by.
+    /// Pages of a pool that are the guest's again are brought back one by one, in the background.
     fn forget(&self) {
         let back = Mutex::new(Vec::new());
         let runs = [&self.pools, &self.transparent].map(|blocks| lock(blocks).all()).concat();

@@ -17,7 +17,7 @@ pub(crate) struct DiskSize {
     busy: Arc<AtomicBool>,
 }
 
-/// Somebody is at it until this is dropped.
+/// A resize is under way until this is dropped.
 struct Turn(Arc<AtomicBool>);
 
 impl Drop for Turn {
@@ -27,7 +27,7 @@ impl Drop for Turn {
 }
 
 impl DiskSize {
-    /// Nobody is at it yet.
+    /// No resize is under way yet.
     pub fn new(disk: BlkControl) -> Self {
         Self { disk, busy: Arc::default() }
     }
