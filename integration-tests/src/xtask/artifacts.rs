@@ -4,8 +4,9 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{cargo, setup};
 use crate::image::debian::Debian;
@@ -38,9 +39,11 @@ impl Artifacts {
         let cache = cache();
         let payload = cache.join("payload");
         fs::create_dir_all(&payload)?;
-        let built = cargo::build_static(&["numavisor", "guest-init", "lab-runner"], false)?;
-        copy(&built.join("numavisor"), &payload.join("numavisor"))?;
-        let init = built.join("guest-init");
+        let built = cargo::build_for_tests(&cargo::CRATES, &["numavisor", "guest-init", "lab-runner"])?;
+        strip(&built.join("numavisor"), &payload.join("numavisor"))?;
+        let (init, runner) = (cache.join("guest-init"), cache.join("lab-runner"));
+        strip(&built.join("guest-init"), &init)?;
+        strip(&built.join("lab-runner"), &runner)?;
         let kernel = Kernel::default_of(&cache)?;
         copy(&kernel.bzimage(), &payload.join(GuestKernel::Stock.file()))?;
         write(&payload.join(GuestKernel::Stock.initramfs()), &initramfs::guest(&init, &kernel)?)?;
@@ -57,7 +60,7 @@ impl Artifacts {
             // Its tests fail then and say so; everything else can still run.
             Err(error) => eprintln!("no newer guest kernel: {error:#}"),
         }
-        let mut artifacts = Self { payload, runner: built.join("lab-runner"), kernel, debian: None };
+        let mut artifacts = Self { payload, runner, kernel, debian: None };
         if let Some(debian) = Debian::made(&cache) {
             artifacts.take(&debian)?;
         }
@@ -88,8 +91,7 @@ impl Artifacts {
             let entry = entry?;
             copy(&entry.path(), &payload.join(entry.file_name()))?;
         }
-        let built = cargo::build_static(&["numavisor"], true)?;
-        copy(&built.join("numavisor"), &payload.join("numavisor-release"))?;
+        copy(&cargo::build_release()?, &payload.join("numavisor-release"))?;
         let qemu = Path::new("/usr/bin/qemu-system-x86_64");
         copy(qemu, &rival.join("qemu-system-x86_64"))?;
         for library in initramfs::shared_libraries(qemu)? {
@@ -130,6 +132,15 @@ impl Artifacts {
             work,
         })
     }
+}
+
+/// Copies a program without what only debuggers read: guests and lab hosts hold it in memory.
+fn strip(from: &Path, to: &Path) -> Result<()> {
+    let stripped = tempfile::NamedTempFile::new_in(to.parent().unwrap_or(to))?;
+    let status = Command::new("strip").arg("-o").arg(stripped.path()).arg(from).status().context("strip")?;
+    ensure!(status.success(), "strip {}: {status}", from.display());
+    copy(stripped.path(), to)?;
+    Ok(fs::set_permissions(to, fs::Permissions::from_mode(0o755))?)
 }
 
 /// Copies a file, in one step for whoever reads it at the moment.

@@ -1,22 +1,23 @@
 //! Checks of the tree that are no tests: format, lints, licences, documentation, and that all there is to build builds.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use super::cargo::{cargo, target, top};
+use super::cargo::{self, CRATES, cargo, top};
 use super::tally::Tally;
 use super::{dist, setup};
 use crate::lab::job::Verdict;
 
 /// Those of the quick level: seconds each, once the crates are built.
 pub(super) fn quick(tally: &mut Tally) -> Result<()> {
-    component("fmt", &["fmt", "--all", "--check"], tally)?;
+    component("fmt", &["--all", "--check"], tally)?;
     component(
         "clippy",
-        &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"],
+        &[&["--quiet"], &CRATES[..], &["--all-targets", "--", "-D", "warnings"]].concat(),
         tally,
     )?;
     licences(tally)
@@ -24,34 +25,42 @@ pub(super) fn quick(tally: &mut Tally) -> Result<()> {
 
 /// Those that build something that no test needs.
 pub(super) fn slow(tally: &mut Tally) -> Result<()> {
-    let mut documentation = cargo(&["doc", "--quiet", "--workspace", "--no-deps"]);
+    let mut documentation = cargo("doc", &[&["--quiet", "--no-deps"], &CRATES[..]].concat());
     step("documentation", documentation.env("RUSTDOCFLAGS", "-D warnings"), tally)?;
-    let mut fuzz = cargo(&["build", "--quiet", "--locked", "--manifest-path"]);
-    fuzz.arg(top().join("fuzz/Cargo.toml")).arg("--target-dir").arg(target().join("fuzz"));
-    step("fuzz targets", &mut fuzz, tally)?;
-    seeds(tally)?;
+    let seeds = seeds()?;
     let began = Instant::now();
-    let built = dist::run();
-    if let Err(error) = &built {
-        println!("{error:#}");
+    let names: Vec<&str> = seeds.iter().map(|(name, _)| name.as_str()).collect();
+    let built = cargo::build_for_tests(&["--workspace"], &names);
+    report_result("fuzz targets", &built, began, tally);
+    if let Ok(built) = built {
+        run_seeds(&built, &seeds, tally)?;
     }
-    report("release build", built.is_ok(), began, tally);
+    let began = Instant::now();
+    report_result("release build", &dist::run(), began, tally);
     Ok(())
 }
 
-/// Runs each fuzz target on its seeds, once each.
-fn seeds(tally: &mut Tally) -> Result<()> {
+/// The fuzz targets and the directories of their seeds.
+fn seeds() -> Result<Vec<(String, PathBuf)>> {
     let seeds = top().join("fuzz/seeds");
-    let mut targets: Vec<String> = fs::read_dir(&seeds)
-        .with_context(|| seeds.display().to_string())?
-        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+    let entries = fs::read_dir(&seeds).with_context(|| seeds.display().to_string())?;
+    let mut targets: Vec<_> = entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            Some((entry.file_name().to_string_lossy().into_owned(), entry.path()))
+        })
         .collect();
     targets.sort();
+    Ok(targets)
+}
+
+/// Runs each fuzz target on its seeds, once each.
+fn run_seeds(built: &Path, seeds: &[(String, PathBuf)], tally: &mut Tally) -> Result<()> {
     let began = Instant::now();
     let mut all_ok = true;
-    for name in targets {
-        let files = fs::read_dir(seeds.join(&name))?.filter_map(|entry| Some(entry.ok()?.path()));
-        let output = Command::new(target().join("fuzz/debug").join(&name)).args(files).output();
+    for (name, seeds) in seeds {
+        let files = fs::read_dir(seeds)?.filter_map(|entry| Some(entry.ok()?.path()));
+        let output = Command::new(built.join(name)).args(files).output();
         let output = output.with_context(|| format!("fuzz target {name}"))?;
         if !output.status.success() {
             println!("{}\nfuzz target {name}: {}", String::from_utf8_lossy(&output.stderr), output.status);
@@ -80,8 +89,8 @@ fn licences(tally: &mut Tally) -> Result<()> {
 
 /// Runs a component of the toolchain, where it is there.
 fn component(tool: &str, arguments: &[&str], tally: &mut Tally) -> Result<()> {
-    if cargo(&[tool, "--version"]).output().is_ok_and(|output| output.status.success()) {
-        return step(&format!("cargo {tool}"), &mut cargo(arguments), tally);
+    if cargo(tool, &["--version"]).output().is_ok_and(|output| output.status.success()) {
+        return step(&format!("cargo {tool}"), &mut cargo(tool, arguments), tally);
     }
     println!("skipped cargo {tool}: the toolchain does not have it");
     tally.count(Verdict::Skipped);
@@ -93,6 +102,13 @@ fn step(name: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
     let ok = command.status().with_context(|| name.to_owned())?.success();
     report(name, ok, began, tally);
     Ok(())
+}
+
+fn report_result<T>(name: &str, result: &Result<T>, began: Instant, tally: &mut Tally) {
+    if let Err(error) = result {
+        println!("{error:#}");
+    }
+    report(name, result.is_ok(), began, tally);
 }
 
 fn report(name: &str, ok: bool, began: Instant, tally: &mut Tally) {

@@ -13,7 +13,7 @@ const COMPLETIONS: [(&str, &str); 3] =
 
 /// Builds `target/dist`: the program, its manual pages and its completions.
 pub(super) fn run() -> Result<ExitCode> {
-    let built = cargo::build_static(&["numavisor"], true)?.join("numavisor");
+    let built = cargo::build_release()?;
     let dist = cargo::target().join("dist");
     let (man, completions) = (dist.join("man1"), dist.join("completions"));
     for directory in [&man, &completions] {

@@ -9,7 +9,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result};
 use testing::{SKIPS_FILE, Skipped};
 
-use super::cargo::{cargo, target};
+use super::cargo::{CRATES, cargo, target};
 use super::setup;
 use super::tally::Tally;
 use crate::lab::job::Verdict;
@@ -19,7 +19,7 @@ pub(super) fn run(filter: Option<&str>, tally: &mut Tally) -> Result<()> {
     let skips = target().join("skipped-tests.txt");
     let _ = fs::remove_file(&skips);
     fs::create_dir_all(target())?;
-    let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
+    let mut command = cargo("test", &[&CRATES[..], &["--no-fail-fast"]].concat());
     command.args(filter).stdout(Stdio::piped()).env(SKIPS_FILE, &skips);
     if env::var_os("RUST_BACKTRACE").is_none() {
         command.env("RUST_BACKTRACE", "1");
