@@ -17,19 +17,27 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 impl Private {
     /// Fetches the index of `suite` from the sites of the configured sources.
     pub(crate) fn open(cache: &Path, suite: &str) -> Result<Self> {
-        let root = cache.join("apt").join(suite);
+        Self::open_all(cache, &[suite])
+    }
+
+    /// The same for several suites together.
+    pub(crate) fn open_all(cache: &Path, suites: &[&str]) -> Result<Self> {
+        let name = suites.join("+");
+        let root = cache.join("apt").join(&name);
         for directory in ["state/lists/partial", "cache/archives/partial", "etc"] {
             fs::create_dir_all(root.join(directory))?;
         }
         fs::write(root.join("state/status"), "")?;
         let mut sources = String::new();
         for site in sites()?.iter().filter(|site| !site.contains("security")) {
-            sources.push_str(&format!("deb [signed-by={KEYRING}] {site} {suite} main\n"));
+            for suite in suites {
+                sources.push_str(&format!("deb [signed-by={KEYRING}] {site} {suite} main\n"));
+            }
         }
         fs::write(root.join("etc/sources.list"), sources)?;
         let private = Self { root };
         let status = private.command("apt-get").args(["-qq", "update"]).status()?;
-        ensure!(status.success(), "apt-get update for {suite} failed");
+        ensure!(status.success(), "apt-get update for {name} failed");
         Ok(private)
     }
 
@@ -90,12 +98,32 @@ impl Index {
             .args(["-q", "-o", "APT::Sandbox::User=root", "download", package])
             .current_dir(download.path());
         output(&mut command).with_context(|| format!("downloading {package}"))?;
-        for entry in fs::read_dir(download.path())? {
-            let file = entry?.path();
+        extract(download.path(), root)
+    }
+
+    /// The same with all that `package` depends on, where `suite` is preferred for itself.
+    pub(crate) fn unpack_all(&self, package: &str, suite: &str, root: &Path) -> Result<()> {
+        fs::create_dir_all(root)?;
+        let download = tempfile::tempdir_in(root.parent().unwrap_or(root))?;
+        fs::create_dir(download.path().join("partial"))?;
+        let mut command = self.command("apt-get");
+        let archives = format!("Dir::Cache::archives={}", download.path().display());
+        command.args(["-q", "-y", "-o", &archives, "--no-install-recommends", "--download-only"]);
+        output(command.args(["-t", suite, "install", package]))
+            .with_context(|| format!("downloading {package}"))?;
+        extract(download.path(), root)
+    }
+}
+
+/// Unpacks all packages in a directory.
+fn extract(from: &Path, root: &Path) -> Result<()> {
+    for entry in fs::read_dir(from)? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|extension| extension == "deb") {
             output(Command::new("dpkg").arg("-x").arg(&file).arg(root))?;
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// The sites of the configured Debian sources.

@@ -1,5 +1,5 @@
-//! The QEMU that emulates lab hosts: the installed one, or a newer one fetched as packages into the cache and never
-//! installed.
+//! The QEMU that emulates lab hosts: the installed one, or a newer one fetched with its libraries into the cache and
+//! never installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,77 +8,75 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::apt::{Index, Private};
-use super::kernel::codename;
 
-/// Older ones may go on running code that has been written over, if one processor translates it while another writes.
-/// Linux writes over its own code when its first VM begins and its last one ends; hosts lock up by it now and then.
-const SOUND: (u32, u32) = (8, 1);
+/// Older ones lose interrupts: at each exit of a nested guest they clear a bit of the processor's pending requests by an
+/// ordinary `and` (`svm_helper.c`), while another processor sets one beside it. A host processor then sleeps for ever, or
+/// a guest waits for one that does. Before 8.1 they may also go on running code that has been written over.
+const SOUND: (u32, u32) = (11, 0);
 const PROGRAM: &str = "qemu-system-x86_64";
-const PACKAGES: [&str; 4] = ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios"];
+const PACKAGE: &str = "qemu-system-x86";
 const FIRMWARE: [&str; 2] = ["usr/share/qemu", "usr/share/seabios"];
+const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
 /// A QEMU.
 #[derive(Clone, Debug)]
-pub(crate) struct Emulator {
-    program: PathBuf,
-    firmware: Vec<PathBuf>,
+pub(crate) enum Emulator {
+    /// Of the machine.
+    Installed,
+    /// With all it needs, below a directory.
+    Fetched(PathBuf),
 }
 
 impl Emulator {
-    /// The installed one if it is sound, else one of the backports in `cache`, else the installed one after all.
+    /// The installed one if it is sound, else one of Debian's stable release in `cache`, else the installed one after all.
     pub(crate) fn find(cache: &Path) -> Result<Self> {
-        let installed = Self { program: PROGRAM.into(), firmware: Vec::new() };
-        let version = installed.version()?;
+        let version = Self::Installed.version()?;
         if version >= SOUND {
-            return Ok(installed);
+            return Ok(Self::Installed);
         }
-        Ok(Self::fetched(cache).unwrap_or_else(|error| {
+        Ok(Self::fetch(cache).unwrap_or_else(|error| {
             eprintln!("no newer QEMU, lab hosts may lock up under {}.{}: {error:#}", version.0, version.1);
-            installed
+            Self::Installed
         }))
     }
 
-    fn fetched(cache: &Path) -> Result<Self> {
+    fn fetch(cache: &Path) -> Result<Self> {
         let root = cache.join("qemu");
-        let emulator = Self {
-            program: root.join("usr/bin").join(PROGRAM),
-            firmware: FIRMWARE.map(|directory| root.join(directory)).to_vec(),
-        };
-        if emulator.version().is_ok_and(|version| version >= SOUND) {
-            return Ok(emulator);
+        let fetched = Self::Fetched(root.clone());
+        if fetched.version().is_ok_and(|version| version >= SOUND) {
+            return Ok(fetched);
         }
-        let suite = format!("{}-backports", codename()?);
-        println!("fetching a newer QEMU from {suite}, for lab hosts");
+        println!("fetching a newer QEMU and its libraries, for lab hosts");
         let _ = fs::remove_dir_all(&root);
-        let index = Index::Private(Private::open(cache, &suite)?);
-        for package in PACKAGES {
-            index.unpack(package, &root)?;
-        }
-        let version = emulator.version()?;
-        ensure!(version >= SOUND, "{suite} has {}.{}", version.0, version.1);
-        Ok(emulator)
+        let [release, newer] = ["stable", "stable-backports"];
+        Index::Private(Private::open_all(cache, &[release, newer])?).unpack_all(PACKAGE, newer, &root)?;
+        let version = fetched.version()?;
+        ensure!(version >= SOUND, "{newer} has {}.{}", version.0, version.1);
+        Ok(fetched)
     }
 
     /// Major and minor; an error if it does not start.
     fn version(&self) -> Result<(u32, u32)> {
-        let output =
-            self.command().arg("--version").output().with_context(|| self.program.display().to_string())?;
+        let output = self.command().arg("--version").output().context(PROGRAM)?;
         let text = String::from_utf8_lossy(&output.stdout);
         let mut numbers = text
             .split_whitespace()
             .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))
             .map(|version| version.split('.').filter_map(|part| part.parse().ok()))
-            .with_context(|| {
-                format!("{}: {}", self.program.display(), String::from_utf8_lossy(&output.stderr))
-            })?;
+            .with_context(|| format!("{PROGRAM}: {}", String::from_utf8_lossy(&output.stderr)))?;
         numbers.next().zip(numbers.next()).context("a version without numbers")
     }
 
     /// To start it with.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
-        for directory in &self.firmware {
-            command.arg("-L").arg(directory);
+        let Self::Fetched(root) = self else { return Command::new(PROGRAM) };
+        let libraries = root.join(LIBRARIES);
+        // Another release's program runs with that release's loader and C library.
+        let mut command = Command::new(libraries.join("ld-linux-x86-64.so.2"));
+        command.arg("--library-path").arg(&libraries).arg(root.join("usr/bin").join(PROGRAM));
+        command.env("QEMU_MODULE_DIR", libraries.join("qemu"));
+        for directory in FIRMWARE {
+            command.arg("-L").arg(root.join(directory));
         }
         command
     }

@@ -52,8 +52,7 @@ pub(crate) fn cargo(subcommand: &str, arguments: &[&str]) -> Command {
 /// Builds programs as the tests have them, and says where they are.
 pub(crate) fn build_for_tests(crates: &[&str], programs_wanted: &[&str]) -> Result<PathBuf> {
     let mut command = cargo("build", &["--quiet"]);
-    command.args(crates).args(AS_FOR_TESTS);
-    programs_wanted.iter().for_each(|name| drop(command.args(["--bin", name])));
+    command.args(crates).args(AS_FOR_TESTS).args(programs_wanted.iter().flat_map(|name| ["--bin", name]));
     run(&mut command)?;
     Ok(programs("debug"))
 }

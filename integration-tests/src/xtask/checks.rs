@@ -1,11 +1,11 @@
 //! Checks of the tree that are no tests: format, lints, licences, documentation, and that all there is to build builds.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use super::cargo::{self, CRATES, cargo, top};
 use super::tally::Tally;
@@ -27,48 +27,31 @@ pub(super) fn quick(tally: &mut Tally) -> Result<()> {
 pub(super) fn slow(tally: &mut Tally) -> Result<()> {
     let mut documentation = cargo("doc", &[&["--quiet", "--no-deps"], &CRATES[..]].concat());
     step("documentation", documentation.env("RUSTDOCFLAGS", "-D warnings"), tally)?;
-    let seeds = seeds()?;
     let began = Instant::now();
-    let names: Vec<&str> = seeds.iter().map(|(name, _)| name.as_str()).collect();
-    let built = cargo::build_for_tests(&["--workspace"], &names);
-    report_result("fuzz targets", &built, began, tally);
-    if let Ok(built) = built {
-        run_seeds(&built, &seeds, tally)?;
-    }
-    let began = Instant::now();
-    report_result("release build", &dist::run(), began, tally);
+    let targets = fuzz_targets()?;
+    let names: Vec<&str> = targets.iter().map(String::as_str).collect();
+    report_result("fuzz targets", &cargo::build_for_tests(&["--workspace"], &names), began, tally);
     Ok(())
 }
 
-/// The fuzz targets and the directories of their seeds.
-fn seeds() -> Result<Vec<(String, PathBuf)>> {
+/// Builds the release beside `work`: its last step, the longest, keeps one CPU busy.
+pub(super) fn beside_release_build(
+    tally: &mut Tally,
+    work: impl FnOnce(&mut Tally) -> Result<()>,
+) -> Result<()> {
+    let began = Instant::now();
+    let build = thread::spawn(dist::run);
+    let done = work(tally);
+    let built = build.join().unwrap_or_else(|_| Err(anyhow!("the release build panicked")));
+    report_result("release build", &built, began, tally);
+    done
+}
+
+/// Their names, which are those of the directories of their seeds.
+fn fuzz_targets() -> Result<Vec<String>> {
     let seeds = top().join("fuzz/seeds");
     let entries = fs::read_dir(&seeds).with_context(|| seeds.display().to_string())?;
-    let mut targets: Vec<_> = entries
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            Some((entry.file_name().to_string_lossy().into_owned(), entry.path()))
-        })
-        .collect();
-    targets.sort();
-    Ok(targets)
-}
-
-/// Runs each fuzz target on its seeds, once each.
-fn run_seeds(built: &Path, seeds: &[(String, PathBuf)], tally: &mut Tally) -> Result<()> {
-    let began = Instant::now();
-    let mut all_ok = true;
-    for (name, seeds) in seeds {
-        let files = fs::read_dir(seeds)?.filter_map(|entry| Some(entry.ok()?.path()));
-        let output = Command::new(built.join(name)).args(files).output();
-        let output = output.with_context(|| format!("fuzz target {name}"))?;
-        if !output.status.success() {
-            println!("{}\nfuzz target {name}: {}", String::from_utf8_lossy(&output.stderr), output.status);
-            all_ok = false;
-        }
-    }
-    report("seeds of the fuzz targets", all_ok, began, tally);
-    Ok(())
+    Ok(entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned())).collect())
 }
 
 /// `cargo deny`: licences, sources, duplicate and banned crates. Advisories are left to who reaches their database.

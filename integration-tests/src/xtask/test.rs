@@ -42,9 +42,13 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
         if options.filter.is_none() {
             checks::quick(&mut tally)?;
         }
-        unit_tests::run(options.filter.as_deref(), &mut tally)?;
         if options.filter.is_none() && !options.quick {
-            checks::slow(&mut tally)?;
+            checks::beside_release_build(&mut tally, |tally| {
+                unit_tests::run(None, tally)?;
+                checks::slow(tally)
+            })?;
+        } else {
+            unit_tests::run(options.filter.as_deref(), &mut tally)?;
         }
     }
     if !options.quick && !chosen.is_empty() {
