@@ -97,6 +97,21 @@ impl HostTopology {
             .then_some(Self { pnodes, distances })
     }
 
+    /// The host with no more memory than it had `before`. Who asks processes what they have in between finds less room for
+    /// what they gave back meanwhile, and never too much.
+    #[must_use]
+    pub fn no_more_than(mut self, before: &Self) -> Self {
+        for pnode in &mut self.pnodes {
+            let Some(before) = before.pnode(pnode.id) else { continue };
+            let more = pnode.available().saturating_sub(before.available());
+            pnode.memory_free = pnode.memory_free.saturating_sub(more);
+            for (size, pool) in &mut pnode.huge_pages {
+                pool.free = before.huge_pages.get(size).map_or(pool.free, |before| pool.free.min(before.free));
+            }
+        }
+        self
+    }
+
     /// All online pnodes, ascending by id.
     pub fn pnodes(&self) -> &[Pnode] {
         &self.pnodes

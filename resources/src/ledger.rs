@@ -103,6 +103,11 @@ impl Claim {
         Self { pnodes: self.pnodes.iter().map(less).collect() }
     }
 
+    /// Nothing of any pnode.
+    pub fn is_empty(&self) -> bool {
+        self.pnodes.values().all(|node| *node == NodeClaim::default())
+    }
+
     /// All of it, wherever.
     pub fn total(&self) -> NodeClaim {
         let mut total = NodeClaim::default();

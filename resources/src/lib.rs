@@ -9,6 +9,7 @@ pub mod devices;
 pub mod distance;
 pub mod host;
 pub mod ids;
+pub mod lease;
 pub mod ledger;
 pub mod memory_map;
 pub mod pci_map;

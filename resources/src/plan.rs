@@ -5,14 +5,16 @@ mod vnodes;
 use crate::cpu_topology::CpuTopology;
 use crate::devices::{DeviceError, VmDevices};
 use crate::host::HostTopology;
-use crate::ids::PnodeId;
+use crate::ids::{PnodeId, VnodeId};
 use crate::ledger::Ledger;
 use crate::memory_map::MemoryMap;
 use crate::pci_map::PciMap;
 use crate::placement::{Effort, Placement, PlacementError, Workspace};
 use crate::spec::{VmSpec, VnodeCount};
 use crate::topology::{SpecError, VmTopology};
+use crate::units::Bytes;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// What the guest is told, where it lies on this host, and its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -113,6 +115,17 @@ impl Plan {
         let cpus = CpuTopology::new(&topology);
         let effort = workspace.effort();
         Ok(Self { topology, placement, memory_map, pci, devices, cpus, effort })
+    }
+}
+
+impl Plan {
+    /// The same VM with less memory, by vnode, laid out anew.
+    #[must_use]
+    pub fn without(&self, left_out: &BTreeMap<VnodeId, Bytes>) -> Self {
+        let topology = self.topology.clone().without(left_out);
+        let memory_map = MemoryMap::new(&topology);
+        let pci = PciMap::new(&topology, &memory_map);
+        Self { topology, memory_map, pci, ..self.clone() }
     }
 }
 

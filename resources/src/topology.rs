@@ -195,6 +195,15 @@ impl VmTopology {
     }
 
     /// The same machine with the host's distances; those that were typed win.
+    /// Vnodes with less memory than they were given.
+    pub(crate) fn without(mut self, left_out: &BTreeMap<VnodeId, Bytes>) -> Self {
+        for vnode in &mut self.vnodes {
+            let less = left_out.get(&vnode.id).copied().unwrap_or_default();
+            vnode.memory = vnode.memory.saturating_sub(less);
+        }
+        self
+    }
+
     pub(crate) fn with_host_distances(mut self, host: &DistanceMatrix) -> Self {
         let given: BTreeSet<(usize, usize)> = self
             .given_distances

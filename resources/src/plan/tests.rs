@@ -4,7 +4,7 @@ use crate::distance::DistanceSpec;
 use crate::memory_map::{HOLE_END, HOLE_START};
 use crate::spec::{Affinity, DistancesFrom, MemoryPolicy, PageSize, Switch, VmSpec, VnodeCount, VnodeSpec};
 use crate::test_host::HostShape;
-use crate::{Bytes, PcpuId, Plan, PnodeId, VcpuId};
+use crate::{Bytes, PcpuId, Plan, PnodeId, VcpuId, VnodeId};
 use proptest::option::of;
 use proptest::prelude::{Strategy, any, prop_oneof, proptest};
 use proptest::sample::select;
@@ -172,4 +172,21 @@ fn two_hundred_and_fifty_six_vcpus_are_planned_with_their_apic_ids() {
         VmSpec { vnodes: Some(4.into()), vcpus: Some(300), memory: Some(Bytes::gib(1)), ..VmSpec::default() };
     let plan = Plan::new(&spec, &HostShape::new(4).topology()).unwrap();
     assert_eq!(plan.cpus.max_apic_id().0, (3 << 7) + 74);
+}
+
+#[test]
+fn a_vm_with_less_memory_is_laid_out_anew_and_lies_where_it_was() {
+    let numa = vec![
+        VnodeSpec { memory: Some(Bytes::gib(1)), vcpus: "0".parse().ok(), ..VnodeSpec::new(0) },
+        VnodeSpec { memory: Some(Bytes::gib(1)), vcpus: "1".parse().ok(), ..VnodeSpec::new(1) },
+    ];
+    let spec = VmSpec { numa, ..VmSpec::default() };
+    let plan = Plan::new(&spec, &HostShape::new(2).topology()).unwrap();
+    let less = plan.without(&[(VnodeId(0), Bytes::mib(300))].into());
+    let memory: Vec<Bytes> = less.topology.vnodes().iter().map(|vnode| vnode.memory).collect();
+    assert_eq!(memory, [Bytes::mib(724), Bytes::gib(1)]);
+    let ram = |plan: &Plan, vnode| plan.memory_map.of(VnodeId(vnode)).map(|range| range.size.get()).sum::<u64>();
+    assert_eq!([ram(&less, 0), ram(&less, 1)].map(Bytes), [Bytes::mib(724), Bytes::gib(1)]);
+    assert_eq!((&less.placement, less.memory_map == plan.memory_map), (&plan.placement, false));
+    assert_eq!(plan.without(&[].into()), plan);
 }
