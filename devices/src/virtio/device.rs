@@ -182,6 +182,12 @@ pub trait VirtioDevice<M: GuestMemoryHandle>: Send {
     /// `worker` is what `activate` gave, `None` if that failed or never happened.
     fn reset(&mut self, worker: Option<Box<dyn Worker>>);
 
+    /// Whether a [`reset`](Self::reset) is not over yet: the driver reads a status other than 0 until it is (virtio 1.3,
+    /// 2.1.2 and 4.1.4.3.1), and what else it asks for is ignored. Must return at once.
+    fn is_resetting(&self) -> bool {
+        false
+    }
+
     /// The VM is over, and guest memory goes next: as [`reset`](Self::reset), but no guest is there for whom anything
     /// would have to be made ready. May come more than once.
     fn end(&mut self, worker: Option<Box<dyn Worker>>) {

@@ -27,12 +27,15 @@ pub(super) struct Shared {
     interrupt: Mutex<Option<Arc<dyn VirtioInterrupt>>>,
     /// Has the worker ask the guest for its figures.
     pub refresh: EventFd,
+    /// Has the worker look whether the host has memory now that it owed the guest.
+    pub retry: EventFd,
     changed: OnceLock<Arc<dyn Fn() + Send + Sync>>,
 }
 
 impl Shared {
-    pub fn new(state: State, refresh: EventFd) -> Self {
-        Self { state: Mutex::new(state), interrupt: Mutex::new(None), refresh, changed: OnceLock::new() }
+    pub fn new(state: State, refresh: EventFd, retry: EventFd) -> Self {
+        let (state, interrupt, changed) = (Mutex::new(state), Mutex::new(None), OnceLock::new());
+        Self { state, interrupt, refresh, retry, changed }
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -132,6 +135,12 @@ impl BalloonControl {
     pub fn end_hints(&self) {
         self.shared.state().hint(false);
         self.shared.tell();
+    }
+
+    /// The host has memory that it owed the guest: what waits for it is tried again at once.
+    pub fn retry(&self) {
+        // Cannot block: the counter would have to be at 2^64 - 2.
+        let _ = self.shared.retry.write(1);
     }
 
     /// Asks the guest for its own figures; [`BalloonView::guest`] has them soon after, if this device asks at all.

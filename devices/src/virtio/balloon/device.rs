@@ -60,8 +60,8 @@ impl Balloon {
     /// # Errors
     /// There are no descriptors left.
     pub fn new(options: BalloonOptions, host: Arc<dyn BalloonHost>) -> io::Result<Self> {
-        let refresh = EventFd::new(EFD_NONBLOCK)?;
-        let shared = Arc::new(Shared::new(State::new(options.apic_ids.clone()), refresh));
+        let (refresh, retry) = (EventFd::new(EFD_NONBLOCK)?, EventFd::new(EFD_NONBLOCK)?);
+        let shared = Arc::new(Shared::new(State::new(options.apic_ids.clone()), refresh, retry));
         Ok(Self { shared, host, options })
     }
 
@@ -169,6 +169,10 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
     fn reset(&mut self, _: Option<Box<dyn Worker>>) {
         self.rest();
         self.host.forget();
+    }
+
+    fn is_resetting(&self) -> bool {
+        !self.host.is_ready()
     }
 
     fn end(&mut self, _: Option<Box<dyn Worker>>) {

@@ -72,6 +72,12 @@ pub trait BalloonHost: Send + Sync {
     /// The driver is gone: every page is the guest's again, and it may touch any at once. Called by a vCPU thread.
     fn forget(&self);
 
+    /// Whether the host has memory for all that was [forgotten](Self::forget). As long as it has not, the device is being
+    /// reset and no driver can start it.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     /// The VM is over: nothing is the guest's any more, and nothing has to be made ready.
     fn end(&self) {}
 }

@@ -96,6 +96,10 @@ impl BalloonHost for TestHost {
         self.note(Asked::Forget);
     }
 
+    fn is_ready(&self) -> bool {
+        !self.poor.load(Ordering::Relaxed)
+    }
+
     fn end(&self) {
         self.note(Asked::End);
     }

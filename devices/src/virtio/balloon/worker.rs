@@ -31,6 +31,7 @@ const REFRESH: u32 = 4;
 const RETRY: u32 = 5;
 const HINTS: u32 = 6;
 const SWEEP: u32 = 7;
+const RETRY_NOW: u32 = 8;
 
 /// Between two looks for memory that the host owes the guest.
 const RETRY_TIME: Duration = Duration::from_millis(100);
@@ -267,8 +268,10 @@ impl<M: GuestMemoryHandle> Worker for BalloonWorker<M> {
         let timer =
             |timer: &TimerFd, token| Source { fd: timer.as_raw_fd(), token, interest: Interest::Readable };
         let (retry, sweep) = (timer(&self.timers.retry, RETRY), timer(&self.timers.sweep, SWEEP));
-        let mut sources =
-            vec![self.queues.inflate.source(INFLATE), self.queues.deflate.source(DEFLATE), retry, sweep];
+        let fd = self.shared.retry.as_raw_fd();
+        let retry_now = Source { fd, token: RETRY_NOW, interest: Interest::Readable };
+        let (inflate, deflate) = (self.queues.inflate.source(INFLATE), self.queues.deflate.source(DEFLATE));
+        let mut sources = vec![inflate, deflate, retry, sweep, retry_now];
         if let Some(queue) = &self.queues.statistics {
             let fd = self.shared.refresh.as_raw_fd();
             sources.extend([
@@ -303,6 +306,10 @@ impl<M: GuestMemoryHandle> Worker for BalloonWorker<M> {
             RETRY => {
                 // Not read: it may have been set anew since it ran out.
                 let _ = self.timers.retry.clear();
+                self.deflate();
+            }
+            RETRY_NOW => {
+                let _ = self.shared.retry.read();
                 self.deflate();
             }
             STATISTICS => self.statistics(),

@@ -37,6 +37,8 @@ pub(super) mod status {
 pub(super) struct Shown {
     pub offered: u64,
     pub needs_reset: bool,
+    /// A reset is not over yet.
+    pub resetting: bool,
     pub generation: u8,
     pub config_vector: u16,
     pub queue_vector: u16,
@@ -111,6 +113,8 @@ impl Common {
         let none = QueueSetup::new(0);
         let queue = self.queues.get(usize::from(self.queue_select)).unwrap_or(&none);
         let needs_reset = if shown.needs_reset { status::NEEDS_RESET } else { 0 };
+        // Any bit but those that a driver waits for will do.
+        let resetting = if shown.resetting { status::ACKNOWLEDGE } else { 0 };
         let queues = u16::try_from(self.queues.len()).unwrap_or(u16::MAX);
         let notify_offset = if queue.max == 0 { 0 } else { self.queue_select };
         let mut image = Image { bytes: [0; COMMON_BYTES], length: 0 };
@@ -120,7 +124,7 @@ impl Common {
         image.put(&half(self.driver_features, self.driver_feature_select).to_le_bytes());
         image.put(&shown.config_vector.to_le_bytes());
         image.put(&queues.to_le_bytes());
-        image.put(&[self.status | needs_reset, shown.generation]);
+        image.put(&[self.status | needs_reset | resetting, shown.generation]);
         image.put(&self.queue_select.to_le_bytes());
         image.put(&queue.size.to_le_bytes());
         image.put(&shown.queue_vector.to_le_bytes());

@@ -165,6 +165,7 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
         Shown {
             offered: self.offered(),
             needs_reset: self.interrupts.needs_reset(),
+            resetting: self.runner.device.is_resetting(),
             generation: self.device_config.generation(),
             config_vector: self.interrupts.config_vector(),
             queue_vector: self.interrupts.queue_vector(self.common.queue_select),
@@ -172,7 +173,7 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
     }
 
     fn write_common(&mut self, offset: u64, data: &[u8]) {
-        if self.runner.is_resetting() {
+        if self.runner.is_resetting() || self.runner.device.is_resetting() {
             // The driver has to wait until the status is 0 (virtio 1.3, 4.1.4.3.2).
             self.meter.count(Event::IgnoredAccess);
             return;

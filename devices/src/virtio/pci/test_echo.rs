@@ -25,6 +25,8 @@ pub(in crate::virtio) struct EchoState {
     pub refuse: AtomicBool,
     /// Came to rest as the machine ended, and not by its driver.
     pub ended: AtomicBool,
+    /// A reset takes its time.
+    pub resetting: AtomicBool,
     pub interrupt: Mutex<Option<Arc<dyn VirtioInterrupt>>>,
 }
 
@@ -79,6 +81,10 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Echo {
 
     fn reset(&mut self, _: Option<Box<dyn Worker>>) {
         self.0.active.store(false, Ordering::Relaxed);
+    }
+
+    fn is_resetting(&self) -> bool {
+        self.0.resetting.load(Ordering::Relaxed)
     }
 }
 

@@ -218,6 +218,46 @@ fn a_driver_waits_with_its_pages_until_the_host_has_memory_for_them() {
     assert!(!bench.control.view().owing);
 }
 
+#[test]
+fn a_driver_that_waits_goes_on_as_soon_as_the_host_says_so() {
+    let mut bench = plain();
+    bench.control.ask(3, true).unwrap();
+    assert!(bench.array(0, &[3, 2, 1]));
+    bench.host.poor.store(true, Ordering::Relaxed);
+    assert!(!bench.array(1, &[1]));
+    bench.host.asked();
+    bench.host.poor.store(false, Ordering::Relaxed);
+    bench.control.retry();
+    let worker = bench.worker.as_mut().unwrap();
+    let ready = |token| {
+        let source = worker.sources().into_iter().find(|source| source.token == token).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", source.fd)).unwrap();
+        let count = stat.lines().find_map(|line| line.strip_prefix("eventfd-count:")).unwrap();
+        u64::from_str_radix(count.trim(), 16).unwrap() > 0
+    };
+    assert!(ready(8));
+    bench.worker.as_mut().unwrap().ready(8);
+    assert_eq!(bench.host.asked(), [Asked::Give(vec![run(1, 1)])]);
+    assert!(bench.queues[1].used().is_some());
+}
+
+#[test]
+fn a_reset_with_pages_out_is_over_when_the_host_has_memory_for_them() {
+    let mut bench = plain();
+    bench.control.ask(3, true).unwrap();
+    assert!(bench.array(0, &[3, 2, 1]));
+    bench.host.poor.store(true, Ordering::Relaxed);
+    assert!(!bench.array(1, &[1]));
+    let device = as_device(&mut bench.device);
+    device.reset(bench.worker.take());
+    assert!(device.is_resetting());
+    bench.host.poor.store(false, Ordering::Relaxed);
+    assert!(!device.is_resetting());
+    // What waited then is gone with its queue.
+    assert!(bench.queues[1].used().is_none());
+    assert_eq!((bench.control.view().held, bench.control.view().owing), (0, false));
+}
+
 /// Notes in one list what the driver is told.
 struct Order(Arc<Mutex<Vec<&'static str>>>);
 

@@ -49,6 +49,28 @@ fn a_device_whose_worker_fails_needs_a_reset_and_the_driver_is_told() {
 }
 
 #[test]
+fn a_reset_that_takes_its_time_is_not_over_for_the_driver() {
+    let machine = Machine::new();
+    machine.enable_interrupts();
+    machine.bring_up(VERSION_1 | INDIRECT);
+    machine.state.resetting.store(true, Ordering::Relaxed);
+    let resets = machine.counters().resets;
+    machine.set_status(0);
+    // Before it began the device was in one already: the write was ignored.
+    assert_eq!((machine.status() & READY, machine.counters().resets), (READY, resets));
+    machine.state.resetting.store(false, Ordering::Relaxed);
+    machine.set_status(0);
+    machine.state.resetting.store(true, Ordering::Relaxed);
+    assert_ne!(machine.status(), 0);
+    machine.set_status(READY);
+    assert!(!machine.state.active.load(Ordering::Relaxed));
+    machine.state.resetting.store(false, Ordering::Relaxed);
+    assert_eq!(machine.status(), 0);
+    let mut queues = machine.bring_up(VERSION_1 | INDIRECT);
+    echoes(&machine, &mut queues[1], 1);
+}
+
+#[test]
 fn buffers_that_came_before_driver_ok_are_served() {
     let machine = Machine::new();
     machine.enable_interrupts();
