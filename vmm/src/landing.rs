@@ -1,12 +1,12 @@
 //! The end of a move, in the mover's thread: the control loop has threads follow, then what is no longer needed is given
 //! back, then the job is over. Whoever sees it over sees it so.
 
-use crate::claims::own::memory_of;
+use crate::claims::own::{Settled, memory_of};
 use crate::handle::Shared;
 use crate::inbox::{Event, Landed, Notifier};
 use crate::jobs::Ended;
 use crate::pci::DeviceThreads;
-use resources::{Claim, Plan, VnodePlacement};
+use resources::{Claim, Plan, VnodeId, VnodePlacement};
 use std::sync::{Arc, mpsc};
 
 /// Who is told.
@@ -20,12 +20,12 @@ pub struct Landing {
 impl Landing {
     pub(crate) fn land(&self, ended: Vec<Ended>) {
         let landed: Vec<Landed> = ended.iter().map(|ended| self.place(ended)).collect();
-        let claims: Vec<_> = landed.iter().map(|to| (to.place.vnode, to.place.claim.clone())).collect();
+        let claims: Vec<_> = landed.iter().zip(&ended).map(|(to, ended)| settled(to, ended)).collect();
         let (reply, heard) = mpsc::sync_channel(1);
         self.notifier.send(Event::Landed(landed, reply));
         // A VM that ends keeps what it has until it is over.
         let mut stragglers =
-            heard.recv().inspect(|_| self.shared.claim.turn().settle(&claims)).unwrap_or_default();
+            heard.recv().inspect(|_| self.shared.settle(&claims)).unwrap_or_default();
         for ended in &ended {
             self.threads.kernel_threads_follow(ended.to.vnode);
         }
@@ -37,11 +37,11 @@ impl Landing {
 
     /// Where the vnode lies now, and what it needs there. If the move did not reach its end its threads stay, its
     /// policy may be the new one, and room on both sides is kept: to go on, or back.
-    fn place(&self, Ended { from, to, moved: (outcome, error), .. }: &Ended) -> Landed {
+    fn place(&self, ended: &Ended) -> Landed {
+        let Ended { from, to, moved: (outcome, error), .. } = ended;
         let follow = error.is_none() && !outcome.cancelled;
-        let there = outcome.policy_on == to.pnodes;
-        let untouched = outcome.policy_on == from.pnodes && !there && outcome.moved.get() == 0;
-        let claim = match (follow && there, untouched) {
+        let untouched = outcome.policy_on == from.pnodes && from.pnodes != to.pnodes && outcome.moved.get() == 0;
+        let claim = match (is_there(ended), untouched) {
             (true, _) => to.claim.clone().at_least(&self.left_behind(to, outcome)),
             (false, true) => from.claim.clone(),
             (false, false) => from.claim.clone().at_least(&to.claim),
@@ -57,4 +57,15 @@ impl Landing {
         }
         claim
     }
+}
+
+/// Every page was looked at, and new ones come from the new place.
+fn is_there(Ended { to, moved: (outcome, error), .. }: &Ended) -> bool {
+    error.is_none() && !outcome.cancelled && outcome.policy_on == to.pnodes
+}
+
+/// A vnode that has moved claims all its memory at its new place; what it had released was of the old one.
+fn settled(landed: &Landed, ended: &Ended) -> (VnodeId, Settled) {
+    let claim = landed.place.claim.clone();
+    (landed.place.vnode, if is_there(ended) { Settled::Moved(claim) } else { Settled::Stays(claim) })
 }

@@ -28,6 +28,7 @@ mod memory;
 pub mod net;
 mod ofd_lock;
 mod pci;
+mod restart;
 mod running;
 mod serial;
 mod socket_file;
@@ -57,8 +58,9 @@ pub use socket_file::{Access, Janitor, SocketFile, SocketFileError, sweep};
 pub use sys::{HostError, inherited_fd, spawn_without_signals};
 
 use boot::Boot;
+use claims::own::Settled;
 use handle::Shared;
-use resources::{OnReset, Plan, SerialSpec, VcpuId};
+use resources::{OnReset, Plan, SerialSpec, VcpuId, VnodePlacement};
 use std::sync::Arc;
 
 /// How to run, beside what was planned.
@@ -227,7 +229,7 @@ impl Vm {
     /// With [`Signals::Vm`] takes over SIGTERM, SIGINT and SIGHUP: the first asks the guest to power off, the second
     /// ends it.
     pub fn run(self) -> Result<Exit, Error> {
-        let Self { shared, mut plan, mut boot, firmware, kvm, mut options, claim: _claim } = self;
+        let Self { shared, mut plan, mut boot, mut firmware, kvm, mut options, claim: _claim } = self;
         sys::prepare_kicks()?;
         let port = serial::SerialPort::open(&options.serial)
             .map_err(|source| Error::Serial { serial: options.serial.clone(), source })?;
@@ -244,12 +246,17 @@ impl Vm {
             }
             // It starts again where it lies now, and claims no more than that.
             let placement = shared.view().placement.clone();
-            let claims: Vec<_> = placement.vnodes.iter().map(|at| (at.vnode, at.claim.clone())).collect();
-            shared.claim.turn().settle(&claims);
-            let mut again = Plan { placement, ..plan.as_ref().clone() };
+            let settled = |at: &VnodePlacement| (at.vnode, Settled::Stays(at.claim.clone()));
+            shared.settle(&placement.vnodes.iter().map(settled).collect::<Vec<_>>());
+            let left_out = restart::claim_all_back(&shared);
+            let mut next = Plan { placement, ..shared.plan().without(&left_out) };
+            if next.memory_map != plan.memory_map {
+                firmware = tables(&next)?;
+                boot.fit(&next, &firmware)?;
+            }
             // What a disk begins with now, its guest may have written.
-            again.devices.disks.iter_mut().for_each(|disk| disk.known_raw = true);
-            plan = Arc::new(again);
+            next.devices.disks.iter_mut().for_each(|disk| disk.known_raw = true);
+            plan = Arc::new(next);
             shared.starts_again();
         }
     }

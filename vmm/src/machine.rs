@@ -51,7 +51,8 @@ impl Machine {
         let (inbox, notifier) = Inbox::new()?;
         let routes = Arc::new(Routes::new(Arc::clone(&vm)));
         let mut segments = SegmentsBuilder::new(plan, &vm, &routes, &ram);
-        let (balloons, entries) = crate::balloon::attach(plan, &ram)?;
+        let leases = Arc::new(shared.leases(plan));
+        let (balloons, entries) = crate::balloon::attach(plan, &ram, &leases)?;
         controls.balloons = entries;
         let mut gauges = BTreeMap::new();
         for Attached { vnode, name, device, gauge } in attached.into_iter().chain(balloons) {
@@ -79,7 +80,7 @@ impl Machine {
         let vcpus = VcpuThreads::start(&setup, plan, &ram, entry, stopped)?;
         let serial = Arc::clone(port.link());
         serial.connect(Arc::clone(&devices.serial), notifier.clone());
-        let parts = Parts { vcpus, segments, controls, ram, serial };
+        let parts = Parts { vcpus, segments, controls, ram, serial, leases };
         let running = Running::new(Arc::clone(shared), notifier, Arc::clone(plan), parts);
         Ok(Some(Self { control: Control::new(inbox, signals, devices.power, running) }))
     }

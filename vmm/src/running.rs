@@ -2,7 +2,7 @@
 //! has it, so nothing here needs a lock.
 
 use crate::attach::Controls;
-use crate::balloon::{Ask, BalloonError, Keeper, ReclaimOrder, pages_out};
+use crate::balloon::{Ask, BalloonError, Claimer, ClaimerGround, Keeper, Leases, ReclaimOrder, Release, advise, pages_out, release};
 use crate::cpu::VcpuThreads;
 use crate::handle::{Answer, DiskSize, Link, Reply, RequestError, Shared, VcpuView, VmState, VmView};
 use crate::inbox::{Landed, Notifier, Stragglers};
@@ -11,7 +11,7 @@ use crate::landing::Landing;
 use crate::memory::{GuestRam, Manner, MemoryMove};
 use crate::pci::Segments;
 use crate::serial::SerialLink;
-use crate::sys::HostError;
+use crate::sys::{Advice, HostError};
 use resources::{Affinity, Bytes, CpuSet, Placement, Plan, VcpuId, VnodeId, VnodePlacement};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,6 +41,8 @@ pub struct Parts {
     pub ram: Arc<GuestRam>,
     /// Where its serial port goes.
     pub serial: Arc<SerialLink>,
+    /// What its vnodes have released.
+    pub leases: Arc<Leases>,
 }
 
 /// The state.
@@ -53,8 +55,10 @@ pub struct Running {
     paused: bool,
     pausing: Option<Pausing>,
     movers: Vec<JoinHandle<()>>,
+    leases: Arc<Leases>,
     // Threads first, then the memory that they use.
     keeper: Keeper,
+    claimer: Claimer,
     vcpus: VcpuThreads,
     segments: Segments,
     controls: Controls,
@@ -65,11 +69,13 @@ pub struct Running {
 impl Running {
     /// vCPUs exist and wait.
     pub fn new(shared: Arc<Shared>, notifier: Notifier, plan: Arc<Plan>, parts: Parts) -> Self {
-        let Parts { vcpus, segments, controls, ram, serial } = parts;
+        let Parts { vcpus, segments, controls, ram, serial, leases } = parts;
         let placement = plan.placement.clone();
         let affinity = placement.vnodes.iter().flat_map(|vnode| vnode.vcpus.clone()).collect();
         Self {
             keeper: Keeper::new(Arc::clone(&controls.balloons), Arc::<Shared>::clone(&shared)),
+            claimer: Claimer::new(Arc::clone(&leases)),
+            leases,
             shared,
             notifier,
             plan,
@@ -237,11 +243,34 @@ impl Running {
             return Err(RequestError::Reclaiming(id));
         }
         let pnodes = self.placement.vnodes.iter().map(|at| (at.vnode, at.pnodes.clone())).collect();
+        self.claimer.start(|| ClaimerGround {
+            shared: Arc::clone(&self.shared),
+            plan: Arc::clone(&self.plan),
+            ram: Arc::downgrade(&self.ram),
+            entries: Arc::clone(&self.controls.balloons),
+            leases: Arc::clone(&self.leases),
+        })?;
         let (wants, ram) = (self.keeper.wants()?, Arc::clone(&self.ram));
-        let thread = self.shared.reclaimer.start(order, wants, ram, pnodes)?;
+        let release = self.releasing();
+        let thread = self.shared.reclaimer.start(order, wants, ram, pnodes, release)?;
         self.movers.retain(|mover| !mover.is_finished());
         self.movers.push(thread);
         Ok(Answer::Done)
+    }
+
+    /// Lowers the claim of a vnode by what its balloon holds. If that cannot be written, the VM keeps it claimed.
+    fn releasing(&self) -> Release {
+        let (shared, plan) = (Arc::clone(&self.shared), Arc::clone(&self.plan));
+        let (leases, ram) = (Arc::clone(&self.leases), Arc::clone(&self.ram));
+        Box::new(move |vnode, on, most| {
+            let Some(vnode) = plan.topology.vnode(vnode) else { return Bytes::ZERO };
+            // A touch of one page shall not bring a huge page, of which the other parts are not claimed.
+            let first = || advise(&ram, vnode.id, Advice::SmallPages);
+            release(&shared.claim, &leases, vnode, (on, most), first).unwrap_or_else(|error| {
+                tracing::warn!(vnode = %vnode.id, "{error}; what the guest gave stays claimed");
+                Bytes::ZERO
+            })
+        })
     }
 
     /// Starts moving the memory of vnodes. Their vCPUs follow when that is done.
@@ -347,6 +376,7 @@ impl Drop for Running {
         self.shared.reclaimer.abandon();
         self.segments.release_vcpus();
         self.vcpus.stop();
+        self.leases.end();
         self.segments.end();
         for mover in self.movers.drain(..) {
             let _ = mover.join();

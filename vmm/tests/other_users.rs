@@ -164,7 +164,7 @@ fn a_group_that_reads_claims_blocks_nothing() {
     assert_eq!(stranger.1, Vec::<String>::new());
     let member = Attacker::on(&[&directory, &lock, &path], GROUP);
     assert_eq!(member.1, [directory.to_str().unwrap(), path.to_str().unwrap()]);
-    claims.lock(&Survey::default()).unwrap().replace(&mut held, &claim(2)).unwrap();
+    claims.lock(&Survey::default()).unwrap().replace(&mut held, &claim(2), &Claim::default()).unwrap();
     let living = claims.living().unwrap();
     assert_eq!(living.iter().map(|vm| vm.claim.clone()).collect::<Vec<_>>(), [claim(2)]);
     // A member that has a dead VM's file locked does not keep it.

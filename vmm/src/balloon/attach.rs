@@ -2,6 +2,7 @@
 
 use super::board::Entry;
 use super::host::{Books, VnodeHost};
+use super::leases::Leases;
 use crate::attach::Attached;
 use crate::memory::GuestRam;
 use crate::sys::HostError;
@@ -10,7 +11,11 @@ use resources::{Bytes, Plan, Vnode};
 use std::sync::Arc;
 
 /// Makes the devices, in the order of their vnodes, and what stays with the control loop.
-pub fn attach(plan: &Plan, ram: &Arc<GuestRam>) -> Result<(Vec<Attached>, Arc<[Entry]>), HostError> {
+pub fn attach(
+    plan: &Plan,
+    ram: &Arc<GuestRam>,
+    leases: &Arc<Leases>,
+) -> Result<(Vec<Attached>, Arc<[Entry]>), HostError> {
     let can = |vnode: &&Vnode| vnode.memory > Bytes::ZERO;
     let books = Arc::new(Books::new(&plan.topology));
     // Any balloon may get pages of any vnode.
@@ -26,9 +31,9 @@ pub fn attach(plan: &Plan, ram: &Arc<GuestRam>) -> Result<(Vec<Attached>, Arc<[E
             must_tell: pools,
         };
         let meter = Arc::clone(&books.of(vnode.id).meter);
-        let host = VnodeHost::new(Arc::clone(ram), vnode.id, Arc::clone(&books));
+        let host = VnodeHost::new(Arc::clone(ram), vnode.id, Arc::clone(&books), Arc::clone(leases));
         let device = Balloon::new(options, Arc::new(host)).map_err(|e| HostError::new("eventfd", e))?;
-        entries.push(Entry::new(vnode, device.control(), meter));
+        entries.push(Entry::new(vnode, device.control(), meter, Arc::clone(leases)));
         let name = format!("balloon{}", vnode.id);
         attached.push(Attached { vnode: vnode.id, name, device: Box::new(device), gauge: None });
     }

@@ -1,11 +1,15 @@
 //! What is known of every vnode's balloon, for its thread to write and anybody to read.
 
+use super::claimer::advise;
 use super::clock::Clock;
 use super::controller::{Ask, Controller};
 use super::host::{DiscardFigures, DiscardMeter};
+use super::leases::Leases;
 use super::outcome::{Outcome, Phase};
 use super::target::{HintError, bytes, floor};
 use devices::virtio::balloon::{BalloonControl, BalloonView, PAGE_BYTES};
+use crate::memory::GuestRam;
+use crate::sys::Advice;
 use resources::{Bytes, Vnode, VnodeId};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -53,6 +57,10 @@ pub struct VnodeMemory {
     pub off_node: Bytes,
     /// What its balloon holds and the host has back.
     pub returned: Bytes,
+    /// What of its memory is not claimed any more: room for other VMs.
+    pub released: Bytes,
+    /// What has to be claimed again before the guest, which waits for it, goes on.
+    pub short: Bytes,
     /// Counts the requests.
     pub request: u64,
     /// What its balloon is doing.
@@ -80,6 +88,7 @@ pub struct Entry {
     pub page: Bytes,
     pub control: BalloonControl,
     pub meter: Arc<DiscardMeter>,
+    pub leases: Arc<Leases>,
     status: Mutex<Status>,
     refreshed: Mutex<Option<Instant>>,
 }
@@ -100,7 +109,12 @@ struct Status {
 }
 
 impl Entry {
-    pub fn new(vnode: &Vnode, control: BalloonControl, meter: Arc<DiscardMeter>) -> Self {
+    pub fn new(
+        vnode: &Vnode,
+        control: BalloonControl,
+        meter: Arc<DiscardMeter>,
+        leases: Arc<Leases>,
+    ) -> Self {
         let status = Mutex::new(Status { controller: Controller::new(), request: 0 });
         let page = vnode.pages.pool().unwrap_or(Bytes(PAGE_BYTES));
         Self {
@@ -109,6 +123,7 @@ impl Entry {
             page,
             control,
             meter,
+            leases,
             status,
             refreshed: Mutex::default(),
         }
@@ -171,6 +186,21 @@ impl Entry {
         }
     }
 
+    /// All its memory is claimed. Called by who has the turn to change the claim.
+    pub fn end_lease(&self, ram: Option<&GuestRam>) {
+        let mut lease = self.leases.of(self.vnode);
+        let released = lease.released();
+        if released == Bytes::ZERO {
+            return;
+        }
+        lease.claimed(released);
+        drop(lease);
+        if let Some(ram) = ram {
+            advise(ram, self.vnode, Advice::HugePages);
+        }
+        self.control.retry();
+    }
+
     /// How it stands.
     pub fn view(&self) -> VnodeMemory {
         self.seen(&self.status())
@@ -178,6 +208,7 @@ impl Entry {
 
     fn seen(&self, status: &Status) -> VnodeMemory {
         let (device, discards) = (self.control.view(), self.meter.figures());
+        let lease = *self.leases.of(self.vnode);
         let on_node = bytes(device.held.saturating_sub(device.off_node));
         VnodeMemory {
             vnode: self.vnode,
@@ -188,6 +219,8 @@ impl Entry {
             on_node,
             off_node: bytes(device.off_node),
             returned: bytes(device.returned).saturating_sub(Bytes(discards.partial_bytes)),
+            released: lease.released(),
+            short: lease.wanted(),
             request: status.request,
             phase: status.controller.phase(),
             outcome: status.controller.outcome(),

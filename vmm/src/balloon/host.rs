@@ -3,11 +3,13 @@
 //! the guest has it, since a touch that the pool cannot serve would end the VM.
 
 use super::blocks::Blocks;
+use super::leases::Leases;
 use super::returns::Returns;
 use crate::memory::{GuestRam, RamRegion};
 use crate::sys::PageStatus;
 use devices::virtio::balloon::{BalloonHost, PAGE_BYTES, PagePlace, PageRun, Sweep};
-use resources::{PageSize, VmTopology, Vnode, VnodeId};
+use resources::{Bytes, PageSize, VmTopology, Vnode, VnodeId};
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
@@ -107,6 +109,7 @@ pub struct VnodeHost {
     ram: Arc<GuestRam>,
     vnode: VnodeId,
     books: Arc<Books>,
+    leases: Arc<Leases>,
     /// What is out of huge pages of pools.
     pools: Mutex<Blocks>,
     /// And of transparent ones.
@@ -119,21 +122,25 @@ pub struct VnodeHost {
     short: AtomicBool,
     /// What is out stays untouched until the guest tells. Otherwise only what comes in an array may go, and only then.
     tells_first: AtomicBool,
+    /// The driver is gone, and the memory of what it had given is not claimed again yet.
+    forgetting: AtomicBool,
 }
 
 impl VnodeHost {
     /// For the balloon of `vnode`.
-    pub fn new(ram: Arc<GuestRam>, vnode: VnodeId, books: Arc<Books>) -> Self {
+    pub fn new(ram: Arc<GuestRam>, vnode: VnodeId, books: Arc<Books>, leases: Arc<Leases>) -> Self {
         Self {
             ram,
             vnode,
             books,
+            leases,
             pools: Mutex::default(),
             transparent: Mutex::default(),
             ragged: Mutex::default(),
             swept: AtomicU32::new(0),
             short: AtomicBool::new(false),
             tells_first: AtomicBool::new(false),
+            forgetting: AtomicBool::new(false),
         }
     }
 
@@ -178,14 +185,18 @@ impl VnodeHost {
     /// Lets go what can go: huge pages of a pool as a whole. A transparent one goes by parts, and with the last part all
     /// of it once more, since the kernel may have filled the gaps: of a guest that does not use them before it tells.
     fn take_in(&self, region: &RamRegion, range: Range<u64>) {
-        let Some(size) = huge(region) else { return self.discard_in(region, range) };
+        let length = range.end - range.start;
+        let Some(size) = huge(region) else {
+            self.discard_in(region, range);
+            return self.came_out(region, length);
+        };
         let changed = self.blocks(region).take(pages(region, &range), size);
         self.partial(region, changed.partial);
         let wholes = || changed.whole.iter().filter_map(|first| whole(region, *first, size));
         if region.pages.pool().is_some() {
             self.books.returns.withdraw(&changed.whole);
             joined(wholes()).into_iter().for_each(|range| self.discard_in(region, range));
-            return;
+            return self.came_out(region, wholes().map(|range| range.end - range.start).sum());
         }
         self.ragged().extend(&changed.parts);
         if !self.tells_first.load(Ordering::Relaxed) {
@@ -194,6 +205,33 @@ impl VnodeHost {
         let start = wholes().next().map_or(range.start, |first| first.start.min(range.start));
         let end = wholes().next_back().map_or(range.end, |last| last.end.max(range.end));
         self.discard_in(region, start..end);
+        self.came_out(region, length);
+    }
+
+    /// The host has so much of the vnode's own memory, and the guest does not use it before it tells: it may be released.
+    fn came_out(&self, region: &RamRegion, bytes: u64) {
+        if region.range.vnode == self.vnode && bytes > 0 && self.tells_first.load(Ordering::Relaxed) {
+            self.leases.of(self.vnode).came_out(Bytes(bytes));
+        }
+    }
+
+    /// What [`came_out`](Self::came_out) of these pages: huge pages of a pool as a whole, if one part goes back.
+    fn back(&self, runs: &[PageRun]) -> Bytes {
+        let (bytes, wholes) = (Cell::new(0), RefCell::new(BTreeSet::new()));
+        let count = |region: &RamRegion, range: Range<u64>| match region.pages.pool() {
+            _ if region.range.vnode != self.vnode => {}
+            None => bytes.set(bytes.get() + (range.end - range.start)),
+            Some(page) => {
+                let size = u32::try_from(page.get() / PAGE_BYTES).unwrap_or(u32::MAX);
+                for first in self.blocks(region).whole(pages(region, &range), size) {
+                    if wholes.borrow_mut().insert(first) {
+                        bytes.set(bytes.get() + page.get());
+                    }
+                }
+            }
+        };
+        runs.iter().for_each(|run| self.each(*run, count));
+        Bytes(bytes.get())
     }
 
     /// Has memory of a pool back that pages in `range` need. Again is no harm.
@@ -351,6 +389,10 @@ impl BalloonHost for VnodeHost {
 
     /// But for pages of a pool, the guest's next touch brings new memory, under the policy of its place.
     fn give(&self, runs: &[PageRun]) -> bool {
+        let bytes = self.back(runs);
+        if !self.leases.go_back(self.vnode, bytes) {
+            return false;
+        }
         let missing = AtomicBool::new(false);
         let back = |region: &RamRegion, range| {
             if let Err(error) = self.back_in(region, &range) {
@@ -362,6 +404,7 @@ impl BalloonHost for VnodeHost {
         };
         runs.iter().for_each(|run| self.each(*run, back));
         if missing.into_inner() {
+            self.leases.of(self.vnode).came_out(bytes);
             return false;
         }
         self.short.store(false, Ordering::Relaxed);
@@ -381,8 +424,31 @@ impl BalloonHost for VnodeHost {
         runs.iter().for_each(|run| self.each(*run, report));
     }
 
-    /// Pages of a pool that are the guest's again are brought back one by one, in the background.
     fn forget(&self) {
+        self.forgetting.store(true, Ordering::Relaxed);
+        self.is_ready();
+    }
+
+    fn is_ready(&self) -> bool {
+        if !self.forgetting.load(Ordering::Relaxed) {
+            return true;
+        }
+        if !self.leases.all_back(self.vnode) {
+            return false;
+        }
+        self.forgetting.store(false, Ordering::Relaxed);
+        self.all_back();
+        true
+    }
+
+    fn end(&self) {
+        self.books.returns.end();
+    }
+}
+
+impl VnodeHost {
+    /// Pages of a pool that are the guest's again are brought back one by one, in the background.
+    fn all_back(&self) {
         let back = Mutex::new(Vec::new());
         let runs = [&self.pools, &self.transparent].map(|blocks| lock(blocks).all()).concat();
         let give = |region: &RamRegion, range| {
@@ -404,9 +470,5 @@ impl BalloonHost for VnodeHost {
         if let Err(error) = self.books.returns.add(&back, bring) {
             tracing::warn!(vnode = %self.vnode, %error, "pages of the pool come when the guest touches them");
         }
-    }
-
-    fn end(&self) {
-        self.books.returns.end();
     }
 }

@@ -2,9 +2,11 @@
 //! by small pages, so that the tests need none.
 
 use super::host::{Books, VnodeHost};
+use super::leases::Leases;
 use crate::memory::{GuestRam, RamRegion};
 use crate::sys::{Backing, Mapping, PageStatus};
 use devices::virtio::balloon::{BalloonHost, PageRun, Sweep};
+use resources::lease::Lease;
 use resources::{Bytes, Gpa, PageSize, RamRange, VmSpec, VmTopology, VnodeId, VnodeSpec};
 use std::sync::Arc;
 use vm_memory::{Bytes as _, GuestAddress};
@@ -22,6 +24,10 @@ struct Bench {
 
 /// One vnode from address 0 on.
 fn bench(pages: PageSize) -> Bench {
+    bench_with(pages, Arc::default())
+}
+
+fn bench_with(pages: PageSize, leases: Arc<Leases>) -> Bench {
     let vnode = VnodeSpec { memory: Some(Bytes::mib(128)), vcpus: "0".parse().ok(), ..VnodeSpec::new(0) };
     let topology = VmTopology::try_from(&VmSpec { numa: vec![vnode], ..VmSpec::default() }).unwrap();
     let mapping = Mapping::new(SIZE, 0, Bytes::mib(2), Backing::Anonymous, "balloon-test").unwrap();
@@ -29,7 +35,7 @@ fn bench(pages: PageSize) -> Bench {
     let mapping = Arc::new(mapping);
     let ram = Arc::new(GuestRam::of_regions(vec![RamRegion { range, pages, mapping }]));
     let books = Arc::new(Books::new(&topology));
-    let host = VnodeHost::new(Arc::clone(&ram), VnodeId(0), Arc::clone(&books));
+    let host = VnodeHost::new(Arc::clone(&ram), VnodeId(0), Arc::clone(&books), leases);
     Bench { ram, books, host }
 }
 
@@ -115,5 +121,39 @@ fn reported_pages_that_are_to_keep_their_content_keep_it() {
         bench.host.reported(&[run(0, 8)], poisoned);
         assert_eq!(bench.read(3), if poisoned { 0xAA } else { 0 });
         assert_eq!(bench.books.of(VnodeId(0)).meter.figures().reported_bytes, 8 * 4096);
+    }
+}
+
+#[test]
+fn a_guest_has_nothing_back_of_what_was_released_before_it_is_claimed_again() {
+    let page = Bytes(4096);
+    let out = Bytes(u64::from(HUGE + 10) * 4096);
+    let kinds = [(PageSize::Small, page, out), (PageSize::Thp, page, out)];
+    // Of a pool what is out as a whole, and one part that goes back takes all of it along.
+    for (pages, unit, out) in kinds.into_iter().chain([(PageSize::Huge2M, Bytes::mib(2), Bytes::mib(2))]) {
+        let leases = Arc::new(Leases::new([Lease::default()]));
+        let bench = bench_with(pages, Arc::clone(&leases));
+        let lease = || *leases.of(VnodeId(0));
+        bench.host.begin(false);
+        bench.host.take(&[run(0, 20)]);
+        assert_eq!(lease().releasable(), Bytes::ZERO, "{pages:?}: of a driver that does not tell");
+        bench.host.forget();
+        bench.host.begin(true);
+        bench.host.take(&[run(0, HUGE + 10)]);
+        assert_eq!(lease().releasable(), out, "{pages:?}");
+        assert_eq!(leases.of(VnodeId(0)).release(out), out);
+        assert!(!bench.host.give(&[run(5, 1), run(7, 1)]), "{pages:?}");
+        let wanted = if unit == page { Bytes(2 * 4096) } else { unit };
+        assert_eq!((lease().wanted(), bench.populates()), (wanted, 0), "{pages:?}");
+        leases.of(VnodeId(0)).claimed(wanted);
+        assert!(bench.host.give(&[run(5, 1), run(7, 1)]), "{pages:?}");
+        // The driver is reset with all the rest out.
+        bench.host.forget();
+        let rest = lease().released();
+        assert_eq!((rest, bench.host.is_ready()), (out.saturating_sub(wanted), rest == Bytes::ZERO), "{pages:?}");
+        leases.of(VnodeId(0)).claimed(rest);
+        assert!(bench.host.is_ready(), "{pages:?}");
+        assert_eq!((lease().releasable(), lease().wanted()), (Bytes::ZERO, Bytes::ZERO), "{pages:?}");
+        bench.host.end();
     }
 }

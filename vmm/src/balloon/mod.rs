@@ -4,12 +4,16 @@
 mod attach;
 mod blocks;
 mod board;
+mod claimer;
+#[cfg(test)]
+mod claimer_tests;
 mod clock;
 mod controller;
 mod host;
 #[cfg(test)]
 mod host_tests;
 mod keeper;
+mod leases;
 mod outcome;
 mod reclaim;
 #[cfg(test)]
@@ -22,12 +26,17 @@ mod target;
 
 pub(crate) use attach::attach;
 pub(crate) use board::{Entry, Held, Tell, free_memory};
+pub(crate) use claimer::{
+    Before, Claimer, Ground as ClaimerGround, NotClaimed, advise, claim_back, look, release,
+};
 pub(crate) use controller::Ask;
 pub(crate) use keeper::Keeper;
-pub(crate) use reclaimer::Reclaimer;
+pub(crate) use leases::Leases;
+pub(crate) use reclaimer::{Reclaimer, Release};
 pub(crate) use target::pages_out;
 
 pub use board::VnodeMemory;
+pub use claimer::HostShort;
 pub use host::DiscardFigures;
 pub use outcome::{Outcome, Phase, Stop};
 pub use reclaim::{ReclaimKind, ReclaimOrder, ReclaimPart, ReclaimStop, ReclaimTally};

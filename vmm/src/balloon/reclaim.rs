@@ -88,6 +88,8 @@ pub struct ReclaimPart {
     pub elsewhere: Bytes,
     /// Pages that were moved off the pnode.
     pub moved: Bytes,
+    /// What the VM no longer claims of the vnode's pnode: room for other VMs.
+    pub released: Bytes,
     /// How its balloon's last request ended.
     pub stop: Option<Stop>,
 }
@@ -114,6 +116,11 @@ impl ReclaimTally {
         self.sum(|part| part.elsewhere)
     }
 
+    /// What other VMs may have.
+    pub fn released(&self) -> Bytes {
+        self.sum(|part| part.released)
+    }
+
     /// What balloons took, or let go.
     pub fn ballooned(&self) -> Bytes {
         self.sum(|part| part.ballooned)
@@ -130,6 +137,7 @@ impl ReclaimTally {
                 freed: zero,
                 elsewhere: zero,
                 moved: zero,
+                released: zero,
                 stop: None,
             };
             self.parts.push(part);
@@ -169,6 +177,9 @@ pub trait Ground {
         from: PnodeId,
         rooms: &BTreeMap<PnodeId, Bytes>,
     ) -> Result<Bytes, HostError>;
+    /// Lowers the VM's claim by what a vnode's balloon holds, at most `most`; gives by how much. With a pnode, only if the
+    /// vnode lies there.
+    fn release(&self, vnode: VnodeId, on: Option<PnodeId>, most: Bytes) -> Bytes;
     /// Somebody wants it to end.
     fn cancelled(&self) -> bool;
     /// So far it is.
@@ -237,6 +248,7 @@ impl<'a> Take<'a> {
         if !self.ground.cancelled() {
             self.hand_back();
         }
+        self.release();
         let stop = match (self.missing(ReclaimTally::freed), self.ground.cancelled()) {
             (Bytes::ZERO, _) => ReclaimStop::Reached,
             (_, true) => ReclaimStop::Cancelled,
@@ -262,6 +274,18 @@ impl<'a> Take<'a> {
                 (part.ballooned, part.stop) = (Bytes::ZERO, Some(Stop::WholePages));
             }
         }
+    }
+
+    /// What came is room for other VMs, as much as was asked for: pages that were never touched free nothing, but are claimed.
+    fn release(&mut self) {
+        let page = BALLOON_PAGE.get();
+        let mut left = Bytes(self.order.bytes.get().div_ceil(page).saturating_mul(page));
+        let on = self.order.exact.then_some(self.order.pnode);
+        for part in &mut self.tally.parts {
+            part.released = self.ground.release(part.vnode, on, left.min(part.ballooned));
+            left = left.saturating_sub(part.released);
+        }
+        self.ground.tell(&self.tally);
     }
 
     fn only_whole_pages(&self) -> bool {

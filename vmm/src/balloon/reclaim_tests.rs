@@ -57,11 +57,13 @@ impl Model {
 struct Table {
     vnodes: RefCell<Vec<Model>>,
     asked: RefCell<Vec<Vec<(u32, u64)>>>,
+    /// Claims that were lowered: whose, where it had to lie, and by how much.
+    released: RefCell<Vec<(u32, Option<u32>, u64)>>,
 }
 
 impl Table {
     fn new(vnodes: Vec<Model>) -> Self {
-        Self { vnodes: RefCell::new(vnodes), asked: RefCell::default() }
+        Self { vnodes: RefCell::new(vnodes), ..Self::default() }
     }
 
     fn take(&self, pnode: u32, pages: u64, exact: bool) -> (ReclaimStop, ReclaimTally) {
@@ -139,6 +141,12 @@ impl Ground for Table {
         Ok(Bytes(moved * PAGE))
     }
 
+    fn release(&self, vnode: VnodeId, on: Option<PnodeId>, most: Bytes) -> Bytes {
+        let pages = (most.get() / PAGE).min(self.vnodes.borrow()[index(vnode)].held);
+        self.released.borrow_mut().push((vnode.0, on.map(|on| on.0), pages));
+        Bytes(pages * PAGE)
+    }
+
     fn cancelled(&self) -> bool {
         false
     }
@@ -169,6 +177,8 @@ fn many_to_one_splits_in_proportion() {
     let (stop, tally) = table.take(3, 800, true);
     assert_eq!((stop, tally.freed()), (ReclaimStop::Reached, Bytes(800 * PAGE)));
     assert_eq!(*table.asked.borrow(), [[(1, 600), (2, 200)]]);
+    assert_eq!(*table.released.borrow(), [(1, Some(3), 600), (2, Some(3), 200)]);
+    assert_eq!(tally.released(), Bytes(800 * PAGE));
     assert_eq!([1, 3, 5].map(|pnode| table.pages_on(pnode)), [1000, 3200, 1000]);
 }
 
@@ -222,6 +232,8 @@ fn exact_is_short_where_best_effort_goes_elsewhere() {
     let (stop, tally) = table.take(1, 600, false);
     assert_eq!((stop, tally.freed()), (ReclaimStop::Elsewhere, Bytes(400 * PAGE)));
     assert_eq!(tally.elsewhere(), Bytes(200 * PAGE));
+    // Room for others, wherever it is.
+    assert_eq!((tally.released(), table.released.borrow()[0].1), (Bytes(600 * PAGE), None));
     assert_eq!([3, 5].map(|pnode| table.pages_on(pnode)), [3840, 960]);
 }
 
@@ -239,6 +251,8 @@ fn untouched_pages_free_nothing_and_more_are_asked_for() {
     let (stop, tally) = Table::new(vec![sparse]).take(1, 600, true);
     assert_eq!((stop, tally.freed()), (ReclaimStop::Reached, Bytes(600 * PAGE)));
     assert_eq!(tally.parts[0].asked, Bytes(900 * PAGE));
+    // Claims go down by what was asked for, and no more.
+    assert_eq!((tally.ballooned(), tally.released()), (Bytes(900 * PAGE), Bytes(600 * PAGE)));
 }
 
 #[test]

@@ -111,6 +111,7 @@ impl Reclaimer {
         wants: Wants,
         ram: Arc<GuestRam>,
         pnodes: BTreeMap<VnodeId, NodeSet>,
+        release: Release,
     ) -> Result<JoinHandle<()>, HostError> {
         let (cancel, abandoned) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let id = self.lock().as_ref().map_or(1, |slot| slot.view.id + 1);
@@ -131,8 +132,8 @@ impl Reclaimer {
             abandoned: Arc::clone(&abandoned),
         };
         let last = self.lock().replace(slot);
-        let (reclaimer, site) =
-            (self.clone(), Site { wants, ram, pnodes, cancel, abandoned, reclaimer: self.clone() });
+        let site = Site { wants, ram, pnodes, release, cancel, abandoned, reclaimer: self.clone() };
+        let reclaimer = self.clone();
         let body = move || {
             reclaimer.begin(free(order.pnode));
             let result = carry_out(&order, &site);
@@ -178,11 +179,16 @@ fn free(pnode: PnodeId) -> Option<PnodeFree> {
     PnodeFree::read(Path::new("/sys"), Path::new("/proc"), pnode)
 }
 
+/// Lowers the VM's claim by what a vnode's balloon holds, at most so much; gives by how much. With a pnode, only if the
+/// vnode lies there.
+pub type Release = Box<dyn Fn(VnodeId, Option<PnodeId>, Bytes) -> Bytes + Send>;
+
 /// This VM on this host.
 struct Site {
     wants: Wants,
     ram: Arc<GuestRam>,
     pnodes: BTreeMap<VnodeId, NodeSet>,
+    release: Release,
     cancel: Arc<AtomicBool>,
     abandoned: Arc<AtomicBool>,
     reclaimer: Reclaimer,
@@ -262,6 +268,10 @@ impl Ground for Site {
         rooms: &BTreeMap<PnodeId, Bytes>,
     ) -> Result<Bytes, HostError> {
         shift(&self.ram, vnode, from, rooms, &|| self.cancelled())
+    }
+
+    fn release(&self, vnode: VnodeId, on: Option<PnodeId>, most: Bytes) -> Bytes {
+        (self.release)(vnode, on, most)
     }
 
     fn cancelled(&self) -> bool {

@@ -112,6 +112,13 @@ impl Boot {
         Ok(Self { payload, kernel, initramfs, image, layout })
     }
 
+    /// Decides anew where everything goes, for a guest with other memory.
+    pub fn fit(&mut self, plan: &Plan, firmware: &Firmware) -> Result<(), BootError> {
+        let (initramfs, cmdline) = (self.layout.initramfs.map_or(0, |(_, size)| size), self.payload.cmdline.len());
+        self.layout = BootLayout::new(&plan.memory_map, firmware.range, &self.image, initramfs, cmdline)?;
+        Ok(())
+    }
+
     /// Writes kernel, initramfs, command line, boot parameters and tables into guest memory.
     pub fn load(&mut self, plan: &Plan, ram: &GuestRam, firmware: &Firmware) -> Result<Entry, BootError> {
         use vm_memory::{Bytes, GuestAddress};

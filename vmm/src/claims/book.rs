@@ -25,7 +25,9 @@ pub struct Living {
     pub started: u64,
     /// What it was promised.
     pub claim: Claim,
-    /// What of that it has touched, where that is known.
+    /// What it was promised beside that and released: room for others.
+    pub released: Claim,
+    /// What of its claim it has touched, where that is known.
     pub touched: Option<Touched>,
 }
 
@@ -75,6 +77,10 @@ impl Book {
         for vm in &mut living {
             let before = survey.living.iter().find(|before| before.name == vm.name);
             vm.touched = before.and_then(|before| before.touched.clone());
+            // What it has released since then it had touched, and has no more.
+            if let (Some(touched), Some(before)) = (&mut vm.touched, before) {
+                touched.has = touched.has.less(&before.claim.less(&vm.claim));
+            }
         }
         Self { claims, living, as_surveyed, lock }
     }
@@ -91,7 +97,7 @@ impl Book {
         let name = format!("{}-{now}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let Self { claims, lock, .. } = self;
         let new = claims.root.join(format!("{name}{UNFINISHED}"));
-        let held = write(&new, claim, claims.modes.claim).and_then(|file| {
+        let held = write(&new, (claim, &Claim::default()), claims.modes.claim).and_then(|file| {
             let path = claims.root.join(format!("{name}{SUFFIX}"));
             fs::rename(&new, &path).map_err(failed(&path, "rename"))?;
             Ok(Held { claims, path, file })
@@ -104,10 +110,11 @@ impl Book {
         held
     }
 
-    /// Puts another claim in the place of one that is held, all of it or nothing, and closes the book.
-    pub fn replace(self, held: &mut Held, claim: &Claim) -> Result<(), ClaimsError> {
+    /// Puts another claim in the place of one that is held, all of it or nothing, and closes the book. `released` is what
+    /// the VM could claim beside it and leaves to others.
+    pub fn replace(self, held: &mut Held, claim: &Claim, released: &Claim) -> Result<(), ClaimsError> {
         let new = held.path.with_extension(UNFINISHED.trim_start_matches('.'));
-        let replaced = write(&new, claim, held.claims.modes.claim).and_then(|file| {
+        let replaced = write(&new, (claim, released), held.claims.modes.claim).and_then(|file| {
             fs::rename(&new, &held.path).map_err(failed(&held.path, "rename"))?;
             // Only now may the one of before be unlocked: until it has lost its name it must not look left behind.
             held.file = file;
@@ -147,18 +154,19 @@ fn ledger<'a>(living: impl Iterator<Item = &'a Living>) -> Ledger {
     ledger
 }
 
-fn encode(claim: &Claim) -> io::Result<Vec<u8>> {
+fn encode(claim: &Claim, released: &Claim) -> io::Result<Vec<u8>> {
     let (pid, started) = (std::process::id(), touched::own_start());
-    serde_json::to_vec(&Record { version: 1, pid, started, claim: claim.clone() }).map_err(io::Error::from)
+    let (claim, released) = (claim.clone(), released.clone());
+    serde_json::to_vec(&Record { version: 1, pid, started, claim, released }).map_err(io::Error::from)
 }
 
 /// Locked before anybody else may open it and before there is anything in it, so that it is never seen without its owner.
-fn write(path: &Path, claim: &Claim, access: FileAccess) -> Result<WriteLock, ClaimsError> {
+fn write(path: &Path, (claim, released): (&Claim, &Claim), access: FileAccess) -> Result<WriteLock, ClaimsError> {
     let file = plain().read(true).write(true).create_new(true).open(path).map_err(failed(path, "open"))?;
     let locked = WriteLock::attempt(file).map_err(failed(path, "fcntl"))?;
     let file = locked.map_err(|_| failed(path, "fcntl")(io::ErrorKind::WouldBlock.into()))?;
     access.apply(&file).map_err(failed(path, "chmod"))?;
-    let text = encode(claim).map_err(failed(path, "write"))?;
+    let text = encode(claim, released).map_err(failed(path, "write"))?;
     (&*file).write_all(&text).map_err(failed(path, "write"))?;
     Ok(file)
 }

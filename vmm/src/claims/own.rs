@@ -1,8 +1,9 @@
 //! The claim of a VM that runs here, vnode by vnode: it grows before a vnode moves and shrinks after. While a move is
-//! under way, and after one that did not reach its end, both sides are claimed, so that it can go on, or back.
+//! under way, and after one that did not reach its end, both sides are claimed, so that it can go on, or back. What a
+//! vnode's balloon holds may be released, and is claimed again before the guest has it; how much, is a `Lease`'s.
 
 use crate::claims::{Book, Claims, ClaimsError, Held, Living, Survey, touched};
-use resources::{Bytes, Claim, Ledger, NodeClaim, Placement, PnodeId, Vnode, VnodeId};
+use resources::{Bytes, Claim, Ledger, NodeClaim, Placement, PnodeId, Vnode, VnodeId, VnodePlacement};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -31,10 +32,26 @@ pub struct Turn<'a> {
 #[derive(Debug, Default)]
 struct State {
     held: Option<Held>,
-    /// What the vnodes need.
-    vnodes: Vec<Claim>,
-    /// What others are told: never less.
+    vnodes: Vec<Own>,
+    /// What others are told: never less than the vnodes claim.
     written: Claim,
+}
+
+/// Of one vnode.
+#[derive(Debug, Clone, Default)]
+struct Own {
+    /// What it claims: less than it needs by what it has released.
+    claim: Claim,
+    released: Claim,
+}
+
+/// A claim that is to take the place of a vnode's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// All its memory where it has been. What it released of that stays released.
+    Stays(Claim),
+    /// What it needs where it is now: nothing of that is released.
+    Moved(Claim),
 }
 
 /// What was seen of the others, and of this VM, before a claim is to grow.
@@ -48,7 +65,8 @@ pub struct Seen {
 impl OwnClaim {
     /// As it was claimed at the start; `held` is `None` where nobody is told.
     pub fn new(held: Option<Held>, placement: &Placement) -> Self {
-        let vnodes: Vec<Claim> = placement.vnodes.iter().map(|at| at.claim.clone()).collect();
+        let own = |at: &VnodePlacement| Own { claim: at.claim.clone(), released: Claim::default() };
+        let vnodes = placement.vnodes.iter().map(own).collect();
         let claims = held.as_ref().map(Held::claims).cloned();
         let state = State { held, written: placement.claim.clone(), vnodes };
         Self { claims, state: Mutex::new(Some(state)), back: Condvar::new() }
@@ -102,52 +120,104 @@ impl Turn<'_> {
         moving: &BTreeMap<VnodeId, Vec<(PnodeId, NodeClaim)>>,
         mut decide: impl FnMut(&Ledger) -> Result<Vec<(VnodeId, Claim)>, E>,
     ) -> Result<(), E> {
+        self.change(seen, moving, |ledger, vnodes| {
+            for (vnode, claim) in decide(ledger)? {
+                if let Some(own) = vnodes.get_mut(vnode.index()) {
+                    own.claim = std::mem::take(&mut own.claim).at_least(&claim);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Claims again what a vnode has released of a pnode: as much as `decide` says, which is asked as by [`grow`](Self::grow),
+    /// with all that this VM claims too.
+    pub fn claim_back<E: From<ClaimsError>>(
+        &mut self,
+        seen: Seen,
+        (vnode, pnode): (VnodeId, PnodeId),
+        mut decide: impl FnMut(&Ledger) -> Result<NodeClaim, E>,
+    ) -> Result<(), E> {
+        self.change(seen, &BTreeMap::new(), |ledger, vnodes| {
+            let back = Claim { pnodes: [(pnode, decide(ledger)?)].into() };
+            if let Some(own) = vnodes.get_mut(vnode.index()) {
+                own.claim = [&own.claim, &back].into_iter().sum();
+                own.released = own.released.less(&back);
+            }
+            Ok(())
+        })
+    }
+
+    fn change<E: From<ClaimsError>>(
+        &mut self,
+        seen: Seen,
+        moving: &BTreeMap<VnodeId, Vec<(PnodeId, NodeClaim)>>,
+        mut decide: impl FnMut(&Ledger, &mut [Own]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let Seen { others, mut has } = seen;
         for (pnode, node) in moving.values().flatten() {
             has = has.less(&Claim { pnodes: [(*pnode, node.clone())].into() });
         }
         let staying = self.state.vnodes.iter().enumerate();
         let staying = staying.filter(|(at, _)| !moving.keys().any(|vnode| vnode.index() == *at));
-        let staying: Claim = staying.map(|(_, claim)| claim).sum();
+        let staying: Claim = staying.map(|(_, own)| &own.claim).sum();
         let beside = |living: &[Living], held: Option<&Held>| {
             let mut ledger = held.map_or_else(Ledger::new, |held| Living::ledger_without(living, held));
             ledger.add(&staying, &has);
             ledger
         };
-        let mut decided = decide(&beside(&others.living, self.state.held.as_ref()))?;
+        let mut vnodes = self.state.vnodes.clone();
+        decide(&beside(&others.living, self.state.held.as_ref()), &mut vnodes)?;
         let mut book = None;
         if let Some(held) = &self.state.held {
             let locked = held.claims().lock_within(&others, PATIENCE)?;
             if !locked.as_surveyed {
-                decided = decide(&beside(&locked.living, Some(held)))?;
+                vnodes.clone_from(&self.state.vnodes);
+                decide(&beside(&locked.living, Some(held)), &mut vnodes)?;
             }
             book = Some(locked);
-        }
-        let mut vnodes = self.state.vnodes.clone();
-        for (vnode, claim) in decided {
-            if let Some(own) = vnodes.get_mut(vnode.index()) {
-                *own = std::mem::take(own).at_least(&claim);
-            }
         }
         self.write(book, &vnodes)?;
         self.state.vnodes = vnodes;
         Ok(())
     }
 
-    /// What the vnodes need now.
+    /// Lowers a vnode's claim by what the guest gave back: others may have it from now on.
+    pub fn release(&mut self, vnode: VnodeId, what: &Claim) -> Result<(), ClaimsError> {
+        let mut vnodes = self.state.vnodes.clone();
+        if let Some(own) = vnodes.get_mut(vnode.index()) {
+            own.claim = own.claim.less(what);
+            own.released = [&own.released, what].into_iter().sum();
+        }
+        let claims = self.state.held.as_ref().map(|held| held.claims().clone());
+        let book = claims.map(|claims| claims.lock_within(&Survey::default(), PATIENCE)).transpose()?;
+        self.write(book, &vnodes)?;
+        self.state.vnodes = vnodes;
+        Ok(())
+    }
+
+    /// What a vnode claims, and beside that has released.
     pub fn of(&self, vnode: VnodeId) -> Claim {
-        self.state.vnodes.get(vnode.index()).cloned().unwrap_or_default()
+        let own = self.state.vnodes.get(vnode.index());
+        own.map(|own| [&own.claim, &own.released].into_iter().sum()).unwrap_or_default()
+    }
+
+    /// What a vnode has released.
+    pub fn released(&self, vnode: VnodeId) -> Claim {
+        self.state.vnodes.get(vnode.index()).map(|own| own.released.clone()).unwrap_or_default()
     }
 
     /// Puts other claims in the place of these. If the directory does not take them, others are told of the larger ones
     /// until the next change that it takes: nothing is lost, only some room.
-    pub fn settle(&mut self, settled: &[(VnodeId, Claim)]) {
-        for (vnode, claim) in settled {
-            if let Some(own) = self.state.vnodes.get_mut(vnode.index()) {
-                *own = claim.clone();
+    pub fn settle(&mut self, settled: &[(VnodeId, Settled)]) {
+        for (vnode, settled) in settled {
+            let Some(own) = self.state.vnodes.get_mut(vnode.index()) else { continue };
+            match settled {
+                Settled::Stays(claim) => own.claim = claim.less(&own.released),
+                Settled::Moved(claim) => *own = Own { claim: claim.clone(), released: Claim::default() },
             }
         }
-        let total: Claim = self.state.vnodes.iter().sum();
+        let total = claimed(&self.state.vnodes);
         let held = self.state.held.as_ref().filter(|_| total != self.state.written);
         let Some(claims) = held.map(|held| held.claims().clone()) else { return };
         // What others have touched is nobody's business here.
@@ -158,14 +228,18 @@ impl Turn<'_> {
         }
     }
 
-    fn write(&mut self, book: Option<Book>, vnodes: &[Claim]) -> Result<(), ClaimsError> {
-        let total: Claim = vnodes.iter().sum();
+    fn write(&mut self, book: Option<Book>, vnodes: &[Own]) -> Result<(), ClaimsError> {
+        let total = claimed(vnodes);
         if let (Some(book), Some(held)) = (book, &mut self.state.held) {
-            book.replace(held, &total)?;
+            book.replace(held, &total, &vnodes.iter().map(|own| &own.released).sum())?;
         }
         self.state.written = total;
         Ok(())
     }
+}
+
+fn claimed(vnodes: &[Own]) -> Claim {
+    vnodes.iter().map(|own| &own.claim).sum()
 }
 
 /// Memory of a vnode as a claim: in bytes, or in pages of its pool.
@@ -178,12 +252,24 @@ pub fn memory_of(vnode: &Vnode, bytes: Bytes) -> NodeClaim {
     }
 }
 
+/// Memory of a vnode in a claim, on all pnodes together.
+pub fn bytes_of(vnode: &Vnode, claim: &Claim) -> Bytes {
+    let total = claim.total();
+    match vnode.pages.pool() {
+        None => total.memory,
+        Some(size) => {
+            let pages = total.huge_pages.get(&size).copied().unwrap_or(0);
+            Bytes(pages.saturating_mul(size.get()))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{OwnClaim, PATIENCE, Seen};
+    use super::{OwnClaim, PATIENCE, Seen, Settled};
     use crate::claims::{Claims, ClaimsError, Survey};
     use resources::test_host::HostShape;
-    use resources::{Bytes, Claim, NodeClaim, Plan, PnodeId, VmSpec, VnodeId};
+    use resources::{Bytes, Claim, Ledger, NodeClaim, Plan, PnodeId, VmSpec, VnodeId};
     use std::collections::BTreeMap;
     use std::io::Write;
     use std::sync::Arc;
@@ -222,7 +308,7 @@ mod tests {
         let busy = || ClaimsError::Busy { path: root.path().to_owned(), holder: None, seconds: 0 };
         assert!(own.turn().grow(own.look().unwrap(), &moving, |_| Err(busy())).is_err());
         assert_eq!(seen(), before.clone().at_least(&there));
-        own.turn().settle(&[(VnodeId(0), there.clone())]);
+        own.turn().settle(&[(VnodeId(0), Settled::Moved(there.clone()))]);
         assert_eq!(seen(), there);
         own.release();
         assert_eq!(claims.living().unwrap(), []);
@@ -236,7 +322,7 @@ mod tests {
         let (own, before) = own(&claims);
         let seen = || claims.living().unwrap()[0].claim.clone();
         std::fs::rename(&directory, &gone).unwrap();
-        own.turn().settle(&[(VnodeId(0), claim(0, Bytes(1)))]);
+        own.turn().settle(&[(VnodeId(0), Settled::Moved(claim(0, Bytes(1))))]);
         let grown = own.turn().grow(Seen::default(), &BTreeMap::new(), |_| {
             Ok::<_, ClaimsError>(vec![(VnodeId(0), claim(1, Bytes(1)))])
         });
@@ -254,7 +340,7 @@ mod tests {
         let (own, before) = own(&claims);
         let _busy = claims.lock(&Survey::default()).unwrap();
         let told = std::time::Instant::now();
-        own.turn().settle(&[(VnodeId(0), before)]);
+        own.turn().settle(&[(VnodeId(0), Settled::Moved(before))]);
         assert!(told.elapsed() < PATIENCE, "it waited for the directory");
     }
 
@@ -279,7 +365,7 @@ mod tests {
         let claims = Claims { procfs, ..Claims::open(&root.path().join("claims"), None).unwrap() };
         let (own, _) = own(&claims);
         for bytes in [3, 2, 1] {
-            own.turn().settle(&[(VnodeId(0), claim(0, Bytes(bytes)))]);
+            own.turn().settle(&[(VnodeId(0), Settled::Moved(claim(0, Bytes(bytes))))]);
         }
         assert_eq!(opened.load(Ordering::Relaxed), 0);
         let survey = claims.survey().unwrap();
@@ -322,5 +408,52 @@ mod tests {
             .unwrap();
         assert_eq!(asked, [Bytes::ZERO, Bytes(7)]);
         assert_eq!(own.turn().of(VnodeId(0)), before.at_least(&claim(1, Bytes(1))));
+    }
+
+    #[test]
+    fn what_a_vnode_releases_is_room_for_others_until_it_is_claimed_back() {
+        let root = tempfile::tempdir().unwrap();
+        let claims = Claims::open(root.path(), None).unwrap();
+        let (own, full) = own(&claims);
+        let seen = || {
+            let vm = claims.living().unwrap().remove(0);
+            let of = |claim: &Claim| claim.pnodes.get(&PnodeId(0)).map_or(Bytes::ZERO, |node| node.memory);
+            (of(&vm.claim), of(&vm.released))
+        };
+        let mib = Bytes::mib;
+        own.turn().release(VnodeId(0), &claim(0, mib(300))).unwrap();
+        assert_eq!((seen(), own.turn().of(VnodeId(0))), ((mib(724), mib(300)), full.clone()));
+        own.turn()
+            .claim_back(own.look().unwrap(), (VnodeId(0), PnodeId(0)), |ledger| {
+                assert_eq!(ledger.claimed(PnodeId(0)).unwrap().memory, mib(724));
+                Ok::<_, ClaimsError>(NodeClaim { memory: mib(100), ..NodeClaim::default() })
+            })
+            .unwrap();
+        assert_eq!(seen(), (mib(824), mib(200)));
+        // Its threads go elsewhere, or a move comes to nothing: what was released stays so.
+        own.turn().settle(&[(VnodeId(0), Settled::Stays(full.clone()))]);
+        assert_eq!((seen(), own.turn().released(VnodeId(0))), ((mib(824), mib(200)), claim(0, mib(200))));
+        // While it moves it claims what is left here, and all of it there.
+        let (moving, there) = (BTreeMap::from([(VnodeId(0), Vec::new())]), claim(1, mib(1024)));
+        let decide = |_: &Ledger| Ok::<_, ClaimsError>(vec![(VnodeId(0), there.clone())]);
+        own.turn().grow(own.look().unwrap(), &moving, decide).unwrap();
+        assert_eq!(seen(), (mib(824), mib(200)));
+        own.turn().settle(&[(VnodeId(0), Settled::Moved(there.clone()))]);
+        assert_eq!((seen(), own.turn().of(VnodeId(0))), ((mib(0), mib(0)), there.clone()));
+    }
+
+    #[test]
+    fn what_a_vm_has_released_since_it_was_asked_it_no_longer_has() {
+        let root = tempfile::tempdir().unwrap();
+        let claims = Claims::open(root.path(), None).unwrap();
+        let (own, _) = own(&claims);
+        let mut survey = claims.survey().unwrap();
+        let touched = crate::claims::Touched { has: claim(0, Bytes::mib(900)), ..Default::default() };
+        survey.living[0].touched = Some(touched);
+        own.turn().release(VnodeId(0), &claim(0, Bytes::mib(300))).unwrap();
+        let book = claims.lock(&survey).unwrap();
+        assert!(!book.as_surveyed);
+        // 724 MiB are promised, and 600 of them taken.
+        assert_eq!(book.ledger().untouched_memory(PnodeId(0)), Bytes::mib(124));
     }
 }

@@ -33,6 +33,9 @@ pub struct Record {
     pub started: u64,
     /// By pnode what it was promised.
     pub claim: Claim,
+    /// What it was promised once more than that and released, for others to have.
+    #[serde(default, skip_serializing_if = "Claim::is_empty")]
+    pub released: Claim,
 }
 
 /// What is done with files that are no living VM's.
@@ -74,8 +77,8 @@ pub fn read_all(root: &Path, others: Others) -> Result<Vec<Living>, ClaimsError>
         let path = root.join(&name);
         if name.ends_with(SUFFIX) {
             match read(&path) {
-                Found::Alive(Record { pid, started, claim, .. }) => {
-                    living.push(Living { name, pid, started, claim, touched: None });
+                Found::Alive(Record { pid, started, claim, released, .. }) => {
+                    living.push(Living { name, pid, started, claim, released, touched: None });
                 }
                 Found::Dead => {
                     others.warn(&path, "its process is gone");

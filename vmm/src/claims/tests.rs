@@ -44,7 +44,7 @@ fn a_claim_can_be_changed_while_it_is_held() {
     let (_root, claims) = claims();
     let mut held = book(&claims).claim(&claim(1, Bytes::gib(1), 2)).unwrap();
     for size in [7, 123_456_789, 1] {
-        book(&claims).replace(&mut held, &claim(3, Bytes(size), 1)).unwrap();
+        book(&claims).replace(&mut held, &claim(3, Bytes(size), 1), &Claim::default()).unwrap();
         let living = claims.living().unwrap();
         assert_eq!(living.iter().map(|vm| vm.claim.clone()).collect::<Vec<_>>(), [claim(3, Bytes(size), 1)]);
     }
@@ -132,6 +132,7 @@ fn amounts_of_any_size_add_up_without_harm() {
 #[test]
 fn totals_over_all_vms_say_what_lies_where_it_was_wanted() {
     let vm = |touched: Option<&[(u32, u64, u64)]>| crate::claims::Living {
+        released: Claim::default(),
         name: String::new(),
         pid: 1,
         started: 1,

@@ -2,7 +2,7 @@
 //! takes time is measured before anybody else has to wait for it.
 
 use super::{Answer, Request, RequestError, VmHandle, VmView};
-use crate::claims::own::{Seen as Others, Turn, memory_of};
+use crate::claims::own::{Seen as Others, Settled, Turn, memory_of};
 use crate::jobs::JobId;
 use crate::memory::Manner;
 use resources::replacement::{self, Mover, ReplacementError, Seen, rehome, replace};
@@ -109,16 +109,16 @@ impl VmHandle {
         self.require_idle(&[vnode])?;
         let now = at(&view, vnode)?;
         let wanted = (affinity, home.unwrap_or(&now.cpu_pnodes));
-        let (before, mut to) = (turn.of(vnode), None);
+        let (before, released, mut to) = (turn.of(vnode), turn.released(vnode), None);
         turn.grow(others, &BTreeMap::from([(vnode, Vec::new())]), |ledger| {
             let place = rehome(&self.plan().topology, &look()?, now, wanted, ledger)?;
-            let claim = to.insert(place).claim.clone();
+            let claim = to.insert(place).claim.less(&released);
             Ok::<_, RequestError>(vec![(vnode, claim)])
         })?;
         let Some(place) = to else { return Err(RequestError::NoAnswer) };
         let claim = place.claim.clone();
         let told = self.ask(Request::Rehome(Box::new(place)));
-        turn.settle(&[(vnode, if told.is_ok() { claim } else { before })]);
+        turn.settle(&[(vnode, Settled::Stays(if told.is_ok() { claim } else { before }))]);
         told?;
         drop(turn);
         let threads = {
@@ -175,7 +175,7 @@ impl VmHandle {
             let has = on.iter().map(|(pnode, bytes)| (*pnode, memory_of(vnode, *bytes)));
             moving.insert(id, has.collect());
         }
-        let before: Vec<_> = vnodes.iter().map(|vnode| (*vnode, turn.of(*vnode))).collect();
+        let before: Vec<_> = vnodes.iter().map(|vnode| (*vnode, Settled::Stays(turn.of(*vnode)))).collect();
         let mut to = Vec::new();
         turn.grow(others, &moving, |ledger| {
             to = decide(&look()?, &Seen { residency: &residency, ledger })?;

@@ -3,16 +3,17 @@
 use super::request::request;
 use super::{DiskSize, Observer, Request, VmState, VmView};
 use crate::attach::Gauge;
-use crate::balloon::{self, Reclaimer, VnodeMemory};
+use crate::balloon::{self, Leases, Reclaimer, VnodeMemory};
 use crate::claims::Held;
-use crate::claims::own::OwnClaim;
+use crate::claims::own::{OwnClaim, Settled, bytes_of};
 use crate::cpu::ExitCounters;
 use crate::inbox::{Event, Notifier};
 use crate::jobs::{JobId, Jobs};
 use crate::memory::GuestRam;
 use crate::pci::DeviceThreads;
 use devices::virtio::VirtioMeter;
-use resources::{Plan, VcpuId, VnodeId};
+use resources::lease::Lease;
+use resources::{Plan, VcpuId, Vnode, VnodeId};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -77,6 +78,11 @@ impl Shared {
         })
     }
 
+    /// What was decided before the start.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     pub(crate) fn publish(&self, view: VmView) {
         let view = Arc::new(view);
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&view);
@@ -85,9 +91,37 @@ impl Shared {
         }
     }
 
+    pub(crate) fn host_short(&self, short: &balloon::HostShort) {
+        if let Some(observer) = &self.observer {
+            observer.host_short(short);
+        }
+    }
+
     pub(crate) fn tell_job(&self, id: JobId) {
         if let Some((observer, job)) = self.observer.as_ref().zip(self.jobs.view(id)) {
             observer.job(&job);
+        }
+    }
+
+    /// The leases of the vnodes as `plan` boots them, which may be smaller than they were planned.
+    pub(crate) fn leases(&self, plan: &Plan) -> Leases {
+        let turn = self.claim.turn();
+        let lease = |vnode: &Vnode| {
+            let released = bytes_of(vnode, &turn.released(vnode.id));
+            let planned = self.plan.topology.vnode(vnode.id).map_or(vnode.memory, |vnode| vnode.memory);
+            Lease::new(released, planned.saturating_sub(vnode.memory))
+        };
+        Leases::new(plan.topology.vnodes().iter().map(lease))
+    }
+
+    /// Puts claims in the place of others; leases of vnodes that have moved end.
+    pub(crate) fn settle(&self, claims: &[(VnodeId, Settled)]) {
+        let mut turn = self.claim.turn();
+        turn.settle(claims);
+        let ram = self.link.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|link| link.ram.upgrade());
+        let balloons = Arc::clone(&self.balloons.lock().unwrap_or_else(PoisonError::into_inner));
+        for entry in balloons.iter().filter(|entry| turn.released(entry.vnode).is_empty()) {
+            entry.end_lease(ram.as_deref());
         }
     }
 

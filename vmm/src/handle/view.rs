@@ -1,6 +1,6 @@
 //! What others see of a VM, and who hears when it changes.
 
-use crate::balloon::VnodeMemory;
+use crate::balloon::{HostShort, VnodeMemory};
 use crate::jobs::JobView;
 use devices::virtio::blk::BlkFigures;
 use devices::virtio::console::ConsoleCounters;
@@ -55,6 +55,12 @@ pub trait Observer: Send + Sync {
     /// A request for a vnode's memory ended, as its outcome says. Each one does once. Called from the thread that looks at
     /// balloons, or that asks for something else; [`VmHandle::memory`](crate::VmHandle::memory) would wait for that.
     fn balloon(&self, memory: &VnodeMemory);
+
+    /// A guest wants memory back that it gave and that others were promised meanwhile. Told once each time that it begins
+    /// to wait, or starts without it.
+    fn host_short(&self, short: &HostShort) {
+        let _ = short;
+    }
 }
 
 /// A device as others see it.
