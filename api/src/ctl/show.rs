@@ -93,14 +93,14 @@ pub fn memory(vnodes: &[Vnode]) -> String {
     let pnodes: BTreeSet<u32> = held.map(|on| on.pnode).collect();
     let mut header = vec![("VNODE".to_owned(), Side::Right), ("PNODES".to_owned(), Side::Left)];
     header.push(("POLICY".to_owned(), Side::Left));
-    header.extend(["MEMORY", "TARGET", "ACTUAL"].map(|title| (title.to_owned(), Side::Right)));
+    header.extend(["MEMORY", "TARGET", "ACTUAL", "RELEASED"].map(|title| (title.to_owned(), Side::Right)));
     header.extend(pnodes.iter().map(|pnode| (format!("ON {pnode}"), Side::Right)));
     header.extend(["ABSENT", "HIT", "MISS", "FOREIGN"].map(|title| (title.to_owned(), Side::Right)));
     header.extend(["MOVED", "LEFT", "FAILED", "JOB"].map(|title| (title.to_owned(), Side::Right)));
     let mut table = Table::new(header);
     for vnode in vnodes {
         let mut row = vec![vnode.id.to_string(), vnode.pnodes.to_string(), vnode.policy.to_string()];
-        row.extend([vnode.memory, vnode.target, vnode.actual].map(human));
+        row.extend([vnode.memory, vnode.target, vnode.actual, vnode.released].map(human));
         let residency = vnode.residency.as_ref();
         row.extend(pnodes.iter().map(|pnode| {
             let on = residency.and_then(|residency| residency.on.iter().find(|on| on.pnode == *pnode));
@@ -181,13 +181,14 @@ pub fn reclaim(reclaim: &Reclaim) -> String {
         ("FREED", Side::Right),
         ("ELSEWHERE", Side::Right),
         ("MOVED", Side::Right),
+        ("RELEASED", Side::Right),
         ("STOP", Side::Left),
     ]);
     for part in &reclaim.parts {
         let sizes =
-            [part.there, part.asked, part.ballooned, part.freed, part.elsewhere, part.moved].map(human);
+            [part.there, part.asked, part.ballooned, part.freed, part.elsewhere, part.moved, part.released];
         let stop = dash(part.stop.as_deref().unwrap_or_default());
-        table.row(std::iter::once(part.vnode.to_string()).chain(sizes).chain([stop]));
+        table.row(std::iter::once(part.vnode.to_string()).chain(sizes.map(human)).chain([stop]));
     }
     let free = |free: &crate::http::wire::PnodeFree| {
         human(free.free.saturating_add(free.on_cpu_lists).saturating_add(free.in_pools))

@@ -4,7 +4,7 @@ use crate::http::wire;
 use resources::{Bytes, MemoryPolicy, NodeSet, Plan, PnodeId, VnodeId};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use vmm::balloon::{Phase, ReclaimKind, ReclaimPart, ReclaimState, ReclaimView, VnodeMemory};
+use vmm::balloon::{HostShort, Phase, ReclaimKind, ReclaimPart, ReclaimState, ReclaimView, VnodeMemory};
 use vmm::{Exit, JobView, VmView};
 
 /// The unit of balloons (virtio 1.3, 5.5.6).
@@ -72,6 +72,7 @@ pub fn balloon(memory: &VnodeMemory) -> wire::Balloon {
         },
         outcome,
         partial: memory.discards.partial_bytes,
+        short: memory.short.get(),
         migrated: memory.device.figures.migrations.saturating_mul(BALLOON_PAGE),
         reported: memory.discards.reported_bytes,
         guest: memory.device.guest.all().collect(),
@@ -80,8 +81,15 @@ pub fn balloon(memory: &VnodeMemory) -> wire::Balloon {
 
 /// A vnode's memory as events have it.
 pub fn balloon_event(memory: &VnodeMemory) -> serde_json::Value {
-    let (vnode, target, actual) = (memory.vnode, memory.target, memory.actual);
-    serde_json::json!({"vnode": vnode, "target": target, "actual": actual, "balloon": balloon(memory)})
+    let VnodeMemory { vnode, target, actual, released, .. } = memory;
+    let balloon = balloon(memory);
+    serde_json::json!({"vnode": vnode, "target": target, "actual": actual, "released": released, "balloon": balloon})
+}
+
+/// A guest that wants back what others were promised.
+pub fn host_short_event(short: &HostShort) -> serde_json::Value {
+    let HostShort { vnode, pnode, bytes, at_boot } = short;
+    serde_json::json!({"vnode": vnode, "pnode": pnode, "bytes": bytes, "at_boot": at_boot})
 }
 
 /// Bytes a second; 0 for no time.
@@ -105,6 +113,7 @@ pub fn reclaim(view: &ReclaimView) -> wire::Reclaim {
         freed: part.freed.get(),
         elsewhere: part.elsewhere.get(),
         moved: part.moved.get(),
+        released: part.released.get(),
         stop: part.stop.map(|stop| stop.code().to_owned()),
     };
     let free = |free: resources::PnodeFree| wire::PnodeFree {
@@ -126,6 +135,7 @@ pub fn reclaim(view: &ReclaimView) -> wire::Reclaim {
         stop,
         reached: reached.get(),
         elsewhere: view.tally.elsewhere().get(),
+        released: view.tally.released().get(),
         parts: view.tally.parts.iter().map(part).collect(),
         before: view.before.map(free),
         after: view.after.map(free),
@@ -196,10 +206,11 @@ pub fn vnodes(
     let ballooned = |id| memory.iter().find(|memory| memory.vnode == id);
     let one = |(vnode, at): (&resources::Vnode, &resources::VnodePlacement)| wire::Vnode {
         id: vnode.id.0,
-        memory: vnode.memory.get(),
         // What has no balloon keeps all it has.
+        memory: ballooned(vnode.id).map_or(vnode.memory, |memory| memory.memory).get(),
         target: ballooned(vnode.id).map_or(vnode.memory, |memory| memory.target).get(),
         actual: ballooned(vnode.id).map_or(vnode.memory, |memory| memory.actual).get(),
+        released: ballooned(vnode.id).map_or(0, |memory| memory.released.get()),
         balloon: ballooned(vnode.id).map(balloon),
         policy: vnode.policy,
         pages: vnode.pages,

@@ -341,6 +341,11 @@ impl vmm::Observer for Observer {
         self.0.events.add("balloon", convert::balloon_event(memory));
         (self.0.poke)();
     }
+
+    fn host_short(&self, short: &vmm::balloon::HostShort) {
+        self.0.events.add("host_short", convert::host_short_event(short));
+        (self.0.poke)();
+    }
 }
 
 /// Tells how far the guest's memory is taken, now and then and at the end.

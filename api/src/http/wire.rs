@@ -196,6 +196,9 @@ pub struct Balloon {
     pub outcome: Option<BalloonOutcome>,
     /// What its balloon holds and stays taken: parts of huge pages of a pool, which go as a whole.
     pub partial: u64,
+    /// What has to be claimed again before the guest, which waits for it, goes on: the pnode has no room.
+    #[serde(default)]
+    pub short: u64,
     /// Pages that the guest moved while its balloon held them, in all (its compaction).
     pub migrated: u64,
     /// What the guest reported free of this vnode, in all.
@@ -211,12 +214,15 @@ pub struct Balloon {
 pub struct Vnode {
     /// Which; the guest's proximity domain.
     pub id: u32,
-    /// What it was given at start.
+    /// What it was given at start; less after a reset that found no room for all that was released.
     pub memory: u64,
     /// What it should keep.
     pub target: u64,
     /// What it has.
     pub actual: u64,
+    /// What of its memory the VM does not claim any more (`reclaim`): room for other VMs until it is claimed back.
+    #[serde(default)]
+    pub released: u64,
     /// Its balloon, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balloon: Option<Balloon>,
@@ -509,6 +515,9 @@ pub struct ReclaimPart {
     pub elsewhere: u64,
     /// What was moved off the pnode into the room that was freed elsewhere.
     pub moved: u64,
+    /// What the VM does not claim any more: room for other VMs.
+    #[serde(default)]
+    pub released: u64,
     /// How its balloon ended: the words of a balloon's `outcome`, or `whole_pages`; absent if another request took its
     /// place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -551,6 +560,9 @@ pub struct Reclaim {
     pub reached: u64,
     /// What it has less on other pnodes.
     pub elsewhere: u64,
+    /// What it does not claim any more: room for other VMs.
+    #[serde(default)]
+    pub released: u64,
     /// The vnodes that were asked.
     pub parts: Vec<ReclaimPart>,
     /// Free memory of the pnode before.

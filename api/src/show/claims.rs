@@ -54,6 +54,7 @@ fn by_vm(living: &[Living]) -> String {
         ("PID", Side::Right),
         ("MEMORY", Side::Right),
         ("TOUCHED", Side::Right),
+        ("RELEASED", Side::Right),
         ("PAGES", Side::Left),
         ("VCPUS", Side::Right),
         ("PNODES", Side::Left),
@@ -65,6 +66,7 @@ fn by_vm(living: &[Living]) -> String {
             amount(total.memory),
             // Not what is not known.
             vm.touched.as_ref().map_or("?".to_owned(), |touched| amount(within(&vm.claim, &touched.has))),
+            amount(released(&vm.released)),
             or_dash(pages(&total)),
             total.vcpus.to_string(),
             or_dash(vm.claim.pnodes.keys().copied().collect::<NodeSet>()),
@@ -77,6 +79,13 @@ fn by_vm(living: &[Living]) -> String {
 fn within(claim: &Claim, touched: &Claim) -> Bytes {
     let here = claim.pnodes.keys().filter_map(|pnode| touched.pnodes.get(pnode));
     here.fold(Bytes::ZERO, |sum, node| sum.saturating_add(node.memory))
+}
+
+/// Of all kinds of pages.
+fn released(claim: &Claim) -> Bytes {
+    let total = claim.total();
+    let pages = |(size, pages): (&Bytes, &u64)| Bytes(size.get().saturating_mul(*pages));
+    total.huge_pages.iter().map(pages).fold(total.memory, Bytes::saturating_add)
 }
 
 fn pages(claim: &NodeClaim) -> String {

@@ -25,7 +25,9 @@ struct Vm<'a> {
     pid: u32,
     /// What it was promised, by pnode.
     claim: &'a Claim,
-    /// What of that it has touched, by pnode; null where that cannot be known.
+    /// What it was promised beside that and released for others, by pnode.
+    released: &'a Claim,
+    /// What of its claim it has touched, by pnode; null where that cannot be known.
     touched: Option<&'a Claim>,
 }
 
@@ -123,6 +125,7 @@ pub fn document<'a>(host: &'a HostTopology, living: Option<&'a [Living]>) -> Doc
     let vm = |vm: &'a Living| Vm {
         pid: vm.pid,
         claim: &vm.claim,
+        released: &vm.released,
         touched: vm.touched.as_ref().map(|touched| &touched.has),
     };
     let claims = living.map(|living| living.iter().map(vm).collect());
