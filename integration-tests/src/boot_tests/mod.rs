@@ -5,6 +5,7 @@
 mod balloon;
 mod balloon_compaction;
 mod balloon_life;
+mod balloon_release;
 mod balloon_traps;
 mod consoles;
 mod cpus;
@@ -59,6 +60,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static BootTest> {
         balloon::TESTS,
         balloon_compaction::TESTS,
         balloon_life::TESTS,
+        balloon_release::TESTS,
         balloon_traps::TESTS,
         policies::TESTS,
         consoles::TESTS,
