@@ -106,7 +106,8 @@ impl HostTopology {
             let more = pnode.available().saturating_sub(before.available());
             pnode.memory_free = pnode.memory_free.saturating_sub(more);
             for (size, pool) in &mut pnode.huge_pages {
-                pool.free = before.huge_pages.get(size).map_or(pool.free, |before| pool.free.min(before.free));
+                pool.free =
+                    before.huge_pages.get(size).map_or(pool.free, |before| pool.free.min(before.free));
             }
         }
         self

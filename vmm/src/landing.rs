@@ -24,8 +24,7 @@ impl Landing {
         let (reply, heard) = mpsc::sync_channel(1);
         self.notifier.send(Event::Landed(landed, reply));
         // A VM that ends keeps what it has until it is over.
-        let mut stragglers =
-            heard.recv().inspect(|_| self.shared.settle(&claims)).unwrap_or_default();
+        let mut stragglers = heard.recv().inspect(|_| self.shared.settle(&claims)).unwrap_or_default();
         for ended in &ended {
             self.threads.kernel_threads_follow(ended.to.vnode);
         }
@@ -40,7 +39,8 @@ impl Landing {
     fn place(&self, ended: &Ended) -> Landed {
         let Ended { from, to, moved: (outcome, error), .. } = ended;
         let follow = error.is_none() && !outcome.cancelled;
-        let untouched = outcome.policy_on == from.pnodes && from.pnodes != to.pnodes && outcome.moved.get() == 0;
+        let untouched =
+            outcome.policy_on == from.pnodes && from.pnodes != to.pnodes && outcome.moved.get() == 0;
         let claim = match (is_there(ended), untouched) {
             (true, _) => to.claim.clone().at_least(&self.left_behind(to, outcome)),
             (false, true) => from.claim.clone(),

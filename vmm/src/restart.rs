@@ -35,13 +35,13 @@ fn vnode_back(
     vnode: &Vnode,
     look: &dyn Fn() -> Result<HostTopology, resources::HostError>,
 ) -> Bytes {
-    let before = Before::look(&shared.claim, look);
-    let mut turn = shared.claim.turn();
-    let released = turn.released(vnode.id);
+    let released = shared.claim.turn().released(vnode.id);
     let bytes = bytes_of(vnode, &released);
     if bytes == Bytes::ZERO {
         return bytes;
     }
+    let before = Before::look(&shared.claim, look);
+    let mut turn = shared.claim.turn();
     let back = before.and_then(|before| claim_back(&mut turn, before, vnode, (Bytes::ZERO, bytes), look));
     let back = back.unwrap_or_else(|error| {
         if !matches!(error, NotClaimed::Short(_)) {
@@ -50,7 +50,9 @@ fn vnode_back(
         Bytes::ZERO
     });
     let missing = bytes.saturating_sub(back);
-    if missing > Bytes::ZERO && let Some(pnode) = released.pnodes.keys().next() {
+    if missing > Bytes::ZERO
+        && let Some(pnode) = released.pnodes.keys().next()
+    {
         tracing::warn!(vnode = %vnode.id, %pnode, bytes = %missing, "boots without memory that it gave back");
         shared.host_short(&HostShort { vnode: vnode.id, pnode: *pnode, bytes: missing, at_boot: true });
     }

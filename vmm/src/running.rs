@@ -2,7 +2,10 @@
 //! has it, so nothing here needs a lock.
 
 use crate::attach::Controls;
-use crate::balloon::{Ask, BalloonError, Claimer, ClaimerGround, Keeper, Leases, ReclaimOrder, Release, advise, pages_out, release};
+use crate::balloon::{
+    Ask, BalloonError, Claimer, ClaimerGround, Keeper, Leases, ReclaimOrder, Release, advise, pages_out,
+    release,
+};
 use crate::cpu::VcpuThreads;
 use crate::handle::{Answer, DiskSize, Link, Reply, RequestError, Shared, VcpuView, VmState, VmView};
 use crate::inbox::{Landed, Notifier, Stragglers};

@@ -135,7 +135,7 @@ fn claims_go_on_whatever_another_user_locks() {
     }
     // None of these waits, and what a dead process left does not live on.
     let mut second = claims.lock(&claims.survey().unwrap()).unwrap().claim(&claim(2)).unwrap();
-    claims.lock(&Survey::default()).unwrap().replace(&mut second, &claim(3)).unwrap();
+    claims.lock(&Survey::default()).unwrap().replace(&mut second, &claim(3), &Claim::default()).unwrap();
     let memory = |claims: &Claims| -> Vec<u64> {
         let living = claims.living().unwrap();
         let mut all: Vec<u64> = living.iter().map(|vm| vm.claim.total().memory.get()).collect();

@@ -246,9 +246,12 @@ fn balloons(text: &mut Text, handle: &VmHandle) {
     each("numavisor_released_bytes", gauge, "Memory that the VM does not claim any more.", |m| {
         m.released.get()
     });
-    each("numavisor_balloon_short_bytes", gauge, "Memory that the guest waits for: the pnode has no room.", |m| {
-        m.short.get()
-    });
+    each(
+        "numavisor_balloon_short_bytes",
+        gauge,
+        "Memory that the guest waits for: the pnode has no room.",
+        |m| m.short.get(),
+    );
     each("numavisor_balloon_requests_total", counter, "Targets that were asked for.", |m| m.request);
     each("numavisor_balloon_taken_pages_total", counter, "Pages that the guest gave.", |m| {
         m.device.figures.taken

@@ -18,11 +18,8 @@ use crate::runner::vm::{Start, Vm};
 const ONE: Needs =
     Needs { nodes: 1, mib: 700, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: false };
 
-pub(super) const TESTS: &[BootTest] = &[BootTest {
-    name: "balloon_release_makes_room_for_a_second_vm",
-    needs: ONE,
-    run: room_for_another,
-}];
+pub(super) const TESTS: &[BootTest] =
+    &[BootTest { name: "balloon_release_makes_room_for_a_second_vm", needs: ONE, run: room_for_another }];
 
 /// The first VM's vnode that gives memory.
 const MIB: u64 = 512;
@@ -67,7 +64,10 @@ impl Place<'_> {
         let (pnode, size) = (self.pnode.to_string(), format!("{SECOND_MIB}M"));
         let before = self.claimed()?;
         let done = self.ctl(&["reclaim", "--pnode", &pnode, "--exact", &size])?;
-        ensure!(done["stop"] == "reached" && kib(&done["released"]) == SECOND_MIB * 1024, "it ended as {done}");
+        ensure!(
+            done["stop"] == "reached" && kib(&done["released"]) == SECOND_MIB * 1024,
+            "it ended as {done}"
+        );
         let claimed = self.claimed()?;
         ensure!(before - claimed == SECOND_MIB * 1024, "{claimed} KiB are claimed, {before} KiB before");
         ensure!(self.released()? == SECOND_MIB * 1024, "{}", self.ctl(&["vnodes"])?);
@@ -144,7 +144,10 @@ fn room_for_another(ctx: &Ctx) -> Result<()> {
     ensure!(done["stop"] == "short", "it ended as {done}");
     ensure!(place.short()? > 0, "the guest does not wait: {}", place.ctl(&["vnodes"])?);
     let told = place.events("host_short")?;
-    ensure!(!told.is_empty() && told.iter().all(|event| event["at_boot"] == false), "events tell of {told:?}");
+    ensure!(
+        !told.is_empty() && told.iter().all(|event| event["at_boot"] == false),
+        "events tell of {told:?}"
+    );
     vm.ask("fill")?;
     vm.ask("free")?;
     ensure!(place.claimed()? <= all + LEFT_MIB * 1024, "the pnode is overbooked");
@@ -194,7 +197,8 @@ fn unload_and_reset(place: &Place, vm: &mut Vm, spec: &GuestSpec, all: u64) -> R
         vm.line("the guest's init after a reset", |line| (line == READY).then_some(()))?;
         Ok(())
     };
-    let total = |vm: &mut Vm| -> Result<u64> { Ok(vm.report()?.nodes.iter().map(|node| node.total_kib).sum()) };
+    let total =
+        |vm: &mut Vm| -> Result<u64> { Ok(vm.report()?.nodes.iter().map(|node| node.total_kib).sum()) };
     reset(vm)?;
     let (smaller, released, booted) = (total(vm)?, place.released()?, memory(place)?);
     ensure!(released > 0 && released <= SECOND_MIB * 1024, "{released} KiB are released");
@@ -216,7 +220,10 @@ fn unload_and_reset(place: &Place, vm: &mut Vm, spec: &GuestSpec, all: u64) -> R
     reset(vm)?;
     ensure!(place.released()? == 0 && memory(place)? == all, "{}", place.ctl(&["vnodes"])?);
     let bigger = total(vm)?;
-    ensure!(bigger.abs_diff(smaller + released) <= NOISE_KIB, "{smaller} KiB, then {bigger} KiB in the guest");
+    ensure!(
+        bigger.abs_diff(smaller + released) <= NOISE_KIB,
+        "{smaller} KiB, then {bigger} KiB in the guest"
+    );
     ensure!(place.claimed()? == all, "{} KiB are claimed, not {all}", place.claimed()?);
     vm.ask("modprobe virtio_pci virtio_balloon")?;
     Ok(())

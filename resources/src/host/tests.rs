@@ -275,12 +275,16 @@ proptest! {
 #[test]
 fn what_became_free_meanwhile_does_not_count() {
     let shape = |free, pages| {
-        HostShape::new(2).free(0, Bytes::mib(free), Bytes::mib(64)).pool(0, Bytes::mib(2), 9, pages).topology()
+        HostShape::new(2)
+            .free(0, Bytes::mib(free), Bytes::mib(64))
+            .pool(0, Bytes::mib(2), 9, pages)
+            .topology()
     };
     let (before, after) = (shape(1000, 3), shape(1300, 5));
     assert_eq!(after.clone().no_more_than(&before), before);
     assert_eq!(before.clone().no_more_than(&after), before);
     // Page cache that became free memory is no more than it was.
-    let cache = HostShape::new(2).free(0, Bytes::mib(1064), Bytes::ZERO).pool(0, Bytes::mib(2), 9, 3).topology();
+    let cache =
+        HostShape::new(2).free(0, Bytes::mib(1064), Bytes::ZERO).pool(0, Bytes::mib(2), 9, 3).topology();
     assert_eq!(cache.clone().no_more_than(&before), cache);
 }

@@ -48,7 +48,8 @@ fn what_a_vnode_booted_without_stays_released() {
 }
 
 fn vnode(pages: PageSize) -> Vnode {
-    let vnode = VnodeSpec { memory: Some(ALL), vcpus: "0".parse().ok(), pages: Some(pages), ..VnodeSpec::new(0) };
+    let vnode =
+        VnodeSpec { memory: Some(ALL), vcpus: "0".parse().ok(), pages: Some(pages), ..VnodeSpec::new(0) };
     let spec = VmSpec { numa: vec![vnode], ..VmSpec::default() };
     VmTopology::try_from(&spec).unwrap().vnodes()[0].clone()
 }

@@ -185,7 +185,8 @@ fn a_vm_with_less_memory_is_laid_out_anew_and_lies_where_it_was() {
     let less = plan.without(&[(VnodeId(0), Bytes::mib(300))].into());
     let memory: Vec<Bytes> = less.topology.vnodes().iter().map(|vnode| vnode.memory).collect();
     assert_eq!(memory, [Bytes::mib(724), Bytes::gib(1)]);
-    let ram = |plan: &Plan, vnode| plan.memory_map.of(VnodeId(vnode)).map(|range| range.size.get()).sum::<u64>();
+    let ram =
+        |plan: &Plan, vnode| plan.memory_map.of(VnodeId(vnode)).map(|range| range.size.get()).sum::<u64>();
     assert_eq!([ram(&less, 0), ram(&less, 1)].map(Bytes), [Bytes::mib(724), Bytes::gib(1)]);
     assert_eq!((&less.placement, less.memory_map == plan.memory_map), (&plan.placement, false));
     assert_eq!(plan.without(&[].into()), plan);

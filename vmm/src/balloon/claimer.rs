@@ -140,7 +140,9 @@ impl Ground {
             lease.released()
         };
         drop(turn);
-        if left == Bytes::ZERO && let Some(ram) = self.ram.upgrade() {
+        if left == Bytes::ZERO
+            && let Some(ram) = self.ram.upgrade()
+        {
             advise(&ram, vnode.id, Advice::HugePages);
         }
         entry.control.retry();

@@ -97,7 +97,8 @@ fn a_vnode_that_may_lie_on_several_pnodes_releases_nothing() {
     let world = World::new(HostShape::new(2));
     let pnode = Some("0-1".parse().unwrap());
     let policy = Some(MemoryPolicy::Interleave);
-    let (plan, held) = world.start(VnodeSpec { pnode, policy, ..on_p(Bytes::mib(512), PageSize::Thp) }).unwrap();
+    let (plan, held) =
+        world.start(VnodeSpec { pnode, policy, ..on_p(Bytes::mib(512), PageSize::Thp) }).unwrap();
     let (claim, leases) = first(&plan, held, Bytes::mib(300));
     let vnode = &plan.topology.vnodes()[0];
     let released = release(&claim, &leases, vnode, (None, Bytes::mib(300)), || unreachable!()).unwrap();

@@ -150,7 +150,11 @@ fn a_guest_has_nothing_back_of_what_was_released_before_it_is_claimed_again() {
         // The driver is reset with all the rest out.
         bench.host.forget();
         let rest = lease().released();
-        assert_eq!((rest, bench.host.is_ready()), (out.saturating_sub(wanted), rest == Bytes::ZERO), "{pages:?}");
+        assert_eq!(
+            (rest, bench.host.is_ready()),
+            (out.saturating_sub(wanted), rest == Bytes::ZERO),
+            "{pages:?}"
+        );
         leases.of(VnodeId(0)).claimed(rest);
         assert!(bench.host.is_ready(), "{pages:?}");
         assert_eq!((lease().releasable(), lease().wanted()), (Bytes::ZERO, Bytes::ZERO), "{pages:?}");

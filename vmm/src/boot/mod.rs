@@ -114,7 +114,8 @@ impl Boot {
 
     /// Decides anew where everything goes, for a guest with other memory.
     pub fn fit(&mut self, plan: &Plan, firmware: &Firmware) -> Result<(), BootError> {
-        let (initramfs, cmdline) = (self.layout.initramfs.map_or(0, |(_, size)| size), self.payload.cmdline.len());
+        let (initramfs, cmdline) =
+            (self.layout.initramfs.map_or(0, |(_, size)| size), self.payload.cmdline.len());
         self.layout = BootLayout::new(&plan.memory_map, firmware.range, &self.image, initramfs, cmdline)?;
         Ok(())
     }

@@ -161,7 +161,11 @@ fn encode(claim: &Claim, released: &Claim) -> io::Result<Vec<u8>> {
 }
 
 /// Locked before anybody else may open it and before there is anything in it, so that it is never seen without its owner.
-fn write(path: &Path, (claim, released): (&Claim, &Claim), access: FileAccess) -> Result<WriteLock, ClaimsError> {
+fn write(
+    path: &Path,
+    (claim, released): (&Claim, &Claim),
+    access: FileAccess,
+) -> Result<WriteLock, ClaimsError> {
     let file = plain().read(true).write(true).create_new(true).open(path).map_err(failed(path, "open"))?;
     let locked = WriteLock::attempt(file).map_err(failed(path, "fcntl"))?;
     let file = locked.map_err(|_| failed(path, "fcntl")(io::ErrorKind::WouldBlock.into()))?;

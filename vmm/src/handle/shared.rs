@@ -118,7 +118,12 @@ impl Shared {
     pub(crate) fn settle(&self, claims: &[(VnodeId, Settled)]) {
         let mut turn = self.claim.turn();
         turn.settle(claims);
-        let ram = self.link.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|link| link.ram.upgrade());
+        let ram = self
+            .link
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .and_then(|link| link.ram.upgrade());
         let balloons = Arc::clone(&self.balloons.lock().unwrap_or_else(PoisonError::into_inner));
         for entry in balloons.iter().filter(|entry| turn.released(entry.vnode).is_empty()) {
             entry.end_lease(ram.as_deref());

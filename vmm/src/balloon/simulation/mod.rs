@@ -253,14 +253,20 @@ fn a_driver_that_can_be_told_nothing_and_does_not_look_is_unresponsive_and_gives
 #[test]
 fn a_guest_that_starts_again_gives_what_the_one_before_was_asked_for() {
     let before = World::loaded(10_000);
-    let entry = Entry::new(&super::target::tests::vnode(), before.linux.control.clone(), Arc::default(), Arc::default());
+    let entry = Entry::new(
+        &super::target::tests::vnode(),
+        before.linux.control.clone(),
+        Arc::default(),
+        Arc::default(),
+    );
     let ends = Ends::default();
     assert_eq!(entry.held(), None);
     entry.want(&At(before.now), Ask { pages: 4_000, exact: true }, &ends);
     let held = entry.held().unwrap();
     // Nobody looked yet, and the guest is another one.
     let (mut linux, mut now) = (world(10_000).linux, Duration::ZERO);
-    let entry = Entry::new(&super::target::tests::vnode(), linux.control.clone(), Arc::default(), Arc::default());
+    let entry =
+        Entry::new(&super::target::tests::vnode(), linux.control.clone(), Arc::default(), Arc::default());
     entry.hold(&held);
     assert_eq!(entry.look(&At(now), &ends), None, "waits for a driver");
     linux.load(1);
@@ -539,7 +545,8 @@ fn live(
 ) -> (Vec<(Duration, Option<Duration>)>, VnodeMemory) {
     let (mut linux, woken) = (world(30_000).linux, Arc::<AtomicBool>::default());
     linux.load(1);
-    let entries = [Entry::new(&super::target::tests::vnode(), linux.control.clone(), Arc::default(), Arc::default())];
+    let entries =
+        [Entry::new(&super::target::tests::vnode(), linux.control.clone(), Arc::default(), Arc::default())];
     let wake = Arc::clone(&woken);
     linux.control.on_change(Arc::new(move || wake.store(true, Ordering::Relaxed)));
     let life = Life {
@@ -573,7 +580,12 @@ fn a_vm_whose_target_is_reached_wakes_nobody() {
 fn a_request_under_way_goes_on_after_a_pause_and_reaches_its_target() {
     let mut world = World::loaded(90_000);
     let clock = VmClock::at(world.now);
-    let entry = Entry::new(&super::target::tests::vnode(), world.linux.control.clone(), Arc::default(), Arc::default());
+    let entry = Entry::new(
+        &super::target::tests::vnode(),
+        world.linux.control.clone(),
+        Arc::default(),
+        Arc::default(),
+    );
     let ends = Ends::default();
     let pass = |world: &mut World, time: Duration, paused: bool| {
         let end = world.now + time;
