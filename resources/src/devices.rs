@@ -1,12 +1,18 @@
 //! The devices of a VM, validated: each has a vnode, and what can be wrong without looking at the host is not. What
 //! they do is modelled in the crate `devices`.
 
+mod mac;
+#[cfg(test)]
+mod tests;
+
 use crate::ids::VnodeId;
 use crate::spec::device::{ConsoleSpec, DiskFormat, DiskInterrupts, DiskSpec, NetSpec, VsockSpec};
-use crate::spec::{Switch, VmSpec};
+use crate::spec::{SerialSpec, Switch, VmSpec};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::{Component, PathBuf};
+use std::path::{Component, Path, PathBuf};
+
+pub use mac::Mac;
 
 /// Most devices of a VM: half of what 64 vnodes' segments hold, far below the interrupts that KVM has for them.
 pub const MAX_DEVICES: usize = 1024;
@@ -78,13 +84,32 @@ pub enum Tap {
     Fd(i32),
 }
 
+impl Tap {
+    /// Its name, where it is given by name.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Name(name) => Some(name),
+            Self::Fd(_) => None,
+        }
+    }
+
+    /// Its descriptor, where it is given by one.
+    pub fn descriptor(&self) -> Option<i32> {
+        match self {
+            Self::Name(_) => None,
+            Self::Fd(fd) => Some(*fd),
+        }
+    }
+}
+
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Net {
     /// Where its frames go.
     pub tap: Tap,
-    /// The guest's address.
-    pub mac: [u8; 6],
+    /// The guest's address; none until the host it runs on is known, see [`Mac::of_tap`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
     /// The MTU that the guest is told.
     pub mtu: Option<u16>,
     /// Queue pairs.
@@ -157,29 +182,91 @@ impl VmDevices {
             spec.disks.iter().enumerate().map(|(i, disk)| Disk::new(disk, &format!("disks[{i}]"), vcpus));
         let disks = disks.collect::<Result<Vec<_>, _>>()?;
         given_once(&disks)?;
-        let nets =
-            (0..).zip(&spec.nets).map(|(i, net)| Net::new(net, i, vnodes)).collect::<Result<Vec<_>, _>>()?;
+        let nets = spec.nets.iter().enumerate().map(|(i, net)| Net::new(net, &format!("nets[{i}]"), vnodes));
+        let nets = nets.collect::<Result<Vec<_>, _>>()?;
+        differ("nets", "tap", nets.iter().map(|net| net.tap.name().map(str::to_owned)))?;
+        differ("nets", "fd", nets.iter().map(|net| net.tap.descriptor()))?;
+        differ("nets", "mac", nets.iter().map(|net| net.mac))?;
+        differ("disks", "serial", disks.iter().map(|disk| Some(&disk.serial).filter(|it| !it.is_empty())))?;
         let vsock = spec.vsock.as_ref().map(|vsock| Vsock::new(vsock, vnodes)).transpose()?;
         let console = spec.console.as_ref().map(|console| Console::new(console, vnodes)).transpose()?;
+        used_once(spec, &disks)?;
         let rng = spec.rng.is_some_and(|Switch(on)| on).then_some(VnodeId(0));
         let free_page_reporting = spec.free_page_reporting.is_some_and(|Switch(on)| on);
         Ok(Self { disks, nets, vsock, console, rng, free_page_reporting })
     }
 }
 
+/// Of several devices no two have the same of what one device alone can have.
+fn differ<T: Ord + ToString>(
+    list: &str,
+    field: &str,
+    values: impl Iterator<Item = Option<T>>,
+) -> Result<(), DeviceError> {
+    let mut seen: BTreeMap<T, usize> = BTreeMap::new();
+    for (index, value) in values.enumerate() {
+        let Some(value) = value else { continue };
+        if let Some(other) = seen.get(&value) {
+            let rule = format!("is that of {list}[{other}] too, must be another");
+            return refuse(format!("{list}[{index}].{field}"), value, rule);
+        }
+        seen.insert(value, index);
+    }
+    Ok(())
+}
+
+/// A path without what makes no difference.
+fn plain(path: &Path) -> PathBuf {
+    path.components().filter(|part| *part != Component::CurDir).collect()
+}
+
+fn named(field: impl ToString, path: &Path) -> Result<(), DeviceError> {
+    match path.as_os_str().is_empty() {
+        true => refuse(field.to_string(), "``", "is empty, must be a path"),
+        false => Ok(()),
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string().chars().take(MAX_SHOWN).collect()
+}
+
+/// What is written or listened on has one purpose. Other names for one file are found when it is opened, or not at all.
+fn used_once(spec: &VmSpec, disks: &[Disk]) -> Result<(), DeviceError> {
+    let mut seen: BTreeMap<PathBuf, String> = BTreeMap::new();
+    for (index, disk) in disks.iter().enumerate() {
+        seen.entry(plain(&disk.path)).or_insert_with(|| format!("disks[{index}].path"));
+    }
+    let serial = match &spec.serial {
+        SerialSpec::File(path) => Some(("serial", path)),
+        SerialSpec::Stdio | SerialSpec::None => None,
+    };
+    let console = spec.console.iter();
+    let files = console.clone().filter_map(|console| Some(("console.file", console.file.as_ref()?)));
+    let sockets = console.filter_map(|console| Some(("console.socket", console.socket.as_ref()?)));
+    let vsock = spec.vsock.iter().filter_map(|vsock| Some(("vsock.socket", vsock.socket.as_ref()?)));
+    for (field, path) in serial.into_iter().chain(files).chain(sockets).chain(vsock) {
+        if path == Path::new("/dev/null") {
+            continue;
+        }
+        if let Some(other) = seen.get(&plain(path)) {
+            return refuse(field, shown(path), format!("is {other} too, must be another path"));
+        }
+        seen.insert(plain(path), field.to_owned());
+    }
+    Ok(())
+}
+
 /// A disk that is written has one user. Other names for one file are found when it is opened.
 fn given_once(disks: &[Disk]) -> Result<(), DeviceError> {
-    let name =
-        |disk: &Disk| disk.path.components().filter(|part| *part != Component::CurDir).collect::<PathBuf>();
     let mut seen: BTreeMap<PathBuf, Vec<usize>> = BTreeMap::new();
     for (index, disk) in disks.iter().enumerate() {
-        let before = seen.entry(name(disk)).or_default();
+        let before = seen.entry(plain(&disk.path)).or_default();
         let writes = |other: &&usize| !disk.read_only || !disks[**other].read_only;
         if let Some(other) = before.iter().find(writes) {
             let rule =
                 format!("is disks[{other}] too; a disk that is written is given once, readonly=on shares it");
-            let shown: String = disk.path.display().to_string().chars().take(MAX_SHOWN).collect();
-            return refuse(format!("disks[{index}].path"), shown, rule);
+            return refuse(format!("disks[{index}].path"), shown(&disk.path), rule);
         }
         before.push(index);
     }
@@ -188,6 +275,7 @@ fn given_once(disks: &[Disk]) -> Result<(), DeviceError> {
 
 impl Disk {
     fn new(spec: &DiskSpec, at: &str, vcpus: &[usize]) -> Result<Self, DeviceError> {
+        named(format_args!("{at}.path"), &spec.path)?;
         let serial = spec.serial.clone().unwrap_or_default();
         if serial.len() > 20 || !serial.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
             let shown: String = serial.chars().take(40).collect();
@@ -219,8 +307,7 @@ impl Disk {
 }
 
 impl Net {
-    fn new(spec: &NetSpec, index: u32, vnodes: usize) -> Result<Self, DeviceError> {
-        let at = format!("nets[{index}]");
+    fn new(spec: &NetSpec, at: &str, vnodes: usize) -> Result<Self, DeviceError> {
         let tap = match (&spec.tap, spec.fd) {
             (Some(name), None) if is_interface_name(name) => Tap::Name(name.clone()),
             (Some(name), None) => {
@@ -241,15 +328,17 @@ impl Net {
         if let Some(mtu) = spec.mtu.filter(|mtu| *mtu < MIN_MTU) {
             return refuse(format!("{at}.mtu"), mtu, format!("is too small, must be {MIN_MTU} to 65535"));
         }
+        let mac = spec.mac.as_ref().map(|text| Mac::parse(text, at)).transpose()?;
+        if mac.is_none() && tap.name().is_none() {
+            let rule = "is given, must be with fd: the number of a descriptor is that of other VMs too";
+            return refuse(format!("{at}.mac"), "none", rule);
+        }
         Ok(Self {
-            mac: match &spec.mac {
-                Some(text) => parse_mac(text, &at)?,
-                None => default_mac(&tap, index),
-            },
+            mac,
             tap,
             mtu: spec.mtu,
-            queues: queues(spec.queues, 1, MAX_NET_QUEUES, &at)?,
-            vnode: vnode(spec.vnode, &at, vnodes)?,
+            queues: queues(spec.queues, 1, MAX_NET_QUEUES, at)?,
+            vnode: vnode(spec.vnode, at, vnodes)?,
             vhost: on(spec.vhost, true),
         })
     }
@@ -265,6 +354,7 @@ impl Vsock {
                 format!("is not a guest's, must be {FIRST_GUEST_CID} to {last}"),
             );
         }
+        spec.socket.iter().try_for_each(|socket| named("vsock.socket", socket))?;
         Ok(Self { cid: spec.cid, socket: spec.socket.clone(), vnode: vnode(spec.vnode, "vsock", vnodes)? })
     }
 }
@@ -281,6 +371,10 @@ impl Console {
                 return refuse("console", "neither socket nor file", "is given, must be one of them");
             }
         };
+        match &end {
+            ConsoleEnd::Socket(path) => named("console.socket", path)?,
+            ConsoleEnd::File(path) => named("console.file", path)?,
+        }
         Ok(Self { end, vnode: vnode(spec.vnode, "console", vnodes)? })
     }
 }
@@ -317,143 +411,4 @@ fn queues(count: Option<u16>, default: u16, most: u16, at: &str) -> Result<u16, 
 fn is_interface_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':');
     (1..=MAX_INTERFACE_NAME).contains(&name.len()) && name.bytes().all(allowed) && name != "." && name != ".."
-}
-
-fn parse_mac(text: &str, at: &str) -> Result<[u8; 6], DeviceError> {
-    let shown = || text.chars().take(40).collect::<String>();
-    let mut mac = [0; 6];
-    let parts: Vec<&str> = text.split(':').collect();
-    let fits = |part: &&str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if parts.len() != mac.len() || !parts.iter().all(fits) {
-        return refuse(format!("{at}.mac"), shown(), "is not an address, must be such as 52:54:00:12:34:56");
-    }
-    for (byte, part) in mac.iter_mut().zip(parts) {
-        *byte = u8::from_str_radix(part, 16).unwrap_or(0);
-    }
-    if mac[0] & 1 == 1 || mac == [0; 6] {
-        return refuse(format!("{at}.mac"), shown(), "is a group address or zero, must be a station's");
-    }
-    Ok(mac)
-}
-
-/// Locally administered and the same at every start of the same VM: from the interface's name (FNV-1a).
-fn default_mac(tap: &Tap, index: u32) -> [u8; 6] {
-    let name = match tap {
-        Tap::Name(name) => name.clone(),
-        Tap::Fd(fd) => format!("fd{fd}"),
-    };
-    let hash = name.bytes().chain(index.to_le_bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let [a, b, c, d, ..] = hash.to_le_bytes();
-    [0x52, 0x54, a, b, c, d]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{DiskInterrupts, Tap, VmDevices, disk_queues};
-    use crate::VnodeId;
-    use crate::spec::VmSpec;
-
-    fn devices(json: &str) -> Result<VmDevices, String> {
-        let spec: VmSpec = serde_json::from_str(json).unwrap();
-        VmDevices::new(&spec, &[1, 2]).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_disk_has_a_queue_per_vcpu_up_to_four_unless_told_otherwise() {
-        for (vcpus, queues) in [(1, 1), (3, 3), (4, 4), (5, 4), (70_000, 4)] {
-            assert_eq!(disk_queues(&[0, vcpus]), queues);
-        }
-        let disks = devices(r#"{"disks": [{"path": "a"}, {"path": "b", "queues": 1}]}"#).unwrap().disks;
-        assert_eq!(disks.iter().map(|disk| disk.queues).collect::<Vec<_>>(), [3, 1]);
-    }
-
-    #[test]
-    fn a_disk_interrupts_its_node_where_that_is_not_all_of_the_guest() {
-        use DiskInterrupts::{Node, Queue};
-        let interrupts = |vcpus: &[usize], disk: &str| {
-            let spec: VmSpec = serde_json::from_str(&format!(r#"{{"disks": [{disk}]}}"#)).unwrap();
-            VmDevices::new(&spec, vcpus).map(|all| (all.disks[0].interrupts, all.disks[0].queues))
-        };
-        assert_eq!(interrupts(&[1, 2], r#"{"path": "a"}"#), Ok((Node, 3)));
-        assert_eq!(interrupts(&[0, 2], r#"{"path": "a"}"#), Ok((Queue, 2)));
-        assert_eq!(interrupts(&[1, 2], r#"{"path": "a", "queues": 1}"#), Ok((Queue, 1)));
-        assert_eq!(interrupts(&[1, 2], r#"{"path": "a", "interrupts": "queue"}"#), Ok((Queue, 3)));
-        assert_eq!(interrupts(&[1], r#"{"path": "a", "interrupts": "node"}"#), Ok((Node, 2)));
-        let refused = interrupts(&[1, 2], r#"{"path": "a", "interrupts": "node", "queues": 1}"#).unwrap_err();
-        assert_eq!(refused.to_string(), "disks[0].interrupts: node needs 2 queues or more");
-    }
-
-    #[test]
-    fn a_disk_that_is_written_is_given_once() {
-        let twice = |a: &str, b: &str| {
-            let text = devices(&format!(r#"{{"disks": [{{"path": "c"}}, {a}, {b}]}}"#));
-            text.map(|all| all.disks.len()).map_err(|error| error.to_string())
-        };
-        let refused = |path: &str| {
-            let rule = "is disks[1] too; a disk that is written is given once, readonly=on shares it";
-            Err(format!("disks[2].path: {path} {rule}"))
-        };
-        let readonly = |path: &str| format!(r#"{{"path": "{path}", "readonly": "on"}}"#);
-        assert_eq!(twice(r#"{"path": "d"}"#, r#"{"path": "d"}"#), refused("d"));
-        assert_eq!(twice(r#"{"path": "/x/d"}"#, r#"{"path": "/x//./d"}"#), refused("/x//./d"));
-        assert_eq!(twice(r#"{"path": "d"}"#, &readonly("./d")), refused("./d"));
-        assert_eq!(twice(&readonly("d"), &readonly("d")), Ok(3));
-        assert_eq!(twice(&readonly("d"), r#"{"path": "e/d"}"#), Ok(3));
-    }
-
-    #[test]
-    fn a_device_sits_on_vnode_0_unless_told_otherwise() {
-        let all = devices(
-            r#"{"disks": [{"path": "a"}, {"path": "b", "vnode": 1, "readonly": "on"}], "rng": true}"#,
-        )
-        .unwrap();
-        assert_eq!((all.disks[0].vnode, all.disks[1].vnode), (VnodeId(0), VnodeId(1)));
-        assert_eq!((all.disks[0].read_only, all.disks[1].read_only), (false, true));
-        assert_eq!(all.rng, Some(VnodeId(0)));
-    }
-
-    #[test]
-    fn an_interface_without_an_address_has_the_same_one_each_time() {
-        let net =
-            || devices(r#"{"nets": [{"tap": "tap0"}, {"fd": 7, "mac": "52:54:00:12:34:Fe"}]}"#).unwrap().nets;
-        assert_eq!(net()[0].mac, net()[0].mac);
-        assert_eq!(net()[0].mac[0] & 3, 2);
-        assert_eq!((net()[1].tap.clone(), net()[1].mac), (Tap::Fd(7), [0x52, 0x54, 0, 0x12, 0x34, 0xfe]));
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused_by_field_value_and_rule() {
-        for (json, error) in [
-            (r#"{"disks": [{"path": "a", "vnode": 2}]}"#, "disks[0].vnode: 2 does not exist, must be 0 to 1"),
-            (r#"{"disks": [{"path": "a", "queues": 17}]}"#, "disks[0].queues: 17 queues, must be 1 to 16"),
-            (r#"{"nets": [{}]}"#, "nets[0]: neither tap nor fd is given, must be one of them"),
-            (
-                r#"{"nets": [{"tap": "a", "fd": 1}]}"#,
-                "nets[0]: tap and fd exclude each other, must be one of them",
-            ),
-            (r#"{"nets": [{"tap": "a", "mtu": 67}]}"#, "nets[0].mtu: 67 is too small, must be 68 to 65535"),
-            (
-                r#"{"nets": [{"tap": "a", "mac": "01:00:00:00:00:00"}]}"#,
-                "nets[0].mac: 01:00:00:00:00:00 is a group address or zero, must be a station's",
-            ),
-            (
-                r#"{"nets": [{"tap": "a", "mac": "+1:00:00:00:00:00"}]}"#,
-                "nets[0].mac: +1:00:00:00:00:00 is not an address, must be such as 52:54:00:12:34:56",
-            ),
-            (r#"{"console": {}}"#, "console: neither socket nor file is given, must be one of them"),
-            (
-                r#"{"console": {"socket": "a", "file": "b"}}"#,
-                "console: socket and file exclude each other, must be one of them",
-            ),
-            (r#"{"console": {"file": "b", "vnode": 2}}"#, "console.vnode: 2 does not exist, must be 0 to 1"),
-            (
-                r#"{"vsock": {"cid": 2, "socket": "s"}}"#,
-                "vsock.cid: 2 is not a guest's, must be 3 to 4294967294",
-            ),
-        ] {
-            assert_eq!(devices(json).unwrap_err(), error);
-        }
-    }
 }

@@ -2,6 +2,7 @@
 //! Latency and bandwidth are `attributes`.
 
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A SLIT distance: 10 is local, 11 to 254 remote, 255 unreachable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -61,6 +62,16 @@ pub enum DistanceError {
         /// As typed.
         value: u64,
     },
+    /// The same pair in the same order.
+    #[error("distances[{index}]: {from}:{to} is given twice, must be given once")]
+    Twice {
+        /// Position of the second in the list.
+        index: usize,
+        /// From this node.
+        from: u32,
+        /// To this node.
+        to: u32,
+    },
     /// A node to itself, and not 10.
     #[error("distances[{index}]: {value} for node {node} to itself, must be 10")]
     NotLocal {
@@ -102,16 +113,12 @@ impl DistanceMatrix {
         Self { rows: (0..nodes).map(|from| (0..nodes).map(|to| cell(from, to)).collect()).collect() }
     }
 
-    /// Completes `given` as libvirt does: in list order `D[from][to] = value` always, `D[to][from] = value` only if
-    /// still unset; what stays unset reads 10 on the diagonal and 20 elsewhere. So explicit beats mirrored in
-    /// either order, mirrored beats default, and asymmetry is allowed.
+    /// Completes `given` as libvirt does: what is given from one node to another holds for the way back too, unless that
+    /// is given; what is neither reads 10 on the diagonal and 20 elsewhere. So asymmetry is allowed, and given twice is
+    /// a mistake.
     pub fn complete(nodes: usize, given: &[DistanceSpec]) -> Result<Self, DistanceError> {
-        #[derive(Clone, Copy)]
-        enum Cell {
-            Unset,
-            Set(Distance),
-        }
-        let mut cells = vec![vec![Cell::Unset; nodes]; nodes];
+        let mut cells: BTreeMap<(usize, usize), Distance> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
         for (index, &DistanceSpec { from, to, value }) in given.iter().enumerate() {
             for node in [from, to] {
                 if node as usize >= nodes {
@@ -121,6 +128,9 @@ impl DistanceMatrix {
             if !(10..=255).contains(&value) {
                 return Err(DistanceError::OutOfRange { index, value });
             }
+            if !seen.insert((from, to)) {
+                return Err(DistanceError::Twice { index, from, to });
+            }
             if from == to {
                 if value != 10 {
                     return Err(DistanceError::NotLocal { index, node: from, value });
@@ -128,15 +138,11 @@ impl DistanceMatrix {
                 continue;
             }
             let distance = Distance::remote(value).ok_or(DistanceError::NotRemote { index, from, to })?;
-            let (from, to) = (from as usize, to as usize);
-            cells[from][to] = Cell::Set(distance);
-            if let Cell::Unset = cells[to][from] {
-                cells[to][from] = Cell::Set(distance);
-            }
+            cells.insert((from as usize, to as usize), distance);
         }
-        Ok(Self::from_fn(nodes, |from, to| match cells[from][to] {
-            Cell::Set(distance) => distance,
-            Cell::Unset => Distance::REMOTE,
+        Ok(Self::from_fn(nodes, |from, to| {
+            let given = cells.get(&(from, to)).or_else(|| cells.get(&(to, from)));
+            given.copied().unwrap_or(Distance::REMOTE)
         }))
     }
 
@@ -190,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_linux_would_throw_away_is_refused() {
-        use DistanceError::{NoSuchNode, NotLocal, NotRemote, OutOfRange};
+        use DistanceError::{NoSuchNode, NotLocal, NotRemote, OutOfRange, Twice};
         let refused = |list| DistanceMatrix::complete(2, &given(list)).unwrap_err();
         assert_eq!(refused(&[(0, 1, 9)]), OutOfRange { index: 0, value: 9 });
         assert_eq!(refused(&[(0, 1, 256)]), OutOfRange { index: 0, value: 256 });
@@ -198,6 +204,8 @@ mod tests {
         assert_eq!(refused(&[(0, 1, 10)]), NotRemote { index: 0, from: 0, to: 1 });
         assert_eq!(refused(&[(0, 0, 10), (1, 1, 11)]), NotLocal { index: 1, node: 1, value: 11 });
         assert_eq!(refused(&[(0, 2, 20)]), NoSuchNode { index: 0, node: 2, last: 1 });
+        assert_eq!(refused(&[(0, 1, 21), (1, 0, 31), (0, 1, 21)]), Twice { index: 2, from: 0, to: 1 });
+        assert_eq!(refused(&[(0, 0, 10), (0, 0, 10)]), Twice { index: 1, from: 0, to: 0 });
         assert_eq!(
             refused(&[(0, 1, 10)]).to_string(),
             "distances[0]: 10 is not remote (0:1), must be 11 to 255"
@@ -207,16 +215,18 @@ mod tests {
     proptest! {
         #[test]
         fn the_rule_holds_for_every_list(
-            list in proptest::collection::vec((0u32..5, 0u32..5, 11u64..=255), 0..30)
-                .prop_map(|list| list.into_iter().filter(|(f, t, _)| f != t).collect::<Vec<_>>())
+            list in proptest::collection::btree_map((0u32..5, 0u32..5), 11u64..=255, 0..20).prop_map(|map| {
+                let list = map.into_iter().filter(|((f, t), _)| f != t);
+                list.map(|((f, t), value)| (f, t, value)).collect::<Vec<_>>()
+            }).prop_shuffle()
         ) {
             let matrix = bytes(&DistanceMatrix::complete(5, &given(&list)).unwrap());
             for from in 0..5u32 {
                 for to in 0..5u32 {
-                    let last = list.iter().rev().find(|(f, t, _)| (*f, *t) == (from, to)).map(|e| e.2);
+                    let given = list.iter().find(|(f, t, _)| (*f, *t) == (from, to)).map(|e| e.2);
                     let mirrored = list.iter().find(|(f, t, _)| (*f, *t) == (to, from)).map(|e| e.2);
                     let default = if from == to { 10 } else { 20 };
-                    let expected = last.or(mirrored).unwrap_or(default);
+                    let expected = given.or(mirrored).unwrap_or(default);
                     assert_eq!(u64::from(matrix[from as usize][to as usize]), expected);
                 }
             }

@@ -26,7 +26,7 @@ pub fn words(words: &'static [&'static str]) -> SchemaOf {
 impl PartialSchema for Bytes {
     fn schema() -> SchemaOf {
         let bytes = number().format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)));
-        let size = text("^[0-9]+[KkMmGgTt]?$");
+        let size = text("^[0-9]+([KkMmGgTt]|[KMGT]iB)?$");
         let description = "Bytes, or a number of K, M, G or T, powers of 1024: 536870912 or \"512M\".";
         OneOfBuilder::new().item(bytes).item(size).description(Some(description)).into()
     }

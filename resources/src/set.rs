@@ -50,6 +50,20 @@ impl<T: Copy + From<u32> + Into<u32>> IdSet<T> {
         self.ranges.iter().map(|(first, last)| (T::from(*first), T::from(*last)))
     }
 
+    /// A list as somebody typed it: whatever is named twice is a mistake in one of the places.
+    pub fn typed(text: &str) -> Result<Self, ParseSetError> {
+        Self::from_typed(ranges(text)?)
+    }
+
+    fn from_typed(mut ranges: Vec<(u32, u32)>) -> Result<Self, ParseSetError> {
+        ranges.sort_unstable();
+        let mut pairs = ranges.iter().zip(ranges.iter().skip(1));
+        match pairs.find(|(before, next)| next.0 <= before.1) {
+            Some((_, (twice, _))) => Err(ParseSetError::Twice(*twice)),
+            None => Ok(Self::from_ranges(ranges)),
+        }
+    }
+
     /// Puts ranges in order and joins those that touch.
     fn from_ranges(mut ranges: Vec<(u32, u32)>) -> Self {
         ranges.sort_unstable();
@@ -204,44 +218,54 @@ pub enum ParseSetError {
     /// An id past [`MAX_ID`].
     #[error("`{0}` is past the largest id, {MAX_ID}")]
     TooLarge(String),
+    /// An id that is in two parts of a list that was typed.
+    #[error("{0} is named twice, must be named once")]
+    Twice(u32),
 }
 
 impl<T: Copy + From<u32> + Into<u32>> FromStr for IdSet<T> {
     type Err = ParseSetError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let shown = || text.chars().take(40).collect::<String>();
-        let inner = text.trim();
-        let inner = match (inner.strip_prefix('['), inner.ends_with(']')) {
-            (Some(rest), true) => rest.strip_suffix(']').unwrap_or(rest),
-            (None, false) => inner,
-            (Some(_), false) | (None, true) => return Err(ParseSetError::Syntax(shown())),
-        };
-        let mut ranges = Vec::new();
-        if inner.trim().is_empty() {
-            return Ok(Self::new());
-        }
-        for part in inner.split(',') {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            let (first, last) = (parse_id(first.trim())?, parse_id(last.trim())?);
-            if last < first {
-                return Err(ParseSetError::Backwards { first, last });
-            }
-            ranges.push((first, last));
-        }
-        Ok(Self::from_ranges(ranges))
+        ranges(text).map(Self::from_ranges)
     }
 }
 
-fn parse_id(text: &str) -> Result<u32, ParseSetError> {
+/// The parts of a list, as they are written.
+fn ranges(text: &str) -> Result<Vec<(u32, u32)>, ParseSetError> {
     let shown = || text.chars().take(40).collect::<String>();
+    let inner = text.trim();
+    let inner = match (inner.strip_prefix('['), inner.ends_with(']')) {
+        (Some(rest), true) => rest.strip_suffix(']').unwrap_or(rest),
+        (None, false) => inner,
+        (Some(_), false) | (None, true) => return Err(ParseSetError::Syntax(shown())),
+    };
+    let mut ranges = Vec::new();
+    if inner.trim().is_empty() {
+        return Ok(ranges);
+    }
+    for part in inner.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let wrong = || if part.trim().is_empty() { shown() } else { part.trim().chars().take(40).collect() };
+        let id = |text: &str| parse_id(text.trim()).unwrap_or_else(|| Err(ParseSetError::Syntax(wrong())));
+        let (first, last) = (id(first)?, id(last)?);
+        if last < first {
+            return Err(ParseSetError::Backwards { first, last });
+        }
+        ranges.push((first, last));
+    }
+    Ok(ranges)
+}
+
+/// An id; `None` for what is not a number.
+fn parse_id(text: &str) -> Option<Result<u32, ParseSetError>> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(ParseSetError::Syntax(shown()));
+        return None;
     }
-    match text.parse() {
+    Some(match text.parse() {
         Ok(id) if id <= MAX_ID => Ok(id),
-        _ => Err(ParseSetError::TooLarge(shown())),
-    }
+        _ => Err(ParseSetError::TooLarge(text.chars().take(40).collect())),
+    })
 }
 
 impl<T> Serialize for IdSet<T> {
@@ -271,14 +295,14 @@ impl<'de, T: Copy + From<u32> + Into<u32>> Deserialize<'de> for IdSet<T> {
                 }
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<IdSet<T>, E> {
-                text.parse().map_err(E::custom)
+                IdSet::typed(text).map_err(E::custom)
             }
             fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<IdSet<T>, A::Error> {
                 let mut ranges = Vec::new();
                 while let Some(part) = seq.next_element::<IdSet<T>>()? {
                     ranges.extend(part.ranges);
                 }
-                Ok(IdSet::from_ranges(ranges))
+                IdSet::from_typed(ranges).map_err(de::Error::custom)
             }
         }
         deserializer.deserialize_any(Visitor(PhantomData))
@@ -311,6 +335,9 @@ mod tests {
         for text in ["a", "1,", ",", "1--2", "[1", "1]", "-1", "1-", "0x1"] {
             assert!(matches!(text.parse::<CpuSet>(), Err(ParseSetError::Syntax(_))), "{text}");
         }
+        for (text, shown) in [("-1", "-1"), ("3,1-x", "1-x"), ("1,", "1,"), ("2,0x1", "0x1")] {
+            assert_eq!(text.parse::<CpuSet>(), Err(ParseSetError::Syntax(shown.to_owned())));
+        }
     }
 
     #[test]
@@ -326,6 +353,20 @@ mod tests {
         assert_eq!(serde_json::from_str::<CpuSet>("[0, \"2-3\"]").unwrap(), set(&[0, 2, 3]));
         assert_eq!(serde_json::from_str::<CpuSet>("\"0-1\"").unwrap(), set(&[0, 1]));
         assert!(serde_json::from_str::<CpuSet>("4294967296").is_err());
+    }
+
+    #[test]
+    fn what_is_typed_names_nothing_twice() {
+        let twice = |id| Err(ParseSetError::Twice(id));
+        for (text, expected) in [("0-3,2", twice(2)), ("1,0,1", twice(1)), ("4-8,0-4", twice(4))] {
+            assert_eq!(CpuSet::typed(text), expected, "{text}");
+            assert!(text.parse::<CpuSet>().is_ok(), "what a kernel says counts as it is: {text}");
+            let refused = serde_json::from_str::<CpuSet>(&format!("\"{text}\"")).unwrap_err().to_string();
+            assert!(refused.contains("is named twice, must be named once"), "{refused}");
+        }
+        assert_eq!(CpuSet::typed("[0-3,4,6]"), Ok(set(&[0, 1, 2, 3, 4, 6])));
+        assert!(serde_json::from_str::<CpuSet>("[0, 1, 1]").is_err());
+        assert!(serde_json::from_str::<CpuSet>("[0, \"0-2\"]").is_err());
     }
 
     proptest! {

@@ -5,6 +5,7 @@ mod error;
 mod figures;
 #[cfg(test)]
 mod hmat_tests;
+mod notes;
 mod pins;
 mod share;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use share::{share_memory, share_vcpus};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use error::SpecError;
+pub use notes::Note;
 
 /// Most vnodes: a quarter of what stock kernels are built for (Debian: `NODES_SHIFT=10`).
 pub const MAX_VNODES: u32 = 256;
@@ -59,6 +61,8 @@ pub struct VmTopology {
     attributes_from: Option<AttributesFrom>,
     #[serde(skip)]
     device_memory: bool,
+    #[serde(skip)]
+    notes: Vec<Note>,
 }
 
 /// One guest node.
@@ -105,6 +109,7 @@ impl TryFrom<&VmSpec> for VmTopology {
         let attributes = given_attributes(spec, &described, &vnodes, &distances)?;
         let caches = given_caches(&spec.caches, &vnodes)?;
         let pins = given_pins(&spec.pins, vcpu_homes.len())?;
+        let notes = notes::notes(spec, &described, &vnodes);
         let topology = Self {
             vnodes,
             distances,
@@ -116,6 +121,7 @@ impl TryFrom<&VmSpec> for VmTopology {
             distances_from: spec.distances_from,
             attributes_from: spec.attributes_from,
             device_memory: spec.device_memory.is_some_and(|Switch(on)| on),
+            notes,
         };
         topology.check_giga_pages()?;
         Ok(topology)
@@ -173,6 +179,11 @@ impl VmTopology {
         &self.pins
     }
 
+    /// What may surprise who typed it.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
     /// Whether the guest has a table of latencies, bandwidths, caches and initiators to be told.
     pub fn has_hmat(&self) -> bool {
         let attached = |vnode: &Vnode| vnode.initiator.is_some_and(|initiator| initiator != vnode.id);
@@ -194,7 +205,6 @@ impl VmTopology {
         self.attributes_from == Some(AttributesFrom::Host)
     }
 
-    /// The same machine with the host's distances; those that were typed win.
     /// Vnodes with less memory than they were given.
     pub(crate) fn without(mut self, left_out: &BTreeMap<VnodeId, Bytes>) -> Self {
         for vnode in &mut self.vnodes {
@@ -204,6 +214,7 @@ impl VmTopology {
         self
     }
 
+    /// The same machine with the host's distances; those that were typed win.
     pub(crate) fn with_host_distances(mut self, host: &DistanceMatrix) -> Self {
         let given: BTreeSet<(usize, usize)> = self
             .given_distances

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::{fmt, str::FromStr};
 
-/// An amount of memory in bytes. Text form: a number with an optional `K`, `M`, `G` or `T`, powers of 1024.
+/// An amount of memory in bytes. Text form: a number with an optional `K`, `M`, `G` or `T`, powers of 1024; `KiB`, `MiB`,
+/// `GiB` and `TiB` are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
 #[serde(transparent)]
 pub struct Bytes(pub u64);
@@ -97,12 +98,17 @@ impl FromStr for Bytes {
     type Err = ParseBytesError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (digits, shift) = match text.as_bytes().last() {
-            Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
-            Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
-            Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
-            Some(b'T' | b't') => (&text[..text.len() - 1], 40),
-            _ => (text, 0),
+        // `MiB` says no more than `M`; `MB` says less, as it may be a power of 1000.
+        let short = match text.strip_suffix("iB") {
+            Some(short) if short.ends_with(['K', 'M', 'G', 'T']) => short,
+            Some(_) | None => text,
+        };
+        let (digits, shift) = match short.as_bytes().last() {
+            Some(b'K' | b'k') => (&short[..short.len() - 1], 10),
+            Some(b'M' | b'm') => (&short[..short.len() - 1], 20),
+            Some(b'G' | b'g') => (&short[..short.len() - 1], 30),
+            Some(b'T' | b't') => (&short[..short.len() - 1], 40),
+            _ => (short, 0),
         };
         if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
             return Err(ParseBytesError::Syntax(text.chars().take(40).collect()));
@@ -145,13 +151,29 @@ mod tests {
         assert_eq!("512M".parse(), Ok(Bytes::mib(512)));
         assert_eq!("2g".parse(), Ok(Bytes::gib(2)));
         assert_eq!("4096".parse(), Ok(Bytes(4096)));
+        for (long, short) in [("1KiB", "1K"), ("512MiB", "512M"), ("2GiB", "2G"), ("3TiB", "3T")] {
+            assert_eq!(long.parse::<Bytes>(), short.parse::<Bytes>());
+        }
     }
 
     #[test]
     fn what_is_not_a_size_is_refused() {
-        for text in
-            ["", "M", "-1", "+1", "1.5G", "1MB", "0x10", " 1", "1 M", "99999999999999999999", "16777216T"]
-        {
+        for text in [
+            "",
+            "M",
+            "-1",
+            "+1",
+            "1.5G",
+            "1MB",
+            "1iB",
+            "MiB",
+            "1mib",
+            "0x10",
+            " 1",
+            "1 M",
+            "99999999999999999999",
+            "16777216T",
+        ] {
             assert!(text.parse::<Bytes>().is_err(), "{text}");
         }
     }

@@ -10,6 +10,7 @@ use resources::{
     AttributeSpec, Bytes, CacheSpec, MemoryPolicy, OnReset, PageSize, PinSpec, PnodeId, SerialSpec, VcpuId,
     VmSpec, VmTopology, VnodeSpec,
 };
+use std::collections::BTreeSet;
 
 const ALL: [Format; 3] = [Format::Libvirt, Format::Xl, Format::Qemu];
 
@@ -95,8 +96,10 @@ fn machine() -> impl Strategy<Value = VmSpec> {
             });
             let last = count - 1;
             let attached = initiator.filter(|i| has_vcpus(*i) && !has_vcpus(last));
-            let distances =
-                distances.into_iter().filter(|(from, to, _)| from != to && *from < count && *to < count);
+            let mut pairs = BTreeSet::new();
+            let distances = distances.into_iter().filter(|(from, to, _)| {
+                from != to && *from < count && *to < count && pairs.insert((*from, *to))
+            });
             let mut spec = VmSpec {
                 cmdline: cmdline.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()),
                 kernel: kernel.map(|path| path.trim().into()),

@@ -133,20 +133,21 @@ pub enum Shortfall {
     },
 }
 
+/// So many vCPUs that share.
+fn sharing(vcpus: usize) -> (String, &'static str) {
+    if vcpus == 1 { ("1 vCPU shares".to_owned(), "its") } else { (format!("{vcpus} vCPUs share"), "their") }
+}
+
 impl fmt::Display for Shortfall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SharedCpus { vcpus, left } => {
-                write!(
-                    f,
-                    "its {vcpus} vCPUs share the CPUs of their pnodes, which have {left} left to pin to"
-                )
+                let (share, their) = sharing(*vcpus);
+                write!(f, "its {share} the CPUs of {their} pnodes, which have {left} left to pin to")
             }
             Self::ClaimedCpus { vcpus, left } => {
-                write!(
-                    f,
-                    "its {vcpus} vCPUs share CPUs, as their pnodes have {left} that no vCPU has claimed"
-                )
+                let (share, their) = sharing(*vcpus);
+                write!(f, "its {share} CPUs, as {their} pnodes have {left} that no vCPU has claimed")
             }
             Self::Spread { pnodes } => {
                 write!(f, "no pnode has room for all of it, so it is spread over pnode {pnodes}")

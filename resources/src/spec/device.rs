@@ -1,9 +1,10 @@
 //! Devices as typed. What they mean is `devices`' business.
 
+use super::UnknownWord;
 use crate::spec::Switch;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use std::path::PathBuf;
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 /// A disk as typed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -38,46 +39,46 @@ pub struct DiskSpec {
 
 /// What a disk holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", try_from = "String")]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum DiskFormat {
     /// What the guest sees, byte for byte.
     Raw,
 }
 
+/// A format that no disk has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not raw; qemu-img convert -O raw makes one of another format")]
+pub struct UnknownFormat(String);
+
 impl FromStr for DiskFormat {
-    type Err = &'static str;
+    type Err = UnknownFormat;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "raw" => Ok(Self::Raw),
-            _ => Err("must be raw; qemu-img convert -O raw makes one of another format"),
+            _ => Err(UnknownFormat(text.chars().take(40).collect())),
         }
     }
 }
 
-/// Which CPUs of the guest a disk interrupts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-pub enum DiskInterrupts {
-    /// Those of its vnode: all queues share a vector, which Linux puts on the device's node.
-    Node,
-    /// The one that asked: each queue has a vector, and Linux deals these out over all CPUs.
-    Queue,
-}
+impl TryFrom<String> for DiskFormat {
+    type Error = UnknownFormat;
 
-impl FromStr for DiskInterrupts {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "node" => Ok(Self::Node),
-            "queue" => Ok(Self::Queue),
-            _ => Err("must be node or queue"),
-        }
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
+
+words!(
+    /// Which CPUs of the guest a disk interrupts.
+    DiskInterrupts {
+        /// Those of its vnode: all queues share a vector, which Linux puts on the device's node.
+        Node = "node",
+        /// The one that asked: each queue has a vector, and Linux deals these out over all CPUs.
+        Queue = "queue",
+    } allowed "node, queue"
+);
 
 /// A network interface as typed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -36,12 +36,11 @@ pub fn share_memory(spec: &VmSpec, vnodes: &[VnodeSpec]) -> Result<Vec<Bytes>, S
 pub fn share_vcpus(spec: &VmSpec, vnodes: &[VnodeSpec]) -> Result<Vec<VcpuSet>, SpecError> {
     let named =
         vnodes.iter().filter_map(|v| v.vcpus.as_ref()).fold(VcpuSet::new(), |all, set| all.union(set));
-    let nothing_named = vnodes.iter().all(|v| v.vcpus.is_none());
+    let unnamed = vnodes.iter().filter(|v| v.vcpus.is_none()).count();
     let count = match (spec.vcpus, named.last()) {
         (Some(count), _) => u64::from(count),
         (None, Some(last)) => u64::from(last.0) + 1,
-        (None, None) if nothing_named => vnodes.len() as u64,
-        (None, None) => 0,
+        (None, None) => unnamed as u64,
     };
     let Some(count) = u32::try_from(count).ok().filter(|count| (1..=MAX_VCPUS).contains(count)) else {
         return Err(SpecError::VcpuCount(count));
@@ -53,7 +52,6 @@ pub fn share_vcpus(spec: &VmSpec, vnodes: &[VnodeSpec]) -> Result<Vec<VcpuSet>, 
     }
     let mut free = (0..count).map(VcpuId).filter(|vcpu| !named.contains(*vcpu));
     let free_count = count as usize - named.len();
-    let unnamed = vnodes.iter().filter(|v| v.vcpus.is_none()).count();
     let mut shares = (0..unnamed).map(|i| {
         let extra = usize::from(i < free_count % unnamed.max(1));
         free.by_ref().take(free_count / unnamed.max(1) + extra).collect::<VcpuSet>()

@@ -9,6 +9,7 @@ use resources::distance::DistanceSpec;
 use resources::spec::{CacheAssociativity, CacheWritePolicy};
 use resources::topology::MAX_VNODES;
 use resources::{AttributeSpec, Bytes, CacheSpec, VcpuSet, VnodeSpec};
+use std::collections::BTreeSet;
 
 /// What stands in `<numa>`.
 #[derive(Default)]
@@ -94,6 +95,7 @@ fn distances(
     cells: &mut Cells,
     notes: &mut Notes,
 ) -> Result<(), Refusal> {
+    let mut seen = BTreeSet::new();
     for sibling in list.children() {
         if sibling.name() != "sibling" {
             sibling.left_out(notes);
@@ -102,6 +104,10 @@ fn distances(
         let to = node(sibling, "id", count)?;
         let value = distance(from, to, sibling.number("value")?);
         let value = value.map_err(|why| sibling.refuse_attribute("value", why))?;
+        if !seen.insert(to) {
+            let what = format!("{to} is given twice in cell {from}, must be given once");
+            return Err(sibling.refuse_attribute("id", what));
+        }
         cells.distances.push(DistanceSpec { from, to, value });
     }
     Ok(())

@@ -10,7 +10,7 @@ use crate::formats::qemu::smp::{Place, Smp};
 use resources::distance::DistanceSpec;
 use resources::topology::MAX_VNODES;
 use resources::{Bytes, VcpuId, VcpuSet, VmSpec, VnodeSpec};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What `-numa` said, before `-smp`, `-m` and the backends are known.
 #[derive(Default)]
@@ -18,6 +18,8 @@ pub struct Numa {
     nodes: BTreeMap<u32, Node>,
     cpus: Vec<(u32, Place)>,
     distances: Vec<DistanceSpec>,
+    /// The pairs of those.
+    pairs: BTreeSet<(u32, u32)>,
     hmat: Hmat,
 }
 
@@ -56,6 +58,10 @@ impl Numa {
                 let value =
                     options.number("val")?.ok_or_else(|| options.refuse("val", "missing, must be given"))?;
                 let value = distance(from, to, value).map_err(|why| options.refuse("val", why))?;
+                if !self.pairs.insert((from, to)) {
+                    let what = format!("{from}:{to} is given twice, must be given once");
+                    return Err(options.refuse("dist", what));
+                }
                 self.distances.push(DistanceSpec { from, to, value });
             }
             "hmat-lb" => {

@@ -1,6 +1,7 @@
 //! Plans and the host: what would be decided, and from what.
 
 use super::json;
+use crate::addresses;
 use crate::claims::{ClaimsAt, explain};
 use crate::http::app::App;
 use crate::http::body::{self, Query};
@@ -23,7 +24,7 @@ pub fn look() -> Result<HostTopology, Problem> {
 
 fn planned(spec: &VmSpec, claims: &ClaimsAt) -> Answer {
     let ledger = claims.ledger().map_err(|error| Problem::unavailable(error.code(), explain(&error)))?;
-    let plan = Plan::beside(spec, &look()?, &ledger)?;
+    let plan = Plan::beside(&addresses::given(spec.clone()), &look()?, &ledger)?;
     Ok(json(StatusCode::OK, &plan_json::document(&plan)))
 }
 
