@@ -2,6 +2,7 @@
 //! went. No decision about a VM is made here.
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod args;
 mod claims;
 mod commands;
@@ -12,11 +13,11 @@ mod files;
 mod formats;
 mod group;
 mod http;
-mod janitor;
 mod log;
 mod look;
 mod progress;
 mod show;
+mod socket_cleanup;
 mod start;
 
 use args::{Cli, Command};
@@ -24,8 +25,8 @@ use exit::Failure;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let code = match janitor::is_meant() {
-        true => janitor::run(),
+    let code = match socket_cleanup::is_meant() {
+        true => socket_cleanup::run(),
         false => args::parse().and_then(run).unwrap_or_else(Failure::report),
     };
     log::finish();
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    log::start(cli.log);
+    log::start(cli.verbosity());
     match cli.command {
         Command::Run(args) => commands::run::run(args),
         Command::Ctl(args) => commands::ctl::run(args),

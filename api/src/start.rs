@@ -1,12 +1,14 @@
 //! From what was typed to a VM that can run: looks at the host, plans, and hands everything to `vmm`. Who runs it, and
 //! what its end means, is the commands' and the HTTP desk's business.
 
+use crate::addresses;
 use crate::claims::{ClaimsAt, explain};
 use crate::descriptors;
 use crate::exit::{Failure, Status};
 use crate::look;
 use resources::{Claim, HostTopology, Ledger, Plan, PlanError, VmSpec, still_fits};
 use std::path::Path;
+use std::time::Duration;
 use vmm::claims::{ClaimsError, Planner};
 
 /// The command line of a kernel when none is given: messages on the first serial port, and a panic ends in a reset
@@ -66,6 +68,8 @@ pub struct Audience {
     pub observer: Option<Box<dyn vmm::Observer>>,
     /// Answers the end signals.
     pub signals: vmm::Signals,
+    /// How long the guest may take to power off after the first of those.
+    pub shutdown_timeout: Option<Duration>,
     /// Where other VMs keep what they were promised.
     pub claims: ClaimsAt,
     /// Removes sockets if this process is killed.
@@ -111,7 +115,11 @@ pub fn prepare(spec: VmSpec, audience: Audience) -> Result<vmm::Vm, StartError> 
     let Some(kernel) = spec.kernel.clone() else {
         return Err(StartError::NoKernel);
     };
+    let spec = addresses::given(spec);
     let (plan, claim) = audience.claims.reserve(&mut OnThisHost(&spec))?;
+    for note in plan.topology.notes() {
+        tracing::warn!("{note}");
+    }
     for vnode in &plan.placement.vnodes {
         for shortfall in &vnode.shortfalls {
             tracing::warn!("vnode {}: {shortfall}", vnode.vnode);
@@ -123,13 +131,14 @@ pub fn prepare(spec: VmSpec, audience: Audience) -> Result<vmm::Vm, StartError> 
         initramfs: spec.initramfs,
         cmdline: spec.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.to_owned()),
     };
-    let Audience { progress, observer, signals, claims: _, janitor } = audience;
+    let Audience { progress, observer, signals, shutdown_timeout, claims: _, janitor } = audience;
     let options = vmm::Options {
         serial: spec.serial,
         on_reset: spec.on_reset,
         progress,
         observer,
         signals,
+        shutdown_timeout,
         claim,
         janitor,
     };

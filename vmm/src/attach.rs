@@ -3,7 +3,7 @@
 
 use crate::console::{self, ConsoleError};
 use crate::disk::{DiskError, DiskOptions, Identity, RawDisk};
-use crate::handle::DeviceFigures;
+use crate::handle::{DeviceFigures, DiskFull};
 use crate::net::{Interface, InterfaceOptions, NetError, SocketDevice, SocketHost, TapSource, Vhost};
 use crate::pci::GuestMemory;
 use crate::socket_file::Janitor;
@@ -94,7 +94,7 @@ pub enum AttachError {
         source: BlkError,
     },
     /// An interface cannot be opened.
-    #[error("nets[{index}]: {source}")]
+    #[error("nets[{index}]{}{source}", if source.is_of_field() { "." } else { ": " })]
     Net {
         /// Which.
         index: usize,
@@ -124,18 +124,22 @@ impl AttachError {
     }
 }
 
+/// Hears of disks whose storage is full.
+pub type OnFull = Arc<dyn Fn(&DiskFull) + Send + Sync>;
+
 /// Opens every device of a VM, in the order in which the guest shall find those of one vnode. Guest memory will lie in so
 /// many `ranges`.
 pub fn open(
     all: &VmDevices,
     ranges: usize,
     janitor: &Janitor,
+    on_full: &OnFull,
 ) -> Result<(Vec<Attached>, Controls), AttachError> {
     let (mut attached, mut controls) = (Vec::new(), Controls::default());
     let mut identities = Vec::new();
     for (index, disk) in all.disks.iter().enumerate() {
         given_once(&mut identities, index, disk)?;
-        let device = open_disk(index, disk)?;
+        let device = open_disk(index, disk, on_full)?;
         controls.disks.push(device.control());
         attached.push(Attached {
             vnode: disk.vnode,
@@ -190,7 +194,7 @@ fn open_net(net: &Net, ranges: usize) -> Result<virtio::net::Net<GuestMemory, Ta
             Tap::Name(name) => TapSource::Name(name.clone()),
             Tap::Fd(fd) => TapSource::Descriptors(vec![*fd]),
         },
-        mac: MacAddress::new(net.mac).ok(),
+        mac: net.mac.and_then(|mac| MacAddress::new(mac.bytes()).ok()),
         mtu: net.mtu,
         queues: net.queues,
         vhost: if net.vhost { Vhost::Auto } else { Vhost::Off },
@@ -219,7 +223,7 @@ fn given_once(
     Ok(())
 }
 
-fn open_disk(index: usize, disk: &Disk) -> Result<Blk<GuestMemory>, AttachError> {
+fn open_disk(index: usize, disk: &Disk, on_full: &OnFull) -> Result<Blk<GuestMemory>, AttachError> {
     let options = DiskOptions {
         read_only: disk.read_only,
         direct: disk.direct,
@@ -236,6 +240,9 @@ fn open_disk(index: usize, disk: &Disk) -> Result<Blk<GuestMemory>, AttachError>
         shared_vector: disk.interrupts == DiskInterrupts::Node,
         serial: Serial::new(&disk.serial).map_err(blk)?,
     };
+    let (on_full, path) = (Arc::clone(on_full), disk.path.clone());
+    let raw =
+        raw.reporting_full(move |failed| on_full(&DiskFull { disk: index, path: path.clone(), failed }));
     Blk::new(Arc::new(raw), options).map_err(blk)
 }
 

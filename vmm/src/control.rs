@@ -4,7 +4,7 @@
 
 use crate::Exit;
 use crate::cpu::{StopCause, VcpuError};
-use crate::handle::{Answer, Reply, Request};
+use crate::handle::{Answer, Reply, Request, Shared};
 use crate::inbox::{Event, Inbox};
 use crate::running::Running;
 use crate::sys::{HostError, block_signals, is_ignored};
@@ -14,6 +14,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What the loop works with.
 pub struct Control {
@@ -22,6 +23,10 @@ pub struct Control {
     power: Arc<Mutex<Power>>,
     vm: Running,
     asked_to_power_off: bool,
+    /// How long the guest may take to do so after a signal.
+    shutdown_timeout: Option<Duration>,
+    /// Knows when it has to be off, whether it starts again meanwhile or not.
+    shared: Arc<Shared>,
     end: Option<End>,
 }
 
@@ -68,8 +73,16 @@ fn higher(first: Option<End>, second: End) -> End {
 
 impl Control {
     /// Answers the end signals if it is given them.
-    pub fn new(inbox: Inbox, signals: Option<SignalFd>, power: Arc<Mutex<Power>>, vm: Running) -> Self {
-        Self { inbox, signals, power, vm, asked_to_power_off: false, end: None }
+    pub fn new(
+        inbox: Inbox,
+        signals: Option<SignalFd>,
+        shutdown_timeout: Option<Duration>,
+        shared: &Arc<Shared>,
+        power: Arc<Mutex<Power>>,
+        vm: Running,
+    ) -> Self {
+        let (asked_to_power_off, shared, end) = (false, Arc::clone(shared), None);
+        Self { inbox, signals, power, vm, asked_to_power_off, shutdown_timeout, shared, end }
     }
 
     /// Runs until the VM ends, then ends its threads.
@@ -87,12 +100,25 @@ impl Control {
                 Err(error) => return Err(fail("epoll_wait")(error).into()),
             }
             let control = manager.subscriber_mut(id).map_err(fail("epoll_wait"))?;
+            let left = control.time_left(Instant::now());
+            if left == Some(Duration::ZERO) {
+                tracing::warn!("the guest did not power off in time, the VM is ended");
+                control.finish(Ok(Exit::Killed));
+            }
             if let Some(end) = control.end.take() {
                 return Ok(end?);
             }
-            timeout =
-                control.vm.look().map_or(-1, |after| i32::try_from(after.as_millis()).unwrap_or(i32::MAX));
+            let after = control.vm.look().into_iter().chain(left).min();
+            // Whole milliseconds, not before the time.
+            let millis =
+                |after: Duration| i32::try_from(after.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
+            timeout = after.map_or(-1, millis);
         }
+    }
+
+    /// How long the guest still has to power off, if there is an end to it.
+    fn time_left(&self, now: Instant) -> Option<Duration> {
+        self.shared.deadline().map(|deadline| deadline.saturating_duration_since(now))
     }
 
     fn finish(&mut self, end: End) {
@@ -160,6 +186,9 @@ impl Control {
             }
             tracing::info!(signal = signal.ssi_signo, "asking the guest to power off, once more stops it");
             self.asked_to_power_off = true;
+            if let Some(deadline) = self.shutdown_timeout.and_then(|it| Instant::now().checked_add(it)) {
+                self.shared.power_off_by(deadline);
+            }
             self.press_power_button();
         }
     }

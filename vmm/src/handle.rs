@@ -12,7 +12,7 @@ pub(crate) use request::Reply;
 pub use request::{Answer, Request, RequestError};
 pub(crate) use resize::DiskSize;
 pub(crate) use shared::{Link, Shared};
-pub use view::{DeviceFigures, DeviceView, Observer, VcpuView, VmState, VmView};
+pub use view::{DeviceFigures, DeviceView, DiskFull, Observer, VcpuView, VmState, VmView};
 
 use crate::attach::Gauge;
 use crate::balloon::{self, HintError, ReclaimView, VnodeMemory};

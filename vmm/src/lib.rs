@@ -47,8 +47,8 @@ pub use devices::virtio::{RngCounters, VirtioCounters};
 pub use disk::{DiskError, DiskOptions, RawDisk};
 pub use firmware::{Firmware, TablesError, tables};
 pub use handle::{
-    Answer, DeviceFigures, DeviceView, Look, Observer, Request, RequestError, VcpuView, VmHandle, VmState,
-    VmView,
+    Answer, DeviceFigures, DeviceView, DiskFull, Look, Observer, Request, RequestError, VcpuView, VmHandle,
+    VmState, VmView,
 };
 pub use jobs::{JobId, JobState, JobView, MoveCounts};
 pub use kvm::KvmError;
@@ -76,6 +76,8 @@ pub struct Options {
     pub observer: Option<Box<dyn Observer>>,
     /// Who answers SIGTERM, SIGINT and SIGHUP.
     pub signals: Signals,
+    /// How long the guest may take to power off after the first of them; then it is as if a second one had come.
+    pub shutdown_timeout: Option<std::time::Duration>,
     /// What it was promised of the host: kept until all of it is given back.
     pub claim: Option<claims::Held>,
     /// Who removes its sockets if this process is killed.

@@ -5,7 +5,7 @@ use crate::boot::Boot;
 use crate::control::{Control, take_over_signals};
 use crate::cpu::{VcpuSetup, VcpuThreads};
 use crate::firmware::{EVENT_GSI, Firmware};
-use crate::handle::Shared;
+use crate::handle::{DiskFull, Shared};
 use crate::inbox::{Event, Inbox, Notifier};
 use crate::interrupts::Routes;
 use crate::kvm::KvmHost;
@@ -39,8 +39,16 @@ impl Machine {
         options: &mut Options,
         port: &SerialPort,
     ) -> Result<Option<Self>, Error> {
-        let Options { progress, signals, janitor, .. } = options;
-        let (attached, mut controls) = attach::open(&plan.devices, plan.memory_map.ram().len(), janitor)?;
+        let Options { progress, signals, shutdown_timeout, janitor, .. } = options;
+        // The devices are part of what is shared.
+        let hears = Arc::downgrade(shared);
+        let on_full: attach::OnFull = Arc::new(move |full: &DiskFull| {
+            if let Some(shared) = hears.upgrade() {
+                shared.disk_full(full);
+            }
+        });
+        let ranges = plan.memory_map.ram().len();
+        let (attached, mut controls) = attach::open(&plan.devices, ranges, janitor, &on_full)?;
         let ram = Arc::new(GuestRam::new(plan)?);
         prefault(plan, &ram, &shared.abandoned, progress.as_deref_mut().map(|p| p as &mut dyn Progress))?;
         if shared.abandoned.load(Ordering::Acquire) {
@@ -82,7 +90,9 @@ impl Machine {
         serial.connect(Arc::clone(&devices.serial), notifier.clone());
         let parts = Parts { vcpus, segments, controls, ram, serial, leases };
         let running = Running::new(Arc::clone(shared), notifier, Arc::clone(plan), parts);
-        Ok(Some(Self { control: Control::new(inbox, signals, devices.power, running) }))
+        Ok(Some(Self {
+            control: Control::new(inbox, signals, *shutdown_timeout, shared, devices.power, running),
+        }))
     }
 
     /// Runs until the guest or the user ends it, then takes everything down.

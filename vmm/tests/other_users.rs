@@ -1,4 +1,4 @@
-//! What users can do to claims and sockets who may not write to their directories: look, and nothing else. The other user
+//! What users can do to claims, sockets and disks that they may not write: look, and nothing else. The other user
 //! is this test binary again, told by an environment variable what to try. A binary of its own, as its children hold copies
 //! of its locks until they have called `execve(2)`.
 
@@ -17,7 +17,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use vmm::claims::{Claims, Survey};
-use vmm::{Access, Janitor, SocketFile};
+use vmm::{Access, DiskOptions, Janitor, RawDisk, SocketFile};
 
 const TARGETS: &str = "NUMAVISOR_TEST_TARGETS";
 /// nobody and nogroup, wherever there are users at all.
@@ -188,4 +188,34 @@ fn a_socket_is_made_in_a_directory_that_another_user_has_locked() {
     assert_eq!(attacker.1, [root.path().to_str().unwrap()]);
     let (_listener, file) = SocketFile::listen(&path, Access::OWNER, &Janitor::default()).unwrap();
     assert!(UnixStream::connect(file.path()).is_ok());
+}
+
+#[test]
+fn a_disk_that_another_user_may_read_is_written_whatever_that_user_locks() {
+    if !may_be_another() {
+        return;
+    }
+    let root = public();
+    let path = root.path().join("disk.raw");
+    std::fs::write(&path, [0; 4096]).unwrap();
+    set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    let writing = DiskOptions::new(&path);
+    let reading = DiskOptions { read_only: true, ..DiskOptions::new(&path) };
+    let refused = |options: &DiskOptions| RawDisk::open(options).unwrap_err().code();
+    for reader_first in [true, false] {
+        let reader = reader_first.then(|| RawDisk::open(&reading).unwrap());
+        let attacker = Attacker::on(&[&path], NOBODY);
+        assert_eq!(attacker.1, [path.to_str().unwrap()], "it can be read, not written");
+        let writer = RawDisk::open(&writing).unwrap();
+        assert_eq!(refused(&writing), "disk_locked", "two writers");
+        drop(writer);
+        drop(RawDisk::open(&reading).unwrap());
+        drop((attacker, reader));
+        let writer = RawDisk::open(&writing).unwrap();
+        assert_eq!((refused(&writing), refused(&reading)), ("disk_locked", "disk_locked"));
+        // Who comes later can look, and keep nobody out.
+        let late = Attacker::on(&[&path], NOBODY);
+        drop(writer);
+        drop((RawDisk::open(&writing).unwrap(), late));
+    }
 }

@@ -8,7 +8,7 @@ use vmm::balloon::{HostShort, Phase, ReclaimKind, ReclaimPart, ReclaimState, Rec
 use vmm::{Exit, JobView, VmView};
 
 /// The unit of balloons (virtio 1.3, 5.5.6).
-const BALLOON_PAGE: u64 = 4096;
+pub const BALLOON_PAGE: u64 = 4096;
 
 /// A measurement of one vnode.
 #[derive(Debug, Clone)]
@@ -90,6 +90,12 @@ pub fn balloon_event(memory: &VnodeMemory) -> serde_json::Value {
 pub fn host_short_event(short: &HostShort) -> serde_json::Value {
     let HostShort { vnode, pnode, bytes, at_boot } = short;
     serde_json::json!({"vnode": vnode, "pnode": pnode, "bytes": bytes, "at_boot": at_boot})
+}
+
+/// A disk whose storage on the host is full.
+pub fn disk_full_event(full: &vmm::DiskFull) -> serde_json::Value {
+    let vmm::DiskFull { disk, path, failed } = full;
+    serde_json::json!({"disk": disk, "path": path.to_string_lossy(), "failed": failed})
 }
 
 /// Bytes a second; 0 for no time.
@@ -179,7 +185,7 @@ pub fn end(result: &Result<Exit, vmm::Error>) -> wire::End {
     wire::End { cause, error: result.as_ref().err().map(ToString::to_string) }
 }
 
-/// All vnodes. `ran_on` says which CPU a thread ran on last.
+/// All vnodes, without the exits of their vCPUs. `ran_on` says which CPU a thread ran on last.
 pub fn vnodes(
     plan: &Plan,
     view: &VmView,
@@ -197,6 +203,7 @@ pub fn vnodes(
             thread: seen.map(|vcpu| vcpu.thread),
             affinity: seen.map(|vcpu| vcpu.affinity.clone()).unwrap_or_default(),
             cpu: seen.and_then(|vcpu| ran_on(vcpu.thread)),
+            exits: None,
         }
     };
     let moving = |id| {

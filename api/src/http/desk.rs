@@ -346,6 +346,10 @@ impl vmm::Observer for Observer {
         self.0.events.add("host_short", convert::host_short_event(short));
         (self.0.poke)();
     }
+
+    fn disk_full(&self, full: &vmm::DiskFull) {
+        self.0.events.add("disk_full", convert::disk_full_event(full));
+    }
 }
 
 /// Tells how far the guest's memory is taken, now and then and at the end.

@@ -19,7 +19,7 @@ pub struct Event {
     pub id: u64,
     /// When, in UTC (RFC 3339).
     pub time: String,
-    /// What kind: `vm_state`, `job`, `balloon`, `host_short`, `misses`, `affinity`, `warning`, or `lost` for events that are not kept any more.
+    /// What kind: `vm_state`, `job`, `balloon`, `host_short`, `disk_full`, `misses`, `affinity`, `warning`, or `lost` for events that are not kept any more.
     #[serde(rename = "type")]
     pub kind: String,
     /// Its figures.

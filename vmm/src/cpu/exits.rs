@@ -51,6 +51,11 @@ impl ExitCounters {
     pub fn of(&self, reason: ExitReason) -> u64 {
         self.0.get(reason as usize).map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
+
+    /// How many so far, for any reason.
+    pub fn all(&self) -> u64 {
+        ExitReason::ALL.iter().fold(0, |sum, reason| sum.saturating_add(self.of(*reason)))
+    }
 }
 
 #[cfg(test)]
@@ -64,5 +69,6 @@ mod tests {
             (0..=times).for_each(|_| counters.count(reason));
         }
         assert_eq!(ExitReason::ALL.map(|reason| counters.of(reason)), [1, 2, 3, 4, 5]);
+        assert_eq!(counters.all(), 15);
     }
 }

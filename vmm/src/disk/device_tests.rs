@@ -3,10 +3,11 @@
 use super::engine_tests::{opened, run, segments};
 use super::{DiskError, DiskOptions, RawDisk};
 use devices::virtio::blk::{Disk, DiskBackend, Extent, Operation};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -89,7 +90,7 @@ fn a_block_device_is_a_disk_of_its_own_shape() {
 }
 
 #[test]
-fn a_block_device_that_is_written_has_one_user_and_grows() {
+fn a_block_device_that_is_written_has_one_writer_and_grows() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("backing");
     std::fs::write(&file, vec![0; 1 << 20]).unwrap();
@@ -102,4 +103,58 @@ fn a_block_device_that_is_written_has_one_user_and_grows() {
     std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(3 << 20).unwrap();
     device.losetup("-c");
     assert_eq!(disk.length().unwrap(), 3 << 20);
+}
+
+/// A file system of 64 KiB that goes away with this.
+struct Small(TempDir);
+
+impl Small {
+    fn new() -> Option<Self> {
+        let directory = TempDir::new().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"])
+            .arg(directory.path())
+            .output()
+            .map(|output| (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned()));
+        match mounted {
+            Ok((true, _)) => Some(Self(directory)),
+            Ok((false, error)) => {
+                testing::skip(error.trim());
+                None
+            }
+            Err(error) => {
+                testing::skip(format_args!("mount: {error}"));
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("--lazy").arg(self.0.path()).status());
+    }
+}
+
+#[test]
+fn a_write_that_finds_the_file_system_full_fails_and_is_reported_once() {
+    let Some(small) = Small::new() else { return };
+    let path = small.0.path().join("disk.raw");
+    std::fs::File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    for io_uring in [true, false] {
+        let hears = Arc::clone(&told);
+        let disk = opened(&DiskOptions { io_uring, ..DiskOptions::new(&path) }).unwrap();
+        let disk = disk.reporting_full(move |failed| hears.lock().unwrap().push(failed));
+        let memory: Arc<GuestMemoryMmap> =
+            Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 16)]).unwrap());
+        let mut engine = disk.engine(&memory, 4);
+        let write = |offset| Operation::Write { offset, data: segments(&[(0, 65536)]), durable: false };
+        let results = run(engine.as_mut(), vec![write(0)]);
+        assert_eq!(results, [Ok(())], "there is room for that");
+        for offset in [1 << 17, 1 << 18] {
+            assert_eq!(run(engine.as_mut(), vec![write(offset)]), [Err(ErrorKind::StorageFull)]);
+        }
+        assert_eq!(std::mem::take(&mut *told.lock().unwrap()), [1], "io_uring={io_uring}");
+    }
 }

@@ -1,7 +1,8 @@
-//! Locks on disks, so that one that is written has one user. They belong to the open file (OFD locks) and end with the
-//! last reference to it, however the process ends.
+//! Locks on disks, so that one that is written has one writer. They belong to the open file (OFD locks) and end with the
+//! last reference to it, however the process ends. A disk that is only read has none: whoever may read it could have that
+//! lock too, and keep its writer out. What to do about the locks of others is `open`'s decision.
 
-use crate::ofd_lock::whole;
+use crate::ofd_lock::{is_write_locked, whole};
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -29,40 +30,58 @@ impl Identity {
     }
 }
 
-/// Disks that this process has locked.
+/// Disks that this process writes.
 static OURS: Mutex<Vec<Identity>> = Mutex::new(Vec::new());
 
 fn ours() -> MutexGuard<'static, Vec<Identity>> {
     OURS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether this process has a disk locked.
+/// Whether this process writes a disk.
 pub fn is_ours(identity: Identity) -> bool {
     ours().contains(&identity)
 }
 
-/// A file that is locked until this is dropped. The kernel's own references, such as those of operations that are just
-/// done, may outlive ours for a moment; they do not keep the lock.
+/// Why a file is not locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// An open file, of this process or another, has it locked for writing, for which one must be able to write it.
+    Written,
+    /// Others have nothing but read locks, for which reading is enough.
+    Read,
+}
+
+/// A file to read, or one to write that is locked until this is dropped. The kernel's own references, such as those of
+/// operations that are just done, may outlive ours for a moment; they do not keep the lock.
 #[derive(Debug)]
 pub struct LockedFile {
     file: Arc<File>,
-    identity: Identity,
+    /// Of one that is written.
+    written: Option<Identity>,
 }
 
 impl LockedFile {
-    /// Locks all of `file`: shared if `read_only`, else alone. `None` if another open file, of this process or another,
-    /// has a lock that conflicts.
-    pub fn new(file: File, read_only: bool) -> io::Result<Option<Self>> {
-        let kind = if read_only { libc::F_RDLCK } else { libc::F_WRLCK };
-        let identity = Identity::of(&file.metadata()?);
-        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole(kind)?)) {
-            Ok(_) => {
-                ours().push(identity);
-                Ok(Some(Self { file: Arc::new(file), identity }))
+    /// Locks all of `file`, if it is to be written; else only looks whether another writes it.
+    pub fn new(file: File, read_only: bool) -> io::Result<Result<Self, Taken>> {
+        if read_only {
+            let taken = is_write_locked(&file)?;
+            let file = Self { file: Arc::new(file), written: None };
+            return Ok(if taken { Err(Taken::Written) } else { Ok(file) });
+        }
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole(libc::F_WRLCK)?)) {
+            Ok(_) => Self::unlocked(file).map(Ok),
+            Err(Errno::EAGAIN | Errno::EACCES) => {
+                Ok(Err(if is_write_locked(&file)? { Taken::Written } else { Taken::Read }))
             }
-            Err(Errno::EAGAIN | Errno::EACCES) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// One to write that has no lock, as others' read locks do not let it have one.
+    pub fn unlocked(file: File) -> io::Result<Self> {
+        let identity = Identity::of(&file.metadata()?);
+        ours().push(identity);
+        Ok(Self { file: Arc::new(file), written: Some(identity) })
     }
 
     /// The file.
@@ -73,9 +92,10 @@ impl LockedFile {
 
 impl Drop for LockedFile {
     fn drop(&mut self) {
+        let Some(identity) = self.written else { return };
         {
             let mut ours = ours();
-            if let Some(at) = ours.iter().position(|ours| *ours == self.identity) {
+            if let Some(at) = ours.iter().position(|ours| *ours == identity) {
                 ours.swap_remove(at);
             }
         }

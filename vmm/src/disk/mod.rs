@@ -4,6 +4,7 @@
 mod engine;
 mod error;
 mod format;
+mod full;
 mod helpers;
 mod lock;
 mod open;

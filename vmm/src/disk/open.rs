@@ -3,12 +3,13 @@
 use super::engine::{Engine, NoEngine};
 use super::error::DiskError;
 use super::format::{SNIFF_BYTES, foreign_format};
+use super::full::{FullReports, Reporting};
 use super::helpers::{Files, Helpers};
-use super::lock::{Identity, LockedFile, is_ours};
+use super::lock::{Identity, LockedFile, Taken, is_ours};
 use super::shape::{DirectAlignment, shape};
 use super::transfer::IoContext;
 use super::write_order::WriteOrder;
-use crate::sys::{IoVec, Ring};
+use crate::sys::{IoVec, Ring, is_open_for_writing};
 use devices::LogLimit;
 use devices::virtio::blk::{Disk, DiskBackend, DiskEngine, DiskShape, SECTOR_BYTES};
 use std::cell::RefCell;
@@ -18,18 +19,23 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use vm_memory::GuestMemory;
 
 /// Depth of the ring that only finds out whether there may be one.
 const TRIAL_DEPTH: u16 = 1;
+
+/// How long the kernel may keep a file open that was closed, for a ring that is gone.
+const CLOSED_WITHIN: Duration = Duration::from_secs(1);
+/// Between two looks at whether it is.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// How to open a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskOptions {
     /// A regular file or a block device.
     pub path: PathBuf,
-    /// Never write it; it may be shared then.
+    /// Never write it; others may read it too then.
     pub read_only: bool,
     /// Go around the host's page cache (`O_DIRECT`).
     pub direct: bool,
@@ -46,7 +52,7 @@ impl DiskOptions {
     }
 }
 
-/// An open, locked, raw disk. The lock ends with the last engine of it.
+/// An open raw disk, locked if it is written. The lock ends with the last engine of it.
 #[derive(Debug)]
 pub struct RawDisk {
     path: PathBuf,
@@ -63,10 +69,11 @@ pub struct RawDisk {
     /// Where direct I/O takes no single sectors.
     order: Option<Arc<WriteOrder>>,
     log: Mutex<LogLimit>,
+    full: Option<Arc<FullReports>>,
 }
 
 impl RawDisk {
-    /// Opens and locks a disk.
+    /// Opens a disk, and locks one that is to be written.
     ///
     /// # Errors
     /// [`DiskError`], with the path.
@@ -90,13 +97,15 @@ impl RawDisk {
         })?;
         let metadata =
             same_kind(&file, is_device).map_err(failed)?.ok_or(DiskError::Kind { path: path() })?;
-        let locked = match LockedFile::new(file, read_only) {
-            Ok(Some(locked)) => locked,
-            Ok(None) => {
-                let ours = is_ours(Identity::of(&metadata));
-                return Err(DiskError::Locked { path: path(), read_only, ours });
+        let taken = || DiskError::Locked { path: path(), read_only, ours: is_ours(Identity::of(&metadata)) };
+        let lock = |source| DiskError::Lock { path: path(), source };
+        let locked = match LockedFile::new(file, read_only).map_err(lock)? {
+            Ok(locked) => locked,
+            Err(Taken::Written) => return Err(taken()),
+            Err(Taken::Read) => {
+                let file = despite_readers(options, &metadata).map_err(lock)?.ok_or_else(taken)?;
+                LockedFile::unlocked(file).map_err(lock)?
             }
-            Err(source) => return Err(DiskError::Lock { path: path(), source }),
         };
         let file = locked.file();
         let read = |source| DiskError::Read { path: path(), source };
@@ -139,7 +148,15 @@ impl RawDisk {
             length: Arc::new(AtomicU64::new(length)),
             order: coarse.then(Arc::default),
             log: Mutex::new(LogLimit::per_second(1)),
+            full: None,
         })
+    }
+
+    /// Calls `report` when requests fail because the host's storage is full, with the number of those since the last
+    /// report, at a limited rate.
+    #[must_use]
+    pub fn reporting_full(self, report: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        Self { full: Some(Arc::new(FullReports::new(report))), ..self }
     }
 
     /// How requests are carried out: `io_uring` or `plain`.
@@ -179,10 +196,40 @@ fn open_file(options: &DiskOptions, is_device: bool) -> io::Result<File> {
 /// The same file through the page cache: for the block in which it ends, of which direct I/O takes only all.
 fn reopen(options: &DiskOptions, metadata: &Metadata) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(!options.read_only).open(&options.path)?;
+    same_file(file, metadata)
+}
+
+fn same_file(file: File, metadata: &Metadata) -> io::Result<File> {
     match Identity::of(&file.metadata()?) == Identity::of(metadata) {
         true => Ok(file),
         false => Err(io::Error::other("it was replaced while it was opened")),
     }
+}
+
+/// Opens a disk for writing that others have read locks on. Everybody who may read it can have those, so they keep nobody
+/// out by themselves; but writers of other programs have no others either (QEMU). So the kernel is asked whether anybody
+/// has it open for writing: `None` if so. A device is opened exclusively, which says the same.
+fn despite_readers(options: &DiskOptions, metadata: &Metadata) -> io::Result<Option<File>> {
+    if !metadata.file_type().is_block_device() {
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+        let reader = OpenOptions::new().read(true).custom_flags(flags).open(&options.path)?;
+        let reader = same_file(reader, metadata)?;
+        let until = Instant::now() + CLOSED_WITHIN;
+        while is_open_for_writing(&reader).map_err(|error| {
+            let why = "others have read locks on it, and whether they write it cannot be known";
+            io::Error::new(error.kind(), format!("{why}: {error}"))
+        })? {
+            if Instant::now() >= until {
+                return Ok(None);
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+    tracing::warn!(
+        disk = %options.path.display(),
+        "others have read locks on it, which guard nothing: it is written without a lock"
+    );
+    same_file(open_file(options, metadata.file_type().is_block_device())?, metadata).map(Some)
 }
 
 /// A guest sees whole sectors.
@@ -254,7 +301,12 @@ where
             None
         });
         match Engine::new(self.name(), context, ring, Arc::clone(&self.helpers), depth) {
-            Ok(engine) => Box::new(engine),
+            Ok(engine) => match &self.full {
+                Some(reports) => {
+                    Box::new(Reporting { engine: Box::new(engine), reports: Arc::clone(reports) })
+                }
+                None => Box::new(engine),
+            },
             Err(error) => {
                 self.warn(&error, "no engine, all requests fail");
                 Box::new(NoEngine::default())

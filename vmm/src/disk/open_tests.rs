@@ -1,7 +1,10 @@
 //! Which disks open, which do not and why, and who may have one.
 
+use super::engine_tests::opened;
 use super::{DiskError, DiskOptions, RawDisk};
+use crate::ofd_lock::{is_write_locked, whole};
 use devices::virtio::blk::Disk;
+use nix::fcntl::{FcntlArg, fcntl};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,21 +30,55 @@ fn refusal(options: &DiskOptions) -> (&'static str, String) {
 }
 
 #[test]
-fn a_disk_that_is_written_has_one_user_and_one_that_is_read_has_many() {
+fn a_disk_has_one_writer_whom_no_reader_keeps_out() {
     let directory = TempDir::new().unwrap();
     let path = disk_in(&directory, &[0; 4096]);
     // Of this process; another's is another VM's, which the boot tests have.
     let held = "disk P: this process has it, with requests that have not ended";
     let writer = RawDisk::open(&options(&path, false)).unwrap();
     let shared = format!("{held}; a disk that is written has one user, readonly=on shares it");
-    assert_eq!(refusal(&options(&path, false)), ("disk_locked", shared.clone()));
+    assert_eq!(refusal(&options(&path, false)), ("disk_locked", shared));
     assert_eq!(refusal(&options(&path, true)), ("disk_locked", format!("{held} for writing")));
     drop(writer);
-    let readers =
-        [RawDisk::open(&options(&path, true)).unwrap(), RawDisk::open(&options(&path, true)).unwrap()];
-    assert_eq!(refusal(&options(&path, false)), ("disk_locked", shared));
-    drop(readers);
+    let _readers = [opened(&options(&path, true)).unwrap(), opened(&options(&path, true)).unwrap()];
     RawDisk::open(&options(&path, false)).unwrap();
+}
+
+/// A read lock on all of it, as whoever may read it can have; QEMU's locks are such too.
+fn read_locked(path: &Path, writes: bool) -> std::fs::File {
+    let file = std::fs::File::options().read(true).write(writes).open(path).unwrap();
+    fcntl(&file, FcntlArg::F_OFD_SETLK(&whole(libc::F_RDLCK).unwrap())).unwrap();
+    file
+}
+
+#[test]
+fn read_locks_keep_a_writer_out_only_if_somebody_has_the_disk_open_for_writing() {
+    let directory = TempDir::new().unwrap();
+    let path = disk_in(&directory, &[0; 4096]);
+    let reader = read_locked(&path, false);
+    let writer = RawDisk::open(&options(&path, false)).unwrap();
+    // It has no lock, and is known to write all the same.
+    assert_eq!(refusal(&options(&path, false)).0, "disk_locked");
+    drop(writer);
+    let other_program = read_locked(&path, true);
+    let (code, text) = refusal(&options(&path, false));
+    assert_eq!(code, "disk_locked");
+    assert!(text.starts_with("disk P: another process holds it"), "{text}");
+    drop(other_program);
+    drop(opened(&options(&path, false)).unwrap());
+    drop(reader);
+    // With nobody else there is a lock again.
+    let _writer = opened(&options(&path, false)).unwrap();
+    assert!(is_write_locked(&std::fs::File::open(&path).unwrap()).unwrap());
+}
+
+#[test]
+fn a_disk_that_is_read_has_no_lock() {
+    let directory = TempDir::new().unwrap();
+    let path = disk_in(&directory, &[0; 4096]);
+    let _reader = RawDisk::open(&options(&path, true)).unwrap();
+    let other = std::fs::File::options().write(true).open(&path).unwrap();
+    fcntl(&other, FcntlArg::F_OFD_SETLK(&whole(libc::F_WRLCK).unwrap())).unwrap();
 }
 
 #[test]

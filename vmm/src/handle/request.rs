@@ -72,7 +72,7 @@ pub enum RequestError {
         /// How it should.
         needs: &'static str,
     },
-    /// Another job is at it.
+    /// Another job moves it.
     #[error("vnode {vnode} is being moved by job {}", .job.0)]
     Busy {
         /// Which vnode.
@@ -84,7 +84,7 @@ pub enum RequestError {
     #[error("another request changes where vnodes of this VM are, try again")]
     PlacementBusy,
     /// One at a time.
-    #[error("reclaim {0} is at it")]
+    #[error("reclaim {0} is under way")]
     Reclaiming(u64),
     /// Nothing was asked for.
     #[error("bytes: 0 is nothing, must be 1 or more")]

@@ -1,7 +1,7 @@
 //! What handles share with the control loop: the last published view, and the link to the guest that runs now.
 
 use super::request::request;
-use super::{DiskSize, Observer, Request, VmState, VmView};
+use super::{DiskFull, DiskSize, Observer, Request, VmState, VmView};
 use crate::attach::Gauge;
 use crate::balloon::{self, Leases, Reclaimer, VnodeMemory};
 use crate::claims::Held;
@@ -17,6 +17,7 @@ use resources::{Plan, VcpuId, Vnode, VnodeId};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 /// The part of a handle that changes when the guest starts again.
 pub(crate) struct Link {
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub(super) link: Mutex<Option<Link>>,
     observer: Option<Box<dyn Observer>>,
     restart: AtomicBool,
+    /// When the guest has to be off.
+    deadline: Mutex<Option<Instant>>,
     /// To end before it runs.
     pub(crate) abandoned: AtomicBool,
     pub(super) balloons: Mutex<Arc<[balloon::Entry]>>,
@@ -69,6 +72,7 @@ impl Shared {
             link: Mutex::new(None),
             observer,
             restart: AtomicBool::new(false),
+            deadline: Mutex::new(None),
             abandoned: AtomicBool::new(false),
             balloons: Mutex::default(),
             held: Mutex::default(),
@@ -94,6 +98,12 @@ impl Shared {
     pub(crate) fn host_short(&self, short: &balloon::HostShort) {
         if let Some(observer) = &self.observer {
             observer.host_short(short);
+        }
+    }
+
+    pub(crate) fn disk_full(&self, full: &DiskFull) {
+        if let Some(observer) = &self.observer {
+            observer.disk_full(full);
         }
     }
 
@@ -128,6 +138,16 @@ impl Shared {
         for entry in balloons.iter().filter(|entry| turn.released(entry.vnode).is_empty()) {
             entry.end_lease(ram.as_deref());
         }
+    }
+
+    /// The guest has to be off by then, or earlier if that was said before.
+    pub(crate) fn power_off_by(&self, deadline: Instant) {
+        self.deadline.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(deadline);
+    }
+
+    /// When the guest has to be off, if that was said.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn ask_restart(&self) {

@@ -8,6 +8,7 @@ use devices::virtio::net::{Datapath, NetCounters};
 use devices::virtio::vsock::VsockCounters;
 use devices::virtio::{RngCounters, VirtioCounters};
 use resources::{CpuSet, Placement, VcpuId, VnodeId};
+use std::path::PathBuf;
 
 /// How a VM stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +62,22 @@ pub trait Observer: Send + Sync {
     fn host_short(&self, short: &HostShort) {
         let _ = short;
     }
+
+    /// Requests of a disk failed because the host's storage is full. Called from the disk's threads, at a limited rate.
+    fn disk_full(&self, full: &DiskFull) {
+        let _ = full;
+    }
+}
+
+/// A disk whose storage on the host is full.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskFull {
+    /// Which, from 0 in the order in which they were given.
+    pub disk: usize,
+    /// Its path on the host.
+    pub path: PathBuf,
+    /// Requests that failed for that since it was said last.
+    pub failed: u64,
 }
 
 /// A device as others see it.

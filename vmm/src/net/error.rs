@@ -11,13 +11,13 @@ pub enum NetError {
     #[error(transparent)]
     Host(#[from] HostError),
     /// No interface can be called that.
-    #[error("net.tap: {0:?} is no interface name, must be 1 to 15 bytes without spaces and slashes")]
+    #[error("tap: {0:?} is not an interface name, must be 1 to 15 bytes without spaces and slashes")]
     Name(String),
     /// Too few or too many.
-    #[error("net.queues: {0} is out of range, must be 1 to {max}", max = devices::virtio::net::MAX_QUEUE_PAIRS)]
+    #[error("queues: {0} is out of range, must be 1 to {max}", max = devices::virtio::net::MAX_QUEUE_PAIRS)]
     Queues(u16),
     /// An inherited descriptor is one queue.
-    #[error("net.queues: {queues} queues need as many descriptors, there are {descriptors}")]
+    #[error("queues: {queues} need as many descriptors, there {}", are(*.descriptors))]
     Descriptors {
         /// Asked for.
         queues: u16,
@@ -25,7 +25,7 @@ pub enum NetError {
         descriptors: usize,
     },
     /// Descriptors of several interfaces, or not all of a multi-queue one.
-    #[error("net.fd: descriptor {descriptor} is of interface {other}, the first is of {name}")]
+    #[error("fd: {descriptor} is of interface {other}, must be of {name} as the first is")]
     OtherInterface {
         /// The descriptor.
         descriptor: i32,
@@ -35,13 +35,13 @@ pub enum NetError {
         name: String,
     },
     /// Below what a device can have.
-    #[error("net.mtu: {0} is too small, must be at least {min}", min = devices::virtio::net::MIN_MTU)]
+    #[error("mtu: {0} is too small, must be at least {min}", min = devices::virtio::net::MIN_MTU)]
     Mtu(u16),
     /// A context id that is not a guest's.
     #[error("vsock.cid: {0} is out of range, must be 3 to 4294967294")]
     Cid(u64),
     /// A path that no unix socket can have.
-    #[error("vsock.socket: {path}: too long, at most {max} bytes", path = path.display())]
+    #[error("vsock.socket: {path}: is too long, must be at most {max} bytes", path = path.display())]
     SocketPath {
         /// The path.
         path: PathBuf,
@@ -53,7 +53,23 @@ pub enum NetError {
     Socket(#[from] SocketFileError),
 }
 
+fn are(descriptors: usize) -> String {
+    if descriptors == 1 { "is 1".to_owned() } else { format!("are {descriptors}") }
+}
+
 impl NetError {
+    /// Whether it is about a field of an interface, which is then the first word.
+    pub(crate) fn is_of_field(&self) -> bool {
+        match self {
+            Self::Name(_)
+            | Self::Queues(_)
+            | Self::Descriptors { .. }
+            | Self::OtherInterface { .. }
+            | Self::Mtu(_) => true,
+            Self::Host(_) | Self::Cid(_) | Self::SocketPath { .. } | Self::Socket(_) => false,
+        }
+    }
+
     /// Whether what was typed is to blame, and not the host.
     pub fn is_input(&self) -> bool {
         match self {

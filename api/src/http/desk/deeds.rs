@@ -69,6 +69,7 @@ impl Desk {
             progress: Some(self.prefault()),
             observer: Some(self.observer()),
             signals: vmm::Signals::Caller,
+            shutdown_timeout: None,
             claims: self.claims.clone(),
             janitor: self.janitor.clone(),
         };

@@ -10,7 +10,7 @@ use vmm::Janitor;
 const WORD: &str = "socket-janitor";
 
 /// One that starts this program.
-pub fn hired() -> Janitor {
+pub fn of_this_program() -> Janitor {
     Janitor::new(|| {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("numavisor").arg(WORD);
