@@ -1,9 +1,11 @@
-//! Figures for Prometheus: names with units, one line per figure. What they count is counted elsewhere, but for the
+//! Figures for Prometheus: names with base units, one line per figure. What they count is counted elsewhere, but for the
 //! requests themselves.
 
 mod devices;
+mod process;
+mod text;
 
-use crate::http::convert::Sample;
+use crate::http::convert::{BALLOON_PAGE, Sample};
 use crate::http::desk::Desk;
 use crate::http::events::EventLog;
 use crate::http::wire;
@@ -13,6 +15,7 @@ use std::fmt::Display;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use text::{Text, seconds};
 use vmm::balloon::VnodeMemory;
 use vmm::{ExitReason, VmHandle};
 
@@ -51,27 +54,6 @@ impl Requests {
     }
 }
 
-/// Lines of text.
-#[derive(Default)]
-struct Text(String);
-
-impl Text {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        self.0.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
-    }
-
-    fn line(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
-        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
-        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-        self.0.push_str(&format!("{name}{labels} {value}\n"));
-    }
-
-    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
-        self.family(name, kind, help);
-        self.line(name, &[], value);
-    }
-}
-
 /// All figures as text.
 pub fn text(
     desk: &Desk,
@@ -80,8 +62,12 @@ pub fn text(
     samples: &BTreeMap<VnodeId, Sample>,
 ) -> String {
     let mut text = Text::default();
-    text.family("numavisor_build_info", "gauge", "The version that runs.");
-    text.line("numavisor_build_info", &[("version", &env!("CARGO_PKG_VERSION"))], 1);
+    text.family(
+        "numavisor_build_info",
+        "gauge",
+        "The version that runs, with its commit where that is known.",
+    );
+    text.line("numavisor_build_info", &[("version", &crate::args::VERSION)], 1);
     let state = desk.vm().ok().map(|vm| vm.state);
     text.family("numavisor_vm_state", "gauge", "1 for the state that the VM is in.");
     for each in wire::VmState::ALL {
@@ -90,14 +76,15 @@ pub fn text(
     }
     if let Some(handle) = desk.last_handle() {
         exits(&mut text, &handle);
+        process::threads(&mut text, &handle);
         vnodes(&mut text, &handle, samples);
         moves(&mut text, &handle);
         devices::all(&mut text, &handle.devices());
         balloons(&mut text, &handle);
     }
     server(&mut text, events, requests);
-    process(&mut text);
-    text.0
+    process::process(&mut text);
+    text.finish()
 }
 
 fn exits(text: &mut Text, handle: &VmHandle) {
@@ -135,23 +122,20 @@ fn vnodes(text: &mut Text, handle: &VmHandle, samples: &BTreeMap<VnodeId, Sample
     each("numavisor_vnode_absent_bytes", "Memory of the vnode that was not touched yet.", &|v| {
         of(v, |residency| residency.absent)
     });
-    each("numavisor_vnode_hit_bytes", "Memory of the vnode on its own pnodes.", &|v| of(v, |r| r.hit));
-    each("numavisor_vnode_miss_bytes", "Memory of other vnodes on this one's pnodes.", &|v| {
-        of(v, |r| r.miss)
-    });
-    each("numavisor_vnode_foreign_bytes", "Memory of the vnode on pnodes that are not its own.", &|v| {
+    each("numavisor_vnode_local_bytes", "Memory of the vnode on its own pnodes.", &|v| of(v, |r| r.hit));
+    each("numavisor_vnode_misplaced_bytes", "Memory of the vnode on pnodes that are not its own.", &|v| {
         of(v, |residency| residency.foreign)
     });
     each(
-        "numavisor_vnode_residency_age_milliseconds",
-        "Age of the measurement of the vnode's memory.",
-        &|v| of(v, |residency| residency.age_ms),
-    );
-    each(
-        "numavisor_vnode_interleave_hit_bytes",
+        "numavisor_vnode_interleaved_bytes",
         "Memory of the vnode on its own pnodes because its policy interleaves.",
         &|v| v.residency.as_ref().and_then(|residency| residency.interleave_hit),
     );
+    let name = "numavisor_vnode_residency_age_seconds";
+    text.family(name, "gauge", "Age of the measurement of the vnode's memory.");
+    for (vnode, age) in vnodes.iter().flat_map(|v| Some((v.id, v.residency.as_ref()?.age_ms))) {
+        text.line(name, &[("vnode", &vnode)], seconds(Duration::from_millis(age)));
+    }
     type Figure = fn(&wire::PnodeUse) -> u64;
     let figures: [(&str, &str, Figure); 4] = [
         ("hit", "Memory of the VM on the pnode, as its policy wants it.", |p| p.hit),
@@ -213,18 +197,6 @@ fn moves(text: &mut Text, handle: &VmHandle) {
     text.line(name, &[("state", &"done")], count(wire::JobState::Done));
     text.line(name, &[("state", &"cancelled")], count(wire::JobState::Cancelled));
     text.line(name, &[("state", &"failed")], count(wire::JobState::Failed));
-    let name = "numavisor_move_moved_bytes";
-    text.family(name, "gauge", "Memory moved by a move that is remembered.");
-    for job in &jobs {
-        text.line(name, &[("job", &job.id), ("vnode", &job.vnode)], job.moved);
-    }
-    let name = "numavisor_move_left_bytes";
-    text.family(name, "gauge", "Memory that a move left behind, by errno.");
-    for job in &jobs {
-        for left in &job.left {
-            text.line(name, &[("job", &job.id), ("vnode", &job.vnode), ("errno", &left.errno)], left.bytes);
-        }
-    }
 }
 
 fn balloons(text: &mut Text, handle: &VmHandle) {
@@ -253,28 +225,34 @@ fn balloons(text: &mut Text, handle: &VmHandle) {
         |m| m.short.get(),
     );
     each("numavisor_balloon_requests_total", counter, "Targets that were asked for.", |m| m.request);
-    each("numavisor_balloon_taken_pages_total", counter, "Pages that the guest gave.", |m| {
-        m.device.figures.taken
+    each("numavisor_balloon_inflated_bytes_total", counter, "Memory that the guest gave.", |m| {
+        m.device.figures.taken.saturating_mul(BALLOON_PAGE)
     });
-    each("numavisor_balloon_given_pages_total", counter, "Pages that the guest took back.", |m| {
-        m.device.figures.given
+    each("numavisor_balloon_deflated_bytes_total", counter, "Memory that the guest took back.", |m| {
+        m.device.figures.given.saturating_mul(BALLOON_PAGE)
     });
-    each("numavisor_balloon_off_node_pages_total", counter, "Pages of other vnodes that came.", |m| {
-        m.device.figures.off_node
+    each(
+        "numavisor_balloon_inflated_off_node_bytes_total",
+        counter,
+        "Memory of other vnodes that the guest gave.",
+        |m| m.device.figures.off_node.saturating_mul(BALLOON_PAGE),
+    );
+    each(
+        "numavisor_balloon_rollbacks_total",
+        counter,
+        "Times that the driver was made to turn round.",
+        |m| m.device.figures.rollbacks,
+    );
+    each("numavisor_balloon_drained_bytes_total", counter, "Memory that the guest took back unasked.", |m| {
+        m.device.figures.drained.saturating_mul(BALLOON_PAGE)
     });
-    each("numavisor_balloon_rollbacks_total", counter, "Times that the driver was turned round.", |m| {
-        m.device.figures.rollbacks
-    });
-    each("numavisor_balloon_drained_pages_total", counter, "Pages taken back unasked.", |m| {
-        m.device.figures.drained
-    });
-    each("numavisor_balloon_discards_total", counter, "System calls that let memory go.", |m| {
+    each("numavisor_balloon_discards_total", counter, "System calls that discarded memory.", |m| {
         m.discards.calls
     });
-    each("numavisor_balloon_discarded_bytes_total", counter, "Memory that they let go.", |m| {
+    each("numavisor_balloon_discarded_bytes_total", counter, "Memory that was discarded.", |m| {
         m.discards.bytes
     });
-    each("numavisor_balloon_faults_total", counter, "Pages and arrays that made no sense.", |m| {
+    each("numavisor_balloon_faults_total", counter, "Malformed pages and arrays of the guest.", |m| {
         let figures = &m.device.figures;
         let pages = [figures.outside, figures.duplicates, figures.unknown, figures.malformed];
         pages.iter().fold(figures.ignored_writes, |sum, count| sum.saturating_add(*count))
@@ -290,11 +268,9 @@ fn server(text: &mut Text, events: &EventLog, requests: &Requests) {
     let name = "numavisor_http_request_duration_seconds";
     text.family(name, "histogram", "Time from a request's head to its answer's, by operation and status.");
     let latencies = requests.latencies.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let seconds = |duration: Duration| format!("{:.6}", duration.as_secs_f64());
     for ((operation, status), histogram) in latencies {
         for (count, bound) in histogram.buckets.iter().zip(BUCKETS_US) {
             let bound = seconds(Duration::from_micros(bound));
-            let bound = bound.trim_end_matches('0').trim_end_matches('.');
             let labels: [(&str, &dyn Display); 3] =
                 [("operation", &operation), ("status", &status), ("le", &bound)];
             text.line(&format!("{name}_bucket"), &labels, count);
@@ -305,17 +281,5 @@ fn server(text: &mut Text, events: &EventLog, requests: &Requests) {
         let labels: [(&str, &dyn Display); 2] = [("operation", &operation), ("status", &status)];
         text.line(&format!("{name}_sum"), &labels, seconds(histogram.sum));
         text.line(&format!("{name}_count"), &labels, histogram.count);
-    }
-}
-
-/// Of this process, under the names that Prometheus' own libraries use. The resident memory has the guest's in it.
-fn process(text: &mut Text) {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    if let Some(pages) = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()) {
-        let help = "Resident memory of this process, with the guest's.";
-        text.one("process_resident_memory_bytes", "gauge", help, pages.saturating_mul(4096));
-    }
-    if let Ok(fds) = std::fs::read_dir("/proc/self/fd") {
-        text.one("process_open_fds", "gauge", "Open file descriptors.", fds.count().saturating_sub(1));
     }
 }

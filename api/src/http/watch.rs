@@ -24,6 +24,9 @@ const LAZINESS: u32 = 50;
 /// How long someone waits for a measurement that was asked for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a scrape waits for one: a fifth of what Prometheus waits for a scrape.
+const SCRAPE: Duration = Duration::from_secs(2);
+
 /// Measurements by vnode.
 pub type Samples = Arc<BTreeMap<VnodeId, Sample>>;
 
@@ -80,6 +83,15 @@ impl Watch {
     /// Where memory lies: what is known, and a new measurement begins if that is old. Waits only when nothing is known
     /// yet, or for a measurement that begins now if `fresh`.
     pub async fn samples(&self, fresh: bool) -> Samples {
+        self.samples_within(fresh, PATIENCE).await
+    }
+
+    /// A measurement that begins now, or what is known if it takes longer than a scrape may.
+    pub async fn scraped(&self) -> Samples {
+        self.samples_within(true, SCRAPE).await
+    }
+
+    async fn samples_within(&self, fresh: bool, patience: Duration) -> Samples {
         let known = self.last();
         let old = known.values().next().is_none_or(|sample| sample.at.elapsed() > FRESH);
         if !fresh && !old {
@@ -95,7 +107,7 @@ impl Watch {
         if !fresh && !known.is_empty() {
             return known;
         }
-        match tokio::time::timeout(PATIENCE, done.wait_for(|(number, _)| *number >= next)).await {
+        match tokio::time::timeout(patience, done.wait_for(|(number, _)| *number >= next)).await {
             Ok(Ok(done)) => Arc::clone(&done.1),
             // It takes too long, or the thread has ended.
             Ok(Err(_)) | Err(_) => self.last(),

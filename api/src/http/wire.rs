@@ -137,6 +137,9 @@ pub struct Vcpu {
     /// The host CPU it ran on last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<u32>,
+    /// How often it left the guest since the guest started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exits: Option<u64>,
 }
 
 /// What a vnode's balloon is doing.
@@ -283,7 +286,7 @@ pub struct MovesOnPnode {
 }
 
 /// All vnodes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Vnodes {
     /// Ascending by id, from 0 without holes.
@@ -638,7 +641,7 @@ pub struct Job {
 }
 
 /// All jobs that are remembered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Jobs {
     /// Oldest first.

@@ -8,6 +8,7 @@ mod ctl;
 mod cycles;
 mod life;
 mod malformed;
+mod prometheus;
 mod refusals;
 mod routes;
 mod sockets;

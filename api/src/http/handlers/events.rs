@@ -105,7 +105,7 @@ impl hyper::body::Body for Stream {
 pub async fn metrics(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     Query::of(&request, &[])?;
     let samples = match app.desk.last_handle() {
-        Some(_) => app.watch.samples(false).await,
+        Some(_) => app.watch.scraped().await,
         None => Default::default(),
     };
     let text = {

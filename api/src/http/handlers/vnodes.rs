@@ -14,6 +14,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use resources::replacement::ReplacementError;
 use resources::{CpuSet, HostTopology, PnodeId, VcpuId, VnodeId};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use vmm::{JobId, VmHandle};
 
@@ -43,7 +44,14 @@ async fn seen(app: &App, fresh: bool) -> Result<Vec<wire::Vnode>, Problem> {
     // A file in /proc per vCPU: microseconds each, but there may be thousands.
     app.slowly(move || {
         let counts = |vnode| handle.move_counts(vnode);
-        Ok(convert::vnodes(handle.plan(), &view, &jobs, &memory, &samples, counts, procfs::ran_on))
+        let ran_on = procfs::ran_on;
+        let mut vnodes = convert::vnodes(handle.plan(), &view, &jobs, &memory, &samples, counts, ran_on);
+        let exits: BTreeMap<u32, u64> =
+            handle.exits().iter().map(|(vcpu, exits)| (vcpu.0, exits.all())).collect();
+        for vcpu in vnodes.iter_mut().flat_map(|vnode| &mut vnode.vcpus) {
+            vcpu.exits = exits.get(&vcpu.id).copied();
+        }
+        Ok(vnodes)
     })
     .await
 }
@@ -142,7 +150,11 @@ pub async fn affinity(State(app): State<Arc<App>>, Path(id): Path<String>, reque
     let vcpu = view.vcpus.iter().find(|vcpu| vcpu.id == id);
     let vcpu = vcpu.ok_or_else(|| Problem::from(crate::http::admission::Denial::NotRunning))?;
     let (thread, affinity) = (Some(vcpu.thread), vcpu.affinity.clone());
-    Ok(json(StatusCode::OK, &wire::Vcpu { id: id.0, thread, affinity, cpu: procfs::ran_on(vcpu.thread) }))
+    let exits = handle.exits().iter().find(|(vcpu, _)| *vcpu == id).map(|(_, exits)| exits.all());
+    Ok(json(
+        StatusCode::OK,
+        &wire::Vcpu { id: id.0, thread, affinity, cpu: procfs::ran_on(vcpu.thread), exits },
+    ))
 }
 
 /// `PUT /v1/vnodes/{id}/affinity`.

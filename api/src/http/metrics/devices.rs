@@ -1,6 +1,6 @@
 //! Figures of devices: what their transport counts, and what each kind counts itself.
 
-use super::Text;
+use super::text::Text;
 use std::fmt::Display;
 use vmm::{BlkFigures, ConsoleCounters, Datapath, DeviceFigures, DeviceView};
 use vmm::{NetCounters, RngCounters, VirtioCounters, VsockCounters};
@@ -11,10 +11,10 @@ type Family<T> = (&'static str, &'static str, fn(&T) -> u64);
 const TRANSPORT: [Family<VirtioCounters>; 8] = [
     ("activations", "Times that the driver started the device.", |c| c.activations),
     ("resets", "Times that the driver reset the device.", |c| c.resets),
-    ("refused_features", "Times that the driver wanted features that cannot be had.", |c| c.refused_features),
+    ("refused_features", "Times that the driver asked for unsupported features.", |c| c.refused_features),
     ("failed_activations", "Times that the device could not start.", |c| c.failed_activations),
     ("queue_faults", "Queues that the driver broke.", |c| c.queue_faults),
-    ("ignored_accesses", "Register accesses that made no sense.", |c| c.ignored_accesses),
+    ("ignored_accesses", "Malformed register accesses.", |c| c.ignored_accesses),
     ("slow_notifications", "Notifications that came through an exit.", |c| c.slow_notifications),
     ("host_failures", "Interrupts, routes and addresses that the host refused.", |c| c.host_failures),
 ];
@@ -31,10 +31,10 @@ const DISK: [Family<BlkFigures>; 15] = [
     ("zeroed_bytes", "Bytes zeroed.", |c| c.zeroed_bytes),
     ("host_errors", "Requests that the host failed, but for want of space.", |c| c.host_errors),
     ("no_space", "Requests that failed because the host's storage is full.", |c| c.no_space),
-    ("unsupported", "Requests that host or device do not know.", |c| c.unsupported),
+    ("unsupported", "Requests that the host or the device does not support.", |c| c.unsupported),
     ("out_of_range", "Requests past the end of the disk.", |c| c.out_of_range),
     ("refused_writes", "Writes to a disk that may only be read.", |c| c.read_only),
-    ("malformed", "Requests that made no sense.", |c| c.malformed),
+    ("malformed", "Malformed requests.", |c| c.malformed),
 ];
 
 const NET: [Family<NetCounters>; 12] = [
