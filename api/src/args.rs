@@ -8,10 +8,13 @@ mod device;
 mod distance;
 mod help;
 mod hmat;
+#[cfg(test)]
+mod mistakes_tests;
 mod numa;
 mod pin;
 mod refuse;
 mod socket;
+mod stop;
 mod vm;
 
 use crate::commands::import;
@@ -20,27 +23,49 @@ use crate::formats::Format;
 use crate::log::Verbosity;
 use crate::look::SYSFS;
 use clap::{Args, Parser, Subcommand};
-use resources::OnReset;
+use resources::{IdSet, OnReset};
 use std::path::PathBuf;
 
 pub use claims::{ClaimingFlags, ClaimsFlags};
 pub use ctl::{CtlArgs, CtlCommand, MemSetArgs, MoveArgs, TopArgs};
 pub use refuse::parse;
 pub use socket::SocketFlags;
+pub use stop::StopFlags;
 pub use vm::VmFlags;
 
 /// Everything typed.
 #[derive(Debug, Parser)]
-#[command(name = "numavisor", version, about = help::ABOUT, after_help = help::SHORT, after_long_help = help::LONG)]
-#[command(arg_required_else_help = false, subcommand_required = true, disable_help_subcommand = true)]
+#[command(name = "numavisor", version = VERSION, about = help::ABOUT, after_help = help::SHORT, after_long_help = help::LONG)]
+#[command(arg_required_else_help = false, subcommand_required = true)]
 pub struct Cli {
     /// Least important messages shown on standard error: error, warn, info, debug [default: warn]
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn", hide_default_value = true)]
     pub log: Verbosity,
+    /// Show more messages: -v is --log info, -vv is --log debug
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with_all = ["log", "quiet"])]
+    pub verbose: u8,
+    /// Show errors only, as --log error does
+    #[arg(short, long, global = true, conflicts_with = "log")]
+    pub quiet: bool,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
+
+impl Cli {
+    /// The least important messages that are shown.
+    pub fn verbosity(&self) -> Verbosity {
+        match (self.quiet, self.verbose) {
+            (true, _) => Verbosity::ERROR,
+            (false, 0) => self.log,
+            (false, 1) => Verbosity::INFO,
+            (false, _) => Verbosity::DEBUG,
+        }
+    }
+}
+
+/// The version, and the commit where it was known when this was built.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("NUMAVISOR_COMMIT"));
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -78,6 +103,8 @@ pub struct RunArgs {
     #[command(flatten)]
     pub vm: VmFlags,
     #[command(flatten)]
+    pub stop: StopFlags,
+    #[command(flatten)]
     pub claims: ClaimingFlags,
     #[command(flatten)]
     pub socket: SocketFlags,
@@ -86,6 +113,8 @@ pub struct RunArgs {
 /// `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
+    #[command(flatten)]
+    pub stop: StopFlags,
     #[command(flatten)]
     pub claims: ClaimingFlags,
     #[command(flatten)]
@@ -172,12 +201,28 @@ pub struct ManArgs {
 
 /// A whole number, or why it is not.
 fn count(text: &str) -> Result<u32, String> {
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    match text.parse() {
-        Ok(count) if digits => Ok(count),
-        Err(_) if digits => Err(format!("{} is too large, must be at most {}", shortened(text), u32::MAX)),
-        _ => Err(format!("`{}` is not a whole number", shortened(text))),
+    number(text, u32::MAX.into())
+}
+
+/// A whole number of up to 64 bits, or why it is not.
+fn long_count(text: &str) -> Result<u64, String> {
+    number(text, u64::MAX)
+}
+
+/// A whole number up to `most`, which fits the type.
+fn number<T: TryFrom<u64>>(text: &str, most: u64) -> Result<T, String> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(format!("`{}` is not a whole number", shortened(text)));
     }
+    let small = text.parse::<u64>().ok().filter(|number| *number <= most);
+    small
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(|| format!("{} is too large, must be at most {most}", shortened(text)))
+}
+
+/// A list of ids as typed, each named once.
+fn ids<T: Copy + From<u32> + Into<u32>>(text: &str) -> Result<IdSet<T>, String> {
+    IdSet::typed(text).map_err(|error| error.to_string())
 }
 
 /// Enough of a text to know it again.

@@ -3,6 +3,6 @@
 
 pub mod client;
 pub mod show;
-pub mod show_documents;
+pub mod show_events;
 pub mod stream;
 pub mod top;

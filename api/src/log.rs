@@ -17,6 +17,15 @@ use tracing::{Event, Level, Metadata, Subscriber};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verbosity(Level);
 
+impl Verbosity {
+    /// Errors.
+    pub const ERROR: Self = Self(Level::ERROR);
+    /// Everything but what helps to find mistakes in this program.
+    pub const INFO: Self = Self(Level::INFO);
+    /// Everything.
+    pub const DEBUG: Self = Self(Level::DEBUG);
+}
+
 impl Default for Verbosity {
     fn default() -> Self {
         Self(Level::WARN)
@@ -28,10 +37,10 @@ impl FromStr for Verbosity {
 
     fn from_str(word: &str) -> Result<Self, String> {
         match word {
-            "error" => Ok(Self(Level::ERROR)),
-            "warn" => Ok(Self(Level::WARN)),
-            "info" => Ok(Self(Level::INFO)),
-            "debug" => Ok(Self(Level::DEBUG)),
+            "error" => Ok(Self::ERROR),
+            "warn" => Ok(Self::default()),
+            "info" => Ok(Self::INFO),
+            "debug" => Ok(Self::DEBUG),
             _ => Err(format!("`{word}` is not one of error, warn, info, debug")),
         }
     }

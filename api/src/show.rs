@@ -2,6 +2,7 @@
 
 pub mod claims;
 mod devices;
+pub mod document;
 pub mod host;
 pub mod host_json;
 mod matrix;
@@ -11,6 +12,12 @@ pub mod table;
 
 use crate::exit::{Failure, Status};
 use serde::Serialize;
+use serde_json::Value;
+
+/// A document as whoever reads it over HTTP has it.
+pub fn value(document: &impl Serialize) -> Result<Value, Failure> {
+    serde_json::to_value(document).map_err(|error| Failure::new(Status::Internal, error))
+}
 
 /// A document as indented JSON with a line feed at its end.
 pub fn json(document: &impl Serialize) -> Result<String, Failure> {
@@ -21,6 +28,7 @@ pub fn json(document: &impl Serialize) -> Result<String, Failure> {
 }
 
 /// A text, or a dash for none.
+
 fn or_dash(text: impl ToString) -> String {
     let text = text.to_string();
     if text.is_empty() { "-".to_owned() } else { text }

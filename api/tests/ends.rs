@@ -260,3 +260,22 @@ fn a_vm_of_another_process_group_is_not_stopped_by_signals_of_the_terminal() {
     assert_eq!(vm.proc("SigBlk") & stops, stops);
     assert_eq!(vm.terminate(), Some(143));
 }
+
+#[test]
+fn one_signal_is_enough_with_a_timeout_whatever_the_guest_does() {
+    // The second one resets itself again and again instead of powering off.
+    let resets = outs(&[(COM1, b'u'), (COM1, b'p'), (COM1, b'\n'), (0x602, 0x52)]);
+    for (code, more) in [(up(), &["--on-reset", "exit"][..]), (resets, &["--on-reset", "reboot"])] {
+        let vm = Vm::start(&code, |command| {
+            command.args(["--shutdown-timeout", "1"]).args(more);
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        });
+        let Some(mut vm) = vm else { return };
+        read_up(&mut vm.child.stdout.take().unwrap());
+        assert!(vm.runs());
+        let told = Instant::now();
+        vm.signal(Signal::SIGTERM);
+        assert_eq!(vm.status(), Some(143));
+        assert!(told.elapsed() >= Duration::from_secs(1), "it had no time");
+    }
+}

@@ -1,17 +1,21 @@
 //! The commands of `ctl`: one per operation of the API.
 
-use crate::args::{VmFlags, count};
+use crate::args::{VmFlags, count, ids, long_count};
+use crate::exit::Failure;
 use clap::{Args, Subcommand};
-use resources::{Affinity, Bytes, CpuSet, NodeSet};
+use resources::{Affinity, Bytes, CpuSet, NodeSet, PcpuId, PnodeId};
 use std::path::PathBuf;
+
+/// Names the socket where nothing is typed.
+pub const SOCKET_VARIABLE: &str = "NUMAVISOR_SOCKET";
 
 /// `ctl`.
 #[derive(Debug, Args)]
-#[command(subcommand_required = true, arg_required_else_help = false, disable_help_subcommand = true)]
+#[command(subcommand_required = true, arg_required_else_help = false)]
 pub struct CtlArgs {
-    /// The unix socket of the VM
-    #[arg(long, value_name = "PATH")]
-    pub api_socket: PathBuf,
+    /// The unix socket of the VM, before or after the command [default: what NUMAVISOR_SOCKET says]
+    #[arg(short = 's', long, global = true, value_name = "PATH")]
+    pub api_socket: Option<PathBuf>,
     /// Print the answer as it came instead of tables
     #[arg(long, global = true)]
     pub json: bool,
@@ -23,7 +27,7 @@ pub struct CtlArgs {
 /// What to ask.
 #[derive(Debug, Subcommand)]
 pub enum CtlCommand {
-    /// Show the VM and how it stands
+    /// Show the VM and its state
     Info,
     /// Show the vnodes, where their memory lies and where their vCPUs run
     Vnodes(VnodesArgs),
@@ -31,12 +35,12 @@ pub enum CtlCommand {
     Define(Box<VmFlags>),
     /// Start the VM, and wait until it runs
     Boot(BootArgs),
-    /// Have the vCPUs wait
+    /// Pause all vCPUs
     Pause,
-    /// Let the vCPUs run again
+    /// Resume all vCPUs
     Resume,
     /// Press the guest's power button
-    Shutdown,
+    Shutdown(ShutdownArgs),
     /// Reset the guest; it starts again
     Reset,
     /// End the VM if it runs, and forget it
@@ -45,13 +49,15 @@ pub enum CtlCommand {
     Plan(Box<VmFlags>),
     /// Show the host that the VM is on
     Host,
-    /// Say how much of its memory a vnode should keep
+    /// Set how much of its memory a vnode keeps
+    #[command(visible_alias = "set-memory")]
     MemSet(MemSetArgs),
-    /// Get memory back from a pnode, and wait until it is had
+    /// Get memory back from a pnode, and wait for completion
     Reclaim(ReclaimArgs),
     /// Give memory of a pnode back to the guest
+    #[command(visible_alias = "return")]
     Give(GiveArgs),
-    /// Have the guest say how much it has free of each vnode
+    /// Ask the guest how much it has free of each vnode
     FreeMemory,
     /// Move a vnode to other pnodes, and wait until it is there
     Move(MoveArgs),
@@ -59,9 +65,11 @@ pub enum CtlCommand {
     Swap(SwapArgs),
     /// Move everything that is on a pnode to the best other places, and wait until it is there
     Evacuate(EvacuateArgs),
-    /// Say where a vCPU may run
+    /// Set where a vCPU may run
+    #[command(visible_alias = "set-affinity")]
     Affinity(AffinityArgs),
-    /// Say how the vCPUs of a vnode are held, and on which pnodes
+    /// Set how the vCPUs of a vnode are held, and on which pnodes
+    #[command(visible_alias = "set-vnode-affinity")]
     VnodeAffinity(VnodeAffinityArgs),
     /// Show the virtio devices and what they count
     Devices,
@@ -79,6 +87,26 @@ pub enum CtlCommand {
     Metrics,
     /// Print the OpenAPI document
     Openapi,
+}
+
+impl CtlArgs {
+    /// The socket: what was typed, else what the environment says.
+    pub fn socket(&self) -> Result<PathBuf, Failure> {
+        let environment = || std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
+        self.api_socket.clone().or_else(|| environment().map(PathBuf::from)).ok_or_else(|| {
+            Failure::input(format_args!(
+                "--api-socket: missing, must be given, or {SOCKET_VARIABLE} be set; see numavisor ctl --help"
+            ))
+        })
+    }
+}
+
+/// `ctl shutdown`.
+#[derive(Debug, Args)]
+pub struct ShutdownArgs {
+    /// Wait so many seconds for the VM to end: the status is that of its end, or 6 if it still runs then
+    #[arg(long, value_name = "SECONDS", value_parser = count)]
+    pub timeout: Option<u32>,
 }
 
 /// `ctl vnodes`.
@@ -125,13 +153,13 @@ pub struct ReclaimArgs {
     /// Not a page of another pnode
     #[arg(long)]
     pub exact: bool,
-    /// Do not wait until it is had
+    /// Do not wait for completion
     #[arg(long)]
     pub detach: bool,
-    /// Ask for nothing, show how the last one stands
+    /// Show the status of the last one
     #[arg(long, conflicts_with_all = ["pnode", "size", "exact", "detach", "cancel"])]
     pub last: bool,
-    /// Ask the one under way to end; what was had is kept
+    /// Cancel the one under way; memory reclaimed so far is kept
     #[arg(long, conflicts_with_all = ["pnode", "size", "exact", "detach"])]
     pub cancel: bool,
 }
@@ -156,7 +184,7 @@ pub struct MoveArgs {
     #[arg(value_parser = count)]
     pub vnode: u32,
     /// Where to, as a list
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", value_parser = ids::<PnodeId>)]
     pub pnode: NodeSet,
     /// Bytes per second at most
     #[arg(long, value_name = "SIZE")]
@@ -204,6 +232,7 @@ pub struct AffinityArgs {
     #[arg(value_parser = count)]
     pub vcpu: u32,
     /// Host CPUs, as a list
+    #[arg(value_parser = ids::<PcpuId>)]
     pub cpus: CpuSet,
 }
 
@@ -215,8 +244,8 @@ pub struct VnodeAffinityArgs {
     pub vnode: u32,
     /// hard, soft or none
     pub affinity: Affinity,
-    /// The pnodes whose CPUs they get, as a list [default: where they are at home]
-    #[arg(long, value_name = "LIST")]
+    /// The pnodes whose CPUs they get, as a list [default: those of the vnode]
+    #[arg(long, value_name = "LIST", value_parser = ids::<PnodeId>)]
     pub pnode: Option<NodeSet>,
 }
 
@@ -234,6 +263,7 @@ pub struct DiskResizeArgs {
 #[derive(Debug, Args)]
 pub struct JobsArgs {
     /// Only this one
+    #[arg(value_parser = long_count)]
     pub job: Option<u64>,
 }
 
@@ -241,6 +271,7 @@ pub struct JobsArgs {
 #[derive(Debug, Args)]
 pub struct CancelArgs {
     /// Which job
+    #[arg(value_parser = long_count)]
     pub job: u64,
 }
 
@@ -248,7 +279,7 @@ pub struct CancelArgs {
 #[derive(Debug, Args)]
 pub struct EventsArgs {
     /// Only those after this number
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = long_count)]
     pub after: Option<u64>,
     /// End when those that happened are shown
     #[arg(long)]

@@ -29,8 +29,8 @@ Exit statuses:
     4  the guest reset itself (--on-reset exit)
     5  the guest crashed: a vCPU shut down after a triple fault
     6  ctl: the VM is not in a state for what was asked
-  143  a second SIGTERM, SIGINT or SIGHUP ended the VM at once
-       (the first presses the guest's power button)";
+  143  a second SIGTERM, SIGINT or SIGHUP, or the end of --shutdown-timeout,
+       ended the VM at once (the first presses the guest's power button)";
 
 /// The end of `run --help` and `plan --help`.
 pub const VM: &str = "\
@@ -136,10 +136,13 @@ Everything goes over the HTTP API of docs/api.md; curl does as well:
 
 Examples:
   numavisor serve --api-socket vm.sock &
-  numavisor ctl --api-socket vm.sock define --kernel vmlinuz --vnodes 2
-  numavisor ctl --api-socket vm.sock boot
-  numavisor ctl --api-socket vm.sock move 1 --pnode 0
-  numavisor ctl --api-socket vm.sock events --json | jq .
+  export NUMAVISOR_SOCKET=vm.sock
+  numavisor ctl define --kernel vmlinuz --vnodes 2
+  numavisor ctl boot
+  numavisor ctl move 1 --pnode 0
+  numavisor ctl events --json | jq .
+  numavisor ctl shutdown --timeout 60
+  numavisor help ctl reclaim
 
 Exit statuses: 0 done, 2 bad input, 3 the host refused or nobody listens,
 6 the VM is not in a state for it.";

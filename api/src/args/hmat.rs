@@ -1,12 +1,12 @@
 //! The grammars of `--attribute` and `--memory-cache`. What the figures mean together is decided by `resources`.
 
-use crate::args::numa::{NumaError, from_str, nanoseconds, put, refuse, split};
-use crate::args::{count, shortened};
+use crate::args::numa::{NumaError, from_str, key_value, nanoseconds, parts, put, refuse};
+use crate::args::{count, number, shortened};
 use resources::{AttributeSpec, Bytes, CacheSpec};
 
-const ATTRIBUTE_KEYS: &str =
+pub const ATTRIBUTE_KEYS: &str =
     "latency, read-latency, write-latency, bandwidth, read-bandwidth, write-bandwidth";
-const CACHE_KEYS: &str = "vnode, size, level, associativity, policy, line";
+pub const CACHE_KEYS: &str = "vnode, size, level, associativity, policy, line";
 
 /// Reads one `--attribute`: `0:1,latency=90ns,bandwidth=20G`.
 pub fn attribute(text: &str) -> Result<AttributeSpec, NumaError> {
@@ -17,9 +17,9 @@ pub fn attribute(text: &str) -> Result<AttributeSpec, NumaError> {
             format_args!("`{}` is not I:T,KEY=VALUE, such as 0:1,latency=90ns", shortened(text)),
         );
     };
-    let number = |text| count(text).or_else(|why| refuse(None, why));
-    let mut spec = AttributeSpec::new(number(initiator)?, number(target)?);
-    for part in split(rest)?.into_iter().filter(|_| !rest.is_empty()) {
+    let vnode = |text| count(text).or_else(|why| refuse(None, why));
+    let mut spec = AttributeSpec::new(vnode(initiator)?, vnode(target)?);
+    for part in parts(rest)?.into_iter().filter(|_| !rest.is_empty()) {
         let (key, value) = key_value(part)?;
         match key {
             "latency" => put(&mut spec.latency, key, value, nanoseconds)?,
@@ -38,15 +38,15 @@ pub fn attribute(text: &str) -> Result<AttributeSpec, NumaError> {
 pub fn cache(text: &str) -> Result<CacheSpec, NumaError> {
     let (mut vnode, mut size, mut level) = (None, None, None);
     let (mut associativity, mut policy, mut line) = (None, None, None);
-    for part in split(text)? {
+    for part in parts(text)? {
         let (key, value) = key_value(part)?;
         match key {
             "vnode" => put(&mut vnode, key, value, count)?,
             "size" => put(&mut size, key, value, from_str::<Bytes>)?,
-            "level" => put(&mut level, key, value, small::<u8>)?,
+            "level" => put(&mut level, key, value, |level| number(level, u8::MAX.into()))?,
             "associativity" => put(&mut associativity, key, value, from_str)?,
             "policy" => put(&mut policy, key, value, from_str)?,
-            "line" => put(&mut line, key, value, small::<u16>)?,
+            "line" => put(&mut line, key, value, |line| number(line, u16::MAX.into()))?,
             _ => return refuse(Some(key), format_args!("unknown key, must be one of {CACHE_KEYS}")),
         }
     }
@@ -60,20 +60,8 @@ pub fn cache(text: &str) -> Result<CacheSpec, NumaError> {
     })
 }
 
-fn key_value(part: &str) -> Result<(&str, &str), NumaError> {
-    match part.split_once('=') {
-        Some(pair) => Ok(pair),
-        None => refuse(None, format_args!("`{}` is not key=value", shortened(part))),
-    }
-}
-
 fn needed<T>(key: &str, value: Option<T>) -> Result<T, NumaError> {
     value.map_or_else(|| refuse(Some(key), "missing, every cache needs one"), Ok)
-}
-
-/// A whole number that fits a narrow field.
-fn small<T: TryFrom<u32>>(value: &str) -> Result<T, String> {
-    T::try_from(count(value)?).map_err(|_| format!("{value} is too large"))
 }
 
 #[cfg(test)]
@@ -117,7 +105,10 @@ mod tests {
         );
         let refused = |text| format!("--memory-cache[0]{}", cache(text).unwrap_err());
         assert_eq!(refused("size=1G,level=1"), "--memory-cache[0].vnode: missing, every cache needs one");
-        assert_eq!(refused("vnode=0,level=300"), "--memory-cache[0].level: 300 is too large");
+        assert_eq!(
+            refused("vnode=0,level=300"),
+            "--memory-cache[0].level: 300 is too large, must be at most 255"
+        );
         assert_eq!(
             refused("vnode=0,policy=lazy"),
             "--memory-cache[0].policy: `lazy` is not one of none, write-back, write-through"

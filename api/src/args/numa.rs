@@ -1,12 +1,13 @@
 //! The grammar of `--numa`: `key=value` separated by commas, lists in brackets. What the values mean together is
 //! decided by `resources`.
 
-use crate::args::{count, shortened};
+use crate::args::{count, ids, shortened};
 use resources::{Bytes, VnodeSpec};
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
-const KEYS: &str =
+/// The keys of `--numa`.
+pub const KEYS: &str =
     "id, memory, vcpus, pnode, policy, affinity, pages, prefault, latency, bandwidth, initiator";
 
 /// Why a text does not describe a vnode; reads on after `--numa[1]`.
@@ -34,15 +35,24 @@ pub fn refuse<T>(key: Option<&str>, why: impl Display) -> Result<T, NumaError> {
 pub fn parse(text: &str) -> Result<VnodeSpec, NumaError> {
     let mut vnode = VnodeSpec::new(0);
     let mut id = None;
-    for part in split(text)? {
-        let Some((key, value)) = part.split_once('=') else {
-            return refuse(None, format_args!("`{}` is not key=value", shortened(part)));
+    let (parts, mut list) = (parts(text)?, None);
+    for part in parts {
+        let pair = key_value(part);
+        let (key, value) = match (pair, list) {
+            // `vcpus=0,2`: the list has a comma and no brackets.
+            (Err(_), Some((key, value))) => {
+                let (value, part) = (shortened(value), shortened(part));
+                let rule = format!("a list with commas has brackets: {key}=[{value},{part}]");
+                return refuse(None, format_args!("`{part}` is not key=value; {rule}"));
+            }
+            (pair, _) => pair?,
         };
+        list = matches!(key, "vcpus" | "pnode").then_some((key, value));
         match key {
             "id" => put(&mut id, key, value, count)?,
             "memory" => put(&mut vnode.memory, key, value, from_str)?,
-            "vcpus" => put(&mut vnode.vcpus, key, value, from_str)?,
-            "pnode" => put(&mut vnode.pnode, key, value, from_str)?,
+            "vcpus" => put(&mut vnode.vcpus, key, value, ids)?,
+            "pnode" => put(&mut vnode.pnode, key, value, ids)?,
             "policy" => put(&mut vnode.policy, key, value, from_str)?,
             "affinity" => put(&mut vnode.affinity, key, value, from_str)?,
             "pages" => put(&mut vnode.pages, key, value, from_str)?,
@@ -87,8 +97,16 @@ pub fn nanoseconds(value: &str) -> Result<u32, String> {
         .map_err(|why| format!("{why} (nanoseconds, such as 90ns)"))
 }
 
+/// A key and its value.
+pub fn key_value(part: &str) -> Result<(&str, &str), NumaError> {
+    match part.split_once('=') {
+        Some(pair) => Ok(pair),
+        None => refuse(None, format_args!("`{}` is not key=value", shortened(part))),
+    }
+}
+
 /// The parts between commas that are not in brackets.
-pub fn split(text: &str) -> Result<Vec<&str>, NumaError> {
+pub fn parts(text: &str) -> Result<Vec<&str>, NumaError> {
     let mut parts = Vec::new();
     let (mut start, mut inside) = (0, false);
     for (at, character) in text.char_indices() {
@@ -116,7 +134,7 @@ fn brackets(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse, split};
+    use super::{parse, parts};
     use proptest::prelude::{any, proptest};
     use resources::spec::Switch;
     use resources::{Affinity, Bytes, MemoryPolicy, PageSize, VnodeSpec};
@@ -177,7 +195,17 @@ mod tests {
                 "id=0,vcpus=[0-1",
                 "--numa[1]: `id=0,vcpus=[0-1` has a bracket without its other, lists are written [0-1,4]".to_owned(),
             ),
-            ("id=0,vcpus=0,2", "--numa[1]: `2` is not key=value".to_owned()),
+            (
+                "id=0,vcpus=0,2",
+                "--numa[1]: `2` is not key=value; a list with commas has brackets: vcpus=[0,2]".to_owned(),
+            ),
+            (
+                "pnode=0-1,3,id=0",
+                "--numa[1]: `3` is not key=value; a list with commas has brackets: pnode=[0-1,3]".to_owned(),
+            ),
+            ("id=0,vcpus=0,memory=1G,2", "--numa[1]: `2` is not key=value".to_owned()),
+            ("id=0,vcpus=[0-3,2]", "--numa[1].vcpus: 2 is named twice, must be named once".to_owned()),
+            ("id=0,pnode=[1,1]", "--numa[1].pnode: 1 is named twice, must be named once".to_owned()),
         ];
         for (text, expected) in cases {
             assert_eq!(refused(text), expected);
@@ -192,8 +220,8 @@ mod tests {
 
         #[test]
         fn parts_and_commas_make_up_the_text(text in "[a-c=,\\[\\]]{0,20}") {
-            if let Ok(parts) = split(&text) {
-                assert_eq!(parts.join(","), text);
+            if let Ok(all) = parts(&text) {
+                assert_eq!(all.join(","), text);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The grammar of `--pin`: `VCPUS=CPUS`. Lists of host CPUs are `resources`' grammar.
 
-use crate::args::shortened;
+use crate::args::{ids, shortened};
 use resources::PinSpec;
 
 /// Reads one `--pin`; an error reads on after `--pin[1]`.
@@ -9,7 +9,7 @@ pub fn parse(text: &str) -> Result<PinSpec, String> {
         return Err(format!(": `{}` is not VCPUS=CPUS, such as 0-1=4-7", shortened(text)));
     };
     Ok(PinSpec {
-        vcpus: vcpus.parse().map_err(|why| format!(".vcpus: {why}"))?,
+        vcpus: ids(vcpus).map_err(|why| format!(".vcpus: {why}"))?,
         cpus: cpus.parse().map_err(|why| format!(".cpus: {why}"))?,
     })
 }

@@ -15,10 +15,13 @@ pub fn parse() -> Result<Cli, Failure> {
 }
 
 /// The error in one line.
-fn line(error: &Error) -> String {
+pub(super) fn line(error: &Error) -> String {
     let argument = text(error, ContextKind::InvalidArg).unwrap_or_default();
-    // `--memory <SIZE>`: the flag is enough.
-    let flag = argument.split([' ', '<']).find(|word| !word.is_empty()).unwrap_or("arguments");
+    // `--memory <SIZE>`: the flag is enough; `<SHELL>` and `[VNODE]` are their names.
+    let flag =
+        argument.split([' ', '<', '>', '[', ']', '=']).find(|word| !word.is_empty()).unwrap_or("arguments");
+    // A flag that may be repeated is shown with dots.
+    let flag = flag.trim_end_matches("...");
     let value = text(error, ContextKind::InvalidValue).unwrap_or_default();
     match error.kind() {
         ErrorKind::ValueValidation => match error.source() {
@@ -53,6 +56,10 @@ fn line(error: &Error) -> String {
         ErrorKind::MissingRequiredArgument => {
             format!("{argument}: missing, must be given; see numavisor --help")
         }
+        ErrorKind::TooManyValues | ErrorKind::WrongNumberOfValues => {
+            format!("{flag}: `{}` is given, must have no value", value.escape_default())
+        }
+        ErrorKind::InvalidUtf8 => "arguments: one is not UTF-8, must be".to_owned(),
         _ => {
             let text = error.to_string();
             let first = text.lines().next().unwrap_or_default();
@@ -153,6 +160,18 @@ mod tests {
             ("run --on-reset halt", "--on-reset: `halt` is not one of exit, reboot".to_owned()),
             ("run --serial tty", "--serial: `tty` is not one of stdio, none, file=PATH".to_owned()),
             ("completions", "<SHELL>: missing, must be given; see numavisor --help".to_owned()),
+            ("completions foo", "SHELL: `foo` is not one of bash, elvish, fish, powershell, zsh".to_owned()),
+            ("run --rng=on", "--rng: `on` is given, must have no value".to_owned()),
+            ("plan -v --quiet", "--verbose: given beside --quiet, must be one of them".to_owned()),
+            ("ctl vnodes x", "VNODE: `x` is not a whole number".to_owned()),
+            ("ctl jobs -s x 1.5", "JOB: `1.5` is not a whole number".to_owned()),
+            (
+                "ctl cancel 99999999999999999999",
+                "JOB: 99999999999999999999 is too large, must be at most 18446744073709551615".to_owned(),
+            ),
+            ("ctl move 0 --pnode 1,1", "--pnode: 1 is named twice, must be named once".to_owned()),
+            ("run --shutdown-timeout 1s", "--shutdown-timeout: `1s` is not a whole number".to_owned()),
+            ("help frobnicate", format!("frobnicate: unknown command, {commands}")),
         ];
         for (args, expected) in cases {
             assert_eq!(refused(args), expected, "{args}");

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[derive(Debug, Default, Args)]
 pub struct SocketFlags {
     /// Answer HTTP on this unix socket; `systemd`: on the one that systemd passes
-    #[arg(long, value_name = "PATH", help_heading = "API")]
+    #[arg(short = 's', long, value_name = "PATH", help_heading = "API")]
     pub api_socket: Option<PathBuf>,
     /// Mode of the socket, in octal [default: 600, or 660 with a group]
     #[arg(long, value_name = "MODE", value_parser = mode, help_heading = "API", requires = "api_socket")]

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 #[derive(Debug, Default, Args)]
 pub struct VmFlags {
     /// Kernel: a bzImage or an ELF file with a PVH entry
-    #[arg(long, value_name = "PATH", help_heading = "Guest")]
+    #[arg(short, long, value_name = "PATH", help_heading = "Guest")]
     pub kernel: Option<PathBuf>,
     /// Initial ramdisk
     #[arg(long, value_name = "PATH", help_heading = "Guest")]
@@ -38,10 +38,10 @@ pub struct VmFlags {
     #[arg(long, value_name = "FILE", help_heading = "Guest", conflicts_with_all = ["config", "from_libvirt", "from_xl"])]
     pub from_qemu: Option<PathBuf>,
     /// vCPUs of the whole VM; those that no vnode names are shared out evenly [default: those named, or one per vnode]
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, help_heading = "Shape")]
+    #[arg(short = 'c', long, value_name = "N", value_parser = count, allow_negative_numbers = true, help_heading = "Shape")]
     pub vcpus: Option<u32>,
     /// Memory of the whole VM; what no vnode names is shared out evenly [default: 512M]
-    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, help_heading = "Shape")]
+    #[arg(short, long, value_name = "SIZE", allow_negative_numbers = true, help_heading = "Shape")]
     pub memory: Option<Bytes>,
     /// Number of vnodes to make, without describing them; auto: as many as the VM needs pnodes [default: 1]
     #[arg(long, value_name = "N|auto", value_parser = vnodes, allow_negative_numbers = true, help_heading = "Shape")]
@@ -54,13 +54,13 @@ pub struct VmFlags {
     #[arg(long, value_name = "F:T=V", help_heading = "Shape")]
     pub distance: Vec<String>,
     /// Vnodes as far apart, and as fast, as the host nodes they lie on; distances given with --distance stay
-    #[arg(long, value_name = "host", help_heading = "Shape")]
+    #[arg(long, visible_alias = "distances-from", value_name = "host", help_heading = "Shape")]
     pub distances: Option<DistancesFrom>,
     /// HMAT latency and bandwidth that vCPUs of vnode I see of memory of vnode T: latency=90ns,bandwidth=20G, or each with read- or write- before it
     #[arg(long, value_name = "I:T,KEY=VALUE,...", help_heading = "Shape")]
     pub attribute: Vec<String>,
     /// Vnodes as fast as the host nodes they lie on; figures given otherwise stay
-    #[arg(long, value_name = "host", help_heading = "Shape")]
+    #[arg(long, visible_alias = "attributes-from", value_name = "host", help_heading = "Shape")]
     pub attributes: Option<AttributesFrom>,
     /// HMAT cache in front of a vnode's memory: vnode=N,size=SIZE,level=1 and any of associativity, policy, line
     #[arg(long, value_name = "vnode=N,KEY=VALUE,...", help_heading = "Shape")]
@@ -68,7 +68,7 @@ pub struct VmFlags {
     /// Disk, raw file or block device: path=PATH and any of format=raw, vnode, readonly, direct, queues, interrupts, serial; repeatable
     #[arg(long, value_name = "path=PATH,KEY=VALUE,...", help_heading = "Devices")]
     pub disk: Vec<String>,
-    /// Network interface: tap=NAME or fd=N and any of mac, mtu, queues, vnode, vhost; repeatable
+    /// Network interface: tap=NAME, or fd=N and mac, and any of mac, mtu, queues, vnode, vhost; repeatable
     #[arg(long, value_name = "tap=NAME,KEY=VALUE,...", help_heading = "Devices")]
     pub net: Vec<String>,
     /// Sockets between guest and host: cid=N and any of socket (vhost-vsock without), vnode

@@ -2,10 +2,11 @@
 
 use crate::args::{CtlArgs, CtlCommand, MemSetArgs, MoveArgs, VmFlags};
 use crate::ctl::client::{Answer, Client};
-use crate::ctl::{show, show_documents, stream, top};
+use crate::ctl::{show, show_events, stream, top};
 use crate::exit::{Failure, Status};
 use crate::files;
 use crate::http::wire;
+use crate::show::{host, plan};
 use indicatif::{ProgressBar, ProgressStyle};
 use resources::{Bytes, VmSpec};
 use serde::Serialize;
@@ -13,6 +14,7 @@ use serde_json::Value;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 /// How often a job or a start is looked at.
@@ -20,12 +22,15 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Asks, shows, and gives the status.
 pub fn run(args: CtlArgs) -> Result<ExitCode, Failure> {
-    let ctl = Ctl { client: Client::new(args.api_socket), json: args.json };
+    let ctl = Ctl { client: Client::new(args.socket()?), json: args.json };
     match args.command {
         CtlCommand::Info => ctl.vm("GET", ""),
         CtlCommand::Pause => ctl.vm("POST", "/pause"),
         CtlCommand::Resume => ctl.vm("POST", "/resume"),
-        CtlCommand::Shutdown => ctl.vm("POST", "/shutdown"),
+        CtlCommand::Shutdown(shutdown) => match shutdown.timeout {
+            None => ctl.vm("POST", "/shutdown"),
+            Some(seconds) => ctl.shut_down(Duration::from_secs(seconds.into())),
+        },
         CtlCommand::Reset => ctl.vm("POST", "/reset"),
         CtlCommand::Define(flags) => ctl.define(&flags),
         CtlCommand::Boot(boot) => ctl.boot(boot.detach),
@@ -46,9 +51,7 @@ pub fn run(args: CtlArgs) -> Result<ExitCode, Failure> {
             }
         }
         CtlCommand::Plan(flags) => ctl.plan(&flags),
-        CtlCommand::Host => {
-            ctl.print(&ctl.client.get("/v1/host")?, |host: Value| show_documents::host(&host))
-        }
+        CtlCommand::Host => ctl.print(&ctl.client.get("/v1/host")?, |host: Value| host::text(&host)),
         CtlCommand::MemSet(set) => ctl.set_memory(&set),
         CtlCommand::Reclaim(wanted) => match wanted.pnode.zip(wanted.size) {
             Some((pnode, bytes)) => {
@@ -112,7 +115,7 @@ pub fn run(args: CtlArgs) -> Result<ExitCode, Failure> {
             ctl.print(&answer, |job: wire::Job| show::jobs(&[job]))
         }
         CtlCommand::Events(events) => ctl.events(events.after, !events.no_follow),
-        CtlCommand::Top(args) => top::run(&ctl.client, &args).map(|()| Status::Done.into()),
+        CtlCommand::Top(args) => top::run(&ctl.client, &args, ctl.json).map(|()| Status::Done.into()),
         CtlCommand::Metrics => files::print(&ctl.client.get("/v1/metrics")?.text),
         CtlCommand::Openapi => files::print(&ctl.client.get("/v1/openapi.json")?.text),
     }
@@ -157,7 +160,7 @@ impl Ctl {
             true => self.client.get("/v1/vm/plan")?,
             false => self.send("POST", "/v1/plan", &seen_from_here(spec)?)?,
         };
-        self.print(&answer, |plan: Value| show_documents::plan(&plan))
+        self.print(&answer, |plan: Value| plan::text(&plan))
     }
 
     fn boot(&self, detach: bool) -> Result<ExitCode, Failure> {
@@ -173,6 +176,45 @@ impl Ctl {
             return Err(Failure::new(Status::Host, error));
         }
         self.print(&answer, |vm: wire::Vm| show::vm(&vm))
+    }
+
+    /// Presses the power button and waits for the end, which says the status. The events have it also where the process
+    /// ends with its VM.
+    fn shut_down(&self, timeout: Duration) -> Result<ExitCode, Failure> {
+        let so_far = stream::events(self.client.stream("/v1/events?follow=false", &[])?);
+        let last = so_far.map_while(Result::ok).filter_map(|data| parsed(&data)["id"].as_u64()).last();
+        let last = last.unwrap_or(0).to_string();
+        let events = stream::events(self.client.stream("/v1/events", &[("last-event-id", last.as_str())])?);
+        self.client.ask("POST", "/v1/vm/shutdown", None)?;
+        let (told, ends) = std::sync::mpsc::channel();
+        let follow = move || {
+            let events = events.map_while(Result::ok).map(|data| parsed(&data));
+            let mut ends = events.filter_map(|event| serde_json::from_value(event["end"].clone()).ok());
+            ends.next().map(|end: wire::End| told.send(end))
+        };
+        std::thread::spawn(follow);
+        let end = ends.recv_timeout(timeout).map_err(|error| match error {
+            RecvTimeoutError::Timeout => {
+                let seconds = timeout.as_secs();
+                Failure::new(Status::Conflict, format_args!("the VM did not end within {seconds} s"))
+            }
+            RecvTimeoutError::Disconnected => {
+                Failure::new(Status::Host, "the VM's process is gone, and did not say how the VM ended")
+            }
+        })?;
+        let text = match self.json {
+            true => serde_json::to_string(&end).map_err(|error| Failure::new(Status::Internal, error))?,
+            false => format!("the VM ended: {}", show::cause_word(end.cause)),
+        };
+        files::print(&format!("{text}\n"))?;
+        match (end.error, end.cause) {
+            (Some(error), _) => Err(Failure::new(Status::Host, error)),
+            (None, wire::EndCause::PowerOff) => Ok(Status::Done.into()),
+            (None, wire::EndCause::Reset) => Ok(Status::Reset.into()),
+            (None, wire::EndCause::TripleFault) => Ok(Status::Crash.into()),
+            (None, wire::EndCause::Killed) => Ok(Status::Killed.into()),
+            (None, wire::EndCause::Failed) => Ok(Status::Host.into()),
+        }
     }
 
     fn set_memory(&self, wanted: &MemSetArgs) -> Result<ExitCode, Failure> {
@@ -242,7 +284,7 @@ impl Ctl {
                 let had = Bytes(now.reached).human();
                 Err(Failure::new(
                     Status::Conflict,
-                    format_args!("pnode {}: {stop}, {had} were had", now.pnode),
+                    format_args!("pnode {}: {stop}, {had} reclaimed", now.pnode),
                 ))
             }
             (None, _) => Ok(done),
@@ -307,13 +349,18 @@ impl Ctl {
         for data in stream::events(self.client.stream(path, &headers)?) {
             let data = data.map_err(|error| Failure::new(Status::Host, format_args!("events: {error}")))?;
             let line = match (self.json, serde_json::from_str(&data)) {
-                (false, Ok(event)) => show_documents::event(&event),
+                (false, Ok(event)) => show_events::event(&event),
                 (true, _) | (_, Err(_)) => data,
             };
             files::print(&format!("{line}\n"))?;
         }
         Ok(Status::Done.into())
     }
+}
+
+/// An event; null for what is none.
+fn parsed(data: &str) -> Value {
+    serde_json::from_str(data).unwrap_or_default()
 }
 
 /// Why a job that is over did not reach its end.

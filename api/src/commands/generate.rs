@@ -22,7 +22,9 @@ pub fn man(args: &ManArgs) -> Result<ExitCode, Failure> {
             Err(error) => Err(Failure::input(format_args!("--dir: {}: {error}", directory.display()))),
         };
     }
-    // Gives the commands below it their full names.
+    // Gives the commands below it their full names; a page about help would say nothing.
+    command =
+        command.disable_help_subcommand(true).mut_subcommand("ctl", |ctl| ctl.disable_help_subcommand(true));
     command.build();
     let mut of = &command;
     for name in &args.of {

@@ -11,11 +11,13 @@ pub fn run(args: &HostArgs) -> Result<ExitCode, Failure> {
     let claims = || ClaimsAt::from(&args.directory).living();
     let living = args.claims.then(claims).transpose()?;
     let host = look::host(&args.sysfs)?;
+    let document = show::host_json::document(&host, living.as_deref());
     files::print(&match (args.json, &living) {
-        (true, _) => show::json(&show::host_json::document(&host, living.as_deref()))?,
-        (false, None) => show::host::text(&host),
+        (true, _) => show::json(&document)?,
+        (false, None) => show::host::text(&show::value(&document)?),
         (false, Some(living)) => {
-            format!("{}\n{}", show::host::text(&host), show::claims::text(&host, living))
+            let host_text = show::host::text(&show::value(&document)?);
+            format!("{host_text}\n{}", show::claims::text(&host, living))
         }
     })
 }

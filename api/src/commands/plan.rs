@@ -1,5 +1,6 @@
 //! `numavisor plan`: decides everything, touches nothing.
 
+use crate::addresses;
 use crate::args::PlanArgs;
 use crate::claims::ClaimsAt;
 use crate::exit::{Failure, Status};
@@ -10,9 +11,10 @@ use std::process::ExitCode;
 
 /// Prints the plan and writes the tables.
 pub fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
-    let spec = args.vm.spec()?;
+    let (spec, here) = (args.vm.spec()?, args.sysfs == Path::new(look::SYSFS));
+    let spec = if here { addresses::given(spec) } else { spec };
     // VMs that run here are none of another host's business, unless it is said where its VMs are.
-    let ledger = match (&args.claims.claims_dir, args.sysfs == Path::new(look::SYSFS)) {
+    let ledger = match (&args.claims.claims_dir, here) {
         (Some(_), _) | (None, true) => ClaimsAt::from(&args.claims).ledger(),
         (None, false) => Ok(Ledger::new()),
     };
@@ -20,10 +22,10 @@ pub fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
     if let Some(directory) = &args.acpi_dir {
         write_tables(&plan, directory)?;
     }
-    files::print(&if args.json {
-        show::json(&show::plan_json::document(&plan))?
-    } else {
-        show::plan::text(&plan)
+    let document = show::plan_json::document(&plan);
+    files::print(&match args.json {
+        true => show::json(&document)?,
+        false => show::plan::text(&show::value(&document)?),
     })
 }
 

@@ -6,8 +6,8 @@ use crate::exit::{Failure, Status};
 use crate::http::app::App;
 use crate::http::server::Server;
 use crate::http::socket::{Socket, SocketError, SocketSpec};
-use crate::janitor;
 use crate::progress::PrefaultBar;
+use crate::socket_cleanup;
 use crate::start::{Audience, prepare};
 use resources::VmSpec;
 use std::process::ExitCode;
@@ -18,8 +18,9 @@ pub fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let spec = args.vm.spec()?;
     vmm::block_terminal_stops().map_err(|error| Failure::new(Status::Host, error))?;
     let progress = PrefaultBar::for_terminal().map(|bar| Box::new(bar) as Box<dyn vmm::Progress>);
-    let (claims, janitor) = (ClaimsAt::try_from(&args.claims)?, janitor::hired());
-    let audience = Audience { progress, claims, janitor, ..Audience::default() };
+    let (claims, janitor) = (ClaimsAt::try_from(&args.claims)?, socket_cleanup::of_this_program());
+    let shutdown_timeout = args.stop.timeout();
+    let audience = Audience { progress, claims, janitor, shutdown_timeout, ..Audience::default() };
     match args.socket.spec() {
         Some(socket) => ended(&served(spec, audience, &socket)?),
         None => ended(&prepare(spec, audience)?.run()),

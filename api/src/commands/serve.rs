@@ -9,15 +9,16 @@ use crate::http::app::App;
 use crate::http::desk::{Desk, Standing};
 use crate::http::server::Server;
 use crate::http::socket::Socket;
-use crate::janitor;
+use crate::socket_cleanup;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// Serves until it is told to end.
 pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     vmm::block_terminal_stops().map_err(|error| Failure::new(Status::Host, error))?;
-    let (claims, janitor) = (ClaimsAt::try_from(&args.claims)?, janitor::hired());
+    let (claims, janitor) = (ClaimsAt::try_from(&args.claims)?, socket_cleanup::of_this_program());
     let socket = Socket::open(&args.socket.required()?, &janitor).map_err(refused)?;
     let failed =
         |call: &str, error: std::io::Error| Failure::new(Status::Host, format_args!("{call}: {error}"));
@@ -27,11 +28,12 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let app = App::new(claims, janitor);
     let server = Server::start(&app, socket).map_err(|error| failed("--api-socket", error))?;
     let asked = Arc::new(AtomicU32::new(0));
-    let (desk, count) = (Arc::clone(&app.desk), Arc::clone(&asked));
+    let (desk, count, timeout) = (Arc::clone(&app.desk), Arc::clone(&asked), args.stop.timeout());
     let waiter = move || {
         while signals.wait().is_ok() {
             if count.fetch_add(1, Ordering::Relaxed) == 0 {
                 press_power_button(&desk);
+                timeout.iter().for_each(|timeout| end_after(*timeout, &desk, &count));
             }
             desk.wake();
         }
@@ -53,6 +55,19 @@ fn press_power_button(desk: &Arc<Desk>) {
     };
     if let Err(error) = std::thread::Builder::new().name("power-button".to_owned()).spawn(press) {
         tracing::error!(%error, "power button");
+    }
+}
+
+/// As if a second signal came after a while.
+fn end_after(timeout: Duration, desk: &Arc<Desk>, asked: &Arc<AtomicU32>) {
+    let (desk, asked) = (Arc::clone(desk), Arc::clone(asked));
+    let end = move || {
+        std::thread::sleep(timeout);
+        asked.fetch_add(1, Ordering::Relaxed);
+        desk.wake();
+    };
+    if let Err(error) = std::thread::Builder::new().name("shutdown-timeout".to_owned()).spawn(end) {
+        tracing::error!(%error, "shutdown timeout");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tables of the VM, its vnodes and its jobs.
 
-use crate::http::wire::{Device, End, FreeMemory, Job, JobState, PnodeUse, Reclaim, Vm, Vnode};
+use crate::http::wire::{Device, End, EndCause, FreeMemory, Job, JobState, PnodeUse, Reclaim, Vm, Vnode};
 use crate::show::table::{Side, Table};
 use resources::Bytes;
 use std::collections::BTreeSet;
@@ -19,6 +19,11 @@ fn human(bytes: u64) -> String {
     Bytes(bytes).human()
 }
 
+/// Why a VM ended, in the API's word.
+pub fn cause_word(cause: EndCause) -> String {
+    serde_json::to_string(&cause).unwrap_or_default().replace('"', "")
+}
+
 /// The VM.
 pub fn vm(vm: &Vm) -> String {
     let kernel = vm.spec.kernel.as_ref().map(|kernel| kernel.display().to_string()).unwrap_or_default();
@@ -32,7 +37,7 @@ pub fn vm(vm: &Vm) -> String {
         ("version", vm.version.clone()),
     ];
     if let Some(End { cause, error }) = &vm.end {
-        rows.insert(1, ("ended by", serde_json::to_string(cause).unwrap_or_default().replace('"', "")));
+        rows.insert(1, ("ended by", cause_word(*cause)));
         rows.extend(error.clone().map(|error| ("error", error)));
     }
     rows.iter().map(|(name, value)| format!("{name:<9}{value}\n")).collect()

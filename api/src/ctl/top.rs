@@ -2,25 +2,37 @@
 //! everything here.
 
 use crate::args::TopArgs;
-use crate::ctl::client::Client;
+use crate::ctl::client::{Answer, Client};
 use crate::ctl::show;
-use crate::exit::Failure;
+use crate::exit::{Failure, Status};
 use crate::files;
 use crate::http::wire::{Job, JobState, Jobs, Vm, Vnode, Vnodes};
 use crate::show::table::{Side, Table};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// To the upper left corner, and nothing below.
 const CLEAR: &str = "\x1b[H\x1b[J";
-const EXITS: &str = "numavisor_vcpu_exits_total{vcpu=\"";
 
 /// Exits by vCPU.
 type Exits = BTreeMap<u32, u64>;
 
-/// Shows it until interrupted, or as often as asked.
-pub fn run(client: &Client, args: &TopArgs) -> Result<(), Failure> {
+/// One look.
+#[derive(Serialize)]
+struct Look {
+    vm: Vm,
+    vnodes: Vec<Vnode>,
+    /// Those that run.
+    jobs: Vec<Job>,
+    /// By vCPU; nothing at the first look.
+    exits_per_second: Exits,
+}
+
+/// Shows it until interrupted, or as often as asked; as JSON a line for each look.
+pub fn run(client: &Client, args: &TopArgs, json: bool) -> Result<(), Failure> {
     let live = std::io::stdout().is_terminal();
     let pause = Duration::from_secs(u64::from(args.interval.max(1)));
     let mut before: Option<(Instant, Exits)> = None;
@@ -28,13 +40,21 @@ pub fn run(client: &Client, args: &TopArgs) -> Result<(), Failure> {
     loop {
         let now = Instant::now();
         let vm: Vm = client.get("/v1/vm")?.read()?;
-        let vnodes: Vnodes = client.get("/v1/vnodes")?.read()?;
-        let jobs: Jobs = client.get("/v1/jobs")?.read()?;
-        let exits = exits(&client.get("/v1/metrics")?.text);
+        let vnodes: Vnodes = while_it_runs(client.get("/v1/vnodes"))?;
+        let mut jobs: Jobs = while_it_runs(client.get("/v1/jobs"))?;
+        jobs.jobs.retain(|job| job.state == JobState::Running);
+        let exits = exits(&vnodes.vnodes);
         let took = before.as_ref().map(|(then, _)| now.duration_since(*then));
         let rates = before.as_ref().map(|(_, before)| rates(before, &exits, took.unwrap_or_default()));
-        let text = text(&vm, &vnodes.vnodes, &jobs.jobs, &rates.unwrap_or_default());
-        files::print(&if live { format!("{CLEAR}{text}") } else { format!("{text}\n") })?;
+        let exits_per_second = rates.unwrap_or_default();
+        let look = Look { vm, vnodes: vnodes.vnodes, jobs: jobs.jobs, exits_per_second };
+        files::print(&match (json, live) {
+            (true, _) => {
+                serde_json::to_string(&look).map_err(|error| Failure::new(Status::Internal, error))? + "\n"
+            }
+            (false, true) => format!("{CLEAR}{}", text(&look)),
+            (false, false) => format!("{}\n", text(&look)),
+        })?;
         looks += 1;
         if args.count.is_some_and(|count| looks >= count) {
             return Ok(());
@@ -44,19 +64,17 @@ pub fn run(client: &Client, args: &TopArgs) -> Result<(), Failure> {
     }
 }
 
-/// Exits of each vCPU, all reasons together, from the text of the metrics.
-fn exits(metrics: &str) -> Exits {
-    let mut all = Exits::new();
-    for line in metrics.lines() {
-        let Some((vcpu, rest)) = line.strip_prefix(EXITS).and_then(|rest| rest.split_once('"')) else {
-            continue;
-        };
-        let count = rest.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok());
-        if let (Ok(vcpu), Some(count)) = (vcpu.parse(), count) {
-            *all.entry(vcpu).or_default() += count;
-        }
+/// What a VM has only while it runs; it may start while one looks.
+fn while_it_runs<T: DeserializeOwned + Default>(answer: Result<Answer, Failure>) -> Result<T, Failure> {
+    match answer {
+        Err(failure) if failure.status == Status::Conflict => Ok(T::default()),
+        answer => answer?.read(),
     }
-    all
+}
+
+/// Exits of each vCPU, all reasons together.
+fn exits(vnodes: &[Vnode]) -> Exits {
+    vnodes.iter().flat_map(|vnode| &vnode.vcpus).filter_map(|vcpu| Some((vcpu.id, vcpu.exits?))).collect()
 }
 
 fn rates(before: &Exits, now: &Exits, took: Duration) -> BTreeMap<u32, u64> {
@@ -68,7 +86,7 @@ fn rates(before: &Exits, now: &Exits, took: Duration) -> BTreeMap<u32, u64> {
     now.iter().map(rate).collect()
 }
 
-fn text(vm: &Vm, vnodes: &[Vnode], jobs: &[Job], rates: &BTreeMap<u32, u64>) -> String {
+fn text(Look { vm, vnodes, jobs, exits_per_second: rates }: &Look) -> String {
     let header = format!("numavisor {}, pid {}, {}\n", vm.version, vm.pid, vm.state.name());
     let mut vcpus = Table::new(["VCPU", "VNODE", "PNODES", "CPU", "AFFINITY", "EXITS/s"].map(|title| {
         let side = if matches!(title, "AFFINITY" | "PNODES") { Side::Left } else { Side::Right };
@@ -86,22 +104,21 @@ fn text(vm: &Vm, vnodes: &[Vnode], jobs: &[Job], rates: &BTreeMap<u32, u64>) -> 
             ]);
         }
     }
-    let running: Vec<Job> = jobs.iter().filter(|job| job.state == JobState::Running).cloned().collect();
-    let jobs = if running.is_empty() { String::new() } else { format!("\n{}", show::jobs(&running)) };
+    if vnodes.is_empty() {
+        return header;
+    }
+    let jobs = if jobs.is_empty() { String::new() } else { format!("\n{}", show::jobs(jobs)) };
     format!("{header}\n{}\n{}{jobs}", show::memory(vnodes), vcpus.text())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Exits, exits, rates};
+    use super::{Exits, rates};
     use std::time::Duration;
 
     #[test]
-    fn exits_are_summed_over_reasons_and_told_per_second() {
-        let text = "# TYPE x counter\nnumavisor_vcpu_exits_total{vcpu=\"1\",reason=\"port\"} 30\n\
-                    numavisor_vcpu_exits_total{vcpu=\"1\",reason=\"mmio\"} 12\nother{vcpu=\"1\"} 7\n";
-        let now = exits(text);
-        assert_eq!(now, Exits::from([(1, 42)]));
+    fn exits_are_told_per_second() {
+        let now = Exits::from([(1, 42)]);
         assert_eq!(rates(&Exits::from([(1, 2)]), &now, Duration::from_millis(500)), Exits::from([(1, 80)]));
         assert_eq!(rates(&Exits::new(), &now, Duration::ZERO), Exits::from([(1, 0)]));
     }

@@ -1,37 +1,35 @@
-//! The devices of a plan for people: what each is, and where it sits.
+//! The devices of a plan's document for people: what each is, and where it sits.
 
+use crate::show::document::{list, word};
 use crate::show::or_dash;
 use crate::show::table::{Side, Table};
-use resources::devices::{ConsoleEnd, Disk, Net, Tap};
-use resources::{Plan, VnodeId};
+use serde_json::Value;
 
 /// A row for each device, or nothing.
-pub fn text(plan: &Plan) -> Option<String> {
-    let devices = &plan.devices;
-    let mut rows: Vec<(String, VnodeId, String)> = Vec::new();
-    rows.extend(
-        (0..)
-            .zip(&devices.disks)
-            .map(|(i, disk): (u32, _)| (format!("disk {i}"), disk.vnode, describe_disk(disk))),
-    );
-    rows.extend(
-        (0..).zip(&devices.nets).map(|(i, net): (u32, _)| (format!("net {i}"), net.vnode, describe_net(net))),
-    );
-    rows.extend(devices.vsock.iter().map(|vsock| {
-        let by = vsock
-            .socket
-            .as_ref()
-            .map_or_else(|| "vhost-vsock".to_owned(), |socket| format!("socket {}", socket.display()));
-        ("vsock".to_owned(), vsock.vnode, format!("cid {}, {by}", vsock.cid))
-    }));
-    rows.extend(devices.console.iter().map(|console| {
-        let what = match &console.end {
-            ConsoleEnd::Socket(path) => format!("socket {}", path.display()),
-            ConsoleEnd::File(path) => format!("file {}", path.display()),
+pub fn text(plan: &Value) -> Option<String> {
+    let devices = &plan["devices"];
+    let mut rows: Vec<(String, &Value, String)> = Vec::new();
+    let numbered = |kind: &'static str, field| {
+        list(devices, field).enumerate().map(move |(number, device)| (format!("{kind} {number}"), device))
+    };
+    rows.extend(numbered("disk", "disks").map(|(name, disk)| (name, &disk["vnode"], describe_disk(disk))));
+    rows.extend(numbered("net", "nets").map(|(name, net)| (name, &net["vnode"], describe_net(net))));
+    let vsock = Some(&devices["vsock"]).filter(|vsock| vsock.is_object());
+    rows.extend(vsock.map(|vsock| {
+        let by = match &vsock["socket"] {
+            Value::Null => "vhost-vsock".to_owned(),
+            socket => format!("socket {}", word(socket)),
         };
-        ("console".to_owned(), console.vnode, what)
+        ("vsock".to_owned(), &vsock["vnode"], format!("cid {}, {by}", word(&vsock["cid"])))
     }));
-    rows.extend(devices.rng.map(|vnode| ("rng".to_owned(), vnode, String::new())));
+    let console = Some(&devices["console"]).filter(|console| console.is_object());
+    rows.extend(console.map(|console| {
+        let end = console["end"].as_object().into_iter().flatten();
+        let what: Vec<String> = end.map(|(kind, path)| format!("{kind} {}", word(path))).collect();
+        ("console".to_owned(), &console["vnode"], what.join(", "))
+    }));
+    let rng = Some(&devices["rng"]).filter(|vnode| !vnode.is_null());
+    rows.extend(rng.map(|vnode| ("rng".to_owned(), vnode, String::new())));
     let titles = [
         ("DEVICE", Side::Left),
         ("VNODE", Side::Right),
@@ -41,25 +39,30 @@ pub fn text(plan: &Plan) -> Option<String> {
     let mut table = Table::new(titles.map(|(title, side)| (title.to_owned(), side)));
     let any = !rows.is_empty();
     for (device, vnode, what) in rows {
-        let cpus = plan.placement.vnodes.get(vnode.index()).map(|at| at.cpus.to_string());
-        table.row([device, vnode.to_string(), or_dash(cpus.unwrap_or_default()), or_dash(what)]);
+        let at = list(plan, "vnodes").find(|at| at["id"] == *vnode);
+        let cpus = at.map_or("-".to_owned(), |at| word(&at["cpus"]));
+        table.row([device, word(vnode), cpus, or_dash(what)]);
     }
     any.then(|| table.text())
 }
 
-fn describe_disk(disk: &Disk) -> String {
-    let mut what = disk.path.display().to_string();
-    for (word, on) in [(", read-only", disk.read_only), (", direct", disk.direct)] {
-        what.push_str(if on { word } else { "" });
+fn describe_disk(disk: &Value) -> String {
+    let mut what = word(&disk["path"]);
+    for (text, field) in [(", read-only", "read_only"), (", direct", "direct")] {
+        what.push_str(if disk[field] == true { text } else { "" });
     }
     what
 }
 
-fn describe_net(net: &Net) -> String {
-    let [a, b, c, d, e, f] = net.mac;
-    let tap = match &net.tap {
-        Tap::Name(name) => format!("tap {name}"),
-        Tap::Fd(fd) => format!("descriptor {fd}"),
+fn describe_net(net: &Value) -> String {
+    let tap = match (&net["tap"]["name"], &net["tap"]["fd"]) {
+        (Value::Null, fd) => format!("descriptor {}", word(fd)),
+        (name, _) => format!("tap {}", word(name)),
     };
-    format!("{tap}, {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    let mac: Vec<String> =
+        list(net, "mac").filter_map(Value::as_u64).map(|byte| format!("{byte:02x}")).collect();
+    match mac.is_empty() {
+        true => format!("{tap}, its address is the host's to say"),
+        false => format!("{tap}, {}", mac.join(":")),
+    }
 }

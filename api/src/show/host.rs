@@ -1,64 +1,61 @@
-//! A host for people.
+//! The document of a host for people.
 
+use crate::show::document::{exact, ids, list, size, word};
+use crate::show::matrix;
 use crate::show::table::{Side, Table};
-use crate::show::{matrix, or_dash};
-use resources::{Bytes, HostTopology, PairAttributes, Pnode};
+use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// A table of pnodes and their distances.
-pub fn text(host: &HostTopology) -> String {
-    let pnodes = host.pnodes();
-    let sizes: BTreeSet<Bytes> = pnodes.iter().flat_map(|pnode| pnode.huge_pages.keys().copied()).collect();
-    let figures = pnodes.iter().any(|pnode| pnode.attributes.is_some());
+pub fn text(host: &Value) -> String {
+    let pnodes = || list(host, "pnodes");
+    let pools = |pnode| list(pnode, "huge_pages");
+    let sizes: BTreeSet<u64> = pnodes().flat_map(pools).filter_map(|pool| pool["size"].as_u64()).collect();
+    let figures = pnodes().any(|pnode| !pnode["attributes"].is_null());
     let mut header = vec![("PNODE".to_owned(), Side::Right), ("CPUS".to_owned(), Side::Left)];
     header.extend(["TOTAL", "FREE", "AVAILABLE"].map(|title| (title.to_owned(), Side::Right)));
-    header.extend(sizes.iter().map(|size| (format!("{size} PAGES"), Side::Right)));
+    header.extend(sizes.iter().map(|size| (format!("{} PAGES", exact(&(*size).into())), Side::Right)));
     if figures {
         header.extend(["LATENCY ns", "BANDWIDTH MiB/s"].map(|title| (title.to_owned(), Side::Right)));
     }
     let mut table = Table::new(header);
-    for pnode in pnodes {
-        let mut row = vec![pnode.id.to_string(), or_dash(&pnode.cpus)];
+    for pnode in pnodes() {
+        let mut row = vec![word(&pnode["id"]), word(&pnode["cpus"])];
         row.extend(memory(pnode));
-        row.extend(sizes.iter().map(|size| match pnode.huge_pages.get(size) {
-            Some(pool) => format!("{}/{}", pool.free, pool.total),
-            None => "-".to_owned(),
+        row.extend(sizes.iter().map(|size| {
+            let pool = pools(pnode).find(|pool| pool["size"].as_u64() == Some(*size));
+            pool.map_or("-".to_owned(), |pool| format!("{}/{}", word(&pool["free"]), word(&pool["total"])))
         }));
         if figures {
-            let figures_of = |show: fn(&PairAttributes) -> String| {
-                pnode.attributes.map(|known| show(&known.into())).unwrap_or_default()
-            };
-            row.push(or_dash(figures_of(matrix::latency)));
-            row.push(or_dash(figures_of(matrix::bandwidth)));
+            row.push(matrix::latency(&pnode["attributes"]));
+            row.push(matrix::bandwidth(&pnode["attributes"]));
         }
         table.row(row);
     }
-    let ids: Vec<u32> = pnodes.iter().map(|pnode| pnode.id.0).collect();
-    let distances = matrix::text("distances (from row to column)", &ids, |from, to| {
-        or_dash(host.distances().get(from, to).map(|d| d.get().to_string()).unwrap_or_default())
-    });
-    let of_each = |holds: fn(&Pnode) -> bool, note: &'static str| {
-        pnodes
-            .iter()
-            .filter(move |pnode| holds(pnode))
-            .map(move |pnode| format!("pnode {}: {note}\n", pnode.id))
+    let of_each = |holds: fn(&Value) -> bool, note: &'static str| {
+        let those = pnodes().filter(move |pnode| holds(pnode));
+        those.map(move |pnode| format!("pnode {}: {note}\n", word(&pnode["id"])))
     };
     let forbidden = of_each(
-        |pnode| pnode.has_memory() && !pnode.memory_allowed,
+        |pnode| has_memory(pnode) && pnode["memory_allowed"] == false,
         "this process may not have memory there (Mems_allowed)",
     );
     let devices = of_each(
-        |pnode| pnode.device_memory,
+        |pnode| pnode["device_memory"] == true,
         "memory of a device; chosen only with --device-memory, or by pnode=",
     );
     let notes: Vec<String> = forbidden.chain(devices).collect();
     let notes = if notes.is_empty() { String::new() } else { format!("\n{}", notes.concat()) };
-    format!("{}\n{distances}{notes}", table.text())
+    format!("{}\n{}{notes}", table.text(), matrix::distances(host, &ids(host, "pnodes")))
 }
 
-fn memory(pnode: &Pnode) -> [String; 3] {
-    match pnode.has_memory() {
-        true => [pnode.memory_total.human(), pnode.memory_free.human(), pnode.available().human()],
+fn has_memory(pnode: &Value) -> bool {
+    pnode["memory_total"] != 0
+}
+
+fn memory(pnode: &Value) -> [String; 3] {
+    match has_memory(pnode) {
+        true => ["memory_total", "memory_free", "memory_available"].map(|field| size(&pnode[field])),
         false => ["-", "-", "-"].map(str::to_owned),
     }
 }

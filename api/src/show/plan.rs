@@ -1,35 +1,45 @@
-//! A plan for people.
+//! The document of a plan for people.
 
+use crate::show::document::{exact, ids, list, word};
 use crate::show::table::{Side, Table};
 use crate::show::{devices, matrix, or_dash};
-use resources::{
-    Affinity, ApicId, Bytes, CpuSet, IdSet, PairAttributes, Plan, Shortfall, Vnode, VnodePlacement,
-};
+use resources::{CpuSet, IdSet, VcpuId};
+use serde_json::Value;
 
 /// APIC ids above it need x2APIC mode, and tables and interrupts treat them differently (ACPI 6.5, 5.2.12.12).
-const LAST_XAPIC_ID: ApicId = ApicId(254);
+const LAST_XAPIC_ID: u64 = 254;
 
 /// Who lies where and why, the guest's addresses, the distances it is told, and what is not as wished.
-pub fn text(plan: &Plan) -> String {
+pub fn text(plan: &Value) -> String {
     let mut parts = vec![summary(plan), vnodes(plan)];
     parts.extend(decision(plan));
-    parts.extend([addresses(plan), distances(plan)]);
+    parts.extend([addresses(plan), matrix::distances(plan, &ids(plan, "vnodes"))]);
     parts.extend(figures(plan));
     parts.extend(caches(plan));
     parts.extend(devices::text(plan));
     parts.extend(shortfalls(plan));
+    parts.extend(notes(plan));
     parts.join("\n")
 }
 
-fn summary(plan: &Plan) -> String {
-    let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let topology = &plan.topology;
-    let vnodes = counted(topology.vnodes().len(), "vnode");
-    format!("{vnodes}, {}, {} memory\n", counted(topology.vcpu_count(), "vCPU"), topology.memory())
+fn summary(plan: &Value) -> String {
+    let counted = |count: Option<u64>, what: &str| match count {
+        Some(1) => format!("1 {what}"),
+        count => format!("{} {what}s", or_dash(count.map(|count| count.to_string()).unwrap_or_default())),
+    };
+    let vnodes = counted(Some(list(plan, "vnodes").count() as u64), "vnode");
+    format!("{vnodes}, {}, {} memory\n", counted(plan["vcpus"].as_u64(), "vCPU"), exact(&plan["memory"]))
 }
 
-fn vnodes(plan: &Plan) -> String {
-    let apic_ids_matter = plan.cpus.max_apic_id() > LAST_XAPIC_ID;
+/// A field of each vCPU of a vnode as a list.
+fn of_vcpus(vnode: &Value, field: &str) -> String {
+    let ids = list(vnode, "vcpus").filter_map(|vcpu| u32::try_from(vcpu[field].as_u64()?).ok());
+    or_dash(ids.map(VcpuId).collect::<IdSet<VcpuId>>())
+}
+
+fn vnodes(plan: &Value) -> String {
+    let vcpus = list(plan, "vnodes").flat_map(|vnode| list(vnode, "vcpus"));
+    let apic_ids_matter = vcpus.filter_map(|vcpu| vcpu["apic_id"].as_u64()).any(|id| id > LAST_XAPIC_ID);
     let mut header = vec![("VNODE", Side::Right), ("MEMORY", Side::Right), ("VCPUS", Side::Left)];
     if apic_ids_matter {
         header.push(("APIC IDS", Side::Left));
@@ -38,79 +48,84 @@ fn vnodes(plan: &Plan) -> String {
         ["PNODES", "POLICY", "PAGES", "PREFAULT", "CPUS", "AFFINITY", "WHY"].map(|title| (title, Side::Left)),
     );
     let mut table = Table::new(header.into_iter().map(|(title, side)| (title.to_owned(), side)));
-    for (vnode, at) in plan.topology.vnodes().iter().zip(&plan.placement.vnodes) {
-        let mut row = vec![vnode.id.to_string(), vnode.memory.to_string(), or_dash(&vnode.vcpus)];
+    for vnode in list(plan, "vnodes") {
+        let mut row = vec![word(&vnode["id"]), exact(&vnode["memory"]), of_vcpus(vnode, "id")];
         if apic_ids_matter {
-            let ids: IdSet<ApicId> = vnode.vcpus.iter().map(|vcpu| plan.cpus.apic_id(vcpu)).collect();
-            row.push(or_dash(ids));
+            row.push(of_vcpus(vnode, "apic_id"));
         }
-        row.push(at.pnodes.to_string());
+        row.push(word(&vnode["pnodes"]));
         row.extend(memory(vnode));
-        row.push(cpus(vnode, at));
-        row.push(if vnode.vcpus.is_empty() { "-".to_owned() } else { vnode.affinity.to_string() });
-        row.push(at.why.to_string());
+        row.push(cpus(vnode));
+        row.push(match list(vnode, "vcpus").next() {
+            Some(_) => word(&vnode["affinity"]),
+            None => "-".to_owned(),
+        });
+        row.push(word(&vnode["why"]["text"]));
         table.row(row);
     }
     table.text()
 }
 
-fn memory(vnode: &Vnode) -> [String; 3] {
-    let prefault = if vnode.prefault { "on" } else { "off" };
-    match vnode.memory {
-        Bytes::ZERO => ["-", "-", "-"].map(str::to_owned),
-        Bytes(_) => [vnode.policy.to_string(), vnode.pages.to_string(), prefault.to_owned()],
+fn memory(vnode: &Value) -> [String; 3] {
+    if vnode["memory"] == 0 {
+        return ["-", "-", "-"].map(str::to_owned);
     }
+    let prefault = match vnode["prefault"].as_bool() {
+        Some(true) => "on",
+        Some(false) => "off",
+        None => "-",
+    };
+    [word(&vnode["policy"]), word(&vnode["pages"]), prefault.to_owned()]
 }
 
 /// The CPUs of each as `vCPU:CPUs` where they differ, else those that all of them share.
-fn cpus(vnode: &Vnode, at: &VnodePlacement) -> String {
-    let shared = at.shortfalls.iter().any(|shortfall| matches!(shortfall, Shortfall::SharedCpus { .. }));
-    let differ = at.vcpus.values().zip(at.vcpus.values().skip(1)).any(|(one, next)| one != next);
-    if differ || (vnode.affinity == Affinity::Hard && !shared) {
-        let pairs = at.vcpus.iter().map(|(vcpu, cpus)| format!("{vcpu}:{cpus}"));
+fn cpus(vnode: &Value) -> String {
+    let each = || list(vnode, "vcpus").map(|vcpu| &vcpu["cpus"]);
+    let shared = list(vnode, "shortfalls").any(|shortfall| shortfall["shortfall"] == "shared-cpus");
+    let differ = each().zip(each().skip(1)).any(|(one, next)| one != next);
+    if differ || (vnode["affinity"] == "hard" && !shared) {
+        let pairs = list(vnode, "vcpus").map(|vcpu| format!("{}:{}", word(&vcpu["id"]), word(&vcpu["cpus"])));
         return or_dash(pairs.collect::<Vec<_>>().join(" "));
     }
-    let all = at.vcpus.values().fold(CpuSet::new(), |all, cpus| all.union(cpus));
-    or_dash(all)
+    let sets = each().filter_map(|cpus| cpus.as_str()?.parse::<CpuSet>().ok());
+    or_dash(sets.fold(CpuSet::new(), |all, cpus| all.union(&cpus)))
 }
 
 /// How pnodes were chosen, if any were.
-fn decision(plan: &Plan) -> Option<String> {
-    let lines = plan.placement.decision.as_ref()?.lines();
-    Some(format!("placement: {}\n", lines.join("\n           ")))
+fn decision(plan: &Value) -> Option<String> {
+    let lines: Vec<String> = list(&plan["placement"], "text").map(word).collect();
+    (!lines.is_empty()).then(|| format!("placement: {}\n", lines.join("\n           ")))
 }
 
-fn addresses(plan: &Plan) -> String {
+fn addresses(plan: &Value) -> String {
     let titles = [("GUEST ADDRESSES", Side::Left), ("SIZE", Side::Right), ("VNODE", Side::Right)];
     let mut table = Table::new(titles.map(|(title, side)| (title.to_owned(), side)));
-    let digits = format!("{:x}", plan.memory_map.end().0).len();
-    for range in plan.memory_map.ram() {
-        let (start, last) = (range.start.0, range.end().0.saturating_sub(1));
+    let ranges = || {
+        let of = |vnode| list(vnode, "ram").map(move |range| (vnode, range));
+        let all = list(plan, "vnodes").flat_map(of);
+        all.filter_map(|(vnode, range)| Some((vnode, range["start"].as_u64()?, range["size"].as_u64()?)))
+    };
+    let end = ranges().map(|(_, start, size)| start.saturating_add(size)).max().unwrap_or(0);
+    let digits = format!("{end:x}").len();
+    for (vnode, start, size) in ranges() {
+        let last = start.saturating_add(size).saturating_sub(1);
         table.row([
             format!("0x{start:0digits$x}-0x{last:0digits$x}"),
-            range.size.to_string(),
-            range.vnode.to_string(),
+            exact(&size.into()),
+            word(&vnode["id"]),
         ]);
     }
     table.text()
 }
 
-fn ids(plan: &Plan) -> Vec<u32> {
-    plan.topology.vnodes().iter().map(|vnode| vnode.id.0).collect()
-}
-
-fn distances(plan: &Plan) -> String {
-    matrix::text("distances (from row to column)", &ids(plan), |from, to| {
-        or_dash(plan.topology.distances().get(from, to).map(|d| d.get().to_string()).unwrap_or_default())
-    })
-}
-
-fn figures(plan: &Plan) -> Vec<String> {
-    let Some(attributes) = plan.topology.attributes() else { return Vec::new() };
-    let one = |title, show: fn(&PairAttributes) -> String| {
-        matrix::text(title, &ids(plan), |initiator, target| {
-            or_dash(attributes.get(initiator, target).as_ref().map(show).unwrap_or_default())
-        })
+fn figures(plan: &Value) -> Vec<String> {
+    let attributes = &plan["attributes"];
+    if !attributes.is_array() {
+        return Vec::new();
+    }
+    let ids = ids(plan, "vnodes");
+    let one = |title, show: fn(&Value) -> String| {
+        matrix::text(title, &ids, |initiator, target| show(&attributes[initiator][target]))
     };
     vec![
         one("latency in ns (vCPUs of row, memory of column)", matrix::latency),
@@ -118,26 +133,53 @@ fn figures(plan: &Plan) -> Vec<String> {
     ]
 }
 
-fn caches(plan: &Plan) -> Option<String> {
+fn caches(plan: &Value) -> Option<String> {
     let titles = ["VNODE", "CACHE LEVEL", "SIZE", "LINE"].map(|title| (title.to_owned(), Side::Right));
     let words = ["ASSOCIATIVITY", "WRITE POLICY"].map(|title| (title.to_owned(), Side::Left));
     let mut table = Table::new(titles.into_iter().chain(words));
-    for cache in plan.topology.caches() {
+    for cache in list(plan, "caches") {
         table.row([
-            cache.vnode.to_string(),
-            cache.level.to_string(),
-            cache.size.to_string(),
-            or_dash(if cache.line > 0 { cache.line.to_string() } else { String::new() }),
-            cache.associativity.to_string(),
-            cache.policy.to_string(),
+            word(&cache["vnode"]),
+            word(&cache["level"]),
+            exact(&cache["size"]),
+            if cache["line"] == 0 { "-".to_owned() } else { word(&cache["line"]) },
+            word(&cache["associativity"]),
+            word(&cache["policy"]),
         ]);
     }
-    (!plan.topology.caches().is_empty()).then(|| table.text())
+    list(plan, "caches").next().map(|_| table.text())
 }
 
-fn shortfalls(plan: &Plan) -> Option<String> {
-    let lines = plan.placement.vnodes.iter().flat_map(|at| {
-        at.shortfalls.iter().map(move |shortfall| format!("vnode {}: {shortfall}\n", at.vnode))
+fn shortfalls(plan: &Value) -> Option<String> {
+    let lines = list(plan, "vnodes").flat_map(|vnode| {
+        let id = word(&vnode["id"]);
+        list(vnode, "shortfalls").map(move |shortfall| format!("vnode {id}: {}\n", word(&shortfall["text"])))
     });
     Some(lines.collect::<String>()).filter(|text| !text.is_empty())
+}
+
+fn notes(plan: &Value) -> Option<String> {
+    let notes: String = list(plan, "notes").map(|note| format!("note: {}\n", word(&note["text"]))).collect();
+    (!notes.is_empty()).then_some(notes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::text;
+    use crate::show::host;
+    use serde_json::json;
+
+    #[test]
+    fn documents_of_another_version_are_shown_as_far_as_they_go() {
+        for document in [
+            json!({}),
+            json!(7),
+            json!({"vnodes": [{}], "pnodes": [{}], "distances": [[]]}),
+            json!({"vnodes": 3, "attributes": [], "caches": [{}], "devices": {"disks": [{}], "console": {}}}),
+            json!({"vnodes": [{"ram": [{"start": u64::MAX, "size": u64::MAX}], "vcpus": [{"id": u64::MAX}]}]}),
+        ] {
+            assert!(text(&document).contains("\nVNODE"), "{document}");
+            assert!(host::text(&document).starts_with("PNODE"), "{document}");
+        }
+    }
 }

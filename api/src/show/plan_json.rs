@@ -1,6 +1,7 @@
 //! A plan for programs: the schema of `numavisor plan --json`, version 1. Fields are added, never changed.
 
 use resources::placement::{Decision, Reason, Shortfall};
+use resources::topology::Note;
 use resources::{
     Affinity, ApicId, Bytes, Claim, CpuSet, DistanceMatrix, Gpa, MemoryAttributes, MemoryPolicy,
     MemorySideCache, NodeSet, PageSize, Plan, VcpuId, VmDevices, VnodeId,
@@ -33,6 +34,17 @@ pub struct Document<'a> {
     caches: &'a [MemorySideCache],
     /// The devices, each with its vnode.
     devices: &'a VmDevices,
+    /// What may surprise who typed it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<Noted<'a>>,
+}
+
+/// What may surprise: `note`, its figures, and the same in words.
+#[derive(Debug, Serialize)]
+struct Noted<'a> {
+    #[serde(flatten)]
+    note: &'a Note,
+    text: String,
 }
 
 /// One vnode. Sizes and addresses are in bytes, sets are Linux lists.
@@ -141,5 +153,6 @@ pub fn document(plan: &Plan) -> Document<'_> {
         attributes: plan.topology.attributes(),
         caches: plan.topology.caches(),
         devices: &plan.devices,
+        notes: plan.topology.notes().iter().map(|note| Noted { note, text: note.to_string() }).collect(),
     }
 }

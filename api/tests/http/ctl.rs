@@ -30,7 +30,7 @@ fn every_command_shows_a_table_or_the_raw_answer() {
     let vm = ["--kernel", &kernel, "--memory", "64M", "--vcpus", "2", "--vnodes", "2", "--serial", "none"];
     let defined = printed(&server, &[&["define"], &vm[..]].concat());
     assert!(defined.starts_with("state    defined\nmemory   64M\n"), "{defined}");
-    assert!(printed(&server, &["plan"]).starts_with("VNODE  MEMORY"));
+    assert!(printed(&server, &["plan"]).starts_with("2 vnodes, 2 vCPUs, 64M memory\n\nVNODE  MEMORY"));
     assert!(printed(&server, &["plan", "--memory", "128M"]).contains("128M"));
     assert!(printed(&server, &["boot"]).starts_with("state    running"));
     let vnodes = printed(&server, &["vnodes", "--fresh"]);
@@ -91,6 +91,32 @@ fn every_command_shows_a_table_or_the_raw_answer() {
 }
 
 #[test]
+fn plans_and_hosts_are_shown_as_the_commands_without_a_server_show_them() {
+    let run = |args: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_numavisor")).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // Free memory changes all the time; its figures are left out.
+    let shape = |text: &str| {
+        let words = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            words.join(" ").chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect::<String>()
+        };
+        text.lines().map(words).collect::<Vec<_>>()
+    };
+    let server = Server::serve();
+    assert_eq!(shape(&printed(&server, &["host"])), shape(&run(&["host"])));
+    let vm = ["--vcpus=2", "--memory=64M", "--disk=path=/tmp/x,readonly=on", "--net=tap=tap9", "--rng"];
+    let planned = printed(&server, &[&["plan"], &vm[..]].concat());
+    assert_eq!(shape(&planned), shape(&run(&[&["plan"], &vm[..]].concat())));
+    let address =
+        |text: &str| text.lines().find_map(|line| Some(line.split_once("tap tap9, ")?.1.to_owned()));
+    assert_eq!(address(&planned).unwrap().len(), 17, "{planned}");
+    assert_eq!(address(&planned), address(&run(&[&["plan"], &vm[..]].concat())));
+}
+
+#[test]
 fn statuses_say_whose_fault_it_is() {
     let server = Server::serve();
     let (status, line) = refused(&server, &["info"]);
@@ -119,4 +145,125 @@ fn completions_and_the_manual_know_ctl() {
     let script = run(&["completions", "bash"]);
     assert!(script.contains("mem-set") && script.contains("--api-socket-mode"));
     assert!(run(&["man"]).contains("ctl"));
+}
+
+/// `again: mov dx, EVENT; in al, dx; test al, BUTTON; jz again; mov dx, port; mov al, value; out dx, al; jmp $`
+fn answers_the_button(port: u16, value: u8) -> Vec<u8> {
+    let mut code = vec![0x66, 0xba, 0x04, 0x06, 0xec, 0xa8, 0x01, 0x74, 0xf7, 0x66, 0xba];
+    code.extend(port.to_le_bytes());
+    code.extend([0xb0, value, 0xee, 0xeb, 0xfe]);
+    code
+}
+
+#[test]
+fn shutdown_with_a_timeout_waits_for_the_end_and_has_its_status() {
+    if !kvm() {
+        return;
+    }
+    let (power_off, reset) = (answers_the_button(0x600, 5 << 2 | 1 << 5), answers_the_button(0x602, 0x52));
+    for (code, status, cause) in [(power_off, 0, "power_off"), (reset, 4, "reset")] {
+        let server = Server::serve();
+        std::fs::write(&server.kernel, vmm::test_kernel::pvh_elf(&code, true)).unwrap();
+        assert!(refused(&server, &["shutdown", "--timeout", "1"]).1.contains("(no_vm)"));
+        server.define();
+        assert_eq!(refused(&server, &["shutdown", "--timeout", "1"]).0, Some(6), "it does not run");
+        printed(&server, &["boot"]);
+        let ended = server.ctl(&["shutdown", "--timeout", "60"]);
+        assert_eq!(ended.status.code(), Some(status), "{ended:?}");
+        assert_eq!(String::from_utf8(ended.stdout).unwrap(), format!("the VM ended: {cause}\n"));
+        assert_eq!(server.ask("GET", "/v1/vm").document["end"]["cause"], cause);
+    }
+    // This one does not listen.
+    let server = Server::running();
+    let late = refused(&server, &["shutdown", "--timeout", "0"]);
+    assert_eq!(late, (Some(6), "numavisor: the VM did not end within 0 s\n".to_owned()));
+    // One whose process ends with it.
+    let mut server = Server::start(&["run", "--memory", "32M"]);
+    server.wait_state("running");
+    let waits = std::thread::scope(|scope| {
+        let waits = scope.spawn(|| server.ctl(&["shutdown", "--timeout", "60", "--json"]));
+        wait_for("the button", || {
+            let asked = |line: &str| line.contains("_count{operation=\"shutdownVm\",status=\"202\"}");
+            server.ask("GET", "/v1/metrics").text.lines().any(asked).then_some(())
+        });
+        assert_eq!(server.ask("DELETE", "/v1/vm").status, 204);
+        waits.join().unwrap()
+    });
+    assert_eq!((waits.status.code(), waits.stdout), (Some(143), b"{\"cause\":\"killed\"}\n".to_vec()));
+    assert_eq!(server.end().code(), Some(143));
+}
+
+#[test]
+fn the_socket_is_named_before_or_after_the_command_or_by_the_environment() {
+    let server = Server::serve();
+    let socket = server.socket.to_str().unwrap();
+    let ctl = |args: &[&str], environment: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_numavisor"));
+        command.arg("ctl").args(args).env("NUMAVISOR_SOCKET", environment);
+        let output = command.output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    for (args, environment) in [
+        (&["--api-socket", socket, "host"][..], ""),
+        (&["host", "--api-socket", socket], ""),
+        (&["-s", socket, "host"], "/nowhere"),
+        (&["host", "-s", socket], ""),
+        (&["host"], socket),
+        (&["host", "--json"], socket),
+    ] {
+        let (status, text) = ctl(args, environment);
+        assert_eq!(status, Some(0), "{args:?}: {text}");
+    }
+    let missing = "numavisor: --api-socket: missing, must be given, or NUMAVISOR_SOCKET be set; see numavisor ctl --help\n";
+    assert_eq!(ctl(&["host"], ""), (Some(2), missing.to_owned()));
+    assert_eq!(ctl(&["host"], "/nowhere").0, Some(3));
+}
+
+#[test]
+fn the_live_table_is_json_too_and_waits_for_a_vm_that_does_not_run() {
+    let server = Server::serve();
+    server.define();
+    let text = printed(&server, &["top", "--count", "1"]);
+    assert!(text.starts_with("numavisor ") && text.contains("defined"), "{text}");
+    let look: Value = serde_json::from_str(&printed(&server, &["top", "--count", "1", "--json"])).unwrap();
+    assert_eq!((&look["vm"]["state"], &look["vnodes"]), (&"defined".into(), &serde_json::json!([])));
+    if !kvm() {
+        return;
+    }
+    printed(&server, &["boot"]);
+    let text = printed(&server, &["--json", "top", "--count", "2"]);
+    let looks: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(looks.len(), 2, "{text}");
+    assert_eq!(looks[0]["exits_per_second"], serde_json::json!({}));
+    assert!(
+        looks[1]["exits_per_second"]["0"].is_u64() && looks[1]["exits_per_second"]["1"].is_u64(),
+        "{text}"
+    );
+    let vcpu = &looks[1]["vnodes"][0]["vcpus"][0];
+    assert!(vcpu["exits"].as_u64().unwrap() >= 3, "it printed three bytes: {vcpu}");
+}
+
+#[test]
+fn other_words_for_commands_and_help_in_words() {
+    let run = |args: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_numavisor")).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for (words, same) in [
+        (&["help", "run"][..], &["run", "--help"][..]),
+        (&["help", "ctl", "reclaim"], &["ctl", "reclaim", "--help"]),
+        (&["ctl", "help", "reclaim"], &["ctl", "reclaim", "--help"]),
+        (&["help"], &["--help"]),
+        (&["ctl", "set-memory", "--help"], &["ctl", "mem-set", "--help"]),
+        (&["ctl", "return", "--help"], &["ctl", "give", "--help"]),
+        (&["ctl", "set-affinity", "--help"], &["ctl", "affinity", "--help"]),
+    ] {
+        assert_eq!(run(words), run(same), "{words:?}");
+    }
+    let version = run(&["--version"]);
+    assert!(version.starts_with(concat!("numavisor ", env!("CARGO_PKG_VERSION"))), "{version}");
 }
