@@ -38,6 +38,8 @@ fn check(line: &str, field: &str, value: &str) {
 
 /// Gives each flag of a command and of those below it each value.
 fn walk(command: &clap::Command, words: &[String], seen: &mut usize) {
+    // What stands before a word that is not the first.
+    let mut before: Vec<String> = Vec::new();
     for argument in command.get_arguments().filter(|argument| argument.get_action().takes_values()) {
         let long = argument.get_long().map(|long| format!("--{long}"));
         let field = long.clone().unwrap_or_else(|| argument.get_id().to_string().to_uppercase());
@@ -46,8 +48,9 @@ fn walk(command: &clap::Command, words: &[String], seen: &mut usize) {
             if long.is_none() && value.starts_with('-') {
                 continue;
             }
+            let before = if long.is_none() { before.as_slice() } else { &[] };
             let word = long.as_ref().map_or_else(|| value.to_owned(), |long| format!("{long}={value}"));
-            if let Err(error) = Cli::try_parse_from(words.iter().chain([&word])) {
+            if let Err(error) = Cli::try_parse_from(words.iter().chain(before).chain([&word])) {
                 let line = line(&error);
                 // What else is missing comes after what is wrong.
                 if !line.contains(": missing, must be given") && !line.starts_with("a command is missing") {
@@ -55,6 +58,9 @@ fn walk(command: &clap::Command, words: &[String], seen: &mut usize) {
                     *seen += 1;
                 }
             }
+        }
+        if long.is_none() {
+            before.push("0".to_owned());
         }
     }
     for deeper in command.get_subcommands() {

@@ -47,11 +47,11 @@ impl fmt::Display for Note {
         match self {
             Self::NoMemoryLeft { vnode, total } => write!(
                 f,
-                "vnodes[{vnode}].memory: 0, as other vnodes have all of the VM's {total}; memory=0 says that this is meant"
+                "vnodes[{vnode}].memory: 0, as other vnodes have all memory of the VM ({total}); memory=0 says that this is meant"
             ),
             Self::NoVcpusLeft { vnode, total } => write!(
                 f,
-                "vnodes[{vnode}].vcpus: none, as other vnodes have all of the VM's {total}; vcpus=[] says that this is meant"
+                "vnodes[{vnode}].vcpus: none, as other vnodes have all vCPUs of the VM ({total}); vcpus=[] says that this is meant"
             ),
             Self::NoEffect { vnode, field, without } => {
                 write!(f, "vnodes[{vnode}].{field}: has no effect on a vnode without {without}")
@@ -121,13 +121,15 @@ mod tests {
     #[test]
     fn what_nobody_said_and_what_has_no_effect_is_noted() {
         let no_memory = |vnode, total| {
-            let why =
-                format!("as other vnodes have all of the VM's {total}; memory=0 says that this is meant");
+            let why = format!(
+                "as other vnodes have all memory of the VM ({total}); memory=0 says that this is meant"
+            );
             format!("vnodes[{vnode}].memory: 0, {why}")
         };
         let no_vcpus = |vnode, total| {
-            let why =
-                format!("as other vnodes have all of the VM's {total}; vcpus=[] says that this is meant");
+            let why = format!(
+                "as other vnodes have all vCPUs of the VM ({total}); vcpus=[] says that this is meant"
+            );
             format!("vnodes[{vnode}].vcpus: none, {why}")
         };
         let cases = [
