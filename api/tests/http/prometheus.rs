@@ -6,12 +6,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const DOCS: &str = include_str!("../../../docs/api.md");
 
+/// Names and values, in order.
+type Labels = Vec<(String, String)>;
+/// Name, labels and value.
+type Sample = (String, Labels, f64);
+
 #[derive(Debug, Default)]
 struct Family {
     kind: String,
     help: String,
-    /// Name, labels and value, in order.
-    samples: Vec<(String, Vec<(String, String)>, f64)>,
+    /// In order.
+    samples: Vec<Sample>,
 }
 
 type Families = BTreeMap<String, Family>;
@@ -40,7 +45,7 @@ fn unescaped(text: &str, quoted: bool) -> Option<String> {
 }
 
 /// `name="value",...`, of which values may have anything in them that is escaped.
-fn labels(mut text: &str) -> Option<Vec<(String, String)>> {
+fn labels(mut text: &str) -> Option<Labels> {
     let mut labels = Vec::new();
     loop {
         let (name, rest) = text.split_once("=\"")?;
@@ -57,7 +62,7 @@ fn labels(mut text: &str) -> Option<Vec<(String, String)>> {
     }
 }
 
-fn sample(line: &str) -> Option<(String, Vec<(String, String)>, f64)> {
+fn sample(line: &str) -> Option<Sample> {
     let (series, value) = line.rsplit_once(' ')?;
     let (name, labels) = match series.split_once('{') {
         Some((name, rest)) => (name, labels(rest.strip_suffix('}')?)?),
@@ -166,7 +171,7 @@ fn check(families: &Families) {
 
 /// Buckets grow, and the last one has all.
 fn check_histogram(name: &str, family: &Family) {
-    let mut buckets: BTreeMap<Vec<(String, String)>, Vec<(f64, f64)>> = BTreeMap::new();
+    let mut buckets: BTreeMap<Labels, Vec<(f64, f64)>> = BTreeMap::new();
     let mut counts = BTreeMap::new();
     for (sample, labels, value) in &family.samples {
         match sample.strip_prefix(name) {
