@@ -130,8 +130,8 @@ impl Control {
             Event::Quit => self.finish(Ok(Exit::Quit)),
             Event::Vcpu(StopCause::Shutdown) => self.finish(Ok(Exit::PowerOff)),
             Event::Vcpu(StopCause::Reset) => self.finish(Ok(Exit::Reset)),
-            Event::Vcpu(StopCause::TripleFault(vcpu, rip)) => {
-                self.finish(Ok(Exit::TripleFault { vcpu, rip }))
+            Event::Vcpu(StopCause::TripleFault(vcpu, state)) => {
+                self.finish(Ok(Exit::TripleFault { vcpu, state }))
             }
             Event::Vcpu(StopCause::Failed(error)) => self.finish(Err(error)),
             Event::Request(request, reply) => {
@@ -249,7 +249,7 @@ mod tests {
         let ends: [fn() -> End; 5] = [
             || Ok(Exit::Reset),
             || Ok(Exit::PowerOff),
-            || Ok(Exit::TripleFault { vcpu: VcpuId(0), rip: None }),
+            || Ok(Exit::TripleFault { vcpu: VcpuId(0), state: Box::default() }),
             || Err(HostError::new("KVM_RUN", std::io::Error::other("broken")).into()),
             || Ok(Exit::Killed),
         ];

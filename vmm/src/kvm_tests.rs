@@ -69,6 +69,26 @@ fn resets_end_the_vm_with_their_own_cause() {
 }
 
 #[test]
+fn a_crash_is_reported_in_one_line_with_the_state_of_its_vcpu() {
+    // mov dx, 0x1234; out dx, al; out dx, al; lidt [its end: six zeros]; ud2
+    let mut code = vec![0x66, 0xba, 0x34, 0x12, 0xee, 0xee, 0x0f, 0x01, 0x1d, 15, 0, 0x10, 0, 0x0f, 0x0b];
+    code.extend([0; 6]);
+    let Some((exit, _)) = boot(&VmSpec::default(), &code) else { return };
+    let exit = exit.unwrap();
+    let line = exit.crash().unwrap_or_else(|| panic!("{exit:?}"));
+    assert!(line.starts_with("the guest crashed: vCPU 0 shut down after a triple fault; "), "{line}");
+    for part in ["rip 0x", " cr3 0x", " efer 0x", "; pending: ", "; last exits: port 0x1234 x2, other"] {
+        assert!(line.contains(part), "no '{part}' in: {line}");
+    }
+    assert!(!line.contains('\n') && line.len() < 1024, "{line}");
+    // Intel's KVM leaves it where it was; AMD's resets it.
+    assert!(
+        line.contains("; rip 0x10000d ") || line.contains("; registers as KVM reset them: rip 0xfff0 "),
+        "{line}"
+    );
+}
+
+#[test]
 fn many_vcpus_start_and_stop() {
     let spec = VmSpec { vcpus: Some(16), vnodes: Some(4.into()), ..VmSpec::default() };
     if let Some((exit, _)) = boot(&spec, &outs(&[(SLEEP_CONTROL, POWER_OFF)])) {

@@ -38,7 +38,7 @@ pub mod test_kernel;
 
 pub use boot::{BootError, Payload};
 pub use control::end_signals;
-pub use cpu::{ExitCounters, ExitReason};
+pub use cpu::{ExitCounters, ExitReason, StoppedVcpu};
 pub use devices::virtio::blk::{BlkError, BlkFigures};
 pub use devices::virtio::console::ConsoleCounters;
 pub use devices::virtio::net::{Datapath, NetCounters};
@@ -95,7 +95,7 @@ pub enum Signals {
 }
 
 /// Why a VM ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exit {
     /// The guest powered off.
     PowerOff,
@@ -105,13 +105,25 @@ pub enum Exit {
     TripleFault {
         /// Which.
         vcpu: VcpuId,
-        /// At which instruction, where the host can tell.
-        rip: Option<u64>,
+        /// What KVM knows of it.
+        state: Box<StoppedVcpu>,
     },
     /// The user typed the escape.
     Quit,
     /// A second signal to end came, or [`Request::Stop`].
     Killed,
+}
+
+impl Exit {
+    /// How the guest crashed, in one line, if it did.
+    pub fn crash(&self) -> Option<String> {
+        match self {
+            Self::TripleFault { vcpu, state } => {
+                Some(format!("the guest crashed: vCPU {vcpu} shut down after a triple fault{state}"))
+            }
+            Self::PowerOff | Self::Reset | Self::Quit | Self::Killed => None,
+        }
+    }
 }
 
 /// Why a VM did not start or could not go on. One line each.

@@ -61,10 +61,8 @@ fn ended(result: &Result<vmm::Exit, vmm::Error>) -> Result<ExitCode, Failure> {
         Ok(vmm::Exit::PowerOff | vmm::Exit::Quit) => Ok(Status::Done.into()),
         Ok(vmm::Exit::Reset) => Ok(Status::Reset.into()),
         Ok(vmm::Exit::Killed) => Ok(Status::Killed.into()),
-        Ok(vmm::Exit::TripleFault { vcpu, rip }) => {
-            let place = rip.map_or_else(String::new, |rip| format!(", at rip {rip:#x}"));
-            let what = format!("the guest crashed: vCPU {vcpu} shut down after a triple fault{place}");
-            Err(Failure::new(Status::Crash, what))
+        Ok(exit @ vmm::Exit::TripleFault { .. }) => {
+            Err(Failure::new(Status::Crash, exit.crash().unwrap_or_default()))
         }
         Err(error) if error.is_input() => Err(Failure::input(error)),
         Err(error) => Err(Failure::new(Status::Host, error)),

@@ -182,7 +182,8 @@ pub fn end(result: &Result<Exit, vmm::Error>) -> wire::End {
         Ok(Exit::Quit | Exit::Killed) => wire::EndCause::Killed,
         Err(_) => wire::EndCause::Failed,
     };
-    wire::End { cause, error: result.as_ref().err().map(ToString::to_string) }
+    let error = result.as_ref().map_or_else(|error| Some(error.to_string()), Exit::crash);
+    wire::End { cause, error }
 }
 
 /// All vnodes, without the exits of their vCPUs. `ran_on` says which CPU a thread ran on last.

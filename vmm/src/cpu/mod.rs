@@ -5,6 +5,7 @@ mod exits;
 mod fault;
 mod gate;
 mod msrs;
+mod stopped;
 #[cfg(test)]
 mod test_vm;
 mod threads;
@@ -12,5 +13,6 @@ mod vcpu;
 
 pub use cpuid::{CpuidTemplate, name_of_host};
 pub use exits::{ExitCounters, ExitReason};
+pub use stopped::StoppedVcpu;
 pub use threads::VcpuThreads;
 pub use vcpu::{StopCause, VcpuError, VcpuSetup};

@@ -2,10 +2,11 @@
 //! loop's decision.
 
 use super::cpuid::CpuidTemplate;
-use super::exits::{ExitCounters, ExitReason};
+use super::exits::{ExitCounters, ExitHistory, ExitReason};
 use super::fault::FaultPlace;
 use super::gate::Gate;
 use super::msrs::set_boot_msrs;
+use super::stopped::StoppedVcpu;
 use crate::memory::GuestRam;
 use crate::sys::{GuestVcpu, GuestVm, HostError, ImmediateExit, Pio, pio_exit};
 use devices::{IoApic, MmioBus, PioBus};
@@ -13,8 +14,6 @@ use kvm_ioctls::VcpuExit;
 use resources::{Gpa, Plan, VcpuId};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Protected mode (Intel SDM 3A, 2.5).
-const CR0_PE: u64 = 1;
 /// `KVM_SYSTEM_EVENT_*` (`linux/kvm.h`).
 const SYSTEM_EVENT_SHUTDOWN: u32 = 1;
 const SYSTEM_EVENT_RESET: u32 = 2;
@@ -22,8 +21,8 @@ const SYSTEM_EVENT_RESET: u32 = 2;
 /// Why a vCPU stopped by itself.
 #[derive(Debug)]
 pub enum StopCause {
-    /// It faulted while handling a fault, at this instruction where the host can still tell.
-    TripleFault(VcpuId, Option<u64>),
+    /// It faulted while handling a fault.
+    TripleFault(VcpuId, Box<StoppedVcpu>),
     /// KVM says the guest powered off.
     Shutdown,
     /// KVM says the guest reset itself.
@@ -42,24 +41,26 @@ pub enum VcpuError {
     #[error(transparent)]
     Cpuid(#[from] super::cpuid::TooManyEntries),
     /// KVM met an instruction or a state that it cannot handle.
-    #[error("KVM_RUN for vCPU {vcpu}: KVM_INTERNAL_ERROR, suberror {suberror}, at rip {rip:#x}{note}")]
+    #[error("KVM_RUN for vCPU {vcpu}: KVM_INTERNAL_ERROR, suberror {suberror}{note}{state}")]
     Internal {
         /// Which vCPU.
         vcpu: VcpuId,
         /// `KVM_INTERNAL_ERROR_*`.
         suberror: u32,
-        /// Where the guest was.
-        rip: u64,
         /// What is known about this host's KVM.
         note: &'static str,
+        /// Where the guest was.
+        state: Box<StoppedVcpu>,
     },
     /// The hardware refused the guest's state.
-    #[error("KVM_RUN for vCPU {vcpu}: entry failed, hardware reason {reason:#x}")]
+    #[error("KVM_RUN for vCPU {vcpu}: entry failed, hardware reason {reason:#x}{state}")]
     Entry {
         /// Which vCPU.
         vcpu: VcpuId,
         /// As the hardware gave it.
         reason: u64,
+        /// Where the guest was.
+        state: Box<StoppedVcpu>,
     },
     /// The host had no page for an address of the guest.
     #[error("KVM_RUN for vCPU {vcpu}: no host memory for {place}: {source}{note}")]
@@ -74,12 +75,14 @@ pub enum VcpuError {
         note: &'static str,
     },
     /// An exit that should not happen.
-    #[error("KVM_RUN for vCPU {vcpu}: unexpected exit {exit}")]
+    #[error("KVM_RUN for vCPU {vcpu}: unexpected exit {exit}{state}")]
     Unexpected {
         /// Which vCPU.
         vcpu: VcpuId,
         /// The exit as text.
         exit: String,
+        /// Where the guest was.
+        state: Box<StoppedVcpu>,
     },
 }
 
@@ -99,13 +102,14 @@ pub struct VcpuSetup {
     pub ioapic: Arc<Mutex<IoApic>>,
 }
 
-fn reason(exit: &Result<VcpuExit<'_>, kvm_ioctls::Error>) -> ExitReason {
+/// Why, and at which port or address or for which vector.
+fn reason(exit: &Result<VcpuExit<'_>, kvm_ioctls::Error>) -> (ExitReason, u64) {
     match exit {
-        Ok(VcpuExit::IoOut(..) | VcpuExit::IoIn(..)) => ExitReason::Port,
-        Ok(VcpuExit::MmioWrite(..) | VcpuExit::MmioRead(..)) => ExitReason::Mmio,
-        Ok(VcpuExit::IoapicEoi(_)) => ExitReason::EndOfInterrupt,
-        Ok(VcpuExit::Intr) | Err(_) => ExitReason::Interrupted,
-        Ok(_) => ExitReason::Other,
+        Ok(VcpuExit::IoOut(port, _) | VcpuExit::IoIn(port, _)) => (ExitReason::Port, (*port).into()),
+        Ok(VcpuExit::MmioWrite(address, _) | VcpuExit::MmioRead(address, _)) => (ExitReason::Mmio, *address),
+        Ok(VcpuExit::IoapicEoi(vector)) => (ExitReason::EndOfInterrupt, (*vector).into()),
+        Ok(VcpuExit::Intr) | Err(_) => (ExitReason::Interrupted, 0),
+        Ok(_) => (ExitReason::Other, 0),
     }
 }
 
@@ -114,6 +118,7 @@ pub struct Vcpu {
     id: VcpuId,
     pub(super) fd: GuestVcpu,
     pub(super) immediate_exit: Arc<ImmediateExit>,
+    history: ExitHistory,
 }
 
 impl Vcpu {
@@ -125,7 +130,7 @@ impl Vcpu {
         fd.set_cpuid2(&cpuid).map_err(HostError::kvm("KVM_SET_CPUID2")).map_err(named)?;
         set_boot_msrs(&fd, id);
         let immediate_exit = Arc::new(ImmediateExit::of(&fd).map_err(named)?);
-        Ok(Self { id, fd, immediate_exit })
+        Ok(Self { id, fd, immediate_exit, history: ExitHistory::default() })
     }
 
     /// Runs until stopped from outside (`None`) or by itself.
@@ -145,7 +150,9 @@ impl Vcpu {
                 }
             }
             let exit = self.fd.run();
-            exits.count(reason(&exit));
+            let (why, at) = reason(&exit);
+            exits.count(why);
+            self.history.add(why, at);
             unfinished = exit.is_ok();
             match exit {
                 Ok(VcpuExit::IoOut(port, data @ [_])) => {
@@ -165,12 +172,13 @@ impl Vcpu {
                     setup.ioapic.lock().unwrap_or_else(PoisonError::into_inner).end_of_interrupt(vector);
                 }
                 Ok(VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen) => {}
-                Ok(VcpuExit::Shutdown) => return Some(StopCause::TripleFault(self.id, self.crashed_at())),
+                Ok(VcpuExit::Shutdown) => return Some(StopCause::TripleFault(self.id, self.state())),
                 Ok(VcpuExit::SystemEvent(SYSTEM_EVENT_SHUTDOWN, _)) => return Some(StopCause::Shutdown),
                 Ok(VcpuExit::SystemEvent(SYSTEM_EVENT_RESET, _)) => return Some(StopCause::Reset),
                 Ok(VcpuExit::InternalError) => return Some(StopCause::Failed(self.internal_error())),
                 Ok(VcpuExit::FailEntry(reason, _)) => {
-                    return Some(StopCause::Failed(VcpuError::Entry { vcpu: self.id, reason }));
+                    let error = VcpuError::Entry { vcpu: self.id, reason, state: self.state() };
+                    return Some(StopCause::Failed(error));
                 }
                 // EFAULT, with the address.
                 Ok(VcpuExit::MemoryFault { gpa, .. }) => {
@@ -178,7 +186,8 @@ impl Vcpu {
                 }
                 Ok(exit) => {
                     let exit = format!("{exit:?}");
-                    return Some(StopCause::Failed(VcpuError::Unexpected { vcpu: self.id, exit }));
+                    let error = VcpuError::Unexpected { vcpu: self.id, exit, state: self.state() };
+                    return Some(StopCause::Failed(error));
                 }
                 // A kick. Before the gate is looked at again: a kick that comes after that look sets it again.
                 Err(error) if error.errno() == libc::EINTR => self.immediate_exit.clear(),
@@ -203,10 +212,8 @@ impl Vcpu {
         }
     }
 
-    /// Where it crashed. AMD's KVM resets a vCPU that shut down, and knows no more.
-    fn crashed_at(&self) -> Option<u64> {
-        let (regs, sregs) = (self.fd.get_regs().ok()?, self.fd.get_sregs().ok()?);
-        (sregs.cr0 & CR0_PE != 0).then_some(regs.rip)
+    fn state(&self) -> Box<StoppedVcpu> {
+        StoppedVcpu::of(&self.fd, self.history.runs().collect())
     }
 
     /// The host has no page for the guest: a pool ran dry, or the page is broken.
@@ -222,9 +229,9 @@ impl Vcpu {
     }
 
     fn internal_error(&mut self) -> VcpuError {
-        let rip = self.fd.get_regs().map_or(0, |regs| regs.rip);
         let suberror = self.fd.internal_suberror();
-        VcpuError::Internal { vcpu: self.id, suberror, rip, note: crate::kvm::emulation_note() }
+        let (note, state) = (crate::kvm::emulation_note(), self.state());
+        VcpuError::Internal { vcpu: self.id, suberror, note, state }
     }
 }
 
