@@ -8,6 +8,7 @@ mod boot_tests;
 mod guest;
 mod image;
 mod lab;
+mod qmp;
 mod rangelist;
 mod runner;
 mod sys;

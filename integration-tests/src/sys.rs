@@ -72,6 +72,20 @@ impl BoundMemory {
         self.touched.min(self.length)
     }
 
+    /// The words of the page at `offset`, which is a multiple of the page size.
+    pub(crate) fn page(&mut self, offset: usize) -> Option<&mut [u64; PAGE / size_of::<u64>()]> {
+        let fits = offset.is_multiple_of(PAGE) && offset.checked_add(PAGE)? <= self.length;
+        let page = self.start.as_ptr().wrapping_byte_add(offset).cast();
+        // SAFETY: the page lies in our own writable mapping, is aligned, and nothing else refers into it while `self` is
+        // borrowed. Any bytes are words.
+        fits.then(|| unsafe { &mut *page })
+    }
+
+    /// Its address.
+    pub(crate) fn address(&self) -> usize {
+        self.start.as_ptr() as usize
+    }
+
     /// Small pages from now on, so that each is a page of the kernel's own choice.
     pub(crate) fn small_pages(&self) -> io::Result<()> {
         // SAFETY: the range is our own mapping, and the advice changes no content.
@@ -88,6 +102,9 @@ impl BoundMemory {
         Ok(())
     }
 }
+
+// SAFETY: the mapping belongs to this value alone, and every thread of the process may access it.
+unsafe impl Send for BoundMemory {}
 
 impl Drop for BoundMemory {
     fn drop(&mut self) {

@@ -22,6 +22,7 @@ mod nets;
 mod policies;
 mod segments;
 mod serving;
+mod soak;
 mod sockets;
 mod terminal;
 mod topology;
@@ -62,6 +63,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static BootTest> {
         balloon_life::TESTS,
         balloon_release::TESTS,
         balloon_traps::TESTS,
+        soak::TESTS,
         policies::TESTS,
         consoles::TESTS,
         moves::TESTS,

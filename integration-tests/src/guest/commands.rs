@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{FallocateFlags, fallocate};
 use serde_json::{Value, json};
 
+use super::guard::Guard;
 use super::{DONE, ERROR, OUT, REPORT, memory, modules, power, report, traffic, vsock};
 use crate::sys::BoundMemory;
 
@@ -17,6 +18,7 @@ use crate::sys::BoundMemory;
 #[derive(Default)]
 pub(crate) struct State {
     held: Vec<BoundMemory>,
+    guard: Option<Guard>,
 }
 
 impl State {
@@ -58,6 +60,17 @@ impl State {
                 self.held.extend(filled.into_iter().flat_map(|(_, memory)| memory));
                 Ok(answer.into())
             }
+            // guard PERCENT: from now on, threads keep so much of each node's free memory and look whether it changes
+            ("guard", [percent]) => {
+                let guard = Guard::start(percent.parse()?)?;
+                let answer = json!({ "pages": guard.pages(), "threads": guard.threads() });
+                self.guard = Some(guard);
+                Ok(answer)
+            }
+            // guarded: what they have found so far
+            ("guarded", []) => Ok(self.guard.as_ref().context("no guard")?.found()),
+            // unguard: the same, and the end of it
+            ("unguard", []) => Ok(self.guard.take().context("no guard")?.end()),
             ("sleep", [seconds]) => {
                 std::thread::sleep(Duration::from_secs_f64(seconds.parse()?));
                 Ok(json!({}))

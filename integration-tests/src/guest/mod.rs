@@ -6,6 +6,7 @@
 //! `numavisor.do=fill,alloc:64:1,report,poweroff`.
 
 pub(crate) mod commands;
+mod guard;
 pub(crate) mod memory;
 pub(crate) mod modules;
 pub(crate) mod power;

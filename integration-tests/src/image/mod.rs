@@ -4,6 +4,7 @@
 pub(crate) mod apt;
 pub(crate) mod debian;
 pub(crate) mod emulator;
+mod emulator_fix;
 pub(crate) mod initramfs;
 pub(crate) mod kernel;
 pub(crate) mod modules;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fault::Fault;
 use super::shape::HostShape;
 
 /// Events stand on lines of their own on the runner's standard output, after this.
@@ -46,6 +47,43 @@ pub(crate) enum Job {
         /// How often.
         rounds: u32,
     },
+    /// Keep a guest's memory changing, and look whether it notices.
+    Soak(Soak),
+}
+
+/// A soak: guests one after the other, whose memory is taken, given back and moved while they look at it.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) struct Soak {
+    /// Ends after so many rounds of all guests ...
+    pub(crate) rounds: u64,
+    /// ... or so many seconds.
+    pub(crate) seconds: u64,
+    /// A guest lives so many rounds.
+    pub(crate) rounds_of_guest: u64,
+    pub(crate) monitor: Monitor,
+    /// Whether memory is taken and given back at all; the guest looks at it all the same.
+    pub(crate) balloon: bool,
+    pub(crate) pressure: Pressure,
+    /// vCPUs of a guest.
+    pub(crate) vcpus: u32,
+    /// Whether the host's kernel writes down what its KVM does, for the end of a guest that dies: that takes time.
+    pub(crate) trace: bool,
+}
+
+/// What runs the guests of a soak.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, clap::ValueEnum)]
+pub(crate) enum Monitor {
+    Numavisor,
+    Qemu,
+}
+
+/// How much of a guest's free memory is asked for at a time.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, clap::ValueEnum)]
+pub(crate) enum Pressure {
+    /// A part.
+    Low,
+    /// More than there is.
+    High,
 }
 
 impl Job {
@@ -61,6 +99,7 @@ impl Job {
             Self::Moves { .. } => "moves",
             Self::Balloons { .. } => "balloons",
             Self::Starts { .. } => "starts",
+            Self::Soak(_) => "soak",
         }
     }
 
@@ -105,6 +144,9 @@ pub(crate) struct TestResult {
     pub(crate) seconds: f64,
     /// Why it failed or was skipped, with the end of the guest's output.
     pub(crate) detail: String,
+    /// What it was seen to fail of, where that may be its host's doing.
+    #[serde(default)]
+    pub(crate) fault: Option<Fault>,
 }
 
 /// The three ways a test can end.

@@ -1,19 +1,24 @@
 //! Boots one lab host under QEMU, passes its lines on, and makes sure that it ends.
 
+use std::error::Error;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use serde_json::json;
 
 use super::disk;
+use super::fault::Fault;
 use super::job::{Event, JOB_FILE, Job};
 use super::shape::HostShape;
 use crate::image::emulator::Emulator;
+use crate::qmp::Qmp;
 use crate::sys;
 
 /// An AMD processor with SVM and without what TCG cannot emulate, so that it says no word about it; and without XSAVE
@@ -50,6 +55,59 @@ const SCRATCH_MIB: u64 = 256;
 
 const CMDLINE: &str = "console=ttyS0 quiet loglevel=1 reboot=k panic=1 nokaslr mitigations=off";
 
+/// A lab host did not come to its end by itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum HostFailure {
+    /// It gave no sign of life for so long.
+    Silent(Duration),
+    /// It went on and on.
+    TooLong(Duration),
+    /// Its kernel or the emulator ended.
+    Ended,
+    /// Its process 1 ended, which is our own, or there was no memory left for it.
+    WithoutRunner,
+}
+
+impl HostFailure {
+    /// What that says of the emulator, if anything.
+    pub(crate) fn fault(self) -> Option<Fault> {
+        match self {
+            Self::Silent(_) => Some(Fault::HostSilent),
+            Self::Ended => Some(Fault::HostEnded),
+            Self::TooLong(_) | Self::WithoutRunner => None,
+        }
+    }
+}
+
+/// How Linux panics without process 1, or where it may not be killed for its memory.
+const WITHOUT_RUNNER: [&str; 2] = ["Attempted to kill init", "deadlocked on memory"];
+
+impl fmt::Display for HostFailure {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent(after) => write!(to, "said nothing for {} s and was stopped", after.as_secs()),
+            Self::TooLong(after) => write!(to, "was not done after {} s and was stopped", after.as_secs()),
+            Self::Ended => to.write_str("ended before its job did"),
+            Self::WithoutRunner => to.write_str("lost the process that did its job"),
+        }
+    }
+}
+
+impl Error for HostFailure {}
+
+/// What an error of [`run`] says of the emulator, if anything.
+pub(crate) fn fault(error: &anyhow::Error) -> Option<Fault> {
+    error.chain().find_map(|cause| cause.downcast_ref::<HostFailure>()).and_then(|failure| failure.fault())
+}
+
+/// Keeps the console of a host that failed: another try must not write over what this one said.
+fn failed(failure: HostFailure, label: &str, log: &Path) -> Result<anyhow::Error> {
+    let kept = log.with_extension("crash.log");
+    fs::rename(log, &kept)?;
+    Ok(anyhow::Error::new(failure)
+        .context(format!("lab host '{label}', whose console is in {}", kept.display())))
+}
+
 /// Boots `shape`, has it do `job`, and calls `hear` with each line it says; what it leaves behind is called `label`. The
 /// exit code of the job.
 pub(crate) fn run(
@@ -64,7 +122,13 @@ pub(crate) fn run(
     let log_path = images.work.join(format!("{label}.log"));
     let mut log = File::create(&log_path)?;
     let mut command = emulator(images, shape, &scratch, pace);
-    command.args(["-append", &format!("{CMDLINE}{}", job.host_cmdline())]);
+    let variant = &images.emulator.variant;
+    command.args(["-append", &format!("{CMDLINE}{}{}", job.host_cmdline(), variant.cmdline)]);
+    if variant.kicked {
+        let socket = scratch.directory.path().join("qmp");
+        command.args(["-qmp", &format!("unix:{},server=on,wait=off", socket.display())]);
+        kick(socket);
+    }
     if matches!(job, Job::Shell) {
         println!("this is the lab host '{}'; leave it with `exit`, or kill it with Ctrl-A x", shape.name);
         command.args(["-serial", "mon:stdio"]);
@@ -92,12 +156,15 @@ pub(crate) fn run(
     });
 
     let deadline = Instant::now() + pace.limit;
-    let mut code = None;
+    let (mut code, mut failure) = (None, HostFailure::Ended);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match lines.recv_timeout(left.min(pace.silence)) {
             Ok(line) => {
                 writeln!(log, "{line}")?;
+                if WITHOUT_RUNNER.iter().any(|end| line.contains(end)) {
+                    failure = HostFailure::WithoutRunner;
+                }
                 if let Some(Event::Exit { code: exit }) = Event::parse(&line) {
                     code = Some(exit);
                 }
@@ -107,27 +174,39 @@ pub(crate) fn run(
                 }
             }
             Err(RecvTimeoutError::Timeout) => {
-                // Another try must not write over what this one said.
-                let kept = log_path.with_extension("crash.log");
-                fs::rename(&log_path, &kept)?;
-                let why = match left > pace.silence {
-                    true => format!("said nothing for {} s", pace.silence.as_secs()),
-                    false => format!("was not done after {} s", pace.limit.as_secs()),
+                let failure = match left > pace.silence {
+                    true => HostFailure::Silent(pace.silence),
+                    false => HostFailure::TooLong(pace.limit),
                 };
-                bail!("lab host '{label}' {why} and was stopped; its console is in {}", kept.display())
+                return Err(failed(failure, label, &log_path)?);
             }
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
     let status = emulator.0.wait()?;
     scratch.collect(images, label)?;
-    if let Some(code) = code {
-        return Ok(code);
+    match code {
+        Some(code) => Ok(code),
+        None => Err(failed(failure, label, &log_path)?.context(format!("the emulator ended with {status}"))),
     }
-    // Another try must not write over what this one said.
-    let kept = log_path.with_extension("crash.log");
-    fs::rename(&log_path, &kept)?;
-    bail!("lab host '{label}' ended ({status}) before its job did; its console is in {}", kept.display())
+}
+
+/// Has the emulator ask all its CPUs to leave their loops, again and again, until it ends: a device that cannot be made
+/// has it wait until no CPU looks at what devices there were (`drain_call_rcu`).
+fn kick(socket: PathBuf) {
+    thread::spawn(move || {
+        let nowhere = json!({ "driver": "virtio-rng-pci", "bus": "nowhere" });
+        let mut qmp = loop {
+            match Qmp::connect(&socket) {
+                Ok(qmp) => break qmp,
+                Err(_) if socket.parent().is_some_and(Path::exists) => {
+                    thread::sleep(Duration::from_millis(100))
+                }
+                Err(_) => return,
+            }
+        };
+        while qmp.try_ask("device_add", &nowhere).is_ok() {}
+    });
 }
 
 impl Pace {
@@ -161,7 +240,7 @@ impl Drop for Running {
 
 /// A disk with the job on it, for results to come back on.
 struct Scratch {
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
     image: PathBuf,
 }
 
@@ -174,7 +253,7 @@ impl Scratch {
         fs::write(files.join(JOB_FILE), serde_json::to_vec_pretty(job)?)?;
         let image = directory.path().join(format!("{}.img", shape.name));
         disk::pack(&files, &image, SCRATCH_MIB)?;
-        Ok(Self { _directory: directory, image })
+        Ok(Self { directory, image })
     }
 
     fn collect(&self, images: &Images, label: &str) -> Result<()> {
@@ -186,9 +265,12 @@ impl Scratch {
 
 fn emulator(images: &Images, shape: &HostShape, scratch: &Scratch, pace: Pace) -> Command {
     let mut command = images.emulator.command();
-    command.args(["-display", "none", "-monitor", "none", "-no-reboot", "-nodefaults", "-cpu", CPU]);
+    command.args(["-display", "none", "-monitor", "none", "-no-reboot", "-nodefaults"]);
+    command.args(["-cpu", &format!("{CPU}{}", images.emulator.variant.cpu)]);
     if pace.counted {
         command.args(["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off"]);
+    } else if images.emulator.variant.one_thread {
+        command.args(["-accel", "tcg,thread=single"]);
     } else {
         command.args(["-accel", "tcg,thread=multi"]);
     }

@@ -4,6 +4,7 @@
 //! inside is `runner`; the two talk as in `job`.
 
 pub(crate) mod disk;
+pub(crate) mod fault;
 pub(crate) mod job;
 pub(crate) mod machine;
 pub(crate) mod shape;

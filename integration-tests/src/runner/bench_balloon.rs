@@ -7,13 +7,14 @@ use std::process::Command;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::bench::{numavisor, rival};
 use super::payload::Payload;
 use super::vm::Vm;
 use crate::guest::READY;
+use crate::qmp::Qmp;
 
 /// Memory of the guest, on both sides; three quarters of it are taken.
 const MIB: u64 = 512;
@@ -168,10 +169,7 @@ fn their_balloon(payload: &Payload) -> Result<f64> {
     command.arg("-device").arg("virtio-balloon-device");
     command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", socket.display()));
     let _vm = guest(payload, command, "virtio_mmio virtio_balloon")?;
-    let stream = UnixStream::connect(&socket).context("QMP")?;
-    let mut qmp = Qmp { reader: BufReader::new(stream.try_clone()?), stream };
-    qmp.answer(|line| line.get("QMP").is_some())?;
-    qmp.ask("qmp_capabilities", &json!({}))?;
+    let mut qmp = Qmp::connect(&socket)?;
     let target = (MIB - TAKEN_MIB) << 20;
     let began = Instant::now();
     qmp.ask("balloon", &json!({ "value": target }))?;
@@ -182,34 +180,5 @@ fn their_balloon(payload: &Payload) -> Result<f64> {
             return Ok(began.elapsed().as_secs_f64());
         }
         ensure!(began.elapsed() < PATIENCE, "after {PATIENCE:?} the guest has {actual} bytes");
-    }
-}
-
-/// QEMU's own protocol: a line of JSON for each request, answer and event.
-struct Qmp {
-    reader: BufReader<UnixStream>,
-    stream: UnixStream,
-}
-
-impl Qmp {
-    fn ask(&mut self, command: &str, arguments: &Value) -> Result<Value> {
-        writeln!(self.stream, "{}", json!({ "execute": command, "arguments": arguments }))?;
-        let answer = self.answer(|line| line.get("return").is_some() || line.get("error").is_some())?;
-        ensure!(answer.get("error").is_none(), "{command}: {answer}");
-        Ok(answer["return"].clone())
-    }
-
-    fn answer(&mut self, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
-        let mut line = String::new();
-        loop {
-            line.clear();
-            if self.reader.read_line(&mut line)? == 0 {
-                bail!("QMP ended");
-            }
-            let value: Value = serde_json::from_str(&line)?;
-            if wanted(&value) {
-                return Ok(value);
-            }
-        }
     }
 }

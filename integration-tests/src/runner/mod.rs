@@ -10,11 +10,13 @@ pub(crate) mod demo;
 pub(crate) mod device_bench;
 mod first;
 pub(crate) mod host;
+mod kvm_trace;
 mod move_figures;
 mod one_call;
 pub(crate) mod payload;
 pub(crate) mod pools;
 pub(crate) mod residency;
+pub(crate) mod soak;
 pub(crate) mod spec;
 mod start_figures;
 pub(crate) mod suite;
@@ -95,6 +97,7 @@ fn perform(payload: &Payload, job: &Job) -> Result<i32> {
         Job::Moves { rounds } => move_figures::run(payload, *rounds),
         Job::Balloons { rounds } => bench::balloons(payload, *rounds),
         Job::Starts { rounds } => start_figures::run(payload, *rounds),
+        Job::Soak(plan) => soak::run(payload, plan),
     }
 }
 

@@ -13,7 +13,9 @@ use anyhow::{Result, anyhow};
 
 use super::host::HostFacts;
 use super::payload::Payload;
+use super::vm::fault;
 use crate::boot_tests::{BootTest, Ctx, all};
+use crate::lab::fault::Fault;
 use crate::lab::job::{Event, TestResult, Verdict};
 
 /// Lines of a failed guest's output that are shown.
@@ -41,14 +43,14 @@ pub(super) fn run(payload: &Payload, names: &[String]) -> Result<i32> {
         Event::Start { test: test.name.to_owned() }.say();
         let began = Instant::now();
         let transcript = Rc::new(RefCell::new(String::new()));
-        let (verdict, detail) = match host.lacks(&test.needs) {
-            Some(lack) => (Verdict::Skipped, lack),
+        let (verdict, detail, fault) = match host.lacks(&test.needs) {
+            Some(lack) => (Verdict::Skipped, lack, None),
             None => outcome(test, payload, &host, &transcript),
         };
         let _ = fs::write(logs.join(format!("{}.log", test.name)), &*transcript.borrow());
         failed += i32::from(verdict == Verdict::Failed);
         let seconds = began.elapsed().as_secs_f64();
-        Event::Test(TestResult { test: test.name.to_owned(), verdict, seconds, detail }).say();
+        Event::Test(TestResult { test: test.name.to_owned(), verdict, seconds, detail, fault }).say();
     }
     Ok(i32::from(failed > 0))
 }
@@ -58,18 +60,18 @@ fn outcome(
     payload: &Payload,
     host: &HostFacts,
     transcript: &Rc<RefCell<String>>,
-) -> (Verdict, String) {
+) -> (Verdict, String, Option<Fault>) {
     let ctx = Ctx { payload, host, needs: test.needs, transcript: Rc::clone(transcript) };
     let result = catch_unwind(AssertUnwindSafe(|| (test.run)(&ctx)))
         .unwrap_or_else(|_| Err(anyhow!("the test panicked")));
     match result {
-        Ok(()) => (Verdict::Passed, String::new()),
-        Err(error) if error.is::<Skip>() => (Verdict::Skipped, error.to_string()),
+        Ok(()) => (Verdict::Passed, String::new(), None),
+        Err(error) if error.is::<Skip>() => (Verdict::Skipped, error.to_string(), None),
         Err(error) => {
             let transcript = transcript.borrow();
             let lines: Vec<&str> = transcript.lines().collect();
             let tail = lines[lines.len().saturating_sub(SHOWN)..].join("\n");
-            (Verdict::Failed, format!("{error:#}\n{tail}"))
+            (Verdict::Failed, format!("{error:#}\n{tail}"), fault(&error))
         }
     }
 }

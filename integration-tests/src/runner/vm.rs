@@ -1,6 +1,9 @@
 //! One running `numavisor run`: its command line, its guest's serial line, its end.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::rc::Rc;
@@ -17,6 +20,7 @@ use super::payload::{GuestKernel, Payload};
 use super::spec::GuestSpec;
 use crate::guest::report::GuestReport;
 use crate::guest::{DONE, ERROR, OUT, READY, REPORT};
+use crate::lab::fault::Fault;
 use crate::sys;
 
 /// How long a guest may take for one step. An emulated one needs up to 20 s for the longest.
@@ -24,6 +28,37 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What numavisor itself says is led by this in a transcript.
 pub(crate) const ERRORS: &str = "numavisor: ";
+
+/// Exit status of numavisor after a triple fault, and the line that goes with it.
+const CRASH: i32 = 5;
+const CRASH_LINE: &str = "numavisor: the guest crashed: ";
+/// What the guest printed may still come after that.
+const LAST_LINES: usize = 20;
+
+/// vCPUs are watched for so long when their guest does not answer ...
+const WATCHED: Duration = Duration::from_secs(1);
+/// ... and are busy if together they ran for so much of it, in hundredths of a second as the kernel counts them.
+const BUSY_TICKS: u64 = 80;
+
+/// A guest that died, or did not answer in time.
+#[derive(Debug)]
+pub(crate) struct GuestFailure {
+    text: String,
+    fault: Option<Fault>,
+}
+
+impl fmt::Display for GuestFailure {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(&self.text)
+    }
+}
+
+impl Error for GuestFailure {}
+
+/// What an error says of its host, if anything.
+pub(crate) fn fault(error: &anyhow::Error) -> Option<Fault> {
+    error.chain().find_map(|cause| cause.downcast_ref::<GuestFailure>()).and_then(|failure| failure.fault)
+}
 
 /// How a guest is started.
 #[derive(Clone, Debug, Default)]
@@ -190,14 +225,35 @@ impl Vm {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!("{what} did not come within {} s", patience.as_secs())
+                    let text = format!("{what} did not come within {} s", patience.as_secs());
+                    return Err(self.silent(text));
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = self.child.wait()?;
-                    bail!("numavisor ended ({status}) before {what}")
+                    let said = self.transcript.borrow().lines().rev().take(LAST_LINES).any(is_crash);
+                    let fault = (status.code() == Some(CRASH) && said).then_some(Fault::GuestCrashed);
+                    let text = format!("numavisor ended ({status}) before {what}");
+                    return Err(GuestFailure { text, fault }.into());
                 }
             }
         }
+    }
+
+    /// An error for a guest that does not answer, with what its vCPUs do meanwhile.
+    fn silent(&self, text: String) -> anyhow::Error {
+        let before = vcpu_ticks(self.pid());
+        thread::sleep(WATCHED);
+        let ran: BTreeMap<String, u64> = vcpu_ticks(self.pid())
+            .into_iter()
+            .map(|(name, ticks)| {
+                let then = before.get(&name).copied().unwrap_or(ticks);
+                (name, ticks.saturating_sub(then))
+            })
+            .collect();
+        note(&self.transcript, &format!("hundredths of {WATCHED:?} that each vCPU ran: {ran:?}"));
+        note(&self.transcript, &threads(self.pid()));
+        let fault = (ran.values().sum::<u64>() >= BUSY_TICKS).then_some(Fault::GuestBusy);
+        GuestFailure { text, fault }.into()
     }
 
     /// Powers the guest off and expects status 0.
@@ -250,6 +306,26 @@ impl Drop for Vm {
     }
 }
 
+fn is_crash(line: &str) -> bool {
+    line.strip_prefix(ERRORS).is_some_and(|said| said.starts_with(CRASH_LINE))
+}
+
+/// Processor time of each vCPU's thread, by name; QEMU's have others.
+fn vcpu_ticks(pid: u32) -> BTreeMap<String, u64> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+    stats.filter_map(|stat| ticks(&stat)).collect()
+}
+
+/// Name and time (user, with what the guest had, and system) in a `stat` of a vCPU's thread: proc(5).
+fn ticks(stat: &str) -> Option<(String, u64)> {
+    let (name, fields) = stat.split_once('(')?.1.rsplit_once(") ")?;
+    let is_vcpu = name.starts_with("vcpu") || (name.starts_with("CPU ") && name.ends_with("/KVM"));
+    let time = |field: usize| fields.split(' ').nth(field)?.parse::<u64>().ok();
+    let sum = time(11)? + time(12)?;
+    is_vcpu.then(|| (name.to_owned(), sum))
+}
+
 /// What each thread of a process is at, for who wonders why it does not go on.
 fn threads(pid: u32) -> String {
     let mut text = String::new();
@@ -283,4 +359,34 @@ fn forward(from: impl Read + Send + 'static, prefix: &'static str, to: mpsc::Sen
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GuestFailure, fault, is_crash, ticks};
+    use crate::lab::fault::Fault;
+    use anyhow::Context;
+
+    #[test]
+    fn times_are_taken_of_vcpus_only() {
+        let stat = |name: &str| format!("77 ({name}) R 1 2 3 4 5 6 7 8 9 10 1100 120 0 0 20 0 9 0 5");
+        assert_eq!(ticks(&stat("vcpu3")), Some(("vcpu3".to_owned(), 1220)));
+        assert_eq!(ticks(&stat("CPU 0/KVM")), Some(("CPU 0/KVM".to_owned(), 1220)));
+        assert_eq!(ticks(&stat("numavisor")), None);
+        assert_eq!(ticks("77 (vcpu3) R 1"), None);
+    }
+
+    #[test]
+    fn a_crash_is_what_numavisor_says_and_not_what_a_guest_prints() {
+        assert!(is_crash("numavisor: numavisor: the guest crashed: vCPU 0 shut down"));
+        assert!(!is_crash("numavisor: the guest crashed: vCPU 0 shut down"));
+    }
+
+    #[test]
+    fn a_fault_is_found_below_what_was_said_about_it() {
+        let failure = GuestFailure { text: "no answer".to_owned(), fault: Some(Fault::GuestBusy) };
+        let error = Err::<(), _>(anyhow::Error::new(failure)).context("first").context("second").unwrap_err();
+        assert_eq!(fault(&error), Some(Fault::GuestBusy));
+        assert_eq!(fault(&anyhow::anyhow!("no answer")), None);
+    }
 }

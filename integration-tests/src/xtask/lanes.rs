@@ -1,5 +1,5 @@
-//! Boot tests: natively one after the other, in the lab on several hosts at a time, where a test that fails is tried
-//! once more on a new host. What a test does is left to `boot_tests`, the counts to `tally`.
+//! Boot tests: natively one after the other, in the lab on several hosts at a time, where a test that fails of a known
+//! fault of its host is tried once more on a new one. What a test does is left to `boot_tests`, the counts to `tally`.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -13,6 +13,7 @@ use super::artifacts::{Artifacts, cache};
 use super::boot;
 use super::tally::{FLAKY_MAX, Tally};
 use crate::boot_tests::{self, BootTest};
+use crate::lab::fault::Fault;
 use crate::lab::job::{Event, Job, TestResult, Verdict};
 use crate::lab::machine::{self, Images, Pace};
 use crate::lab::shape::{HostShape, SHAPES};
@@ -23,7 +24,7 @@ const LANES: usize = 2;
 const BATCH: usize = 10;
 /// A lab host with its tests is stopped after this.
 const HOST_LIMIT_SECONDS: u64 = 10 * 60;
-/// Tests that failed are tried again if they are at most so many: more than [`FLAKY_MAX`] fail the run anyway, and a
+/// Tests that failed of their hosts are tried again if they are at most so many: more than [`FLAKY_MAX`] fail the run anyway, and a
 /// change that breaks everything must not take twice the time to say so.
 const SECOND_TRIES_MAX: usize = 2 * FLAKY_MAX;
 
@@ -56,29 +57,47 @@ pub(super) fn run(tests: &[&BootTest], tally: &mut Tally) -> Result<()> {
     }
     let _ = fs::remove_dir_all(failures());
     let first = in_lab(&images, batches(&here, FIRST, BATCH));
-    first.iter().for_each(|(_, verdict)| {
-        if *verdict != Verdict::Failed {
-            tally.count(*verdict);
-        }
-    });
-    let has_failed = |test: &&BootTest| first.contains(&(test.name, Verdict::Failed));
-    let failed: Vec<&BootTest> = here.iter().copied().filter(has_failed).collect();
-    if failed.len() > SECOND_TRIES_MAX {
-        println!("{} tests failed, too many to try each of them again", failed.len());
-        tally.add(Verdict::Failed, u64::try_from(failed.len())?);
+    let again = count_first(&first, images.emulator.has_fault(), tally);
+    if again.len() > SECOND_TRIES_MAX {
+        println!("{} tests failed of their hosts, too many to try each of them again", again.len());
+        tally.add(Verdict::Failed, u64::try_from(again.len())?);
         return Ok(());
     }
+    let is_due = |test: &&BootTest| again.iter().any(|(name, _)| *name == test.name);
+    let due: Vec<&BootTest> = here.iter().copied().filter(is_due).collect();
     // A host each: what a test left behind in its host is no excuse for the next.
-    let second = in_lab(&images, batches(&failed, SECOND, 1));
-    count_second(failed.iter().map(|test| test.name), &second, tally);
+    let second = in_lab(&images, batches(&due, SECOND, 1));
+    count_second(&again, &second, tally);
     Ok(())
 }
 
+/// How a test ended.
+#[derive(Clone, Copy)]
+struct Ended {
+    test: &'static str,
+    verdict: Verdict,
+    fault: Option<Fault>,
+}
+
+/// Counts tests that need no second try. Those that do failed of a known fault of their host, which is named; others
+/// have failed, whatever a second try would say.
+fn count_first(first: &[Ended], interrupts_twice: bool, tally: &mut Tally) -> Vec<(&'static str, Fault)> {
+    let mut again = Vec::new();
+    for Ended { test, verdict, fault } in first {
+        match (verdict, fault.filter(|fault| fault.is_known(interrupts_twice))) {
+            (Verdict::Failed, Some(fault)) => again.push((*test, fault)),
+            (verdict, _) => tally.count(*verdict),
+        }
+    }
+    again
+}
+
 /// A test that failed must pass at its second try: one that is skipped then, or never came to run, has failed.
-fn count_second<'a>(failed: impl Iterator<Item = &'a str>, second: &[(&'a str, Verdict)], tally: &mut Tally) {
-    for test in failed {
-        if second.contains(&(test, Verdict::Passed)) {
-            tally.flaky(test);
+fn count_second(again: &[(&'static str, Fault)], second: &[Ended], tally: &mut Tally) {
+    for (test, fault) in again {
+        println!("first try of {test}: {fault}");
+        if second.iter().any(|ended| ended.test == *test && ended.verdict == Verdict::Passed) {
+            tally.flaky(test, *fault);
         } else {
             tally.count(Verdict::Failed);
         }
@@ -93,14 +112,14 @@ fn native(artifacts: &Artifacts, tests: &[&BootTest], tally: &mut Tally) -> Resu
     let reason =
         ended.map_or_else(|error| format!("{error:#}"), |code| format!("the runner ended with {code}"));
     while let Some(&test) = listener.waiting.first() {
-        listener.give_up(test, &reason);
+        listener.give_up(test, &reason, None);
     }
-    listener.done.iter().for_each(|(_, verdict)| tally.count(*verdict));
+    listener.done.iter().for_each(|ended| tally.count(ended.verdict));
     Ok(())
 }
 
 /// Runs batches on several lab hosts at a time.
-fn in_lab(images: &Images, batches: VecDeque<Batch<'_>>) -> Vec<(&'static str, Verdict)> {
+fn in_lab(images: &Images, batches: VecDeque<Batch<'_>>) -> Vec<Ended> {
     let (batches, done) = (Mutex::new(batches), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..LANES {
@@ -150,7 +169,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Batch<'_> {
     /// How each test ended. A host that ends in the middle of a test has failed that test; those after it run on a new
     /// one.
-    fn run(&self, images: &Images) -> Vec<(&'static str, Verdict)> {
+    fn run(&self, images: &Images) -> Vec<Ended> {
         let mut listener = Listener::new(&self.tests, self.which_try);
         let results = images.work.join("results").join(&self.label);
         while !listener.waiting.is_empty() {
@@ -159,11 +178,11 @@ impl Batch<'_> {
             let pace = Pace::wall(HOST_LIMIT_SECONDS);
             let ended = machine::run(images, self.shape, &job, &self.label, pace, |line| listener.take(line));
             if let Some(&current) = listener.waiting.first() {
-                let reason = ended.map_or_else(
-                    |error| format!("{error:#}"),
-                    |code| format!("the runner ended with {code}"),
+                let (reason, fault) = ended.map_or_else(
+                    |error| (format!("{error:#}"), machine::fault(&error)),
+                    |code| (format!("the runner ended with {code}"), None),
                 );
-                listener.give_up(current, &reason);
+                listener.give_up(current, &reason, fault);
             }
             listener.keep_transcripts(&results.join("logs"));
         }
@@ -179,7 +198,7 @@ fn failures() -> PathBuf {
 /// Takes the results of one host.
 struct Listener {
     waiting: Vec<&'static str>,
-    done: Vec<(&'static str, Verdict)>,
+    done: Vec<Ended>,
     /// Part of the names of files about failures.
     which_try: &'static str,
 }
@@ -190,12 +209,13 @@ impl Listener {
     }
 
     fn take(&mut self, line: &str) {
-        let Some(Event::Test(TestResult { test, verdict, seconds, detail })) = Event::parse(line) else {
+        let Some(Event::Test(TestResult { test, verdict, seconds, detail, fault })) = Event::parse(line)
+        else {
             return;
         };
         let Some(at) = self.waiting.iter().position(|name| *name == test) else { return };
         let test = self.waiting.remove(at);
-        self.done.push((test, verdict));
+        self.done.push(Ended { test, verdict, fault });
         // One call: another host may print between two.
         match verdict {
             Verdict::Passed => println!("ok      {test} ({seconds:.1} s)"),
@@ -205,9 +225,9 @@ impl Listener {
     }
 
     /// A test that did not come to its end.
-    fn give_up(&mut self, test: &'static str, reason: &str) {
+    fn give_up(&mut self, test: &'static str, reason: &str, fault: Option<Fault>) {
         self.waiting.retain(|name| *name != test);
-        self.done.push((test, Verdict::Failed));
+        self.done.push(Ended { test, verdict: Verdict::Failed, fault });
         self.failed(test, "", reason);
     }
 
@@ -221,7 +241,7 @@ impl Listener {
 
     /// All that the guests of failed tests printed, where it came back from their host.
     fn keep_transcripts(&self, logs: &Path) {
-        for (test, _) in self.done.iter().filter(|(_, verdict)| *verdict == Verdict::Failed) {
+        for Ended { test, .. } in self.done.iter().filter(|ended| ended.verdict == Verdict::Failed) {
             let to = failures().join(format!("{test}.{}.guest.log", self.which_try));
             let _ = fs::copy(logs.join(format!("{test}.log")), to);
         }
@@ -230,15 +250,39 @@ impl Listener {
 
 #[cfg(test)]
 mod tests {
-    use super::count_second;
+    use super::{Ended, count_first, count_second};
+    use crate::lab::fault::Fault;
     use crate::lab::job::Verdict;
     use crate::xtask::tally::Tally;
+
+    fn ended(test: &'static str, verdict: Verdict, fault: Option<Fault>) -> Ended {
+        Ended { test, verdict, fault }
+    }
 
     #[test]
     fn only_a_second_try_that_passes_counts() {
         let mut tally = Tally::default();
+        let again = ["a", "b", "c", "d"].map(|test| (test, Fault::HostSilent));
         let second = [("a", Verdict::Passed), ("b", Verdict::Failed), ("c", Verdict::Skipped)];
-        count_second(["a", "b", "c", "d"].into_iter(), &second, &mut tally);
-        assert_eq!(tally.to_string(), "flaky: 1: a\n1 passed, 3 failed, 0 skipped");
+        count_second(&again, &second.map(|(test, verdict)| ended(test, verdict, None)), &mut tally);
+        assert!(tally.to_string().ends_with("\nflaky: 1: a\n1 passed, 3 failed, 0 skipped"), "{tally}");
+    }
+
+    #[test]
+    fn a_failure_that_is_not_of_its_host_gets_no_second_try() {
+        let first = [
+            ended("passed", Verdict::Passed, None),
+            ended("failed", Verdict::Failed, None),
+            ended("crashed", Verdict::Failed, Some(Fault::GuestCrashed)),
+            ended("lost", Verdict::Failed, Some(Fault::HostEnded)),
+        ];
+        let mut tally = Tally::default();
+        assert_eq!(count_first(&first, false, &mut tally), [("lost", Fault::HostEnded)]);
+        assert_eq!(tally.to_string(), "1 passed, 2 failed, 0 skipped");
+        // A guest that crashes may do so of an emulator that interrupts it twice, and of no other.
+        let mut tally = Tally::default();
+        let again = [("crashed", Fault::GuestCrashed), ("lost", Fault::HostEnded)];
+        assert_eq!(count_first(&first, true, &mut tally), again);
+        assert_eq!(tally.to_string(), "1 passed, 1 failed, 0 skipped");
     }
 }

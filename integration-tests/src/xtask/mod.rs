@@ -8,6 +8,7 @@ mod checks;
 mod dist;
 mod lanes;
 mod setup;
+mod soak;
 mod tally;
 mod test;
 mod unit_tests;
@@ -37,8 +38,8 @@ enum Command {
     ///
     /// The boot tests run natively where this machine has two NUMA nodes and hardware KVM, else inside the lab. A test
     /// that cannot run here is counted as skipped; NUMAVISOR_NO_SKIPS=1 makes that a failure. In the lab a boot test that
-    /// fails gets one second try; `flaky: N: NAMES` before the last line names those that passed only then, and more
-    /// than 3 of them fail the run.
+    /// fails of a known fault of its host gets one second try; `flaky: N: NAMES` before the last line names those that
+    /// passed only then, and more than 3 of them fail the run.
     Test(test::Options),
     /// Run a command, or a shell, in a lab host: a Linux with several NUMA nodes and KVM inside an emulator
     Lab(LabOptions),
@@ -46,6 +47,8 @@ enum Command {
     Dist,
     /// Measure start-up time, memory and size, and a rival beside it
     Bench(bench::Options),
+    /// Take, give back and move the memory of guests that look at it, for as long as you like; count what goes wrong
+    Soak(soak::Options),
 }
 
 #[derive(Debug, clap::Args)]
@@ -90,5 +93,6 @@ fn perform(cli: Cli) -> Result<ExitCode> {
         }
         Command::Dist => dist::run(),
         Command::Bench(options) => bench::run(&options),
+        Command::Soak(options) => soak::run(&options),
     }
 }

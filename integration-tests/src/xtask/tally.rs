@@ -1,8 +1,10 @@
 //! How many tests ended how, and the lines at the end of a run that say so. Deciding how one test ended is left to
 //! whoever ran it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::lab::fault::Fault;
 use crate::lab::job::Verdict;
 
 /// More tests than this that passed only at their second try make a run fail.
@@ -14,8 +16,8 @@ pub(super) struct Tally {
     passed: u64,
     failed: u64,
     skipped: u64,
-    /// Tests that passed at their second try.
-    flaky: Vec<String>,
+    /// Tests that passed at their second try, with what the first one failed of.
+    flaky: Vec<(String, Fault)>,
 }
 
 impl Tally {
@@ -35,10 +37,10 @@ impl Tally {
         self.count(if ok { Verdict::Passed } else { Verdict::Failed });
     }
 
-    /// Counts a test that passed at its second try.
-    pub(super) fn flaky(&mut self, test: &str) {
+    /// Counts a test that passed at its second try, after a first one that failed of a known fault of its host.
+    pub(super) fn flaky(&mut self, test: &str, fault: Fault) {
         self.count(Verdict::Passed);
-        self.flaky.push(test.to_owned());
+        self.flaky.push((test.to_owned(), fault));
     }
 
     /// Whether the run is good.
@@ -49,13 +51,18 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.flaky.is_empty() {
-            let mut names = self.flaky.clone();
-            names.sort();
-            writeln!(to, "flaky: {}: {}", names.len(), names.join(", "))?;
-        }
         if self.flaky.len() > FLAKY_MAX {
             writeln!(to, "more than {FLAKY_MAX} tests passed only at their second try: the run fails")?;
+        }
+        if !self.flaky.is_empty() {
+            let mut by_fault = BTreeMap::<Fault, usize>::new();
+            self.flaky.iter().for_each(|(_, fault)| *by_fault.entry(*fault).or_default() += 1);
+            let faults: Vec<String> =
+                by_fault.iter().map(|(fault, count)| format!("{fault}: {count}")).collect();
+            writeln!(to, "first tries that failed of faults of their host: {}", faults.join(", "))?;
+            let mut names: Vec<&str> = self.flaky.iter().map(|(name, _)| name.as_str()).collect();
+            names.sort_unstable();
+            writeln!(to, "flaky: {}: {}", names.len(), names.join(", "))?;
         }
         write!(to, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
     }
@@ -64,6 +71,7 @@ impl fmt::Display for Tally {
 #[cfg(test)]
 mod tests {
     use super::{FLAKY_MAX, Tally};
+    use crate::lab::fault::Fault;
     use crate::lab::job::Verdict;
 
     #[test]
@@ -71,18 +79,23 @@ mod tests {
         let mut tally = Tally::default();
         tally.add(Verdict::Passed, 7);
         assert_eq!(tally.to_string(), "7 passed, 0 failed, 0 skipped");
-        tally.flaky("b");
-        tally.flaky("a");
-        assert_eq!(tally.to_string(), "flaky: 2: a, b\n9 passed, 0 failed, 0 skipped");
+        tally.flaky("b", Fault::HostSilent);
+        tally.flaky("a", Fault::GuestBusy);
+        tally.flaky("c", Fault::HostSilent);
+        assert_eq!(
+            tally.to_string(),
+            "first tries that failed of faults of their host: guest busy and silent: 1, lab host silent: 2\n\
+             flaky: 3: a, b, c\n10 passed, 0 failed, 0 skipped"
+        );
         assert!(tally.is_good(true));
     }
 
     #[test]
     fn a_run_with_too_many_of_them_fails() {
         let mut tally = Tally::default();
-        (0..FLAKY_MAX).for_each(|_| tally.flaky("a"));
+        (0..FLAKY_MAX).for_each(|_| tally.flaky("a", Fault::HostEnded));
         assert!(tally.is_good(false));
-        tally.flaky("b");
+        tally.flaky("b", Fault::HostEnded);
         assert!(!tally.is_good(false));
     }
 
