@@ -23,7 +23,7 @@ use crate::formats::Format;
 use crate::log::Verbosity;
 use crate::look::SYSFS;
 use clap::{Args, Parser, Subcommand};
-use resources::{IdSet, OnReset};
+use resources::{HostRoot, IdSet, OnReset};
 use std::path::PathBuf;
 
 pub use claims::{ClaimingFlags, ClaimsFlags};
@@ -134,9 +134,8 @@ pub struct PlanArgs {
     /// Write the guest's ACPI tables to DIR/RSDP.dat, DIR/SRAT.dat and so on, made if missing; `iasl -d` reads them
     #[arg(long, value_name = "DIR")]
     pub acpi_dir: Option<PathBuf>,
-    /// Plan for the host that this sysfs tree shows
-    #[arg(long, value_name = "ROOT", default_value = SYSFS)]
-    pub sysfs: PathBuf,
+    #[command(flatten)]
+    pub tree: TreeFlags,
 }
 
 /// `host`.
@@ -150,9 +149,30 @@ pub struct HostArgs {
     /// Print JSON instead of tables
     #[arg(long)]
     pub json: bool,
-    /// Show the host of this sysfs tree
+    #[command(flatten)]
+    pub tree: TreeFlags,
+}
+
+/// Where the files of the host are.
+#[derive(Debug, Args)]
+pub struct TreeFlags {
+    /// The host that this sysfs tree shows, as one copied from another machine
     #[arg(long, value_name = "ROOT", default_value = SYSFS)]
     pub sysfs: PathBuf,
+    /// Its /proc, of which zoneinfo and meminfo are read [default: `proc` beside a ROOT called `sys`, else in ROOT]
+    #[arg(long, value_name = "ROOT")]
+    pub procfs: Option<PathBuf>,
+}
+
+impl TreeFlags {
+    /// Where they are.
+    pub fn root(&self) -> HostRoot {
+        let root = HostRoot::of(&self.sysfs);
+        match &self.procfs {
+            Some(procfs) => root.with_procfs(procfs),
+            None => root,
+        }
+    }
 }
 
 /// `import`.

@@ -1,8 +1,8 @@
-//! Looks at the host: sysfs, and for the real one also what this process's cpuset leaves of it.
+//! Looks at the host: its files, and for the real one also what this process's cpuset leaves of it.
 
 use crate::exit::{Failure, Status};
 use crate::files;
-use resources::{CpuSet, HostTopology, NodeSet};
+use resources::{CpuSet, HostRoot, HostTopology, NodeSet};
 use std::path::Path;
 
 /// Where the kernel shows this host.
@@ -11,24 +11,35 @@ const SELF_STATUS: &str = "/proc/self/status";
 /// Most bytes of `/proc/self/status`: some 1.5 KiB, and two masks of 1,024 nodes and 8,192 CPUs.
 const MAX_STATUS: u64 = 64 << 10;
 
-/// The host that a sysfs tree shows, less what this process may not use when it is the real one.
-pub fn host(sysfs: &Path) -> Result<HostTopology, Failure> {
-    let host = HostTopology::read(sysfs).map_err(|error| Failure::new(Status::Host, error))?;
-    if sysfs != Path::new(SYSFS) {
+/// The host of this process.
+pub fn this_host() -> Result<HostTopology, Failure> {
+    host(&HostRoot::this())
+}
+
+/// The host that these files show, less what this process may not use when it is the real one.
+pub fn host(root: &HostRoot) -> Result<HostTopology, Failure> {
+    let host = HostTopology::read(root).map_err(|error| Failure::new(Status::Host, error))?;
+    if !is_this(root) {
         return Ok(host);
     }
     let status = files::read(Path::new(SELF_STATUS), MAX_STATUS)
         .map_err(|error| Failure::new(Status::Host, format_args!("{SELF_STATUS}: {error}")))?;
-    match allowed(&status) {
-        Some((cpus, nodes)) => Ok(host.restricted_to(&cpus, &nodes)),
-        None => Ok(host),
-    }
+    let (cpus, nodes) = allowed(&status);
+    let cpus = cpus.unwrap_or_else(|| host.cpus());
+    let nodes = nodes.unwrap_or_else(|| host.ids());
+    Ok(host.restricted_to(&cpus, &nodes))
 }
 
-/// The CPUs and nodes that `/proc/self/status` allows; kernels without cpusets do not say.
-fn allowed(status: &str) -> Option<(CpuSet, NodeSet)> {
+/// Whether these are the files of the host that this process runs on.
+pub fn is_this(root: &HostRoot) -> bool {
+    root.sysfs() == Path::new(SYSFS)
+}
+
+/// The CPUs and nodes that `/proc/self/status` allows; kernels without cpusets say nothing of nodes.
+fn allowed(status: &str) -> (Option<CpuSet>, Option<NodeSet>) {
     let list = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-    Some((list("Cpus_allowed_list")?.parse().ok()?, list("Mems_allowed_list")?.parse().ok()?))
+    let cpus = list("Cpus_allowed_list").and_then(|list| list.parse().ok());
+    (cpus, list("Mems_allowed_list").and_then(|list| list.parse().ok()))
 }
 
 #[cfg(test)]
@@ -39,8 +50,9 @@ mod tests {
     fn the_cpuset_of_a_process_is_read_from_its_status() {
         let status =
             "Name:\tnumavisor\nCpus_allowed:\tff\nCpus_allowed_list:\t0-3,8\nMems_allowed_list:\t1\n";
-        let (cpus, nodes) = allowed(status).unwrap();
-        assert_eq!((cpus.to_string(), nodes.to_string()), ("0-3,8".into(), "1".into()));
-        assert_eq!(allowed("Name:\tnumavisor\n"), None);
+        let (cpus, nodes) = (Some("0-3,8".parse().unwrap()), Some("1".parse().unwrap()));
+        assert_eq!(allowed(status), (cpus.clone(), nodes));
+        assert_eq!(allowed("Cpus_allowed_list:\t0-3,8\n"), (cpus, None), "a kernel without cpusets");
+        assert_eq!(allowed("Name:\tnumavisor\n"), (None, None));
     }
 }

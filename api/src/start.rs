@@ -7,7 +7,6 @@ use crate::descriptors;
 use crate::exit::{Failure, Status};
 use crate::look;
 use resources::{Claim, HostTopology, Ledger, Plan, PlanError, VmSpec, still_fits};
-use std::path::Path;
 use std::time::Duration;
 use vmm::claims::{ClaimsError, Planner};
 
@@ -81,7 +80,7 @@ struct OnThisHost<'a>(&'a VmSpec);
 
 impl OnThisHost<'_> {
     fn look() -> Result<HostTopology, StartError> {
-        look::host(Path::new(look::SYSFS)).map_err(StartError::Look)
+        look::this_host().map_err(StartError::Look)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use resources::test_host::HostShape;
-use resources::{Bytes, HostTopology, Plan, VmSpec};
+use resources::{Bytes, HostRoot, HostTopology, Plan, VmSpec};
 use std::hint::black_box;
 
 fn plan(c: &mut Criterion) {
@@ -16,14 +16,14 @@ fn plan(c: &mut Criterion) {
         ..VmSpec::default()
     };
     c.bench_function("read a host of 64 nodes", |b| {
-        b.iter(|| HostTopology::read(black_box(root.path())).unwrap())
+        b.iter(|| HostTopology::read(black_box(&HostRoot::of(root.path()))).unwrap())
     });
-    let host = HostTopology::read(root.path()).unwrap();
+    let host = HostTopology::read(&HostRoot::of(root.path())).unwrap();
     c.bench_function("plan 64 vnodes on 64 nodes", |b| {
         b.iter(|| Plan::new(black_box(&spec), &host).unwrap())
     });
     c.bench_function("read and plan", |b| {
-        b.iter(|| Plan::new(black_box(&spec), &HostTopology::read(root.path()).unwrap()).unwrap());
+        b.iter(|| Plan::new(black_box(&spec), &HostTopology::read(&HostRoot::of(root.path())).unwrap()).unwrap());
     });
 }
 

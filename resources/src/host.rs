@@ -1,11 +1,14 @@
-//! What this machine has: pnodes, their CPUs, memory, huge pages and distances, as the kernel tells them in sysfs.
-//! Who gets what of it is `placement`'s business; reading the files is `host::read`'s.
+//! What this machine has: pnodes, their CPUs, memory, huge pages and distances, as the kernel tells them in sysfs and
+//! `/proc`. Who gets what of it is `placement`'s business; reading the files is `host::read`'s.
 
+mod cpus;
 mod device_memory;
+mod files;
 mod free;
+mod meminfo;
 mod mirror;
 mod read;
-mod sysfs;
+mod zones;
 
 use crate::attributes::AccessAttributes;
 use crate::distance::{Distance, DistanceMatrix};
@@ -15,6 +18,7 @@ use crate::units::Bytes;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
+pub use files::HostRoot;
 pub use free::PnodeFree;
 pub use read::HostError;
 
@@ -23,6 +27,8 @@ pub use read::HostError;
 pub struct HostTopology {
     pnodes: Vec<Pnode>,
     distances: DistanceMatrix,
+    /// Whether its kernel knows of nodes.
+    numa: bool,
 }
 
 /// One host node.
@@ -39,6 +45,10 @@ pub struct Pnode {
     /// Memory that the kernel gives up when asked for more: all of the page cache (`Active(file)` and
     /// `Inactive(file)`) and half of the reclaimable slab, of which the other half is in use as a rule.
     pub memory_reclaimable: Bytes,
+    /// Memory that the kernel keeps free: it reclaims and then kills rather than hand out more. The `high` watermarks of
+    /// its zones and what these protect from ordinary allocations (`/proc/zoneinfo`), or else
+    /// [an estimate](Self::kept_by_estimate).
+    pub memory_kept: Bytes,
     /// Whether this process may have memory here (`Mems_allowed` in `/proc/self/status`).
     pub memory_allowed: bool,
     /// Whether this is memory of a device, as of CXL or a GPU: no rule chooses it unless it is asked for.
@@ -65,26 +75,24 @@ impl Pnode {
         self.memory_total > Bytes::ZERO
     }
 
-    /// Memory that a VM can have here: free and reclaimable, less the [`reserve`](Self::reserve); nothing where
-    /// this process may not have memory.
+    /// Memory that a VM can have here: free and reclaimable, less what the kernel keeps; nothing where this process may
+    /// not have memory.
     pub fn available(&self) -> Bytes {
         if !self.memory_allowed {
             return Bytes::ZERO;
         }
-        self.memory_free.saturating_add(self.memory_reclaimable).saturating_sub(self.reserve())
+        self.memory_free.saturating_add(self.memory_reclaimable).saturating_sub(self.memory_kept)
     }
 
-    /// Memory that the kernel does not hand out before it starts to reclaim or to kill: 128 MiB and 1/256 of the
-    /// node, but at most 1/25 of it. It stands for the sum of the zones' `low` watermarks, which sysfs does not have:
+    /// What the kernel keeps free of a node of this size where no `zoneinfo` tells: 128 MiB and 1/256 of it, but at most
+    /// 1/25. That is what a kernel does that nobody tuned (`vm.min_free_kbytes`, `vm.watermark_scale_factor`):
     ///
-    /// - with transparent huge pages on, `min_free_kbytes` is raised to about 66 MiB on x86 (`mm/khugepaged.c`),
-    ///   `low` is 1.25 of a node's part of that and at least 0.1 % of the node above it (`mm/page_alloc.c`), and
+    /// - with transparent huge pages on, `min_free_kbytes` is raised to about 66 MiB on x86 (`mm/khugepaged.c`), `high`
+    ///   is 1.5 times a node's part of that, or 0.2 % of the node above it if that is more (`mm/page_alloc.c`), and
     ///   the kernel caps it at 5 % of memory, which is where small nodes end (4 % was measured on 1 GiB);
-    /// - zone DMA32 keeps 1/256 of the zones above it (`lowmem_reserve_ratio`) on the node that has it;
-    /// - the page tables of a VM with 4 KiB pages take 1/512 of its memory.
-    pub fn reserve(&self) -> Bytes {
-        let total = self.memory_total.get();
-        Bytes((total / 25).min((128 << 20) + total / 256))
+    /// - zone DMA32 keeps 1/256 of the zones above it (`lowmem_reserve_ratio`) on the node that has it.
+    pub fn kept_by_estimate(total: Bytes) -> Bytes {
+        Bytes((total.get() / 25).min((128 << 20) + total.get() / 256))
     }
 }
 
@@ -93,8 +101,16 @@ impl HostTopology {
     /// `None` when there are no nodes, ids do not ascend, or the matrix has another size.
     pub fn new(pnodes: Vec<Pnode>, distances: DistanceMatrix) -> Option<Self> {
         let ascending = pnodes.windows(2).all(|pair| pair[0].id < pair[1].id);
-        (!pnodes.is_empty() && ascending && distances.nodes() == pnodes.len())
-            .then_some(Self { pnodes, distances })
+        (!pnodes.is_empty() && ascending && distances.nodes() == pnodes.len()).then_some(Self {
+            pnodes,
+            distances,
+            numa: true,
+        })
+    }
+
+    /// Whether its kernel knows of nodes and has memory policies; else it is one pnode, and all memory lies there.
+    pub fn has_numa(&self) -> bool {
+        self.numa
     }
 
     /// The host with no more memory than it had `before`. Who asks processes what they have in between finds less room for
@@ -165,5 +181,16 @@ impl HostTopology {
     }
 }
 
+/// The directory below `/sys` of a pnode's pool of huge pages, or of that of a machine without NUMA.
+pub(crate) fn pool_directory(numa: bool, pnode: Option<PnodeId>, size: Bytes) -> String {
+    let of = match (numa, pnode) {
+        (true, Some(pnode)) => format!("devices/system/node/node{pnode}"),
+        (true, None) | (false, _) => "kernel/mm".to_owned(),
+    };
+    format!("{of}/hugepages/hugepages-{}kB", size.get() / 1024)
+}
+
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tree_tests;

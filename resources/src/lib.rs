@@ -32,7 +32,7 @@ pub use cpu_list::CpuList;
 pub use cpu_topology::CpuTopology;
 pub use devices::{DeviceError, VmDevices};
 pub use distance::{Distance, DistanceMatrix};
-pub use host::{HostError, HostTopology, Pnode, PnodeFree};
+pub use host::{HostError, HostRoot, HostTopology, Pnode, PnodeFree};
 pub use ids::{ApicId, PcpuId, PnodeId, VcpuId, VnodeId};
 pub use ledger::{Claim, Ledger, NodeClaim};
 pub use memory_map::{Gpa, MemoryMap, RamRange};

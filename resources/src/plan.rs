@@ -33,6 +33,9 @@ pub struct Plan {
     /// The APIC id of each vCPU.
     #[serde(skip)]
     pub cpus: CpuTopology,
+    /// Whether the host's kernel has nodes and memory policies.
+    #[serde(skip)]
+    pub host_has_numa: bool,
     /// What placing it took.
     #[serde(skip)]
     pub effort: Effort,
@@ -113,8 +116,8 @@ impl Plan {
         let memory_map = MemoryMap::new(&topology);
         let pci = PciMap::new(&topology, &memory_map);
         let cpus = CpuTopology::new(&topology);
-        let effort = workspace.effort();
-        Ok(Self { topology, placement, memory_map, pci, devices, cpus, effort })
+        let (host_has_numa, effort) = (host.has_numa(), workspace.effort());
+        Ok(Self { topology, placement, memory_map, pci, devices, cpus, host_has_numa, effort })
     }
 }
 

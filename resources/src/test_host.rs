@@ -269,6 +269,7 @@ impl HostShape {
             memory_total: node.total,
             memory_free: node.free,
             memory_reclaimable: node.cache.min(node.total.saturating_sub(node.free)),
+            memory_kept: Pnode::kept_by_estimate(node.total),
             memory_allowed: true,
             device_memory: node.device_memory,
             huge_pages: node.pools.clone(),

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop")]
 
 use resources::test_host::HostShape;
-use resources::{Bytes, Fit, HostTopology, Ledger, PlacementPolicy, Plan, VmSpec, VnodeCount, VnodeSpec};
+use resources::{Bytes, Fit, HostRoot, HostTopology, Ledger, PlacementPolicy, Plan, VmSpec, VnodeCount, VnodeSpec};
 
 /// A host of the table, and what is expected of it.
 struct Rule {
@@ -227,7 +227,7 @@ fn every_rule_holds_from_the_sysfs_tree_on() {
     for Rule { name, host, allowed: (cpus, nodes), spec, expected } in rules() {
         let root = tempfile::tempdir().unwrap();
         host.write(root.path()).unwrap();
-        let mut host = HostTopology::read(root.path()).unwrap();
+        let mut host = HostTopology::read(&HostRoot::of(root.path())).unwrap();
         if !cpus.is_empty() {
             host = host.restricted_to(&cpus.parse().unwrap(), &nodes.parse().unwrap());
         }
@@ -253,7 +253,7 @@ fn as_many_vnodes_as_nodes_are_needed_and_no_more() {
     for nodes in [1u32, 2, 3, 5, 8, 16, 64] {
         let root = tempfile::tempdir().unwrap();
         HostShape::new(nodes).write(root.path()).unwrap();
-        let host = HostTopology::read(root.path()).unwrap();
+        let host = HostTopology::read(&HostRoot::of(root.path())).unwrap();
         for parts in 1..=u64::from(nodes) {
             let spec = auto(Bytes::gib(3 * parts), u32::try_from(parts).unwrap());
             let plan = Plan::new(&spec, &host).unwrap();

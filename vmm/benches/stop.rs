@@ -2,8 +2,7 @@
 //! hardware KVM for figures that mean something; on a machine with fewer CPUs most of it is the wait for them.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use resources::{HostTopology, OnReset, Plan, SerialSpec, VmSpec};
-use std::path::Path;
+use resources::{HostRoot, HostTopology, OnReset, Plan, SerialSpec, VmSpec};
 use std::time::{Duration, Instant};
 use vmm::test_kernel::{pvh_elf, spin_on_all_vcpus};
 use vmm::{Options, Payload, Request, Vm, VmState};
@@ -18,7 +17,7 @@ fn time(request: &dyn Fn() -> Request) -> Duration {
     let kernel = dir.path().join("kernel");
     std::fs::write(&kernel, pvh_elf(&spin_on_all_vcpus(), true)).expect("the kernel");
     let spec = VmSpec { vcpus: Some(VCPUS), ..VmSpec::default() };
-    let host = HostTopology::read(Path::new("/sys")).expect("the host");
+    let host = HostTopology::read(&HostRoot::this()).expect("the host");
     let plan = Plan::new(&spec, &host).expect("a plan");
     let payload = Payload { kernel, initramfs: None, cmdline: String::new() };
     let options = Options { serial: SerialSpec::None, on_reset: OnReset::Exit, ..Options::default() };

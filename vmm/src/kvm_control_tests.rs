@@ -7,11 +7,10 @@ use crate::{
     VmView,
 };
 use nix::fcntl::OFlag;
-use resources::{HostTopology, OnReset, Plan, SerialSpec, VcpuId, VmSpec, VnodeId};
+use resources::{HostRoot, HostTopology, OnReset, Plan, SerialSpec, VcpuId, VmSpec, VnodeId};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -40,7 +39,7 @@ fn start(code: &[u8], serial: Option<&str>, observer: Option<Box<dyn Observer>>)
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         SerialSpec::File(path)
     });
-    let plan = Plan::new(&VmSpec::default(), &HostTopology::read(Path::new("/sys")).unwrap()).unwrap();
+    let plan = Plan::new(&VmSpec::default(), &HostTopology::read(&HostRoot::this()).unwrap()).unwrap();
     let payload = Payload { kernel, initramfs: None, cmdline: String::new() };
     let options = Options { serial, observer, on_reset: OnReset::Exit, ..Options::default() };
     let vm = Vm::new(plan, payload, options).unwrap();
@@ -131,7 +130,7 @@ fn what_was_not_taken_up_in_time_is_never_done() {
     let Some(guest) = start(&SPINS, None, Some(Box::new(holder.clone()))) else { return };
     let handle = guest.handle.with_patience(Duration::from_millis(20));
     let place = handle.view().placement.vnodes[0].clone();
-    let look = || Ok(HostTopology::read(Path::new("/sys")).unwrap());
+    let look = || Ok(HostTopology::read(&HostRoot::this()).unwrap());
     holder.hold(true);
     let (slow, cpus) = (guest.handle.clone(), place.cpus.clone());
     let stuck = std::thread::spawn(move || slow.ask(Request::Affinity(VcpuId(0), cpus)));

@@ -7,9 +7,8 @@ use crate::{
     VmState,
 };
 use resources::{
-    Affinity, Bytes, CpuSet, HostTopology, OnReset, Plan, SerialSpec, VcpuId, VmSpec, VnodeId, VnodePlacement,
+    Affinity, Bytes, CpuSet, HostRoot, HostTopology, OnReset, Plan, SerialSpec, VcpuId, VmSpec, VnodeId, VnodePlacement,
 };
-use std::path::Path;
 
 const COM1: u16 = 0x3f8;
 const SLEEP_CONTROL: u16 = 0x600;
@@ -30,7 +29,7 @@ fn boot(spec: &VmSpec, code: &[u8]) -> Option<(Result<Exit, Error>, String)> {
     let dir = tempfile::tempdir().unwrap();
     let (kernel, output) = (dir.path().join("kernel"), dir.path().join("serial"));
     std::fs::write(&kernel, pvh_elf(code, true)).unwrap();
-    let plan = Plan::new(spec, &HostTopology::read(Path::new("/sys")).unwrap()).unwrap();
+    let plan = Plan::new(spec, &HostTopology::read(&HostRoot::this()).unwrap()).unwrap();
     let payload = Payload { kernel, initramfs: None, cmdline: String::new() };
     let options =
         Options { serial: SerialSpec::File(output.clone()), on_reset: OnReset::Exit, ..Options::default() };
@@ -128,7 +127,7 @@ fn a_vm_that_takes_its_memory_can_be_ended() {
     let spec: VmSpec =
         serde_json::from_str(r#"{"numa": [{"id": 0, "memory": "1G", "vcpus": "0", "prefault": "on"}]}"#)
             .unwrap();
-    let plan = Plan::new(&spec, &HostTopology::read(Path::new("/sys")).unwrap()).unwrap();
+    let plan = Plan::new(&spec, &HostTopology::read(&HostRoot::this()).unwrap()).unwrap();
     let payload = Payload { kernel, initramfs: None, cmdline: String::new() };
     let slot = std::sync::Arc::default();
     let progress = Some(Box::new(Impatient(std::sync::Arc::clone(&slot))) as _);
@@ -153,7 +152,7 @@ fn spin() -> Option<(VmHandle, std::thread::JoinHandle<Result<Exit, Error>>)> {
     // jmp to itself
     std::fs::write(&kernel, pvh_elf(&[0xeb, 0xfe], true)).unwrap();
     let spec = VmSpec { vcpus: Some(2), ..VmSpec::default() };
-    let plan = Plan::new(&spec, &HostTopology::read(Path::new("/sys")).unwrap()).unwrap();
+    let plan = Plan::new(&spec, &HostTopology::read(&HostRoot::this()).unwrap()).unwrap();
     let payload = Payload { kernel, initramfs: None, cmdline: String::new() };
     let options = Options { serial: SerialSpec::None, on_reset: OnReset::Exit, ..Options::default() };
     let vm = Vm::new(plan, payload, options).unwrap();
@@ -258,7 +257,7 @@ fn a_thread_that_may_not_follow_its_vnode_fails_the_move_and_is_told_where_it_is
 #[test]
 fn the_vcpus_of_a_vnode_are_held_as_they_are_told_and_a_refusal_changes_nothing() {
     let Some((handle, thread)) = spin() else { return };
-    let host = HostTopology::read(Path::new("/sys")).unwrap();
+    let host = HostTopology::read(&HostRoot::this()).unwrap();
     let look = || Ok(host.clone());
     let vnode = handle.view().placement.vnodes[0].clone();
     let allowed = || allowed(&handle);
@@ -289,7 +288,7 @@ fn the_vcpus_of_a_vnode_are_held_as_they_are_told_and_a_refusal_changes_nothing(
 #[test]
 fn a_move_to_where_a_vnode_is_looks_at_every_page_and_moves_none() {
     let Some((handle, thread)) = spin() else { return };
-    let look = || Ok(HostTopology::read(Path::new("/sys")).unwrap());
+    let look = || Ok(HostTopology::read(&HostRoot::this()).unwrap());
     let home = handle.view().placement.vnodes[0].pnodes.clone();
     let before = handle.residency(VnodeId(0)).unwrap().unwrap();
     assert_eq!(before.foreign(&home), Bytes::ZERO);

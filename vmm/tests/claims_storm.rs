@@ -6,7 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use resources::test_host::HostShape;
-use resources::{Bytes, Claim, Fit, HostTopology, Ledger, Plan, VmSpec, still_fits};
+use resources::{Bytes, Claim, Fit, HostRoot, HostTopology, Ledger, Plan, VmSpec, still_fits};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -54,7 +54,7 @@ impl Planner for Start<'_> {
     type Error = Refused;
 
     fn plan(&mut self, others: &Ledger) -> Result<Plan, Refused> {
-        let host = HostTopology::read(&self.root.join("sys")).unwrap();
+        let host = HostTopology::read(&HostRoot::of(self.root.join("sys"))).unwrap();
         Plan::beside(self.spec, &host, others).map_err(|_| Refused)
     }
 
@@ -63,7 +63,7 @@ impl Planner for Start<'_> {
     }
 
     fn still_fits(&mut self, plan: &Plan, others: &Ledger, changed: bool) -> Result<bool, Refused> {
-        let host = HostTopology::read(&self.root.join("sys")).unwrap();
+        let host = HostTopology::read(&HostRoot::of(self.root.join("sys"))).unwrap();
         Ok(still_fits(&plan.placement.claim, &host, others, changed))
     }
 }
@@ -79,7 +79,7 @@ fn spec(memory: Bytes, vcpus: u32) -> VmSpec {
 
 /// Invariant 5 of the design: how many live, and what their vCPUs are on each pnode, with its CPUs.
 fn assert_not_overbooked(root: &Path) -> (usize, Vec<(u64, u64)>) {
-    let host = HostTopology::read(&root.join("sys")).unwrap();
+    let host = HostTopology::read(&HostRoot::of(root.join("sys"))).unwrap();
     let living = Claims::look(&root.join("claims")).living().unwrap();
     let mut vcpus = Vec::new();
     for pnode in host.pnodes() {

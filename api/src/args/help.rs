@@ -152,7 +152,9 @@ pub const HOST: &str = "\
 Online nodes, and their CPUs that are online and that this process may use (its
 cpuset, from /proc/self/status; with another --sysfs, all of them).
 
+A kernel without NUMA is one pnode, number 0.
+
 AVAILABLE is what a VM can have: free memory and page cache, less what the
-kernel keeps back for itself. Huge pages are free/total of each pool. Latency
+kernel keeps free (its watermarks in /proc/zoneinfo). Huge pages are free/total of each pool. Latency
 and bandwidth are those that the nearest CPUs see, where the firmware has an
 HMAT; read/write where they differ.";

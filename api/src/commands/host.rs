@@ -10,7 +10,7 @@ use std::process::ExitCode;
 pub fn run(args: &HostArgs) -> Result<ExitCode, Failure> {
     let claims = || ClaimsAt::from(&args.directory).living();
     let living = args.claims.then(claims).transpose()?;
-    let host = look::host(&args.sysfs)?;
+    let host = look::host(&args.tree.root())?;
     let document = show::host_json::document(&host, living.as_deref());
     files::print(&match (args.json, &living) {
         (true, _) => show::json(&document)?,

@@ -11,14 +11,15 @@ use std::process::ExitCode;
 
 /// Prints the plan and writes the tables.
 pub fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
-    let (spec, here) = (args.vm.spec()?, args.sysfs == Path::new(look::SYSFS));
+    let root = args.tree.root();
+    let (spec, here) = (args.vm.spec()?, look::is_this(&root));
     let spec = if here { addresses::given(spec) } else { spec };
     // VMs that run here are none of another host's business, unless it is said where its VMs are.
     let ledger = match (&args.claims.claims_dir, here) {
         (Some(_), _) | (None, true) => ClaimsAt::from(&args.claims).ledger(),
         (None, false) => Ok(Ledger::new()),
     };
-    let plan = decide(&spec, &look::host(&args.sysfs)?, &ledger?)?;
+    let plan = decide(&spec, &look::host(&root)?, &ledger?)?;
     if let Some(directory) = &args.acpi_dir {
         write_tables(&plan, directory)?;
     }

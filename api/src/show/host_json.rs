@@ -60,7 +60,9 @@ struct Pnode<'a> {
     memory_free: Bytes,
     /// Page cache and slab that the kernel gives up when asked for more.
     memory_reclaimable: Bytes,
-    /// What a VM can have: free and reclaimable less the kernel's reserve; 0 where memory is not allowed.
+    /// What the kernel keeps free: its watermarks and what they protect.
+    memory_kept: Bytes,
+    /// What a VM can have: free and reclaimable less what the kernel keeps; 0 where memory is not allowed.
     memory_available: Bytes,
     /// Whether this process may have memory here.
     memory_allowed: bool,
@@ -110,6 +112,7 @@ pub fn document<'a>(host: &'a HostTopology, living: Option<&'a [Living]>) -> Doc
         memory_total: pnode.memory_total,
         memory_free: pnode.memory_free,
         memory_reclaimable: pnode.memory_reclaimable,
+        memory_kept: pnode.memory_kept,
         memory_available: pnode.available(),
         memory_allowed: pnode.memory_allowed,
         device_memory: pnode.device_memory,

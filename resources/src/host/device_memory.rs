@@ -2,7 +2,8 @@
 //! Whether a VM may have it is `placement`'s business.
 
 use crate::distance::{Distance, DistanceMatrix};
-use crate::host::sysfs::{names, parse, text};
+use crate::host::cpus::node_list as list;
+use crate::host::files::names;
 use crate::host::{HostError, Pnode};
 use crate::set::NodeSet;
 use std::path::Path;
@@ -57,9 +58,6 @@ struct Told {
 
 impl Told {
     fn read(root: &Path) -> Result<Self, HostError> {
-        let list = |path: &Path| -> Result<Option<NodeSet>, HostError> {
-            text(path)?.map(|text| parse(path, text.trim(), "is not a list of nodes")).transpose()
-        };
         let node = root.join("devices/system/node");
         let tiering = root.join("devices/virtual/memory_tiering");
         let mut tiers = Vec::new();
@@ -85,7 +83,7 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
-    use crate::host::HostTopology;
+    use crate::host::{HostRoot, HostTopology};
     use crate::test_host::HostShape;
     use crate::{AccessAttributes, Bytes};
     use std::fs;
@@ -99,7 +97,12 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, content).unwrap();
         }
-        HostTopology::read(root.path()).unwrap().pnodes().iter().map(|pnode| pnode.device_memory).collect()
+        HostTopology::read(&HostRoot::of(root.path()))
+            .unwrap()
+            .pnodes()
+            .iter()
+            .map(|pnode| pnode.device_memory)
+            .collect()
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! How much of a pnode is free right now: what its `MemFree` counts, and what lies free on the CPUs' own lists, which
 //! `MemFree` leaves out.
 
+use crate::host::HostTopology;
+use crate::host::files::{HostRoot, names, required, value};
+use crate::host::meminfo::Meminfo;
+use crate::host::zones;
 use crate::ids::PnodeId;
 use crate::units::Bytes;
 use std::path::Path;
-
-const PAGE: u64 = 4096;
 
 /// Free memory of one pnode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,17 +21,22 @@ pub struct PnodeFree {
 }
 
 impl PnodeFree {
-    /// Reads it from a sysfs and a procfs tree; `None` if the node is not there. Without `zoneinfo` nothing is on lists.
-    pub fn read(sysfs: &Path, procfs: &Path, pnode: PnodeId) -> Option<Self> {
-        let meminfo = sysfs.join(format!("devices/system/node/node{pnode}/meminfo"));
-        let meminfo = std::fs::read_to_string(meminfo).ok()?;
-        let line = meminfo.lines().find(|line| line.split_whitespace().nth(2) == Some("MemFree:"))?;
-        let free = line.split_whitespace().nth(3)?.parse::<u64>().ok()?.checked_mul(1024)?;
-        let zones = std::fs::read_to_string(procfs.join("zoneinfo")).unwrap_or_default();
+    /// Reads it from a host's files; `None` if the node is not there. Without `zoneinfo` nothing is on lists.
+    pub fn read(root: &HostRoot, pnode: PnodeId) -> Option<Self> {
+        let (meminfo, pools) = if HostTopology::has_nodes(root) {
+            let node = root.nodes().join(format!("node{pnode}"));
+            (node.join("meminfo"), node.join("hugepages"))
+        } else if pnode == PnodeId(0) {
+            (root.procfs().join("meminfo"), root.sysfs().join("kernel/mm/hugepages"))
+        } else {
+            return None;
+        };
+        let memory = Meminfo::of(&meminfo, &required(&meminfo).ok()?).ok()?;
+        let zones = zones::read(&root.procfs().join("zoneinfo")).ok().flatten().unwrap_or_default();
         Some(Self {
-            free: Bytes(free),
-            on_cpu_lists: Bytes(pages_on_lists(&zones, pnode).saturating_mul(PAGE)),
-            in_pools: in_pools(sysfs, pnode),
+            free: memory.free,
+            on_cpu_lists: zones.get(&pnode).map_or(Bytes::ZERO, |zones| zones.on_cpu_lists(memory.total)),
+            in_pools: in_pools(&pools),
         })
     }
 
@@ -39,36 +46,23 @@ impl PnodeFree {
     }
 }
 
-fn in_pools(sysfs: &Path, pnode: PnodeId) -> Bytes {
-    let pools = std::fs::read_dir(sysfs.join(format!("devices/system/node/node{pnode}/hugepages")));
-    let free = |pool: std::fs::DirEntry| {
-        let name = pool.file_name();
-        let kib: u64 = name.to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
-        let pages = std::fs::read_to_string(pool.path().join("free_hugepages")).ok()?;
-        kib.checked_mul(1024)?.checked_mul(pages.trim().parse().ok()?)
+fn in_pools(directory: &Path) -> Bytes {
+    let free = |name: &String| {
+        let kib: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+        let pages = value::<u64>(&directory.join(name).join("free_hugepages"), "is not a number of pages");
+        kib.checked_mul(1024)?.checked_mul(pages.ok().flatten()?)
     };
-    let sizes = pools.into_iter().flatten().flatten().filter_map(free);
-    Bytes(sizes.fold(0, u64::saturating_add))
-}
-
-/// Sums the `count:` lines of the node's zones.
-fn pages_on_lists(zoneinfo: &str, pnode: PnodeId) -> u64 {
-    let (mut here, mut pages) = (false, 0_u64);
-    for line in zoneinfo.lines() {
-        if let Some(rest) = line.strip_prefix("Node ") {
-            here = rest.split(',').next().and_then(|id| id.trim().parse().ok()) == Some(pnode.0);
-        } else if let Some(count) = line.trim_start().strip_prefix("count:").filter(|_| here) {
-            pages = pages.saturating_add(count.trim().parse().unwrap_or(0));
-        }
-    }
-    pages
+    let names = names(directory).unwrap_or_default();
+    Bytes(names.iter().filter_map(free).fold(0, u64::saturating_add))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{PnodeFree, pages_on_lists};
+    use super::PnodeFree;
+    use crate::host::HostRoot;
     use crate::ids::PnodeId;
     use crate::units::Bytes;
+    use std::fs;
 
     #[test]
     fn pools_of_all_sizes_add_up_beside_what_is_free() {
@@ -76,21 +70,30 @@ mod tests {
         let node = root.path().join("devices/system/node/node3");
         for (size, free) in [("hugepages-2048kB", "5\n"), ("hugepages-1048576kB", "2\n"), ("odd", "9")] {
             let pool = node.join("hugepages").join(size);
-            std::fs::create_dir_all(&pool).unwrap();
-            std::fs::write(pool.join("free_hugepages"), free).unwrap();
+            fs::create_dir_all(&pool).unwrap();
+            fs::write(pool.join("free_hugepages"), free).unwrap();
         }
-        std::fs::write(node.join("meminfo"), "Node 3 MemTotal: 9 kB\nNode 3 MemFree: 7 kB\n").unwrap();
-        let free = PnodeFree::read(root.path(), root.path(), PnodeId(3)).unwrap();
+        fs::write(node.join("meminfo"), "Node 3 MemTotal: 9 kB\nNode 3 MemFree: 7 kB\n").unwrap();
+        let host = HostRoot::of(root.path());
+        let free = PnodeFree::read(&host, PnodeId(3)).unwrap();
         let expected =
             PnodeFree { free: Bytes(7 << 10), on_cpu_lists: Bytes::ZERO, in_pools: Bytes(2058 << 20) };
         assert_eq!((free, free.all()), (expected, Bytes(7 << 10)));
+        assert_eq!(PnodeFree::read(&host, PnodeId(0)), None);
+        fs::create_dir_all(host.procfs()).unwrap();
+        let zones = "Node 3, zone Normal\n managed 2\n pagesets\n cpu: 0\n count: 4\n cpu: 1\n count: 1\n";
+        fs::write(host.procfs().join("zoneinfo"), zones).unwrap();
+        let free = PnodeFree::read(&host, PnodeId(3)).unwrap();
+        assert_eq!(free.all(), Bytes((7 << 10) + 5 * 4096));
     }
 
     #[test]
-    fn the_lists_of_all_zones_and_cpus_of_a_node_add_up() {
-        let text = "Node 0, zone    DMA32\n  pagesets\n    cpu: 0\n              count: 7\n              high:  14\n\
-                    Node 1, zone   Normal\n  pages free 5\n  pagesets\n    cpu: 0\n              count: 40\n    cpu: 1\n\
-                    \x20             count: 2\nNode 1, zone  Movable\n    cpu: 0\n  count: 1\n";
-        assert_eq!([0, 1, 10].map(|node| pages_on_lists(text, PnodeId(node))), [7, 43, 0]);
+    fn a_machine_without_numa_has_its_memory_on_pnode_0() {
+        let root = tempfile::tempdir().unwrap();
+        let host = HostRoot::of(root.path());
+        fs::create_dir_all(host.procfs()).unwrap();
+        fs::write(host.procfs().join("meminfo"), "MemTotal: 9 kB\nMemFree: 7 kB\n").unwrap();
+        assert_eq!(PnodeFree::read(&host, PnodeId(0)).unwrap().all(), Bytes(7 << 10));
+        assert_eq!(PnodeFree::read(&host, PnodeId(1)), None);
     }
 }

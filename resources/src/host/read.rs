@@ -1,12 +1,13 @@
-//! Reads a host out of a sysfs tree: which files, what they mean. The tree is not trusted.
+//! Reads a host out of its sysfs and `/proc`: which files, what they mean. They are not trusted.
 
 use crate::attributes::AccessAttributes;
 use crate::distance::{Distance, DistanceMatrix};
-use crate::host::device_memory;
-use crate::host::sysfs::{names, parse, refused, required, text, value};
-use crate::host::{HostTopology, HugePool, Pnode};
+use crate::host::files::{HostRoot, names, parse, refused, required, text, value};
+use crate::host::meminfo::Meminfo;
+use crate::host::zones::{self, Zones};
+use crate::host::{HostTopology, HugePool, Pnode, cpus, device_memory};
 use crate::ids::PnodeId;
-use crate::set::{CpuSet, NodeSet};
+use crate::set::CpuSet;
 use crate::units::Bytes;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,14 +15,24 @@ use std::path::{Path, PathBuf};
 /// Most host nodes: the largest `NODES_SHIFT` that Linux is built with is 10.
 pub const MAX_PNODES: usize = 1024;
 
-/// Why a sysfs tree does not describe a host.
+/// Why files do not describe a host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
     /// A file that has to be there.
-    #[error("{}: does not exist, must be there on a kernel with NUMA", path.display())]
+    #[error("{}: does not exist, must be there", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
+    },
+    /// The file that has the memory of a machine without NUMA.
+    #[error(
+        "{}: does not exist, must be there for a kernel without NUMA, which has no {}", path.display(), nodes.display()
+    )]
+    NoMeminfo {
+        /// The file.
+        path: PathBuf,
+        /// The directory that kernels with NUMA have.
+        nodes: PathBuf,
     },
     /// A file that cannot be read.
     #[error("{}: {error}", path.display())]
@@ -47,7 +58,7 @@ impl HostError {
     /// The stable name of the mistake.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Missing { .. } => "host_file_missing",
+            Self::Missing { .. } | Self::NoMeminfo { .. } => "host_file_missing",
             Self::Io { .. } => "host_file_unreadable",
             Self::Value { .. } => "host_file_value",
         }
@@ -55,97 +66,108 @@ impl HostError {
 }
 
 impl HostTopology {
-    /// Reads the host whose sysfs is at `root` (`/sys`): `devices/system/node` and `devices/system/cpu`.
+    /// Reads the host whose files are at `root`: `devices/system/node` and `devices/system/cpu` of its sysfs, and
+    /// `zoneinfo` of its `/proc`. A kernel without NUMA is one node that has all CPUs, and its memory is in
+    /// `/proc/meminfo`.
     ///
     /// Only online nodes and online CPUs count. Distances of the kernel's rows are those of the online nodes,
-    /// ascending. Huge pages and HMAT figures may be missing; everything else must be there.
-    pub fn read(root: &Path) -> Result<Self, HostError> {
-        let node_root = root.join("devices/system/node");
-        let cpu_online = root.join("devices/system/cpu/online");
-        let online: CpuSet = parse(&cpu_online, required(&cpu_online)?.trim(), "is not a list of CPUs")?;
-        let nodes_online = node_root.join("online");
-        let list = required(&nodes_online)?;
-        let ids: NodeSet = parse(&nodes_online, list.trim(), "is not a list of nodes")?;
-        if ids.is_empty() || ids.len() > MAX_PNODES {
-            return Err(refused(&nodes_online, list.trim(), "must name 1 to 1024 nodes"));
+    /// ascending. Huge pages, HMAT figures and `zoneinfo` may be missing; everything else must be there.
+    pub fn read(root: &HostRoot) -> Result<Self, HostError> {
+        let online = cpus::online_cpus(&root.cpus())?;
+        let zones = zones::read(&root.procfs().join("zoneinfo"))?.unwrap_or_default();
+        match Self::has_nodes(root) {
+            true => with_numa(root, online.as_ref(), &zones),
+            false => without_numa(root, online, zones.get(&PnodeId(0))),
         }
-        let mut pnodes: Vec<Pnode> = Vec::with_capacity(ids.len());
-        let mut rows = Vec::with_capacity(ids.len());
-        let mut seen = CpuSet::new();
-        for id in ids.iter() {
-            let directory = node_root.join(format!("node{id}"));
-            let pnode = read_pnode(id, &directory, &online)?;
-            if let Some(twice) = pnode.cpus.intersection(&seen).first() {
-                let path = directory.join("cpulist");
-                return Err(refused(&path, &twice.to_string(), "is on another node already"));
-            }
-            seen = seen.union(&pnode.cpus);
-            pnodes.push(pnode);
-            rows.push(read_distances(&directory.join("distance"), rows.len(), ids.len())?);
-        }
-        let distances = DistanceMatrix::from_fn(pnodes.len(), |from, to| rows[from][to]);
-        device_memory::mark(root, &mut pnodes, &distances)?;
-        Ok(Self { pnodes, distances })
+    }
+
+    /// Whether the kernel knows of nodes. A directory that may not be looked into is there.
+    pub(super) fn has_nodes(root: &HostRoot) -> bool {
+        root.nodes().try_exists().unwrap_or(true)
     }
 }
 
-fn read_pnode(id: PnodeId, directory: &Path, online: &CpuSet) -> Result<Pnode, HostError> {
-    let cpulist = directory.join("cpulist");
-    let cpus: CpuSet = parse(&cpulist, required(&cpulist)?.trim(), "is not a list of CPUs")?;
-    let memory = Meminfo::read(&directory.join("meminfo"))?;
-    Ok(Pnode {
+fn with_numa(
+    root: &HostRoot,
+    online: Option<&CpuSet>,
+    zones: &BTreeMap<PnodeId, Zones>,
+) -> Result<HostTopology, HostError> {
+    let node_root = root.nodes();
+    let ids = cpus::online_nodes(&node_root)?;
+    let mut pnodes: Vec<Pnode> = Vec::with_capacity(ids.len());
+    let mut rows = Vec::with_capacity(ids.len());
+    let mut seen = CpuSet::new();
+    let mut cpus_are_told = false;
+    for id in ids.iter() {
+        let directory = node_root.join(format!("node{id}"));
+        let told = cpus::of_node(&directory)?;
+        cpus_are_told |= told.is_some();
+        let cpus = told.unwrap_or_default();
+        // The kernel's lists leave out CPUs that are offline.
+        let cpus = online.map_or_else(|| cpus.clone(), |online| cpus.intersection(online));
+        if let Some(twice) = cpus.intersection(&seen).first() {
+            return Err(refused(&directory, &format!("cpu{twice}"), "is on another node already"));
+        }
+        seen = seen.union(&cpus);
+        pnodes.push(read_pnode(id, cpus, &directory, zones.get(&id))?);
+        rows.push(read_distances(&directory.join("distance"), rows.len(), ids.len())?);
+    }
+    if !cpus_are_told {
+        let first = ids.first().unwrap_or(PnodeId(0));
+        return Err(HostError::Missing { path: node_root.join(format!("node{first}/cpulist")) });
+    }
+    let distances = DistanceMatrix::from_fn(pnodes.len(), |from, to| rows[from][to]);
+    device_memory::mark(root.sysfs(), &mut pnodes, &distances)?;
+    Ok(HostTopology { pnodes, distances, numa: true })
+}
+
+fn without_numa(
+    root: &HostRoot,
+    online: Option<CpuSet>,
+    zones: Option<&Zones>,
+) -> Result<HostTopology, HostError> {
+    let cpus = online.ok_or_else(|| HostError::Missing { path: root.cpus().join("online") })?;
+    let path = root.procfs().join("meminfo");
+    let meminfo =
+        text(&path)?.ok_or_else(|| HostError::NoMeminfo { path: path.clone(), nodes: root.nodes() })?;
+    let memory = Meminfo::of(&path, &meminfo)?;
+    let pools = read_huge_pages(&root.sysfs().join("kernel/mm/hugepages"))?;
+    let pnodes = vec![pnode(PnodeId(0), cpus, &memory, zones, pools, None)];
+    Ok(HostTopology { pnodes, distances: DistanceMatrix::from_fn(1, |_, _| Distance::LOCAL), numa: false })
+}
+
+fn read_pnode(
+    id: PnodeId,
+    cpus: CpuSet,
+    directory: &Path,
+    zones: Option<&Zones>,
+) -> Result<Pnode, HostError> {
+    let path = directory.join("meminfo");
+    let memory = Meminfo::of(&path, &required(&path)?)?;
+    let pools = read_huge_pages(&directory.join("hugepages"))?;
+    Ok(pnode(id, cpus, &memory, zones, pools, read_attributes(directory)?))
+}
+
+fn pnode(
+    id: PnodeId,
+    cpus: CpuSet,
+    memory: &Meminfo,
+    zones: Option<&Zones>,
+    huge_pages: BTreeMap<Bytes, HugePool>,
+    attributes: Option<AccessAttributes>,
+) -> Pnode {
+    let kept = zones.and_then(|zones| zones.kept(memory.total));
+    Pnode {
         id,
-        cpus: cpus.intersection(online),
+        cpus,
         memory_total: memory.total,
         memory_free: memory.free.min(memory.total),
         memory_reclaimable: memory.reclaimable().min(memory.total.saturating_sub(memory.free)),
+        memory_kept: kept.unwrap_or_else(|| Pnode::kept_by_estimate(memory.total)),
         memory_allowed: true,
         device_memory: false,
-        huge_pages: read_huge_pages(&directory.join("hugepages"))?,
-        attributes: read_attributes(directory)?,
-    })
-}
-
-/// The lines of a node's `meminfo` that we use.
-#[derive(Default)]
-struct Meminfo {
-    total: Bytes,
-    free: Bytes,
-    active_file: Bytes,
-    inactive_file: Bytes,
-    slab_reclaimable: Bytes,
-}
-
-impl Meminfo {
-    fn read(path: &Path) -> Result<Self, HostError> {
-        let mut found = Self::default();
-        let (mut has_total, mut has_free) = (false, false);
-        for line in required(path)?.lines() {
-            // `Node 0 MemTotal:        4679456 kB`
-            let Some((key, amount)) = line.split_once(':') else { continue };
-            let field = match key.split_whitespace().last() {
-                Some("MemTotal") => &mut found.total,
-                Some("MemFree") => &mut found.free,
-                Some("Active(file)") => &mut found.active_file,
-                Some("Inactive(file)") => &mut found.inactive_file,
-                Some("SReclaimable") => &mut found.slab_reclaimable,
-                Some(_) | None => continue,
-            };
-            has_total |= key.ends_with("MemTotal");
-            has_free |= key.ends_with("MemFree");
-            let kib = amount.trim().strip_suffix("kB").and_then(|n| n.trim().parse::<u64>().ok());
-            let bytes = kib.and_then(|kib| kib.checked_mul(1024)).map(Bytes);
-            *field = bytes.ok_or_else(|| refused(path, line.trim(), "is not a number of kB"))?;
-        }
-        match (has_total, has_free) {
-            (true, true) => Ok(found),
-            _ => Err(refused(path, "the file", "must have lines MemTotal and MemFree")),
-        }
-    }
-
-    fn reclaimable(&self) -> Bytes {
-        let cache = self.active_file.saturating_add(self.inactive_file);
-        cache.saturating_add(Bytes(self.slab_reclaimable.get() / 2))
+        huge_pages,
+        attributes,
     }
 }
 
@@ -158,10 +180,10 @@ fn read_distances(path: &Path, row: usize, nodes: usize) -> Result<Vec<Distance>
         distances.push(distance.ok_or_else(|| refused(path, word, "must be 10 to 255"))?);
     }
     if distances.len() != nodes {
-        return Err(refused(path, text.trim(), "must have one distance per online node"));
+        return Err(refused(path, &text, "must have one distance per online node"));
     }
     if distances[row] != Distance::LOCAL {
-        return Err(refused(path, text.trim(), "must be 10 to the node itself"));
+        return Err(refused(path, &text, "must be 10 to the node itself"));
     }
     Ok(distances)
 }
@@ -177,7 +199,9 @@ fn read_huge_pages(directory: &Path) -> Result<BTreeMap<Bytes, HugePool>, HostEr
         let size = size.ok_or_else(|| refused(&path, kib, "is not a number of kB"))?;
         let count = |file: &str| value::<u64>(&path.join(file), "is not a number of pages");
         let total = count("nr_hugepages")?.unwrap_or(0);
-        let free = count("free_hugepages")?.unwrap_or(0);
+        // Pages that are promised to a mapping are free until it touches them. Only all nodes together have the figure.
+        let promised = count("resv_hugepages")?.unwrap_or(0);
+        let free = count("free_hugepages")?.unwrap_or(0).saturating_sub(promised);
         pools.insert(Bytes(size), HugePool { total, free });
     }
     Ok(pools)
@@ -189,10 +213,8 @@ fn read_attributes(directory: &Path) -> Result<Option<AccessAttributes>, HostErr
     for class in ["access1", "access0"] {
         let initiators = directory.join(class).join("initiators");
         let figure = |file: &str| -> Result<Option<u32>, HostError> {
-            let path = initiators.join(file);
-            let Some(text) = text(&path)? else { return Ok(None) };
-            let figure: u32 = parse(&path, text.trim(), "is not a number")?;
-            Ok(Some(figure).filter(|figure| *figure > 0))
+            let figure: Option<u32> = value(&initiators.join(file), "is not a number")?;
+            Ok(figure.filter(|figure| *figure > 0))
         };
         let figures = (
             figure("read_latency")?,

@@ -79,14 +79,13 @@ pub enum PlacementError {
         policy: MemoryPolicy,
         /// What has to lie there.
         asked: Bytes,
-        /// Free and reclaimable memory there, less the kernel's reserve and the vnodes before this one.
+        /// Free and reclaimable memory there, less what the kernel keeps and the vnodes before this one.
         available: Bytes,
     },
     /// Fewer huge pages than asked for.
     #[error(
         "vnodes[{vnode}].pages: {asked} pages of {size} do not fit on pnode {pnodes}, which has {available} free for it; \
-         raise /sys/devices/system/node/node{}/hugepages/hugepages-{}kB/nr_hugepages",
-        .pnodes.first().map_or(0, |id| id.0), .size.get() / 1024
+         raise /sys/{pool}/nr_hugepages"
     )]
     HugePages {
         /// Whose.
@@ -101,6 +100,8 @@ pub enum PlacementError {
         asked: u64,
         /// Pages free there, less those of the vnodes before this one.
         available: u64,
+        /// The directory of the first pnode's pool in sysfs.
+        pool: String,
     },
     /// `--fit strict`, and there is no pnode for each vnode that named none.
     #[error("{}; nearest is {nearest} (placement={policy}, fit=strict)", nothing_fits(.vnode, .asked))]

@@ -1,6 +1,6 @@
 //! What came nearest without fitting, for those who want to know how much is missing.
 
-use crate::host::HostTopology;
+use crate::host::{HostTopology, pool_directory};
 use crate::placement::PlacementError;
 use crate::placement::budget::Budget;
 use crate::placement::decide::has_room;
@@ -82,7 +82,10 @@ pub fn shortage(problem: &Problem, vnodes: &[&Vnode], host: &HostTopology) -> Pl
         if item[kind] > left[kind] {
             let (asked, available) = (item[kind], left[kind]);
             return match vnode.pages.pool() {
-                Some(size) => PlacementError::HugePages { vnode: id, pnodes, policy, size, asked, available },
+                Some(size) => {
+                    let pool = pool_directory(host.has_numa(), pnodes.first(), size);
+                    PlacementError::HugePages { vnode: id, pnodes, policy, size, asked, available, pool }
+                }
                 None => PlacementError::Memory {
                     vnode: id,
                     pnodes,

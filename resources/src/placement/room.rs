@@ -1,6 +1,6 @@
 //! What the vnodes placed so far have left of each pnode. Which pnode comes next is `placement`'s choice.
 
-use crate::host::{HostTopology, Pnode};
+use crate::host::{HostTopology, Pnode, pool_directory};
 use crate::ids::PnodeId;
 use crate::ledger::{Claim, Ledger, NodeClaim};
 use crate::placement::{Free, PlacementError, Shortfall};
@@ -18,6 +18,8 @@ pub struct Room {
     pinned: CpuSet,
     /// What was taken since it was asked for last.
     claim: Claim,
+    /// Whether the host's kernel knows of nodes.
+    numa: bool,
 }
 
 struct NodeRoom {
@@ -42,7 +44,12 @@ impl Room {
             }
         };
         let nodes = host.pnodes().iter().map(|pnode| (pnode.id, room(pnode)));
-        Self { nodes: nodes.collect(), pinned: ledger.pinned(), claim: Claim::default() }
+        Self {
+            nodes: nodes.collect(),
+            pinned: ledger.pinned(),
+            claim: Claim::default(),
+            numa: host.has_numa(),
+        }
     }
 
     /// What was taken since this was asked last.
@@ -183,7 +190,7 @@ impl Room {
     ) -> Result<(), PlacementError> {
         let left = pnodes.iter().fold(0u64, |sum, id| sum.saturating_add(self.left(id, unit)));
         if left < need {
-            return Err(unit.shortage(vnode, pnodes, need, left));
+            return Err(self.shortage(unit, vnode, pnodes, need, left));
         }
         self.take(pnodes.iter(), unit, need);
         Ok(())
@@ -199,7 +206,7 @@ impl Room {
         let share = need.div_ceil((pnodes.len() as u64).max(1));
         if let Some(id) = pnodes.iter().find(|id| self.left(*id, unit) < share) {
             let one = NodeSet::one(id);
-            return Err(unit.shortage(vnode, &one, share, self.left(id, unit)));
+            return Err(self.shortage(unit, vnode, &one, share, self.left(id, unit)));
         }
         for id in pnodes.iter() {
             self.take([id].into_iter(), unit, share);
@@ -219,7 +226,7 @@ impl Room {
         let all: NodeSet = self.nodes.keys().copied().collect();
         let (here, anywhere) = (sum(pnodes), sum(&all));
         if anywhere < need {
-            return Err(Unit::Memory.shortage(vnode, &all, need, anywhere));
+            return Err(self.shortage(Unit::Memory, vnode, &all, need, anywhere));
         }
         if here < need {
             shortfalls.push(Shortfall::MemorySpills { memory: vnode.memory, available: Bytes(here) });
@@ -227,6 +234,19 @@ impl Room {
         let elsewhere = all.difference(pnodes);
         self.take(pnodes.iter().chain(elsewhere.iter()), Unit::Memory, need);
         Ok(())
+    }
+
+    fn shortage(&self, unit: Unit, vnode: &Vnode, pnodes: &NodeSet, need: u64, left: u64) -> PlacementError {
+        let (vnode, policy, pnodes) = (vnode.id, vnode.policy, pnodes.clone());
+        match unit {
+            Unit::Memory => {
+                PlacementError::Memory { vnode, pnodes, policy, asked: Bytes(need), available: Bytes(left) }
+            }
+            Unit::Pages(size) => {
+                let pool = pool_directory(self.numa, pnodes.first(), size);
+                PlacementError::HugePages { vnode, pnodes, policy, size, asked: need, available: left, pool }
+            }
+        }
     }
 
     fn left(&self, id: PnodeId, unit: Unit) -> u64 {
@@ -264,18 +284,4 @@ enum Unit {
     Memory,
     /// Huge pages of this size.
     Pages(Bytes),
-}
-
-impl Unit {
-    fn shortage(self, vnode: &Vnode, pnodes: &NodeSet, need: u64, left: u64) -> PlacementError {
-        let (vnode, policy, pnodes) = (vnode.id, vnode.policy, pnodes.clone());
-        match self {
-            Self::Memory => {
-                PlacementError::Memory { vnode, pnodes, policy, asked: Bytes(need), available: Bytes(left) }
-            }
-            Self::Pages(size) => {
-                PlacementError::HugePages { vnode, pnodes, policy, size, asked: need, available: left }
-            }
-        }
-    }
 }

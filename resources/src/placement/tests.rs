@@ -41,10 +41,10 @@ fn cpus(placement: &Placement) -> Vec<Vec<String>> {
     placement.vnodes.iter().map(|v| v.vcpus.values().map(ToString::to_string).collect()).collect()
 }
 
-/// A node that has exactly this much available, whatever the reserve.
+/// A node that has exactly this much available, whatever the kernel keeps.
 fn with_room(host: HostShape, id: u32, room: Bytes) -> HostShape {
-    let reserve = host.topology().pnode(PnodeId(id)).unwrap().reserve();
-    host.free(id, room.saturating_add(reserve), Bytes::ZERO)
+    let kept = host.topology().pnode(PnodeId(id)).unwrap().memory_kept;
+    host.free(id, room.saturating_add(kept), Bytes::ZERO)
 }
 
 #[test]

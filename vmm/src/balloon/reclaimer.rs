@@ -8,9 +8,8 @@ use super::reclaim::{Ground, Holding, ReclaimOrder, ReclaimStop, ReclaimTally, c
 use super::target::{bytes, floor};
 use crate::memory::{GuestRam, Residency, shift};
 use crate::sys::HostError;
-use resources::{Bytes, NodeSet, PnodeFree, PnodeId, VnodeId};
+use resources::{Bytes, HostRoot, NodeSet, PnodeFree, PnodeId, VnodeId};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -176,7 +175,7 @@ impl Reclaimer {
 }
 
 fn free(pnode: PnodeId) -> Option<PnodeFree> {
-    PnodeFree::read(Path::new("/sys"), Path::new("/proc"), pnode)
+    PnodeFree::read(&HostRoot::this(), pnode)
 }
 
 /// Lowers the VM's claim by what a vnode's balloon holds, at most so much; gives by how much. With a pnode, only if the

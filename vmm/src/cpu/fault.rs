@@ -71,13 +71,12 @@ impl fmt::Display for FaultPlace {
 mod tests {
     use super::{Candidate, FaultPlace};
     use crate::memory::GuestRam;
-    use resources::{Bytes, Gpa, HostTopology, Plan, VmSpec, VnodeId};
-    use std::path::Path;
+    use resources::{Bytes, Gpa, HostRoot, HostTopology, Plan, VmSpec, VnodeId};
 
     #[test]
     fn the_address_names_its_vnode_and_the_nodes_of_its_policy() {
         let spec = VmSpec { memory: Some(Bytes::mib(8)), vnodes: Some(2.into()), ..VmSpec::default() };
-        let plan = Plan::new(&spec, &HostTopology::read(Path::new("/sys")).unwrap()).unwrap();
+        let plan = Plan::new(&spec, &HostTopology::read(&HostRoot::this()).unwrap()).unwrap();
         let ram = GuestRam::new(&plan).unwrap();
         let at = |gpa| FaultPlace::of(&ram, Some(Gpa(gpa))).to_string();
         let on = |vnode: usize| format!("(pnode {})", plan.placement.vnodes[vnode].pnodes);

@@ -7,8 +7,7 @@ use crate::kvm::KvmHost;
 use crate::memory::GuestRam;
 use crate::test_kernel::{SPINNING, spin_on_all_vcpus};
 use devices::{IoApic, MmioBusBuilder, PioBusBuilder};
-use resources::{HostTopology, Plan, VmSpec};
-use std::path::Path;
+use resources::{HostRoot, HostTopology, Plan, VmSpec};
 use std::sync::{Arc, Mutex};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -31,7 +30,7 @@ impl TestVm {
             return None;
         }
         let spec = VmSpec { vcpus: Some(vcpus), ..VmSpec::default() };
-        let plan = Arc::new(Plan::new(&spec, &HostTopology::read(Path::new("/sys")).unwrap()).unwrap());
+        let plan = Arc::new(Plan::new(&spec, &HostTopology::read(&HostRoot::this()).unwrap()).unwrap());
         let kvm = KvmHost::open(&plan).unwrap();
         let ram = Arc::new(GuestRam::new(&plan).unwrap());
         ram.memory().write_slice(code, GuestAddress(CODE)).unwrap();

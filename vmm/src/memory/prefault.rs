@@ -250,10 +250,9 @@ pub fn kernel_cpus(cpus: &CpuSet) -> Result<KernelCpuSet, HostError> {
 mod tests {
     use super::{MAX_THREADS, Spawn, System, hint, prefault_by, works};
     use crate::memory::{GuestRam, Residency};
-    use resources::{Bytes, HostTopology, Plan, VmSpec, VnodeId};
+    use resources::{Bytes, HostRoot, HostTopology, Plan, VmSpec, VnodeId};
     use std::cell::Cell;
     use std::io;
-    use std::path::Path;
     use std::sync::atomic::AtomicBool;
     use std::thread::Scope;
 
@@ -277,7 +276,7 @@ mod tests {
         let numa: Vec<String> = (0..vnodes).map(vnode).collect();
         let spec = format!(r#"{{"vcpus": {vnodes}, "numa": [{}]}}"#, numa.join(","));
         let spec: VmSpec = serde_json::from_str(&spec).unwrap();
-        let plan = Plan::new(&spec, &HostTopology::read(Path::new("/sys")).unwrap()).unwrap();
+        let plan = Plan::new(&spec, &HostTopology::read(&HostRoot::this()).unwrap()).unwrap();
         let ram = GuestRam::new(&plan).unwrap();
         (plan, ram)
     }

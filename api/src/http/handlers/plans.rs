@@ -12,14 +12,13 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use resources::{HostTopology, Plan, VmSpec};
-use std::path::Path;
 use std::sync::Arc;
 
 type Answer = Result<Response, Problem>;
 
 /// This host as it is now.
 pub fn look() -> Result<HostTopology, Problem> {
-    look::host(Path::new(look::SYSFS)).map_err(|failure| Problem::unavailable("host_refused", failure.line))
+    look::this_host().map_err(|failure| Problem::unavailable("host_refused", failure.line))
 }
 
 fn planned(spec: &VmSpec, claims: &ClaimsAt) -> Answer {
