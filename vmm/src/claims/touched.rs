@@ -1,13 +1,15 @@
-//! What another VM's process has of its memory by now, out of `/proc/PID/numa_maps`. Where that may not be read, as it
-//! is another user's, nothing is known, and all of the claim counts as not yet touched.
+//! What another VM's process has of its memory by now, out of `/proc/PID/numa_maps`, or `smaps` on a kernel without NUMA.
+//! Where that may not be read, as it is another user's, nothing is known, and all of the claim counts as not yet touched.
+
+mod areas;
 
 use resources::{Bytes, Claim, NodeClaim, NodeSet, PnodeId};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::Path;
 
-/// Most bytes of a process' `numa_maps`: 256 vnodes and all the rest of a process need less.
+/// Most bytes of a process' `numa_maps` or `smaps`: 256 vnodes and all the rest of a process need less.
 const MAX_MAPS: u64 = 4 << 20;
 /// Most bytes of its `stat`.
 const MAX_STAT: u64 = 4 << 10;
@@ -64,12 +66,23 @@ pub fn of(procfs: &Path, pid: u32, started: u64) -> Option<Touched> {
     if !same() {
         return None;
     }
-    let maps = BufReader::new(File::open(proc.join("numa_maps")).ok()?.take(MAX_MAPS));
     let mut touched = Touched::default();
-    for line in maps.lines() {
-        add(&mut touched, &line.ok()?);
+    match lines(&proc.join("numa_maps"), |line| add(&mut touched, line)) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let mut area = areas::Area::default();
+            lines(&proc.join("smaps"), |line| area.read(line, &mut touched)).ok()?;
+        }
+        Err(_) => return None,
     }
     same().then_some(touched)
+}
+
+fn lines(path: &Path, mut each: impl FnMut(&str)) -> io::Result<()> {
+    for line in BufReader::new(File::open(path)?.take(MAX_MAPS)).lines() {
+        each(&line?);
+    }
+    Ok(())
 }
 
 /// What this process has.
@@ -98,6 +111,16 @@ fn start_in(stat: &str) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
+/// So many pages of `size` bytes as a claim.
+fn pages_of(size: u64, pages: u64) -> Option<NodeClaim> {
+    match size {
+        0 => None,
+        // The page sizes that are no pool's.
+        1..=65536 => Some(NodeClaim { memory: Bytes(pages.saturating_mul(size)), ..NodeClaim::default() }),
+        _ => Some(NodeClaim { huge_pages: [(Bytes(size), pages)].into(), ..NodeClaim::default() }),
+    }
+}
+
 /// `7f5c4c000000 bind:1 anon=262144 dirty=262144 active=0 N1=262144 kernelpagesize_kB=4`: pages of that size by node;
 /// transparent huge pages are counted as 4 KiB pages.
 fn add(touched: &mut Touched, line: &str) {
@@ -120,12 +143,7 @@ fn add(touched: &mut Touched, line: &str) {
         }
     }
     for (node, pages) in nodes {
-        let more = match size {
-            0 => continue,
-            // The page sizes that are no pool's.
-            1..=65536 => NodeClaim { memory: Bytes(pages.saturating_mul(size)), ..NodeClaim::default() },
-            _ => NodeClaim { huge_pages: [(Bytes(size), pages)].into(), ..NodeClaim::default() },
-        };
+        let Some(more) = pages_of(size, pages) else { continue };
         let (pnode, bytes) = (PnodeId(node), Bytes(pages.saturating_mul(size)));
         touched.has.add(pnode, &more);
         if wanted.contains(pnode) {

@@ -113,7 +113,8 @@ impl RamRegion {
             }
         };
         let name = format!("guest-ram-v{}", range.vnode);
-        let mapping = Arc::new(Mapping::new(range.size, range.start.0, align, backing, &name)?);
+        let mapping = Mapping::new(range.size, range.start.0, align, backing, &name)?;
+        let mapping = Arc::new(if plan.host_has_numa { mapping } else { mapping.without_numa() });
         let (mode, mask) = kernel_policy(vnode.policy, pnodes)
             .ok_or_else(|| RamError::Plan(format!("{subject}: no kernel has a node {pnodes}")))?;
         mapping.set_policy(mode, &mask).map_err(|error| {

@@ -1,6 +1,8 @@
 //! A mapping of host memory: made, given a policy, advised, touched, asked where its pages lie.
 //! Which policy and which advice is `memory`'s decision.
 
+mod resident;
+
 use super::errno::HostError;
 use super::nodes::{Mode, NodeMask};
 use resources::{Bytes, NodeSet, PnodeId};
@@ -53,6 +55,8 @@ pub struct Mapping {
     reserved: NonNull<libc::c_void>,
     reserved_size: usize,
     file: Option<OwnedFd>,
+    /// Whether the kernel has nodes and memory policies.
+    numa: bool,
 }
 
 // SAFETY: the address is only passed to system calls, which are thread-safe.
@@ -86,7 +90,7 @@ impl Mapping {
         let base = reserved.as_ptr() as usize;
         let skip = (offset + align - base % align) % align;
         let start = reserved.map_addr(|a| a.saturating_add(skip));
-        let mut mapping = Self { start, size: bytes, reserved, reserved_size, file: None };
+        let mut mapping = Self { start, size: bytes, reserved, reserved_size, file: None, numa: true };
         match backing {
             Backing::Anonymous => mapping.map_over(None, 0).map_err(|e| fail("mmap", e))?,
             Backing::HugePages(page) => {
@@ -100,6 +104,13 @@ impl Mapping {
         }
         mapping.set_name(name);
         Ok(mapping)
+    }
+
+    /// The same on a kernel without NUMA, which has none of the calls for policies and nodes: all memory lies on node 0.
+    #[must_use]
+    pub fn without_numa(mut self) -> Self {
+        self.numa = false;
+        self
     }
 
     /// Replaces the reservation by memory.
@@ -149,6 +160,9 @@ impl Mapping {
     /// nodes that the process' cpuset does not allow and says nothing; here that is an error.
     pub fn set_policy(&self, mode: Mode, nodes: &NodeMask) -> Result<(), HostError> {
         let refused = |error: HostError| error.length(Bytes(self.size as u64));
+        if !self.numa {
+            return if nodes.is_only_node_0() { Ok(()) } else { Err(refused(no_such_node())) };
+        }
         let (words, bits) = nodes.words();
         // SAFETY: the range is this mapping's own and the mask is as long as told.
         let result = unsafe {
@@ -170,8 +184,7 @@ impl Mapping {
         if left_out.is_empty() {
             return Ok(());
         }
-        let error = HostError::new("mbind", std::io::Error::from_raw_os_error(libc::EINVAL));
-        Err(refused(error).hint(format!("the cpuset of this process does not allow node {left_out}")))
+        Err(refused(no_such_node()).hint(format!("the cpuset of this process does not allow node {left_out}")))
     }
 
     /// The nodes that the policy at `offset` names; `None` if it has none or the kernel does not tell.
@@ -179,6 +192,9 @@ impl Mapping {
         const ADDRESS: libc::c_ulong = 1 << 1;
         if offset >= self.size {
             return None;
+        }
+        if !self.numa {
+            return Some(NodeSet::one(PnodeId(0)));
         }
         let mut mask = NodeMask::empty();
         let (words, bits) = mask.words_mut();
@@ -246,7 +262,7 @@ impl Mapping {
 
     /// Where the pages at these offsets lie, from `move_pages(2)`; nothing is moved.
     pub fn locate(&self, offsets: &[usize]) -> Result<Vec<PageStatus>, HostError> {
-        self.move_pages(offsets, None)
+        if self.numa { self.move_pages(offsets, None) } else { self.in_memory(offsets) }
     }
 
     /// Moves the page at each offset to the node beside it, and says where each lies afterwards. A huge page moves as a
@@ -259,7 +275,8 @@ impl Mapping {
         if nodes.len() != offsets.len() {
             return Err(HostError::new("move_pages", std::io::Error::from_raw_os_error(libc::EINVAL)));
         }
-        self.move_pages(offsets, Some(&nodes))
+        // Without NUMA they are where they can be.
+        if self.numa { self.move_pages(offsets, Some(&nodes)) } else { self.in_memory(offsets) }
     }
 
     fn move_pages(
@@ -298,6 +315,10 @@ impl Mapping {
         }
         Ok(status.into_iter().map(page_status).collect())
     }
+}
+
+fn no_such_node() -> HostError {
+    HostError::new("mbind", std::io::Error::from_raw_os_error(libc::EINVAL))
 }
 
 /// A status that the kernel did not tell.
@@ -457,6 +478,30 @@ mod tests {
         let nodes: NodeSet = [PnodeId(0)].into_iter().collect();
         mapping.set_policy(Mode::Bind, &NodeMask::new(&nodes).unwrap()).unwrap();
         assert_eq!((mapping.policy_nodes(4096), mapping.policy_nodes(2 << 20)), (Some(nodes), None));
+    }
+
+    #[test]
+    fn without_numa_all_memory_is_on_node_0_and_no_policy_is_set() {
+        let mapping = Mapping::new(Bytes::mib(2), 0, Bytes::mib(2), Backing::Anonymous, "t").unwrap();
+        let _ = mapping.advise(Advice::SmallPages);
+        let mapping = mapping.without_numa();
+        let mask = |list: &str| NodeMask::new(&list.parse().unwrap()).unwrap();
+        mapping.set_policy(Mode::Bind, &mask("0")).unwrap();
+        let error = mapping.set_policy(Mode::Bind, &mask("0-1")).unwrap_err();
+        assert_eq!((error.call, error.errno()), ("mbind", libc::EINVAL));
+        assert_eq!(mapping.policy_nodes(0), Some(NodeSet::one(PnodeId(0))));
+        let maps = std::fs::read_to_string("/proc/self/numa_maps").unwrap_or_default();
+        let start = format!("{:x} ", mapping.address() as usize);
+        let line = maps.lines().find(|line| line.starts_with(&start)).unwrap_or(" default ");
+        assert!(line.contains(" default "), "{line}");
+        mapping.populate(4096, 3 * 4096).unwrap();
+        let (here, absent) = (PageStatus::On(PnodeId(0)), PageStatus::Absent);
+        let offsets = [0, 4096, 8192, 12288, 16384, 4096, 1 << 20];
+        let expected = [absent, here, here, here, absent, here, absent];
+        assert_eq!(mapping.locate(&offsets).unwrap(), expected);
+        assert_eq!(mapping.relocate(&offsets, &[PnodeId(0); 7]).unwrap(), expected);
+        assert_eq!(mapping.locate(&[]).unwrap(), []);
+        assert!(mapping.locate(&[2 << 20]).is_err());
     }
 
     #[test]

@@ -47,6 +47,11 @@ impl NodeMask {
         if result == 0 { Ok(mask) } else { Err(HostError::last("get_mempolicy")) }
     }
 
+    /// Whether node 0 is in it and no other.
+    pub(super) fn is_only_node_0(&self) -> bool {
+        self.words[0] == 1 && self.words[1..].iter().all(|word| *word == 0)
+    }
+
     /// The words, and how many nodes they have bits for.
     pub(super) fn words(&self) -> (*const u64, usize) {
         (self.words.as_ptr(), MASK_NODES)
@@ -105,6 +110,8 @@ mod tests {
         let some = set("0-1,64,1023").unwrap();
         assert_eq!(some.without(&set("1,64").unwrap()), "0,1023".parse().unwrap());
         assert!(some.without(&some).is_empty());
+        let only_0 = ["0", "1", "0-1", "0,64", ""].map(|list| set(list).unwrap().is_only_node_0());
+        assert_eq!(only_0, [true, false, false, false, false]);
     }
 
     #[test]
