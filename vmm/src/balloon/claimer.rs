@@ -9,9 +9,8 @@ use crate::handle::Shared;
 use crate::memory::GuestRam;
 use crate::sys::{Advice, HostError};
 use resources::lease::room_for;
-use resources::{Bytes, Claim, HostTopology, NodeClaim, PageSize, Plan, PnodeId, Vnode, VnodeId};
+use resources::{Bytes, Claim, HostRoot, HostTopology, NodeClaim, PageSize, Plan, PnodeId, Vnode, VnodeId};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -168,7 +167,7 @@ impl Before {
 
 /// The host as it is now.
 pub fn look() -> Result<HostTopology, resources::HostError> {
-    HostTopology::read(Path::new("/sys"))
+    HostTopology::read(&HostRoot::this())
 }
 
 /// Claims back at least `least` of what a vnode has released, at most `most`, or nothing; gives how much.

@@ -1,0 +1,55 @@
+//! Virtio devices and what they count.
+
+use serde::{Deserialize, Serialize};
+
+/// How long a disk is for the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct DiskSize {
+    /// Its number, in the order in which the disks were given.
+    pub id: u32,
+    /// Bytes, in whole sectors.
+    pub size: u64,
+}
+
+/// What the transport of a device counts, since the guest started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct DeviceCounters {
+    /// The driver started the device.
+    pub activations: u64,
+    /// The driver reset it.
+    pub resets: u64,
+    /// The driver wanted features that cannot be had.
+    pub refused_features: u64,
+    /// The device could not start.
+    pub failed_activations: u64,
+    /// Queues that the driver broke.
+    pub queue_faults: u64,
+    /// Register accesses that made no sense.
+    pub ignored_accesses: u64,
+    /// Notifications that came through an exit.
+    pub slow_notifications: u64,
+    /// Interrupts, routes and addresses that the host refused.
+    pub host_failures: u64,
+}
+
+/// A virtio device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct Device {
+    /// Such as `blk0`, the first disk.
+    pub name: String,
+    /// Where it sits.
+    pub vnode: u32,
+    /// What it counts.
+    pub counters: DeviceCounters,
+}
+
+/// All virtio devices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct Devices {
+    /// In the order in which they were made.
+    pub devices: Vec<Device>,
+}
