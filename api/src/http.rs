@@ -3,8 +3,8 @@
 mod admission;
 pub mod app;
 mod body;
+pub mod command_queue;
 mod convert;
-pub mod desk;
 pub mod events;
 mod handlers;
 mod metrics;

@@ -1,5 +1,5 @@
 //! From what was typed to a VM that can run: looks at the host, plans, and hands everything to `vmm`. Who runs it, and
-//! what its end means, is the commands' and the HTTP desk's business.
+//! what its end means, is the commands' and the command queue's business.
 
 use crate::addresses;
 use crate::claims::{ClaimsAt, explain};

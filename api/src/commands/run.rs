@@ -35,12 +35,12 @@ fn served(
 ) -> Result<Result<vmm::Exit, vmm::Error>, Failure> {
     let socket = Socket::open(socket, &audience.janitor).map_err(refused)?;
     let app = App::new(audience.claims.clone(), audience.janitor.clone());
-    let vm = prepare(spec.clone(), Audience { observer: Some(app.desk.observer()), ..audience })?;
-    app.desk.adopt(spec, vm.handle());
+    let vm = prepare(spec.clone(), Audience { observer: Some(app.commands.observer()), ..audience })?;
+    app.commands.adopt(spec, vm.handle());
     let server = Server::start(&app, socket)
         .map_err(|error| Failure::new(Status::Host, format_args!("--api-socket: {error}")))?;
     let result = vm.run();
-    app.desk.ended(&result);
+    app.commands.ended(&result);
     drop(server);
     Ok(result)
 }

@@ -6,7 +6,7 @@ use crate::claims::ClaimsAt;
 use crate::commands::run::refused;
 use crate::exit::{Failure, Status};
 use crate::http::app::App;
-use crate::http::desk::{Desk, Standing};
+use crate::http::command_queue::{CommandQueue, Standing};
 use crate::http::server::Server;
 use crate::http::socket::Socket;
 use crate::socket_cleanup;
@@ -28,28 +28,28 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let app = App::new(claims, janitor);
     let server = Server::start(&app, socket).map_err(|error| failed("--api-socket", error))?;
     let asked = Arc::new(AtomicU32::new(0));
-    let (desk, count, timeout) = (Arc::clone(&app.desk), Arc::clone(&asked), args.stop.timeout());
+    let (commands, count, timeout) = (Arc::clone(&app.commands), Arc::clone(&asked), args.stop.timeout());
     let waiter = move || {
         while signals.wait().is_ok() {
             if count.fetch_add(1, Ordering::Relaxed) == 0 {
-                press_power_button(&desk);
-                timeout.iter().for_each(|timeout| end_after(*timeout, &desk, &count));
+                press_power_button(&commands);
+                timeout.iter().for_each(|timeout| end_after(*timeout, &commands, &count));
             }
-            desk.wake();
+            commands.wake();
         }
     };
     let spawned = std::thread::Builder::new().name("signals".to_owned()).spawn(waiter);
     spawned.map_err(|error| failed("clone", error))?;
-    let done = wait(&app.desk, &asked);
+    let done = wait(&app.commands, &asked);
     drop(server);
     Ok(done.into())
 }
 
 /// Does not wait for the VM: the next signal is to be heard whatever becomes of it.
-fn press_power_button(desk: &Arc<Desk>) {
-    let desk = Arc::clone(desk);
+fn press_power_button(commands: &Arc<CommandQueue>) {
+    let commands = Arc::clone(commands);
     let press = move || {
-        if desk.press_power_button() {
+        if commands.press_power_button() {
             tracing::info!("asking the guest to power off, once more ends it");
         }
     };
@@ -59,12 +59,12 @@ fn press_power_button(desk: &Arc<Desk>) {
 }
 
 /// As if a second signal came after a while.
-fn end_after(timeout: Duration, desk: &Arc<Desk>, asked: &Arc<AtomicU32>) {
-    let (desk, asked) = (Arc::clone(desk), Arc::clone(asked));
+fn end_after(timeout: Duration, commands: &Arc<CommandQueue>, asked: &Arc<AtomicU32>) {
+    let (commands, asked) = (Arc::clone(commands), Arc::clone(asked));
     let end = move || {
         std::thread::sleep(timeout);
         asked.fetch_add(1, Ordering::Relaxed);
-        desk.wake();
+        commands.wake();
     };
     if let Err(error) = std::thread::Builder::new().name("shutdown-timeout".to_owned()).spawn(end) {
         tracing::error!(%error, "shutdown timeout");
@@ -72,8 +72,8 @@ fn end_after(timeout: Duration, desk: &Arc<Desk>, asked: &Arc<AtomicU32>) {
 }
 
 /// Waits until it is over.
-fn wait(desk: &Desk, asked: &AtomicU32) -> Status {
-    desk.wait_until(|standing| match (asked.load(Ordering::Relaxed), standing) {
+fn wait(commands: &CommandQueue, asked: &AtomicU32) -> Status {
+    commands.wait_until(|standing| match (asked.load(Ordering::Relaxed), standing) {
         (0, _) => None,
         (1, Standing::GuestMayAnswer) => None,
         (_, Standing::NoGuest) => Some(Status::Done),

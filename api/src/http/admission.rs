@@ -1,5 +1,5 @@
 //! Who may ask what, when: a table of commands by state, and a queue that merges what is asked twice and refuses what
-//! could not be done once its turn comes. Pure; carrying things out is `desk`'s work.
+//! could not be done once its turn comes. Pure; carrying things out is `command_queue`'s work.
 
 use std::collections::VecDeque;
 

@@ -1,7 +1,7 @@
 //! What all requests share, and the router made from the table of operations.
 
 use crate::claims::ClaimsAt;
-use crate::http::desk::Desk;
+use crate::http::command_queue::CommandQueue;
 use crate::http::events::EventLog;
 use crate::http::handlers::{devices, events, plans, reclaim, vm, vnodes};
 use crate::http::metrics::Requests;
@@ -29,7 +29,7 @@ const MOVE_PATIENCE: Duration = Duration::from_secs(5);
 /// What all requests share.
 pub struct App {
     /// Where commands go.
-    pub desk: Arc<Desk>,
+    pub commands: Arc<CommandQueue>,
     /// What happened.
     pub events: Arc<EventLog>,
     /// Who measures.
@@ -44,7 +44,8 @@ pub struct App {
 }
 
 impl App {
-    /// With a desk that has no VM yet, where other VMs keep what they were promised, and who removes sockets after a kill.
+    /// With a command queue that has no VM yet, where other VMs keep what they were promised, and who removes sockets
+    /// after a kill.
     pub fn new(claims: ClaimsAt, janitor: Janitor) -> Arc<Self> {
         Self::with_patience(claims, janitor, MOVE_PATIENCE)
     }
@@ -52,10 +53,10 @@ impl App {
     fn with_patience(claims: ClaimsAt, janitor: Janitor, move_patience: Duration) -> Arc<Self> {
         let (events, watch) = (Arc::new(EventLog::new()), Watch::new());
         let poked = Arc::clone(&watch);
-        let desk = Desk::new(Arc::clone(&events), claims, janitor, move || poked.poke());
+        let commands = CommandQueue::new(Arc::clone(&events), claims, janitor, move || poked.poke());
         let (requests, ending) = (Requests::default(), watch::Sender::new(false));
         let (slow, moves) = (Semaphore::new(SLOW_AT_ONCE), Semaphore::new(MOVES_AT_ONCE));
-        Arc::new(Self { desk, events, watch, requests, ending, slow, moves, move_patience })
+        Arc::new(Self { commands, events, watch, requests, ending, slow, moves, move_patience })
     }
 
     /// Does something that may take a while in a thread for that.

@@ -5,8 +5,8 @@ mod devices;
 mod process;
 mod text;
 
+use crate::http::command_queue::CommandQueue;
 use crate::http::convert::{BALLOON_PAGE, Sample};
-use crate::http::desk::Desk;
 use crate::http::events::EventLog;
 use crate::http::wire;
 use resources::{Bytes, VnodeId};
@@ -56,25 +56,20 @@ impl Requests {
 
 /// All figures as text.
 pub fn text(
-    desk: &Desk,
+    commands: &CommandQueue,
     events: &EventLog,
     requests: &Requests,
     samples: &BTreeMap<VnodeId, Sample>,
 ) -> String {
     let mut text = Text::default();
-    text.family(
-        "numavisor_build_info",
-        "gauge",
-        "The version that runs, with its commit where that is known.",
-    );
-    text.line("numavisor_build_info", &[("version", &crate::args::VERSION)], 1);
-    let state = desk.vm().ok().map(|vm| vm.state);
+use crate::http::command_queue::CommandQueue;
+use crate::http::convert::{BALLOON_PAGE, Sample};
     text.family("numavisor_vm_state", "gauge", "1 for the state that the VM is in.");
     for each in wire::VmState::ALL {
         let here = u8::from(state == Some(each));
         text.line("numavisor_vm_state", &[("state", &each.name())], here);
     }
-    if let Some(handle) = desk.last_handle() {
+    if let Some(handle) = commands.last_handle() {
         exits(&mut text, &handle);
         process::threads(&mut text, &handle);
         vnodes(&mut text, &handle, samples);

@@ -73,10 +73,10 @@ impl Server {
             });
             runtime.shutdown_timeout(LAST_WORDS);
         })?;
-        let desk = Arc::clone(&server.app.desk);
-        server.spawn("api-desk", move || desk.work())?;
+        let commands = Arc::clone(&server.app.commands);
+        server.spawn("api-commands", move || commands.work())?;
         let app = Arc::clone(&server.app);
-        server.spawn("api-watch", move || app.watch.work(&app.desk, &app.events))?;
+        server.spawn("api-watch", move || app.watch.work(&app.commands, &app.events))?;
         Ok(server)
     }
 
@@ -94,7 +94,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.app.desk.close();
+        self.app.commands.close();
         self.app.watch.stop();
         self.app.ending.send_replace(true);
         for thread in self.threads.drain(..) {

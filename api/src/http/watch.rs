@@ -1,8 +1,8 @@
 //! One thread that looks at a running VM for everybody: measures where memory lies when asked and now and then, and
 //! notices misses and the progress of jobs. Measuring is the kernel's slow work, so nobody else does it.
 
+use crate::http::command_queue::CommandQueue;
 use crate::http::convert::{self, Sample};
-use crate::http::desk::Desk;
 use crate::http::events::EventLog;
 use crate::http::wire;
 use resources::{Bytes, PnodeId, VnodeId};
@@ -115,7 +115,7 @@ impl Watch {
     }
 
     /// Watches until it is stopped.
-    pub fn work(&self, desk: &Desk, events: &EventLog) {
+    pub fn work(&self, commands: &CommandQueue, events: &EventLog) {
         let mut seen = Seen::default();
         let mut pause = MISS_TICK;
         let mut due = Instant::now() + MISS_TICK;
@@ -124,7 +124,7 @@ impl Watch {
                 vmm::VmState::Running | vmm::VmState::Paused => true,
                 vmm::VmState::Starting | vmm::VmState::Ended => false,
             };
-            let handle = desk.last_handle().filter(runs);
+            let handle = commands.last_handle().filter(runs);
             if handle.is_none() {
                 // What was seen was another guest's.
                 seen = Seen::default();

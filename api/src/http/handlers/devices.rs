@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// `GET /v1/devices`.
 pub async fn all(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     Query::of(&request, &[])?;
-    let handle = app.desk.handle(Command::Look)?;
+    let handle = app.commands.handle(Command::Look)?;
     let devices = handle.devices().into_iter().map(|device| wire::Device {
         name: device.name,
         vnode: device.vnode.0,
@@ -41,7 +41,7 @@ pub async fn disk_size(
     Query::of(&request, &[])?;
     let id: u32 = number("id", &id)?;
     let wanted: wire::DiskSizeRequest = body::json(request).await?;
-    let handle = app.desk.handle(Command::Look)?;
+    let handle = app.commands.handle(Command::Look)?;
     let disk = usize::try_from(id).unwrap_or(usize::MAX);
     let size = app.slowly(move || Ok(handle.resize_disk(disk, wanted.size)?)).await?;
     Ok(json(StatusCode::OK, &wire::DiskSize { id, size: size.get() }))

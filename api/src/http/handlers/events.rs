@@ -104,13 +104,15 @@ impl hyper::body::Body for Stream {
 /// `GET /v1/metrics`.
 pub async fn metrics(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     Query::of(&request, &[])?;
-    let samples = match app.desk.last_handle() {
+    let samples = match app.commands.last_handle() {
         Some(_) => app.watch.scraped().await,
         None => Default::default(),
     };
     let text = {
         let app = Arc::clone(&app);
-        app.clone().slowly(move || Ok(metrics::text(&app.desk, &app.events, &app.requests, &samples))).await?
+        app.clone()
+            .slowly(move || Ok(metrics::text(&app.commands, &app.events, &app.requests, &samples)))
+            .await?
     };
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

@@ -28,15 +28,15 @@ fn planned(spec: &VmSpec, claims: &ClaimsAt) -> Answer {
 }
 
 async fn plan(app: &Arc<App>, work: impl FnOnce(&ClaimsAt) -> Answer + Send + 'static) -> Answer {
-    let claims = app.desk.claims.clone();
+    let claims = app.commands.claims.clone();
     app.slowly(move || work(&claims)).await
 }
 
 /// `GET /v1/vm/plan`: as it was decided, if it was.
 pub async fn of_vm(State(app): State<Arc<App>>, request: Request) -> Answer {
     Query::of(&request, &[])?;
-    let spec = app.desk.spec()?;
-    match app.desk.last_handle() {
+    let spec = app.commands.spec()?;
+    match app.commands.last_handle() {
         Some(handle) => Ok(json(StatusCode::OK, &plan_json::document(handle.plan()))),
         None => plan(&app, move |claims| planned(&spec, claims)).await,
     }

@@ -32,7 +32,7 @@ pub async fn give(State(app): State<Arc<App>>, request: Request) -> Answer {
 }
 
 async fn start(app: &App, kind: ReclaimKind, pnode: u32, bytes: Bytes, exact: bool) -> Answer {
-    let handle = app.desk.handle(Command::Look)?;
+    let handle = app.commands.handle(Command::Look)?;
     let order = ReclaimOrder { kind, pnode: PnodeId(pnode), bytes, exact };
     let view = app
         .slowly(move || {
@@ -52,8 +52,8 @@ async fn start(app: &App, kind: ReclaimKind, pnode: u32, bytes: Bytes, exact: bo
 /// `GET /v1/reclaim`.
 pub async fn get(State(app): State<Arc<App>>, request: Request) -> Answer {
     Query::of(&request, &[])?;
-    app.desk.spec()?;
-    let view = app.desk.last_handle().and_then(|handle| handle.reclaim()).ok_or_else(none_yet)?;
+    app.commands.spec()?;
+    let view = app.commands.last_handle().and_then(|handle| handle.reclaim()).ok_or_else(none_yet)?;
     Ok(json(StatusCode::OK, &convert::reclaim(&view)))
 }
 
@@ -61,8 +61,8 @@ pub async fn get(State(app): State<Arc<App>>, request: Request) -> Answer {
 pub async fn cancel(State(app): State<Arc<App>>, request: Request) -> Answer {
     Query::of(&request, &[])?;
     body::none(request).await?;
-    app.desk.spec()?;
-    let handle = app.desk.last_handle().ok_or_else(none_yet)?;
+    app.commands.spec()?;
+    let handle = app.commands.last_handle().ok_or_else(none_yet)?;
     let view = handle.reclaim().ok_or_else(none_yet)?;
     match handle.cancel_reclaim() {
         true => Ok(json(StatusCode::ACCEPTED, &convert::reclaim(&view))),
@@ -77,7 +77,7 @@ pub async fn cancel(State(app): State<Arc<App>>, request: Request) -> Answer {
 pub async fn free_memory(State(app): State<Arc<App>>, request: Request) -> Answer {
     Query::of(&request, &[])?;
     body::none(request).await?;
-    let handle = app.desk.handle(Command::Look)?;
+    let handle = app.commands.handle(Command::Look)?;
     let free = app.slowly(move || Ok(handle.free_memory()?)).await?;
     let vnode = |(vnode, bytes): (VnodeId, Bytes)| wire::OfVnode { vnode: vnode.0, bytes: bytes.get() };
     Ok(json(StatusCode::OK, &wire::FreeMemory { vnodes: free.into_iter().map(vnode).collect() }))

@@ -3,7 +3,7 @@
 use super::json;
 use crate::http::app::App;
 use crate::http::body::{self, Query};
-use crate::http::desk::{Done, Task, check};
+use crate::http::command_queue::{Done, Task, check};
 use crate::http::problem::Problem;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
@@ -16,7 +16,7 @@ type Answer = Result<Response, Problem>;
 /// `GET /v1/vm`.
 pub async fn get(State(app): State<Arc<App>>, request: Request) -> Answer {
     Query::of(&request, &[])?;
-    Ok(json(StatusCode::OK, &app.desk.vm()?))
+    Ok(json(StatusCode::OK, &app.commands.vm()?))
 }
 
 /// `PUT /v1/vm`.
@@ -24,10 +24,10 @@ pub async fn put(State(app): State<Arc<App>>, request: Request) -> Answer {
     Query::of(&request, &[])?;
     let spec: Box<VmSpec> = body::json(request).await?;
     check(&spec)?;
-    match app.desk.ask(Task::Define(spec)).await? {
-        Done::So => Ok(json(StatusCode::OK, &app.desk.vm()?)),
+    match app.commands.ask(Task::Define(spec)).await? {
+        Done::So => Ok(json(StatusCode::OK, &app.commands.vm()?)),
         Done::Created => {
-            let mut response = json(StatusCode::CREATED, &app.desk.vm()?);
+            let mut response = json(StatusCode::CREATED, &app.commands.vm()?);
             response.headers_mut().insert(header::LOCATION, header::HeaderValue::from_static("/v1/vm"));
             Ok(response)
         }
@@ -37,7 +37,7 @@ pub async fn put(State(app): State<Arc<App>>, request: Request) -> Answer {
 /// `DELETE /v1/vm`.
 pub async fn delete(State(app): State<Arc<App>>, request: Request) -> Answer {
     plain(request).await?;
-    app.desk.ask(Task::Delete).await?;
+    app.commands.ask(Task::Delete).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -68,8 +68,8 @@ pub async fn reset(State(app): State<Arc<App>>, request: Request) -> Answer {
 
 async fn tell(app: &App, request: Request, task: Task, status: StatusCode) -> Answer {
     plain(request).await?;
-    app.desk.ask(task).await?;
-    Ok(json(status, &app.desk.vm()?))
+    app.commands.ask(task).await?;
+    Ok(json(status, &app.commands.vm()?))
 }
 
 async fn plain(request: Request) -> Result<(), Problem> {

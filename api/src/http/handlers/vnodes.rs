@@ -5,8 +5,8 @@ use super::plans::look;
 use crate::http::admission::Command;
 use crate::http::app::App;
 use crate::http::body::{self, Query, number};
+use crate::http::command_queue::Task;
 use crate::http::convert;
-use crate::http::desk::Task;
 use crate::http::problem::Problem;
 use crate::http::{procfs, wire};
 use axum::extract::{Path, Request, State};
@@ -38,7 +38,7 @@ pub async fn one(State(app): State<Arc<App>>, Path(id): Path<String>, request: R
 }
 
 async fn seen(app: &App, fresh: bool) -> Result<Vec<wire::Vnode>, Problem> {
-    let handle = app.desk.handle(Command::Look)?;
+    let handle = app.commands.handle(Command::Look)?;
     let samples = app.watch.samples(fresh).await;
     let (view, jobs, memory) = (handle.view(), handle.jobs(), handle.memory());
     // A file in /proc per vCPU: microseconds each, but there may be thousands.
@@ -69,7 +69,7 @@ pub async fn memory_target(State(app): State<Arc<App>>, Path(id): Path<String>, 
     Query::of(&request, &[])?;
     let id = VnodeId(number("id", &id)?);
     let wanted: wire::TargetRequest = body::json(request).await?;
-    let handle = app.desk.handle(Command::Look)?;
+    let handle = app.commands.handle(Command::Look)?;
     require_vnode(&handle, id)?;
     // A target is of one vnode, so no other is to lose a page for it.
     let ask = vmm::Request::MemoryTarget { vnode: id, keep: wanted.target, exact: true };
@@ -85,7 +85,7 @@ pub async fn start_move(State(app): State<Arc<App>>, Path(id): Path<String>, req
     Query::of(&request, &[])?;
     let id = VnodeId(number("id", &id)?);
     let wanted: wire::MoveRequest = body::json(request).await?;
-    let handle = app.desk.handle(Command::Move)?;
+    let handle = app.commands.handle(Command::Move)?;
     require_vnode(&handle, id)?;
     let job = app
         .as_a_move(move || {
@@ -104,7 +104,7 @@ pub async fn start_move(State(app): State<Arc<App>>, Path(id): Path<String>, req
 pub async fn swap(State(app): State<Arc<App>>, request: Request) -> Answer {
     Query::of(&request, &[])?;
     let wanted: wire::SwapRequest = body::json(request).await?;
-    let handle = app.desk.handle(Command::Move)?;
+    let handle = app.commands.handle(Command::Move)?;
     let vnodes = wanted.vnodes.map(VnodeId);
     let jobs = app
         .as_a_move(move || {
@@ -119,7 +119,7 @@ pub async fn swap(State(app): State<Arc<App>>, request: Request) -> Answer {
 pub async fn evacuate(State(app): State<Arc<App>>, request: Request) -> Answer {
     Query::of(&request, &[])?;
     let wanted: wire::EvacuateRequest = body::json(request).await?;
-    let handle = app.desk.handle(Command::Move)?;
+    let handle = app.commands.handle(Command::Move)?;
     let jobs = app
         .as_a_move(move || {
             let ids = handle.evacuate(PnodeId(wanted.pnode), wanted.bandwidth, &seen_host)?;
@@ -139,13 +139,13 @@ pub async fn affinity(State(app): State<Arc<App>>, Path(id): Path<String>, reque
     Query::of(&request, &[])?;
     let id = VcpuId(number("id", &id)?);
     let wanted: wire::AffinityRequest = body::json(request).await?;
-    let handle = app.desk.handle(Command::Affinity)?;
+    let handle = app.commands.handle(Command::Affinity)?;
     if !handle.plan().topology.vcpus().any(|(vcpu, _)| vcpu == id) {
         return Err(vmm::RequestError::NoSuchVcpu(id).into());
     }
     let cpus = wanted.cpus.clone();
     app.slowly(move || require_cpus(&cpus, &look()?)).await?;
-    app.desk.ask(Task::Affinity(id, wanted.cpus)).await?;
+    app.commands.ask(Task::Affinity(id, wanted.cpus)).await?;
     let view = handle.view();
     let vcpu = view.vcpus.iter().find(|vcpu| vcpu.id == id);
     let vcpu = vcpu.ok_or_else(|| Problem::from(crate::http::admission::Denial::NotRunning))?;
@@ -162,7 +162,7 @@ pub async fn vnode_affinity(State(app): State<Arc<App>>, Path(id): Path<String>,
     Query::of(&request, &[])?;
     let id = VnodeId(number("id", &id)?);
     let wanted: wire::VnodeAffinityRequest = body::json(request).await?;
-    let handle = app.desk.handle(Command::Affinity)?;
+    let handle = app.commands.handle(Command::Affinity)?;
     require_vnode(&handle, id)?;
     let event = serde_json::json!({"vnode": id, "affinity": wanted.affinity});
     app.as_a_move(move || {
@@ -192,8 +192,8 @@ fn require_cpus(cpus: &CpuSet, host: &HostTopology) -> Result<(), Problem> {
 /// `GET /v1/jobs`.
 pub async fn jobs(State(app): State<Arc<App>>, request: Request) -> Answer {
     Query::of(&request, &[])?;
-    app.desk.spec()?;
-    let views = app.desk.last_handle().map(|handle| handle.jobs()).unwrap_or_default();
+    app.commands.spec()?;
+    let views = app.commands.last_handle().map(|handle| handle.jobs()).unwrap_or_default();
     Ok(json(StatusCode::OK, &wire::Jobs { jobs: views.iter().map(convert::job).collect() }))
 }
 
@@ -201,8 +201,8 @@ pub async fn jobs(State(app): State<Arc<App>>, request: Request) -> Answer {
 pub async fn job(State(app): State<Arc<App>>, Path(id): Path<String>, request: Request) -> Answer {
     Query::of(&request, &[])?;
     let id = JobId(number("id", &id)?);
-    app.desk.spec()?;
-    let handle = app.desk.last_handle().ok_or_else(|| no_such_job(id))?;
+    app.commands.spec()?;
+    let handle = app.commands.last_handle().ok_or_else(|| no_such_job(id))?;
     Ok(json(StatusCode::OK, &find_job(&handle, id)?))
 }
 
@@ -211,8 +211,8 @@ pub async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>, request
     Query::of(&request, &[])?;
     let id = JobId(number("id", &id)?);
     body::none(request).await?;
-    app.desk.spec()?;
-    let handle = app.desk.last_handle().ok_or_else(|| no_such_job(id))?;
+    app.commands.spec()?;
+    let handle = app.commands.last_handle().ok_or_else(|| no_such_job(id))?;
     let job = find_job(&handle, id)?;
     match handle.cancel(id) {
         true => Ok(json(StatusCode::ACCEPTED, &find_job(&handle, id)?)),

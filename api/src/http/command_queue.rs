@@ -1,16 +1,16 @@
-//! The desk where everything asked of the VM as a whole arrives, is let in or refused, and is done one after the other
+//! The command queue: everything asked of the VM as a whole is let in or refused here, and carried out one after the other
 //! by one thread. Who may ask what is `admission`'s table.
 
-mod deeds;
+mod execute;
 
-pub use deeds::check;
+pub use execute::check;
 
 use crate::claims::ClaimsAt;
 use crate::http::admission::{Admission, Command, Denial, Queue, State, Ticket, Verdict, verdict};
 use crate::http::events::EventLog;
 use crate::http::problem::Problem;
 use crate::http::{convert, wire};
-use deeds::join;
+use execute::join;
 use resources::{Bytes, CpuSet, VcpuId, VmSpec, VmTopology};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -97,8 +97,8 @@ struct Inner {
     closed: bool,
 }
 
-/// The desk.
-pub struct Desk {
+/// The queue.
+pub struct CommandQueue {
     inner: Mutex<Inner>,
     changed: Condvar,
     events: Arc<EventLog>,
@@ -110,8 +110,8 @@ pub struct Desk {
     poke: Box<dyn Fn() + Send + Sync>,
 }
 
-impl Desk {
-    /// A desk without a VM. `poke` is called whenever the VM or one of its jobs changes, and must return at once.
+impl CommandQueue {
+    /// A queue without a VM. `poke` is called whenever the VM or one of its jobs changes, and must return at once.
     pub fn new(
         events: Arc<EventLog>,
         claims: ClaimsAt,
@@ -139,7 +139,7 @@ impl Desk {
         let topology = Arc::new(handle.plan().topology.clone());
         let vm = Current { spec: Arc::new(spec), topology, handle: Some(handle), thread: None, end: None };
         self.lock().vm = Some(vm);
-        self.stands(State::Starting, None);
+        self.set_state(State::Starting, None);
     }
 
     /// Someone for `vmm` to tell what happens.
@@ -153,7 +153,7 @@ impl Desk {
         if let Some(vm) = &mut self.lock().vm {
             vm.end = Some(end.clone());
         }
-        self.stands(State::Stopped, Some(&end));
+        self.set_state(State::Stopped, Some(&end));
     }
 
     /// Someone for `vmm` to tell how far the guest's memory is taken.
@@ -161,7 +161,7 @@ impl Desk {
         Box::new(Prefault { events: Arc::clone(&self.events), told: Instant::now() })
     }
 
-    fn stands(&self, state: State, end: Option<&wire::End>) {
+    fn set_state(&self, state: State, end: Option<&wire::End>) {
         let mut inner = self.lock();
         let changed = inner.queue.state() != state;
         inner.queue.set_state(state);
@@ -200,7 +200,7 @@ impl Desk {
         answer.await.unwrap_or_else(|_| Err(Problem::unavailable("ending", "this process is ending")))
     }
 
-    /// Does what is let in, until the desk is closed.
+    /// Does what is let in, until the queue is closed.
     pub fn work(self: &Arc<Self>) {
         loop {
             let mut inner = self.lock();
@@ -215,7 +215,7 @@ impl Desk {
             let task = inner.tasks.get_mut(&ticket).map(|(task, _)| std::mem::replace(task, Task::Pause));
             drop(inner);
             let outcome = match (verdict, task) {
-                (Verdict::Do, Some(task)) => self.carry_out(task),
+                (Verdict::Do, Some(task)) => self.execute(task),
                 (Verdict::Deny(denial), _) => Err(denial.into()),
                 (Verdict::AlreadySo, _) | (_, None) => Ok(Done::So),
             };
@@ -296,7 +296,7 @@ impl Desk {
         self.changed.notify_all();
     }
 
-    /// Nothing is done any more; a VM that this desk runs is ended.
+    /// Nothing is done any more; a VM that it runs is ended.
     pub fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
@@ -319,14 +319,14 @@ fn wire_state(state: State) -> Option<wire::VmState> {
     }
 }
 
-struct Observer(Arc<Desk>);
+struct Observer(Arc<CommandQueue>);
 
 impl vmm::Observer for Observer {
     fn view(&self, view: &VmView) {
         match view.state {
-            vmm::VmState::Starting => self.0.stands(State::Starting, None),
-            vmm::VmState::Running => self.0.stands(State::Running, None),
-            vmm::VmState::Paused => self.0.stands(State::Paused, None),
+            vmm::VmState::Starting => self.0.set_state(State::Starting, None),
+            vmm::VmState::Running => self.0.set_state(State::Running, None),
+            vmm::VmState::Paused => self.0.set_state(State::Paused, None),
             // Over for good, or about to start again: whoever runs it knows.
             vmm::VmState::Ended => (self.0.poke)(),
         }

@@ -1,6 +1,6 @@
-//! Carries out what the desk let in: one deed at a time, in the desk's thread.
+//! Carries out what was let in: one command at a time, in the thread of the queue.
 
-use super::{Current, Desk, Done, Outcome, Task};
+use super::{CommandQueue, Current, Done, Outcome, Task};
 use crate::claims::explain;
 use crate::http::admission::{Command, Denial, State};
 use crate::http::problem::Problem;
@@ -16,8 +16,8 @@ use vmm::Request;
 /// How often a VM that starts is asked to end: it takes no requests before it runs.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
-impl Desk {
-    pub(super) fn carry_out(self: &Arc<Self>, task: Task) -> Outcome {
+impl CommandQueue {
+    pub(super) fn execute(self: &Arc<Self>, task: Task) -> Outcome {
         match task {
             Task::Define(spec) => self.define(*spec),
             Task::Boot => self.boot(),
@@ -49,7 +49,7 @@ impl Desk {
             end: None,
         };
         let before = self.lock().vm.replace(vm);
-        self.stands(State::Defined, None);
+        self.set_state(State::Defined, None);
         match before {
             Some(before) => {
                 join(before.thread);
@@ -79,11 +79,11 @@ impl Desk {
             current.handle = Some(handle);
             current.end = None;
         });
-        self.stands(State::Starting, None);
-        let desk = Arc::clone(self);
+        self.set_state(State::Starting, None);
+        let commands = Arc::clone(self);
         let thread = std::thread::Builder::new().name("vm".to_owned()).spawn(move || {
             let result = vm.run();
-            desk.ended(&result);
+            commands.ended(&result);
         });
         match thread {
             Ok(thread) => {
@@ -92,7 +92,7 @@ impl Desk {
             }
             Err(error) => {
                 self.put(|current| current.handle = None);
-                self.stands(State::Defined, None);
+                self.set_state(State::Defined, None);
                 Err(Problem::unavailable("host_refused", format_args!("clone: {error}")))
             }
         }
@@ -110,11 +110,11 @@ impl Desk {
         if let Some(vm) = vm {
             join(vm.thread);
         }
-        self.stands(State::Absent, None);
+        self.set_state(State::Absent, None);
         Ok(Done::So)
     }
 
-    /// Ends the VM if it runs, and waits until it is over, if it is this desk that runs it.
+    /// Ends the VM if it runs, and waits until it is over, if it is this process that runs it.
     pub(super) fn end(&self) -> Result<(), Problem> {
         let mut inner = self.lock();
         loop {
