@@ -148,6 +148,7 @@ async fn counted(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let began = Instant::now();
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let method = request.method().clone();
+    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     let route = path.as_deref().and_then(|path| find(path, &method));
     let mut response = next.run(request).await;
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
@@ -163,6 +164,10 @@ async fn counted(State(app): State<Arc<App>>, request: Request, next: Next) -> R
         response
             .headers_mut()
             .extend(HeaderValue::try_from(methods).ok().map(|allow| (header::ALLOW, allow)));
+    }
+    if chunked {
+        // There may have been a length as well, and somebody before us who went by that (RFC 9112, 6.3).
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     app.requests.count(route.map_or("none", |route| route.name), response.status().as_u16(), began.elapsed());
     response

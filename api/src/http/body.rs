@@ -73,7 +73,10 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
         let detail = format!("the body is larger than {MOST} bytes");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
     };
-    let said = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    // Chunks have the last word.
+    let chunked = headers.contains_key(header::TRANSFER_ENCODING);
+    let said = headers.get(header::CONTENT_LENGTH).filter(|_| !chunked);
+    let said = said.and_then(|length| length.to_str().ok()?.parse().ok());
     if said.is_some_and(|said: u64| said > MOST as u64) {
         return Err(too_large());
     }

@@ -1,10 +1,10 @@
 //! A server to ask, and a client that says exactly what it is told to.
 
 use serde_json::Value;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 use vmm::test_kernel::{outs, pvh_elf};
 
@@ -40,6 +40,7 @@ pub struct Server {
     /// A guest that writes three bytes and halts.
     pub kernel: PathBuf,
     dir: tempfile::TempDir,
+    messages: Option<BufReader<ChildStderr>>,
 }
 
 impl Server {
@@ -50,6 +51,15 @@ impl Server {
 
     /// A command with a socket and a kernel for it at hand.
     pub fn start(args: &[&str]) -> Self {
+        Self::start_with(args, Stdio::inherit())
+    }
+
+    /// One whose messages can be waited for with [`said`](Self::said).
+    pub fn heard(args: &[&str]) -> Self {
+        Self::start_with(args, Stdio::piped())
+    }
+
+    fn start_with(args: &[&str], stderr: Stdio) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (socket, kernel) = (dir.path().join("api.sock"), dir.path().join("kernel"));
         std::fs::write(&kernel, pvh_elf(&outs(&[(COM1, b'u'), (COM1, b'p'), (COM1, b'\n')]), true)).unwrap();
@@ -58,10 +68,17 @@ impl Server {
         if args.first() == Some(&"run") {
             command.arg("--kernel").arg(&kernel);
         }
-        let child =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
         wait_for("the socket", || UnixStream::connect(&socket).ok());
-        Self { child, socket, kernel, dir }
+        let messages = child.stderr.take().map(BufReader::new);
+        Self { child, socket, kernel, dir, messages }
+    }
+
+    /// Waits until a message has these words.
+    pub fn said(&mut self, words: &str) {
+        let messages = self.messages.as_mut().unwrap();
+        let mut lines = messages.lines().map(Result::unwrap);
+        assert!(lines.any(|line| line.contains(words)), "it ended without `{words}`");
     }
 
     /// Somewhere for files.
@@ -130,10 +147,15 @@ impl Server {
     /// Defines a VM, boots it, and waits until it runs.
     pub fn running() -> Self {
         let server = Self::serve();
-        assert_eq!(server.define().status, 201);
-        assert_eq!(server.ask("POST", "/v1/vm/boot").status, 202);
-        server.wait_state("running");
+        server.boot();
         server
+    }
+
+    /// The same with this server.
+    pub fn boot(&self) {
+        assert_eq!(self.define().status, 201);
+        assert_eq!(self.ask("POST", "/v1/vm/boot").status, 202);
+        self.wait_state("running");
     }
 
     /// `numavisor ctl` for this server.
