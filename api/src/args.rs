@@ -97,6 +97,20 @@ pub enum Command {
     Man(ManArgs),
 }
 
+impl Command {
+    /// Whether a failure is to be told as JSON.
+    pub fn wants_json(&self) -> bool {
+        match self {
+            Self::Run(args) => args.json,
+            Self::Serve(args) => args.json,
+            Self::Plan(args) => args.json,
+            Self::Host(args) => args.json,
+            Self::Ctl(args) => args.json,
+            Self::Import(_) | Self::Export(_) | Self::Completions(_) | Self::Man(_) => false,
+        }
+    }
+}
+
 /// `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -105,9 +119,14 @@ pub struct RunArgs {
     #[command(flatten)]
     pub stop: StopFlags,
     #[command(flatten)]
+    pub host: ForceFlags,
+    #[command(flatten)]
     pub claims: ClaimingFlags,
     #[command(flatten)]
     pub socket: SocketFlags,
+    /// If it fails, say why as a line of JSON on standard error: code, kind, detail, field, exit_status
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `serve`.
@@ -116,9 +135,22 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub stop: StopFlags,
     #[command(flatten)]
+    pub host: ForceFlags,
+    #[command(flatten)]
     pub claims: ClaimingFlags,
     #[command(flatten)]
     pub socket: SocketFlags,
+    /// If it fails, say why as a line of JSON on standard error: code, kind, detail, field, exit_status
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to do on a host that cannot do it.
+#[derive(Debug, Default, Args)]
+pub struct ForceFlags {
+    /// Start Linux also where KVM has no hardware virtualization (kvm_pvm), where it usually cannot boot
+    #[arg(long, help_heading = "Guest")]
+    pub force_host: bool,
 }
 
 /// `plan`.
@@ -127,8 +159,10 @@ pub struct PlanArgs {
     #[command(flatten)]
     pub vm: VmFlags,
     #[command(flatten)]
+    pub host: ForceFlags,
+    #[command(flatten)]
     pub claims: ClaimsFlags,
-    /// Print JSON instead of tables
+    /// Print JSON instead of tables, and if it fails a line of JSON on standard error
     #[arg(long)]
     pub json: bool,
     /// Write the guest's ACPI tables to DIR/RSDP.dat, DIR/SRAT.dat and so on, made if missing; `iasl -d` reads them

@@ -2,7 +2,7 @@
 //! Keeping claims is `vmm`'s work.
 
 use crate::args::{ClaimingFlags, ClaimsFlags};
-use crate::exit::{Failure, Status};
+use crate::exit::Failure;
 use crate::group;
 use resources::Ledger;
 use std::path::{Path, PathBuf};
@@ -93,7 +93,7 @@ pub fn explain(error: &ClaimsError) -> String {
 
 impl From<ClaimsError> for Failure {
     fn from(error: ClaimsError) -> Self {
-        Self::new(Status::Host, explain(&error))
+        Self::of(error.diagnosis(), explain(&error))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Looks at the host: its files, and for the real one also what this process's cpuset leaves of it.
 
-use crate::exit::{Failure, Status};
+use crate::exit::Failure;
 use crate::files;
-use resources::{CpuSet, HostRoot, HostTopology, NodeSet};
+use resources::{CpuSet, Diagnosis, ErrorKind, HostRoot, HostTopology, NodeSet};
 use std::path::Path;
 
 /// Where the kernel shows this host.
@@ -11,19 +11,38 @@ const SELF_STATUS: &str = "/proc/self/status";
 /// Most bytes of `/proc/self/status`: some 1.5 KiB, and two masks of 1,024 nodes and 8,192 CPUs.
 const MAX_STATUS: u64 = 64 << 10;
 
+/// Why a host cannot be looked at.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct LookError {
+    /// In one line.
+    pub text: String,
+    /// What is known beside it.
+    pub diagnosis: Diagnosis,
+}
+
+impl From<LookError> for Failure {
+    fn from(error: LookError) -> Self {
+        Self::of(error.diagnosis.clone(), error)
+    }
+}
+
 /// The host of this process.
-pub fn this_host() -> Result<HostTopology, Failure> {
+pub fn this_host() -> Result<HostTopology, LookError> {
     host(&HostRoot::this())
 }
 
 /// The host that these files show, less what this process may not use when it is the real one.
-pub fn host(root: &HostRoot) -> Result<HostTopology, Failure> {
-    let host = HostTopology::read(root).map_err(|error| Failure::new(Status::Host, error))?;
+pub fn host(root: &HostRoot) -> Result<HostTopology, LookError> {
+    let host = HostTopology::read(root)
+        .map_err(|error| LookError { text: error.to_string(), diagnosis: error.diagnosis() })?;
     if !is_this(root) {
         return Ok(host);
     }
-    let status = files::read(Path::new(SELF_STATUS), MAX_STATUS)
-        .map_err(|error| Failure::new(Status::Host, format_args!("{SELF_STATUS}: {error}")))?;
+    let status = files::read(Path::new(SELF_STATUS), MAX_STATUS).map_err(|error| LookError {
+        text: format!("{SELF_STATUS}: {error}"),
+        diagnosis: Diagnosis::new(ErrorKind::Host, "host_file_unreadable"),
+    })?;
     let (cpus, nodes) = allowed(&status);
     let cpus = cpus.unwrap_or_else(|| host.cpus());
     let nodes = nodes.unwrap_or_else(|| host.ids());

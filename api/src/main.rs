@@ -19,6 +19,8 @@ mod progress;
 mod show;
 mod socket_cleanup;
 mod start;
+mod statuses;
+mod strict_json;
 
 use args::{Cli, Command};
 use exit::Failure;
@@ -27,7 +29,14 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let code = match socket_cleanup::is_meant() {
         true => socket_cleanup::run(),
-        false => args::parse().and_then(run).unwrap_or_else(Failure::report),
+        false => match args::parse() {
+            Ok(cli) => {
+                let json = cli.command.wants_json();
+                run(cli).unwrap_or_else(|failure| failure.report(json))
+            }
+            // What was typed makes no sense, but for this perhaps.
+            Err(failure) => failure.report(std::env::args_os().any(|argument| argument == "--json")),
+        },
     };
     log::finish();
     code

@@ -28,6 +28,8 @@ pub fn is_meant() -> bool {
 pub fn run() -> ExitCode {
     match vmm::sweep() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => Failure::input(format_args!("{WORD}: only for numavisor itself: {error}")).report(),
+        Err(error) => {
+            Failure::input(format_args!("{WORD}: only for numavisor itself: {error}")).report(false)
+        }
     }
 }

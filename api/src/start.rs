@@ -4,9 +4,9 @@
 use crate::addresses;
 use crate::claims::{ClaimsAt, explain};
 use crate::descriptors;
-use crate::exit::{Failure, Status};
-use crate::look;
-use resources::{Claim, HostTopology, Ledger, Plan, PlanError, VmSpec, still_fits};
+use crate::exit::Failure;
+use crate::look::{self, LookError};
+use resources::{Claim, Diagnosis, ErrorKind, HostTopology, Ledger, Plan, PlanError, VmSpec, still_fits};
 use std::time::Duration;
 use vmm::claims::{ClaimsError, Planner};
 
@@ -21,8 +21,8 @@ pub enum StartError {
     #[error("kernel: missing, must be a bzImage or an ELF kernel with a PVH entry")]
     NoKernel,
     /// The host could not be looked at.
-    #[error("{}", .0.line)]
-    Look(Failure),
+    #[error(transparent)]
+    Look(#[from] LookError),
     /// It is not a machine, or the host has no room.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -40,22 +40,46 @@ impl From<vmm::Error> for StartError {
     }
 }
 
+impl StartError {
+    /// What kind of failure it is, its stable code, and the field that is to blame.
+    pub fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::NoKernel => Diagnosis::new(ErrorKind::Invalid, "no_kernel").at("kernel"),
+            Self::Look(error) => error.diagnosis.clone(),
+            Self::Plan(error) => error.diagnosis(),
+            Self::Claims(error) => error.diagnosis(),
+            Self::Vm(error) => error.diagnosis(),
+        }
+    }
+}
+
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
+        let found = error.diagnosis();
         match error {
             StartError::NoKernel => {
-                Self::input("--kernel: missing, run needs a bzImage or an ELF kernel with a PVH entry")
+                Self::of(found, "--kernel: missing, run needs a bzImage or an ELF kernel with a PVH entry")
             }
-            StartError::Look(failure) => failure,
-            StartError::Plan(error) => {
-                Self::new(if error.is_input() { Status::Input } else { Status::Host }, error)
-            }
-            StartError::Claims(error) => error.into(),
-            StartError::Vm(error) => {
-                Self::new(if error.is_input() { Status::Input } else { Status::Host }, error)
+            StartError::Look(_) | StartError::Plan(_) | StartError::Claims(_) | StartError::Vm(_) => {
+                Self::of(found, error)
             }
         }
     }
+}
+
+/// Why a plan could not be carried out on this host now; or why the limits of KVM are not known, if that is all.
+/// `force_host` is [`vmm::Options`]'.
+pub fn check(plan: &Plan, spec: &VmSpec, force_host: bool) -> Result<Option<vmm::HostError>, StartError> {
+    Ok(vmm::check(plan, payload(spec), &spec.serial, force_host)?)
+}
+
+/// What a VM is to boot, if it says so.
+fn payload(spec: &VmSpec) -> Option<vmm::Payload> {
+    Some(vmm::Payload {
+        kernel: spec.kernel.clone()?,
+        initramfs: spec.initramfs.clone(),
+        cmdline: spec.cmdline.clone().unwrap_or_else(|| DEFAULT_CMDLINE.to_owned()),
+    })
 }
 
 /// Who hears of a VM, and who answers signals for it.
@@ -73,6 +97,8 @@ pub struct Audience {
     pub claims: ClaimsAt,
     /// Removes sockets if this process is killed.
     pub janitor: vmm::Janitor,
+    /// Starts Linux also where KVM has no hardware virtualization.
+    pub force_host: bool,
 }
 
 /// A VM that is planned for this host.
@@ -80,7 +106,7 @@ struct OnThisHost<'a>(&'a VmSpec);
 
 impl OnThisHost<'_> {
     fn look() -> Result<HostTopology, StartError> {
-        look::this_host().map_err(StartError::Look)
+        Ok(look::this_host()?)
     }
 }
 
@@ -109,11 +135,9 @@ fn descriptors_of(plan: &Plan) -> u64 {
     2048 + 4 * queues + 16 * (plan.topology.vcpu_count() + plan.topology.vnodes().len()) as u64
 }
 
-/// Plans for this host and gets everything ready that can be refused without touching memory.
+/// Plans for this host, and checks and prepares everything that can be refused without touching memory.
 pub fn prepare(spec: VmSpec, audience: Audience) -> Result<vmm::Vm, StartError> {
-    let Some(kernel) = spec.kernel.clone() else {
-        return Err(StartError::NoKernel);
-    };
+    let payload = payload(&spec).ok_or(StartError::NoKernel)?;
     let spec = addresses::given(spec);
     let (plan, claim) = audience.claims.reserve(&mut OnThisHost(&spec))?;
     for note in plan.topology.notes() {
@@ -125,12 +149,7 @@ pub fn prepare(spec: VmSpec, audience: Audience) -> Result<vmm::Vm, StartError> 
         }
     }
     descriptors::make_room(descriptors_of(&plan));
-    let payload = vmm::Payload {
-        kernel,
-        initramfs: spec.initramfs,
-        cmdline: spec.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.to_owned()),
-    };
-    let Audience { progress, observer, signals, shutdown_timeout, claims: _, janitor } = audience;
+    let Audience { progress, observer, signals, shutdown_timeout, claims: _, janitor, force_host } = audience;
     let options = vmm::Options {
         serial: spec.serial,
         on_reset: spec.on_reset,
@@ -140,6 +159,7 @@ pub fn prepare(spec: VmSpec, audience: Audience) -> Result<vmm::Vm, StartError> 
         shutdown_timeout,
         claim,
         janitor,
+        force_host,
     };
     Ok(vmm::Vm::new(plan, payload, options)?)
 }

@@ -2,17 +2,20 @@
 //! they do is modelled in the crate `devices`.
 
 mod mac;
+mod slots;
 #[cfg(test)]
 mod tests;
 
 use crate::ids::VnodeId;
 use crate::spec::device::{ConsoleSpec, DiskFormat, DiskInterrupts, DiskSpec, NetSpec, VsockSpec};
 use crate::spec::{SerialSpec, Switch, VmSpec};
+use crate::topology::VmTopology;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 pub use mac::Mac;
+pub use slots::MAX_DEVICES_OF_VNODE;
 
 /// Most devices of a VM: half of what 64 vnodes' segments hold, far below the interrupts that KVM has for them.
 pub const MAX_DEVICES: usize = 1024;
@@ -171,6 +174,13 @@ fn refuse<T>(
 }
 
 impl VmDevices {
+    /// Those of a VM.
+    pub fn of(spec: &VmSpec, topology: &VmTopology) -> Result<Self, DeviceError> {
+        let devices = Self::new(spec, &topology.vcpus_of_vnodes())?;
+        devices.fit_slots(topology)?;
+        Ok(devices)
+    }
+
     /// Validates what was typed, for a VM whose vnodes have so many vCPUs.
     pub fn new(spec: &VmSpec, vcpus: &[usize]) -> Result<Self, DeviceError> {
         let vnodes = vcpus.len();

@@ -6,6 +6,7 @@ pub mod attributes;
 pub mod cpu_list;
 pub mod cpu_topology;
 pub mod devices;
+pub mod diagnosis;
 pub mod distance;
 pub mod host;
 pub mod ids;
@@ -31,6 +32,7 @@ pub use attributes::{AccessAttributes, MemoryAttributes, MemorySideCache, PairAt
 pub use cpu_list::CpuList;
 pub use cpu_topology::CpuTopology;
 pub use devices::{DeviceError, VmDevices};
+pub use diagnosis::{Diagnosis, ErrorKind};
 pub use distance::{Distance, DistanceMatrix};
 pub use host::{HostError, HostRoot, HostTopology, Pnode, PnodeFree};
 pub use ids::{ApicId, PcpuId, PnodeId, VcpuId, VnodeId};

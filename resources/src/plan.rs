@@ -4,6 +4,7 @@ mod vnodes;
 
 use crate::cpu_topology::CpuTopology;
 use crate::devices::{DeviceError, VmDevices};
+use crate::diagnosis::{Diagnosis, ErrorKind};
 use crate::host::HostTopology;
 use crate::ids::{PnodeId, VnodeId};
 use crate::ledger::Ledger;
@@ -74,13 +75,14 @@ impl PlanError {
         }
     }
 
-    /// Whether the mistake is in what was asked; else the host has no room now.
-    pub fn is_input(&self) -> bool {
-        match self {
-            Self::Spec(_) | Self::Device(_) => true,
-            Self::Placement(error) => error.is_input(),
-            Self::NoAttributes { .. } => false,
-        }
+    /// What kind of failure it is, and whose.
+    pub fn diagnosis(&self) -> Diagnosis {
+        let kind = match self {
+            Self::Spec(_) | Self::Device(_) => ErrorKind::Invalid,
+            Self::Placement(error) => error.kind(),
+            Self::NoAttributes { .. } => ErrorKind::Unsupported,
+        };
+        Diagnosis::new(kind, self.code()).at_start_of(&self.to_string())
     }
 }
 
@@ -100,12 +102,12 @@ impl Plan {
             Some(VnodeCount::Auto | VnodeCount::Exactly(_)) | None => {
                 let topology = VmTopology::try_from(spec)?;
                 // Mistakes in what was typed come before what the host has no room for.
-                VmDevices::new(spec, &topology.vcpus_of_vnodes())?;
+                VmDevices::of(spec, &topology)?;
                 let placement = vnodes::place(spec, &topology, host, ledger, &workspace)?;
                 (topology, placement)
             }
         };
-        let devices = VmDevices::new(spec, &topology.vcpus_of_vnodes())?;
+        let devices = VmDevices::of(spec, &topology)?;
         if topology.mirrors_attributes()
             && let Some(pnode) = host.without_attributes(&topology, &placement)
         {

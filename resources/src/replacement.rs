@@ -1,6 +1,7 @@
 //! Where a vnode of a running VM goes when it moves: whether the new pnodes can hold it and which CPUs its vCPUs get
 //! there; and where its vCPUs go when they alone do. First placement is `placement`'s, carrying it out is `vmm`'s work.
 
+use crate::diagnosis::{Diagnosis, ErrorKind};
 use crate::host::HostTopology;
 use crate::ids::{PnodeId, VnodeId};
 use crate::ledger::{Claim, Ledger, NodeClaim};
@@ -77,6 +78,21 @@ pub enum ReplacementError {
 }
 
 impl ReplacementError {
+    /// What kind of failure it is, and whose.
+    pub fn diagnosis(&self) -> Diagnosis {
+        let kind = match self {
+            Self::NoSuchVnode(_) => ErrorKind::NotFound,
+            Self::NoPnode | Self::NoSuchPnode { .. } | Self::NoMemory(_) => ErrorKind::Invalid,
+            Self::SwapWithItself(_) => {
+                return Diagnosis::new(ErrorKind::Invalid, self.code()).at("vnodes");
+            }
+            Self::NoCpus(_) => ErrorKind::Forbidden,
+            Self::Full { .. } | Self::PoolShort { .. } | Self::Nowhere { .. } => ErrorKind::NoRoom,
+        };
+        let diagnosis = Diagnosis::new(kind, self.code());
+        if kind == ErrorKind::NotFound { diagnosis } else { diagnosis.at("pnode") }
+    }
+
     /// The stable name of the mistake.
     pub fn code(&self) -> &'static str {
         match self {

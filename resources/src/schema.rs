@@ -1,6 +1,7 @@
 //! What is typed, for the OpenAPI document, where serde's derive does not say it all: sizes, lists, words.
 
 use crate::cpu_list::CpuList;
+use crate::diagnosis::ErrorKind;
 use crate::set::IdSet;
 use crate::spec::{SerialSpec, Switch, VnodeCount};
 use crate::units::Bytes;
@@ -22,6 +23,15 @@ fn text(pattern: &str) -> ObjectBuilder {
 pub fn words(words: &'static [&'static str]) -> SchemaOf {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words.iter().copied())).into()
 }
+
+impl PartialSchema for ErrorKind {
+    fn schema() -> SchemaOf {
+        let names = ErrorKind::ALL.iter().map(|kind| kind.name());
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).into()
+    }
+}
+
+impl ToSchema for ErrorKind {}
 
 impl PartialSchema for Bytes {
     fn schema() -> SchemaOf {

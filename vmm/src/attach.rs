@@ -1,7 +1,12 @@
 //! The devices of a plan, opened on the host and ready to be put on their segments. Nothing of the VM exists yet, so
 //! whatever is refused here costs nothing.
 
+mod check;
+
+pub use check::check;
+
 use crate::console::{self, ConsoleError};
+use crate::diagnosis::of_file;
 use crate::disk::{DiskError, DiskOptions, Identity, RawDisk};
 use crate::handle::{DeviceFigures, DiskFull};
 use crate::net::{Interface, InterfaceOptions, NetError, SocketDevice, SocketHost, TapSource, Vhost};
@@ -13,9 +18,9 @@ use devices::virtio::console::{Console, ConsoleMeter};
 use devices::virtio::net::{MacAddress, NetHandle};
 use devices::virtio::vsock::VsockHandle;
 use devices::virtio::{self, Rng, RngMeter, VirtioDevice};
-use resources::VnodeId;
 use resources::devices::{Disk, Net, Tap, VmDevices};
 use resources::spec::device::DiskInterrupts;
+use resources::{Diagnosis, ErrorKind, VnodeId};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::num::NonZeroU16;
@@ -113,13 +118,32 @@ pub enum AttachError {
 }
 
 impl AttachError {
-    /// Whether what was typed is to blame, and not the host.
-    pub fn is_input(&self) -> bool {
+    /// What kind of failure it is, its stable code, and the field that is to blame.
+    pub fn diagnosis(&self) -> Diagnosis {
+        let device = |field: String| Diagnosis::new(ErrorKind::Invalid, "device").at(field);
         match self {
-            Self::Disk { .. } | Self::Blk { .. } => true,
-            Self::Net { source, .. } | Self::Vsock(source) => !matches!(source, NetError::Host(_)),
-            Self::Console(source) => source.is_input(),
-            Self::Host(_) => false,
+            Self::Disk { index, source } => source.diagnosis().at(format_args!("disks[{index}].path")),
+            Self::Blk { index, source } => match source {
+                BlkError::Serial(_) => device(format!("disks[{index}].serial")),
+                BlkError::Queues(_) => device(format!("disks[{index}].queues")),
+                BlkError::Length { source, .. } | BlkError::Grow { source, .. } => {
+                    of_file(source).at(format_args!("disks[{index}].path"))
+                }
+                BlkError::Size { .. } => device(format!("disks[{index}].path")),
+                BlkError::Interrupt { .. } => Diagnosis::new(ErrorKind::Host, "host_refused"),
+            },
+            Self::Net { index, source } => {
+                let found = source.diagnosis();
+                let key = found.field.as_deref().and_then(|field| field.strip_prefix("net."));
+                let field = format!("nets[{index}].{}", key.unwrap_or("tap"));
+                found.at(field)
+            }
+            Self::Vsock(source) => {
+                let found = source.diagnosis();
+                if found.field.is_some() { found } else { found.at("vsock.cid") }
+            }
+            Self::Console(source) => source.diagnosis(),
+            Self::Host(error) => error.diagnosis(),
         }
     }
 }
@@ -189,7 +213,11 @@ pub fn open(
 }
 
 fn open_net(net: &Net, ranges: usize) -> Result<virtio::net::Net<GuestMemory, TapQueue>, NetError> {
-    let options = InterfaceOptions {
+    Interface::open(&interface_options(net, ranges))?.device()
+}
+
+fn interface_options(net: &Net, ranges: usize) -> InterfaceOptions {
+    InterfaceOptions {
         tap: match &net.tap {
             Tap::Name(name) => TapSource::Name(name.clone()),
             Tap::Fd(fd) => TapSource::Descriptors(vec![*fd]),
@@ -199,8 +227,7 @@ fn open_net(net: &Net, ranges: usize) -> Result<virtio::net::Net<GuestMemory, Ta
         queues: net.queues,
         vhost: if net.vhost { Vhost::Auto } else { Vhost::Off },
         ranges,
-    };
-    Interface::open(&options)?.device()
+    }
 }
 
 /// One file may have several names.
@@ -223,14 +250,17 @@ fn given_once(
     Ok(())
 }
 
-fn open_disk(index: usize, disk: &Disk, on_full: &OnFull) -> Result<Blk<GuestMemory>, AttachError> {
-    let options = DiskOptions {
+fn disk_options(disk: &Disk) -> DiskOptions {
+    DiskOptions {
         read_only: disk.read_only,
         direct: disk.direct,
         known_raw: disk.known_raw,
         ..DiskOptions::new(&disk.path)
-    };
-    let raw = RawDisk::open(&options).map_err(|source| AttachError::Disk { index, source })?;
+    }
+}
+
+fn open_disk(index: usize, disk: &Disk, on_full: &OnFull) -> Result<Blk<GuestMemory>, AttachError> {
+    let raw = RawDisk::open(&disk_options(disk)).map_err(|source| AttachError::Disk { index, source })?;
     if let Some(reason) = raw.no_ring() {
         tracing::warn!(disk = index, reason, "no io_uring, helper threads instead");
     }

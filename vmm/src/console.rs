@@ -1,8 +1,11 @@
 //! The host's end of a virtio console: a unix socket that one client at a time attaches to, or a file.
 
+use crate::access::can_append;
+use crate::diagnosis::of_file;
 use crate::socket_file::{Access, Janitor, SocketFile, SocketFileError, is_hung_up};
 use crate::sys::HostError;
 use devices::virtio::console::ConsoleHost;
+use resources::Diagnosis;
 use resources::devices::ConsoleEnd;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -19,15 +22,22 @@ pub enum ConsoleError {
     /// The socket cannot be made.
     #[error("console.socket: {0}")]
     Socket(#[from] SocketFileError),
+    /// The file does not open.
+    #[error("console: {0}")]
+    File(HostError),
     /// The host refused.
     #[error("console: {0}")]
     Host(#[from] HostError),
 }
 
 impl ConsoleError {
-    /// Whether what was typed is to blame, and not the host.
-    pub fn is_input(&self) -> bool {
-        matches!(self, Self::Socket(SocketFileError::NotASocket(_)))
+    /// What kind of failure it is, its stable code, and the field that is to blame.
+    pub fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Socket(error) => error.diagnosis().at("console.socket"),
+            Self::File(error) => of_file(&error.source).at("console.file"),
+            Self::Host(error) => error.diagnosis(),
+        }
     }
 }
 
@@ -37,6 +47,18 @@ pub fn open(end: &ConsoleEnd, janitor: &Janitor) -> Result<Box<dyn ConsoleHost>,
         ConsoleEnd::Socket(path) => Box::new(Terminal::bind(path, janitor)?),
         ConsoleEnd::File(path) => Box::new(Log::open(path)?),
     })
+}
+
+/// Why [`open`] would refuse now.
+pub fn check(end: &ConsoleEnd) -> Result<(), ConsoleError> {
+    match end {
+        ConsoleEnd::Socket(path) => Ok(SocketFile::check(path)?),
+        ConsoleEnd::File(path) => can_append(path).map_err(|error| unusable(path, error)),
+    }
+}
+
+fn unusable(path: &Path, error: io::Error) -> ConsoleError {
+    ConsoleError::File(HostError::new("open", error).of(path.display().to_string()))
 }
 
 /// A socket for this user alone.
@@ -116,8 +138,7 @@ struct Log {
 impl Log {
     fn open(path: &Path) -> Result<Self, ConsoleError> {
         let file = OpenOptions::new().append(true).create(true).open(path);
-        let host = |error| ConsoleError::Host(HostError::new("open", error).of(path.display().to_string()));
-        Ok(Self { file: file.map_err(host)?, failing: false })
+        Ok(Self { file: file.map_err(|error| unusable(path, error))?, failing: false })
     }
 }
 
@@ -239,18 +260,16 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let said = |end: ConsoleEnd| {
             let error = open(&end, &Janitor::default()).err().unwrap();
-            (error.to_string().replace(&directory.path().display().to_string(), "D"), error.is_input())
+            let found = error.diagnosis();
+            (error.to_string().replace(&directory.path().display().to_string(), "D"), found.code, found.field)
         };
+        let [in_file, in_socket] = ["console.file", "console.socket"].map(|field| Some(field.to_owned()));
         let missing = directory.path().join("no/such");
-        let (text, input) = said(ConsoleEnd::File(missing));
-        assert_eq!(
-            (text.as_str(), input),
-            ("console: open for D/no/such: No such file or directory (os error 2)", false)
-        );
+        let text = "console: open for D/no/such: No such file or directory (os error 2)".to_owned();
+        assert_eq!(said(ConsoleEnd::File(missing)), (text, "file_not_found", in_file));
         let file = directory.path().join("file");
         std::fs::write(&file, "").unwrap();
-        let (text, input) = said(ConsoleEnd::Socket(file));
-        let expected = "console.socket: D/file: exists and is not a socket, must be a path for a new socket";
-        assert_eq!((text.as_str(), input), (expected, true));
+        let text = "console.socket: D/file: exists and is not a socket, must be a path for a new socket";
+        assert_eq!(said(ConsoleEnd::Socket(file)), (text.to_owned(), "not_a_socket", in_socket));
     }
 }

@@ -6,8 +6,9 @@ use crate::sys::{GuestVm, HostError};
 use devices::IOAPIC_PINS;
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_enable_cap};
 use kvm_ioctls::{Cap, Kvm, VmFd};
-use resources::{Gpa, Plan};
-use std::path::Path;
+use resources::{Diagnosis, ErrorKind, Gpa, Plan};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 
 /// `KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK` (`linux/kvm.h`).
 const X2APIC_API: u64 = 1 | 2;
@@ -21,6 +22,19 @@ pub enum KvmError {
     /// A call was refused.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// `/dev/kvm` does not open.
+    #[error(transparent)]
+    Open(HostError),
+    /// Without hardware virtualization, and the guest needs it.
+    #[error(
+        "kernel: {path}: is Linux, which this host's KVM cannot run: it is kvm_pvm, which emulates a guest's kernel \
+         and not all of its instructions; use a host whose CPUs offer VMX or SVM, or --force-host to try it here",
+        path = path.display()
+    )]
+    NoHardware {
+        /// The kernel, as typed.
+        path: PathBuf,
+    },
     /// Too many vCPUs.
     #[error("vcpus: {asked} vCPUs, this host's KVM takes at most {most}")]
     TooManyVcpus {
@@ -60,6 +74,32 @@ pub enum KvmError {
     },
 }
 
+impl KvmError {
+    /// What kind of failure it is, its stable code, and the field that is to blame.
+    pub fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Host(error) => error.diagnosis(),
+            Self::Open(error) => {
+                let found = error.diagnosis();
+                match found.kind {
+                    ErrorKind::Forbidden => Diagnosis { code: "kvm_forbidden", ..found },
+                    ErrorKind::Unsupported => Diagnosis { code: "kvm_missing", ..found },
+                    _ => found,
+                }
+            }
+            Self::NoHardware { .. } => {
+                Diagnosis::new(ErrorKind::Unsupported, "kvm_without_hardware").at("kernel")
+            }
+            Self::TooManyVcpus { .. } | Self::ApicIdTooHigh { .. } => {
+                Diagnosis::new(ErrorKind::Invalid, "kvm_vcpus").at("vcpus")
+            }
+            Self::Missing(_) => Diagnosis::new(ErrorKind::Unsupported, "kvm_too_old"),
+            Self::TooManyAddresses { .. } => Diagnosis::new(ErrorKind::Invalid, "kvm_addresses").at("memory"),
+            Self::TooManyRanges { .. } => Diagnosis::new(ErrorKind::Invalid, "kvm_ranges").at("vnodes"),
+        }
+    }
+}
+
 /// KVM, open and able.
 pub struct KvmHost {
     kvm: Kvm,
@@ -70,13 +110,13 @@ impl KvmHost {
     pub fn open(plan: &Plan) -> Result<Self, KvmError> {
         let kvm = Kvm::new().map_err(|error| {
             let refused = HostError::kvm("open")(error).of("/dev/kvm");
-            match error.errno() {
+            KvmError::Open(match error.errno() {
                 libc::EACCES | libc::EPERM => refused.hint("run as root or join the group kvm"),
                 libc::ENOENT | libc::ENODEV | libc::ENXIO => refused.hint(
                     "load kvm-intel or kvm-amd, and check that virtualization is enabled in the firmware",
                 ),
                 _ => refused,
-            }
+            })
         })?;
         let needed = [
             (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
@@ -163,10 +203,27 @@ fn enable(vm: &VmFd, cap: Cap, argument: u64, call: &'static str) -> Result<(), 
     vm.enable_cap(&cap).map_err(HostError::kvm(call))
 }
 
+/// Whether this host's KVM emulates a guest's kernel, for want of hardware virtualization.
+pub fn is_emulating() -> bool {
+    is_emulating_by(Path::new("/sys"), Path::new("/proc/cpuinfo"))
+}
+
+fn is_emulating_by(sysfs: &Path, cpuinfo: &Path) -> bool {
+    sysfs.join("module/kvm_pvm").exists() && !has_hardware(cpuinfo)
+}
+
+/// Whether the first CPU has VMX or SVM; all of a host have.
+fn has_hardware(cpuinfo: &Path) -> bool {
+    let Ok(file) = std::fs::File::open(cpuinfo) else { return false };
+    let mut lines = BufReader::new(file).lines().map_while(Result::ok);
+    let flags = lines.find_map(|line| line.strip_prefix("flags").map(str::to_owned));
+    flags.is_some_and(|flags| flags.split_whitespace().any(|flag| matches!(flag, "vmx" | "svm")))
+}
+
 /// What to add to an internal error of KVM: some hosts offer a `/dev/kvm` without hardware virtualization, which
 /// emulates privileged code and cannot do so for a stock kernel.
 pub fn emulation_note() -> &'static str {
-    if Path::new("/sys/module/kvm_pvm").exists() {
+    if is_emulating() {
         "; this host's KVM is kvm_pvm, without hardware virtualization, and cannot run a stock kernel: \
          use a host whose CPUs offer VMX or SVM"
     } else {
@@ -176,9 +233,25 @@ pub fn emulation_note() -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::{IDENTITY_MAP, TSS};
+    use super::{IDENTITY_MAP, TSS, is_emulating_by};
     use resources::memory_map::{HOLE_END, IO_APIC, LOCAL_APIC};
     use resources::{Bytes, MemoryMap, PciMap, VmSpec, VmTopology};
+
+    #[test]
+    fn a_host_emulates_that_has_kvm_pvm_and_no_hardware_virtualization() {
+        let directory = tempfile::tempdir().unwrap();
+        let cpuinfo = directory.path().join("cpuinfo");
+        let emulates = |flags: &str| {
+            std::fs::write(&cpuinfo, format!("processor\t: 0\nflags\t\t: fpu {flags} sse\n")).unwrap();
+            is_emulating_by(directory.path(), &cpuinfo)
+        };
+        assert!(!emulates("de"));
+        std::fs::create_dir_all(directory.path().join("module/kvm_pvm")).unwrap();
+        assert_eq!(
+            [emulates("de"), emulates("vmx"), emulates("svm"), emulates("avmx")],
+            [true, false, false, true]
+        );
+    }
 
     /// Only Intel's KVM puts anything there, and only hosts of Intel would notice.
     #[test]

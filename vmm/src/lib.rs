@@ -3,6 +3,7 @@
 //! What a VM is and where it lies is decided in `resources`, tables are encoded in `acpi`, devices modelled in
 //! `devices`; the words people type are `api`'s.
 
+mod access;
 mod attach;
 pub mod balloon;
 mod boot;
@@ -10,7 +11,9 @@ pub mod claims;
 mod console;
 mod control;
 mod cpu;
+mod diagnosis;
 mod disk;
+mod error;
 mod firmware;
 mod handle;
 mod inbox;
@@ -45,6 +48,7 @@ pub use devices::virtio::net::{Datapath, NetCounters};
 pub use devices::virtio::vsock::VsockCounters;
 pub use devices::virtio::{RngCounters, VirtioCounters};
 pub use disk::{DiskError, DiskOptions, RawDisk};
+pub use error::Error;
 pub use firmware::{Firmware, TablesError, tables};
 pub use handle::{
     Answer, DeviceFigures, DeviceView, DiskFull, Look, Observer, Request, RequestError, VcpuView, VmHandle,
@@ -82,6 +86,8 @@ pub struct Options {
     pub claim: Option<claims::Held>,
     /// Who removes its sockets if this process is killed.
     pub janitor: Janitor,
+    /// Start Linux also where KVM has no hardware virtualization.
+    pub force_host: bool,
 }
 
 /// Who answers the signals that ask a VM to end.
@@ -126,78 +132,44 @@ impl Exit {
     }
 }
 
-/// Why a VM did not start or could not go on. One line each.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Kernel, initramfs or command line.
-    #[error(transparent)]
-    Boot(#[from] BootError),
-    /// Tables.
-    #[error(transparent)]
-    Tables(#[from] TablesError),
-    /// `/dev/kvm`.
-    #[error(transparent)]
-    Kvm(#[from] KvmError),
-    /// Guest memory.
-    #[error(transparent)]
-    Ram(#[from] RamError),
-    /// Taking guest memory.
-    #[error(transparent)]
-    Prefault(#[from] PrefaultError),
-    /// The serial port's file.
-    #[error("serial: {serial}: {source}")]
-    Serial {
-        /// As typed.
-        serial: SerialSpec,
-        /// Why it cannot be opened.
-        source: std::io::Error,
-    },
-    /// Running.
-    #[error(transparent)]
-    Run(#[from] control::RunError),
-    /// Starting vCPUs.
-    #[error(transparent)]
-    Vcpu(#[from] cpu::VcpuError),
-    /// Two devices at one address: a mistake of ours.
-    #[error(transparent)]
-    Bus(#[from] devices::BusError),
-    /// Opening a device.
-    #[error(transparent)]
-    Attach(#[from] attach::AttachError),
-    /// Putting a device on its segment.
-    #[error(transparent)]
-    Pci(#[from] pci::PciError),
-    /// The host refused something else.
-    #[error(transparent)]
-    Host(#[from] HostError),
+/// Why a VM would not start on this host now, as far as that can be known without taking anything: payload, tables,
+/// limits of KVM, files, interfaces and sockets of devices. Where `/dev/kvm` does not open, its limits are not known: why
+/// is what comes back.
+pub fn check(
+    plan: &Plan,
+    payload: Option<Payload>,
+    serial: &SerialSpec,
+    force_host: bool,
+) -> Result<Option<HostError>, Error> {
+    match payload {
+        Some(payload) => drop(prepare(plan, payload, force_host)?),
+        None => drop(tables(plan)?),
+    }
+    let closed = match kvm::KvmHost::open(plan) {
+        Ok(_) => None,
+        Err(KvmError::Open(error)) => Some(error),
+        Err(error) => return Err(error.into()),
+    };
+    check_devices(plan, serial)?;
+    Ok(closed)
 }
 
-impl Error {
-    /// Whether what was typed is to blame, and not the host.
-    pub fn is_input(&self) -> bool {
-        match self {
-            Self::Boot(_) | Self::Tables(_) | Self::Serial { .. } => true,
-            Self::Attach(error) => error.is_input(),
-            Self::Pci(error) => match error {
-                pci::PciError::Segment(_)
-                | pci::PciError::Function(_)
-                | pci::PciError::NoSuchVnode { .. } => true,
-                pci::PciError::Host(_) => false,
-            },
-            Self::Kvm(error) => match error {
-                KvmError::TooManyVcpus { .. }
-                | KvmError::ApicIdTooHigh { .. }
-                | KvmError::TooManyAddresses { .. }
-                | KvmError::TooManyRanges { .. } => true,
-                KvmError::Host(_) | KvmError::Missing(_) => false,
-            },
-            Self::Ram(_)
-            | Self::Prefault(_)
-            | Self::Run(_)
-            | Self::Vcpu(_)
-            | Self::Bus(_)
-            | Self::Host(_) => false,
+fn prepare(plan: &Plan, payload: Payload, force_host: bool) -> Result<(Firmware, Boot), Error> {
+    let firmware = tables(plan)?;
+    let boot = Boot::prepare(payload, plan, &firmware)?;
+    if boot.is_linux() && !force_host && kvm::is_emulating() {
+        return Err(KvmError::NoHardware { path: boot.kernel().to_owned() }.into());
+    }
+    Ok((firmware, boot))
+}
+
+fn check_devices(plan: &Plan, serial: &SerialSpec) -> Result<(), Error> {
+    attach::check(&plan.devices, plan.memory_map.ram().len())?;
+    match serial {
+        SerialSpec::File(path) => {
+            access::can_append(path).map_err(|source| Error::Serial { serial: serial.clone(), source })
         }
+        SerialSpec::Stdio | SerialSpec::None => Ok(()),
     }
 }
 
@@ -222,12 +194,13 @@ impl Drop for ClaimUntilTheEnd {
 }
 
 impl Vm {
-    /// Inspects the payload, encodes the tables, and asks KVM whether it can do it.
+    /// Inspects the payload, encodes the tables, and asks KVM whether it can do it, and the host whether it has the
+    /// devices.
     pub fn new(plan: Plan, payload: Payload, mut options: Options) -> Result<Self, Error> {
         let plan = Arc::new(plan);
-        let firmware = tables(&plan)?;
-        let boot = Boot::prepare(payload, &plan, &firmware)?;
+        let (firmware, boot) = prepare(&plan, payload, options.force_host)?;
         let kvm = kvm::KvmHost::open(&plan)?;
+        check_devices(&plan, &options.serial)?;
         let shared = Shared::new(&plan, options.observer.take(), options.claim.take());
         let claim = ClaimUntilTheEnd(Arc::clone(&shared));
         Ok(Self { shared, plan, boot, firmware, kvm, options, claim })

@@ -10,10 +10,13 @@ mod tests;
 use janitor::Ready;
 pub use janitor::{Janitor, sweep};
 
+use crate::access::can_create;
+use crate::diagnosis::{of_call, of_file};
 use crate::lock_file::{Attempt, FileAccess, LockFile};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 use nix::sys::stat::{Mode, fchmod};
+use resources::{Diagnosis, ErrorKind};
 use std::ffi::OsString;
 use std::fs::{OpenOptions, Permissions};
 use std::io;
@@ -61,6 +64,16 @@ pub enum SocketFileError {
     /// It is something else.
     #[error("{0}: exists and is not a socket, must be a path for a new socket")]
     NotASocket(PathBuf),
+    /// The directory that it would be in cannot be used.
+    #[error("{path}: {call}: {source}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What was asked of it.
+        call: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
     /// The host refused.
     #[error("{path}: {call}: {source}")]
     Host {
@@ -71,6 +84,23 @@ pub enum SocketFileError {
         /// Why not.
         source: io::Error,
     },
+}
+
+impl SocketFileError {
+    /// What kind of failure it is, and its stable code.
+    pub fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::InUse(_) => Diagnosis::new(ErrorKind::InUse, "socket_in_use"),
+            Self::InTheMaking { .. } => Diagnosis::new(ErrorKind::Transient, "socket_busy"),
+            Self::NotASocket(_) => Diagnosis::new(ErrorKind::Invalid, "not_a_socket"),
+            Self::Directory { source, .. } => of_file(source),
+            Self::Host { source, .. } => match source.raw_os_error() {
+                // A name that no socket can have.
+                Some(libc::ENAMETOOLONG | libc::EINVAL) => of_file(source),
+                _ => of_call(source),
+            },
+        }
+    }
 }
 
 /// One file among those that had its path: device and inode.
@@ -111,6 +141,17 @@ impl SocketFile {
         let listening = Self::make(path, &address, access, &janitor);
         only_one.remove();
         listening
+    }
+
+    /// Why [`listen`](Self::listen) would refuse now.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn check(path: &Path) -> Result<(), SocketFileError> {
+        UnixAddr::new(path).map_err(|error| refused(path, "bind")(error.into()))?;
+        open_parent(path)?;
+        can_create(parent(path)).map_err(directory(path, "access"))?;
+        is_left_behind(path).map(drop)
     }
 
     /// Listens at a path that nobody else makes, replaces or sweeps meanwhile.
@@ -179,7 +220,12 @@ fn parent(path: &Path) -> &Path {
 fn open_parent(path: &Path) -> Result<(), SocketFileError> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC);
-    options.open(parent(path)).map(drop).map_err(refused(parent(path), "open"))
+    options.open(parent(path)).map(drop).map_err(directory(path, "open"))
+}
+
+fn directory(path: &Path, call: &'static str) -> impl FnOnce(io::Error) -> SocketFileError {
+    let path = parent(path).to_owned();
+    move |source| SocketFileError::Directory { path, call, source }
 }
 
 /// Where the lock of a socket is: beside it, so that it is the same however the directory is reached.
@@ -215,14 +261,20 @@ fn is_stale(path: &Path) -> bool {
 
 /// Removes a socket that nobody listens on.
 fn remove_stale(path: &Path) -> Result<(), SocketFileError> {
+    match is_left_behind(path)? {
+        true => std::fs::remove_file(path).map_err(refused(path, "unlink")),
+        false => Ok(()),
+    }
+}
+
+/// Whether there is a socket that nobody listens on; else there is nothing, or it cannot be replaced.
+fn is_left_behind(path: &Path) -> Result<bool, SocketFileError> {
     match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(refused(path, "lstat")(error)),
         Ok(meta) if !meta.file_type().is_socket() => Err(SocketFileError::NotASocket(path.to_owned())),
         Ok(_) => match connect_to(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                std::fs::remove_file(path).map_err(refused(path, "unlink"))
-            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 Err(refused(path, "connect")(error))
             }

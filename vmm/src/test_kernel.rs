@@ -2,13 +2,48 @@
 
 /// A 64-bit ELF file with one segment, `code` at 1 MiB, entered there in 32-bit mode if it has the PVH note.
 pub fn pvh_elf(code: &[u8], note: bool) -> Vec<u8> {
-    const LOAD: u64 = 0x10_0000;
-    let mut note_bytes = Vec::new();
-    for word in [4_u32, 4, 18] {
-        note_bytes.extend(word.to_le_bytes());
+    elf(code, pvh_note(), note)
+}
+
+/// The same with an entry, and with the note that Linux has.
+pub fn linux_elf(code: &[u8]) -> Vec<u8> {
+    // LINUX_ELFNOTE_LTO_INFO (Linux, `include/linux/elfnote-lto.h`).
+    let mut notes = Vec::new();
+    for word in [6_u32, 4, 0x101] {
+        notes.extend(word.to_le_bytes());
     }
-    note_bytes.extend(b"Xen\0");
-    note_bytes.extend(&LOAD.to_le_bytes()[..4]);
+    notes.extend(b"Linux\0\0\0\0\0\0\0");
+    notes.extend(pvh_note());
+    elf(code, notes, true)
+}
+
+/// A bzImage as far as its headers go.
+pub fn bzimage() -> Vec<u8> {
+    let mut bytes = vec![0; 8192];
+    bytes[0x202..0x206].copy_from_slice(b"HdrS");
+    bytes[0x206..0x208].copy_from_slice(&0x20f_u16.to_le_bytes());
+    bytes[0x211] = 1;
+    bytes[0x236] = 1;
+    bytes[0x1f1] = 3;
+    bytes[0x1f4..0x1f8].copy_from_slice(&((8192 - 2048_u32) / 16).to_le_bytes());
+    // A command line of 2,047 bytes.
+    bytes[0x238..0x23c].copy_from_slice(&0x7ff_u32.to_le_bytes());
+    bytes
+}
+
+const LOAD: u64 = 0x10_0000;
+
+fn pvh_note() -> Vec<u8> {
+    let mut note = Vec::new();
+    for word in [4_u32, 4, 18] {
+        note.extend(word.to_le_bytes());
+    }
+    note.extend(b"Xen\0");
+    note.extend(&LOAD.to_le_bytes()[..4]);
+    note
+}
+
+fn elf(code: &[u8], note_bytes: Vec<u8>, note: bool) -> Vec<u8> {
     let note_offset = 64 + 2 * 56_u64;
     let code_offset = note_offset + note_bytes.len() as u64;
     let mut file = Vec::new();

@@ -1,7 +1,8 @@
-//! The file of `--config`: JSON in the schema of [`VmSpec`], unknown fields refused.
+//! The file of `--config`: JSON in the schema of [`VmSpec`], read as strictly as a request's body.
 
 use crate::exit::Failure;
 use crate::files;
+use crate::strict_json;
 use resources::VmSpec;
 use std::path::Path;
 
@@ -13,5 +14,5 @@ pub fn read(path: &Path) -> Result<VmSpec, Failure> {
     let refused =
         |why: &dyn std::fmt::Display| Failure::input(format_args!("--config: {}: {why}", path.display()));
     let text = files::read(path, MAX_CONFIG).map_err(|error| refused(&error))?;
-    serde_json::from_str(&text).map_err(|error| refused(&error))
+    strict_json::read(text.as_bytes()).map_err(|error| refused(&error))
 }

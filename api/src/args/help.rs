@@ -24,11 +24,12 @@ Exit statuses:
     0  the guest powered off, or was quit with Ctrl-A x;
        or the command did what it was asked
     1  internal error
-    2  bad input: one line names the field, the value and the rule
+    2  bad input, or a file that is missing or in use: one line names the field,
+       the value and the rule
     3  the host refused: one line names what was asked, where, and why not
     4  the guest reset itself (--on-reset exit)
     5  the guest crashed: a vCPU shut down after a triple fault
-    6  ctl: the VM is not in a state for what was asked
+    6  ctl: there is no VM, or it is not in a state for what was asked
   143  a second SIGTERM, SIGINT or SIGHUP, or the end of --shutdown-timeout,
        ended the VM at once (the first presses the guest's power button)";
 
@@ -145,7 +146,7 @@ Examples:
   numavisor help ctl reclaim
 
 Exit statuses: 0 done, 2 bad input, 3 the host refused or nobody listens,
-6 the VM is not in a state for it.";
+6 there is no VM, or it is not in a state for it.";
 
 /// The end of `host --help`.
 pub const HOST: &str = "\

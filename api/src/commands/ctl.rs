@@ -172,8 +172,10 @@ impl Ctl {
             vm = answer.read()?;
         }
         let failed = vm.end.as_ref().filter(|end| end.cause == wire::EndCause::Failed);
-        if let Some(error) = failed.and_then(|end| end.error.clone()) {
-            return Err(Failure::new(Status::Host, error));
+        if let Some(end) = failed {
+            let why = end.error.as_deref().unwrap_or("the VM did not start");
+            let kind = end.kind.as_deref().unwrap_or_default();
+            return Err(Failure::told(kind, end.code.clone(), end.field.clone(), why));
         }
         self.print(&answer, |vm: wire::Vm| show::vm(&vm))
     }

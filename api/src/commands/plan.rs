@@ -1,10 +1,10 @@
-//! `numavisor plan`: decides everything, touches nothing.
+//! `numavisor plan`: decides everything, refuses what `run` would refuse, and touches nothing.
 
 use crate::addresses;
 use crate::args::PlanArgs;
 use crate::claims::ClaimsAt;
-use crate::exit::{Failure, Status};
-use crate::{files, look, show};
+use crate::exit::Failure;
+use crate::{files, look, show, start};
 use resources::{HostTopology, Ledger, Plan, PlanError, VmSpec};
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,6 +20,10 @@ pub fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
         (None, false) => Ok(Ledger::new()),
     };
     let plan = decide(&spec, &look::host(&root)?, &ledger?)?;
+    // What is on another host, nobody knows here.
+    if here && let Some(error) = start::check(&plan, &spec, args.host.force_host)? {
+        tracing::warn!("this cannot start, and the limits of KVM are not known: {error}");
+    }
     if let Some(directory) = &args.acpi_dir {
         write_tables(&plan, directory)?;
     }
@@ -32,10 +36,7 @@ pub fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
 
 /// The plan, or why there is none.
 pub fn decide(spec: &VmSpec, host: &HostTopology, ledger: &Ledger) -> Result<Plan, Failure> {
-    Plan::beside(spec, host, ledger).map_err(|error: PlanError| {
-        let status = if error.is_input() { Status::Input } else { Status::Host };
-        Failure::new(status, error)
-    })
+    Plan::beside(spec, host, ledger).map_err(|error: PlanError| Failure::of(error.diagnosis(), error))
 }
 
 /// Writes the RSDP and each table to a file that has its signature as name.

@@ -9,9 +9,8 @@ use crate::http::socket::{Socket, SocketError, SocketSpec};
 use crate::progress::PrefaultBar;
 use crate::socket_cleanup;
 use crate::start::{Audience, prepare};
-use resources::VmSpec;
+use resources::{Diagnosis, ErrorKind, VmSpec};
 use std::process::ExitCode;
-use vmm::SocketFileError;
 
 /// Runs a VM to its end.
 pub fn run(args: RunArgs) -> Result<ExitCode, Failure> {
@@ -19,8 +18,9 @@ pub fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     vmm::block_terminal_stops().map_err(|error| Failure::new(Status::Host, error))?;
     let progress = PrefaultBar::for_terminal().map(|bar| Box::new(bar) as Box<dyn vmm::Progress>);
     let (claims, janitor) = (ClaimsAt::try_from(&args.claims)?, socket_cleanup::of_this_program());
-    let shutdown_timeout = args.stop.timeout();
-    let audience = Audience { progress, claims, janitor, shutdown_timeout, ..Audience::default() };
+    let (shutdown_timeout, force_host) = (args.stop.timeout(), args.host.force_host);
+    let audience =
+        Audience { progress, claims, janitor, shutdown_timeout, force_host, ..Audience::default() };
     match args.socket.spec() {
         Some(socket) => ended(&served(spec, audience, &socket)?),
         None => ended(&prepare(spec, audience)?.run()),
@@ -34,7 +34,7 @@ fn served(
     socket: &SocketSpec,
 ) -> Result<Result<vmm::Exit, vmm::Error>, Failure> {
     let socket = Socket::open(socket, &audience.janitor).map_err(refused)?;
-    let app = App::new(audience.claims.clone(), audience.janitor.clone());
+    let app = App::new(audience.claims.clone(), audience.janitor.clone(), audience.force_host);
     let vm = prepare(spec.clone(), Audience { observer: Some(app.commands.observer()), ..audience })?;
     app.commands.adopt(spec, vm.handle());
     let server = Server::start(&app, socket)
@@ -47,13 +47,16 @@ fn served(
 
 /// Whose fault it is that there is no socket.
 pub fn refused(error: SocketError) -> Failure {
-    let status = match error {
-        SocketError::File(SocketFileError::Host { .. } | SocketFileError::InTheMaking { .. }) => Status::Host,
-        SocketError::File(SocketFileError::InUse(_) | SocketFileError::NotASocket(_))
-        | SocketError::NoSuchGroup(_)
-        | SocketError::NotPassed(_) => Status::Input,
+    let found = match &error {
+        SocketError::File(error) => error.diagnosis().at("--api-socket"),
+        SocketError::NoSuchGroup(_) => {
+            Diagnosis::new(ErrorKind::Invalid, "no_such_group").at("--api-socket-group")
+        }
+        SocketError::NotPassed(_) => {
+            Diagnosis::new(ErrorKind::Invalid, "socket_not_passed").at("--api-socket")
+        }
     };
-    Failure::new(status, error)
+    Failure::of(found, error)
 }
 
 fn ended(result: &Result<vmm::Exit, vmm::Error>) -> Result<ExitCode, Failure> {
@@ -64,7 +67,6 @@ fn ended(result: &Result<vmm::Exit, vmm::Error>) -> Result<ExitCode, Failure> {
         Ok(exit @ vmm::Exit::TripleFault { .. }) => {
             Err(Failure::new(Status::Crash, exit.crash().unwrap_or_default()))
         }
-        Err(error) if error.is_input() => Err(Failure::input(error)),
-        Err(error) => Err(Failure::new(Status::Host, error)),
+        Err(error) => Err(Failure::of(error.diagnosis(), error)),
     }
 }

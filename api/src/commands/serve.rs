@@ -25,7 +25,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let signals = vmm::end_signals();
     // In all threads that are started from here on, so that only the one that waits for them gets them.
     signals.thread_block().map_err(|error| failed("pthread_sigmask", error.into()))?;
-    let app = App::new(claims, janitor);
+    let app = App::new(claims, janitor, args.host.force_host);
     let server = Server::start(&app, socket).map_err(|error| failed("--api-socket", error))?;
     let asked = Arc::new(AtomicU32::new(0));
     let (commands, count, timeout) = (Arc::clone(&app.commands), Arc::clone(&asked), args.stop.timeout());

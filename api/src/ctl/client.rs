@@ -137,14 +137,10 @@ fn head(mut stream: BufReader<UnixStream>) -> Result<(u16, Body), String> {
 /// A problem in one line, and whose fault it is.
 fn refused(status: u16, text: &str) -> Failure {
     let problem: Option<Document> = serde_json::from_str(text).ok();
-    let line = match problem {
-        Some(problem) => format!("{} ({})", problem.detail, problem.code),
-        None => format!("HTTP status {status}"),
+    let Some(problem) = problem else {
+        let whose = if (400..500).contains(&status) { Status::Input } else { Status::Host };
+        return Failure::new(whose, format_args!("HTTP status {status}"));
     };
-    let whose = match status {
-        409 => Status::Conflict,
-        400..=499 => Status::Input,
-        _ => Status::Host,
-    };
-    Failure::new(whose, line)
+    let line = format!("{} ({})", problem.detail, problem.code);
+    Failure::told(&problem.kind, Some(problem.code), problem.field, line)
 }

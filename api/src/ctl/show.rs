@@ -36,9 +36,11 @@ pub fn vm(vm: &Vm) -> String {
         ("pid", vm.pid.to_string()),
         ("version", vm.version.clone()),
     ];
-    if let Some(End { cause, error }) = &vm.end {
+    if let Some(End { cause, error, code, kind: _, field }) = &vm.end {
         rows.insert(1, ("ended by", cause_word(*cause)));
         rows.extend(error.clone().map(|error| ("error", error)));
+        rows.extend(code.clone().map(|code| ("code", code)));
+        rows.extend(field.clone().map(|field| ("field", field)));
     }
     rows.iter().map(|(name, value)| format!("{name:<9}{value}\n")).collect()
 }

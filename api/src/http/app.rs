@@ -3,7 +3,7 @@
 use crate::claims::ClaimsAt;
 use crate::http::command_queue::CommandQueue;
 use crate::http::events::EventLog;
-use crate::http::handlers::{devices, events, plans, reclaim, vm, vnodes};
+use crate::http::handlers::{devices, events, plans, reclaim, service, vm, vnodes};
 use crate::http::metrics::Requests;
 use crate::http::problem::Problem;
 use crate::http::route::{Op, ROUTES, Route, find};
@@ -14,6 +14,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
+use resources::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, watch};
@@ -44,16 +45,22 @@ pub struct App {
 }
 
 impl App {
-    /// With a command queue that has no VM yet, where other VMs keep what they were promised, and who removes sockets
-    /// after a kill.
-    pub fn new(claims: ClaimsAt, janitor: Janitor) -> Arc<Self> {
-        Self::with_patience(claims, janitor, MOVE_PATIENCE)
+    /// With a command queue that has no VM yet, where other VMs keep what they were promised, and who removes sockets after a kill.
+    /// `force_host`: as [`vmm::Options`] has it.
+    pub fn new(claims: ClaimsAt, janitor: Janitor, force_host: bool) -> Arc<Self> {
+        Self::with_patience(claims, janitor, force_host, MOVE_PATIENCE)
     }
 
-    fn with_patience(claims: ClaimsAt, janitor: Janitor, move_patience: Duration) -> Arc<Self> {
+    fn with_patience(
+        claims: ClaimsAt,
+        janitor: Janitor,
+        force_host: bool,
+        move_patience: Duration,
+    ) -> Arc<Self> {
         let (events, watch) = (Arc::new(EventLog::new()), Watch::new());
         let poked = Arc::clone(&watch);
-        let commands = CommandQueue::new(Arc::clone(&events), claims, janitor, move || poked.poke());
+        let commands =
+            CommandQueue::new(Arc::clone(&events), claims, janitor, force_host, move || poked.poke());
         let (requests, ending) = (Requests::default(), watch::Sender::new(false));
         let (slow, moves) = (Semaphore::new(SLOW_AT_ONCE), Semaphore::new(MOVES_AT_ONCE));
         Arc::new(Self { commands, events, watch, requests, ending, slow, moves, move_patience })
@@ -133,6 +140,8 @@ fn method(route: &Route) -> MethodRouter<Arc<App>> {
         Op::GetJob => on(filter, vnodes::job),
         Op::CancelJob => on(filter, vnodes::cancel),
         Op::GetEvents => on(filter, events::stream),
+        Op::GetHealth => on(filter, service::health),
+        Op::GetVersion => on(filter, service::version),
         Op::GetMetrics => on(filter, events::metrics),
         Op::GetOpenapi => on(filter, events::openapi),
     }
@@ -159,8 +168,8 @@ async fn counted(State(app): State<Arc<App>>, request: Request, next: Next) -> R
         }
         let methods = methods.join(", ");
         let detail = format!("{method} is not among {methods}");
-        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
-        response = problem.into_response();
+        let problem = Problem::new(ErrorKind::Malformed, "method_not_allowed", detail);
+        response = problem.with_status(StatusCode::METHOD_NOT_ALLOWED).into_response();
         response
             .headers_mut()
             .extend(HeaderValue::try_from(methods).ok().map(|allow| (header::ALLOW, allow)));
@@ -186,7 +195,7 @@ mod tests {
     fn moves_that_take_long_keep_nobody_who_looks() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
-            let app = App::with_patience(ClaimsAt::default(), Janitor::default(), Duration::ZERO);
+            let app = App::with_patience(ClaimsAt::default(), Janitor::default(), false, Duration::ZERO);
             let (started, running) = channel();
             let mut ends = Vec::new();
             let mut start = || {

@@ -2,10 +2,12 @@
 //! that is not expected is refused, with the field that is wrong.
 
 use crate::http::problem::Problem;
+use crate::strict_json::{self, ReadError};
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use hyper::body::Body as _;
+use resources::ErrorKind;
 use serde::de::DeserializeOwned;
 use std::fmt::Display;
 use std::future::poll_fn;
@@ -30,31 +32,21 @@ pub async fn none(request: Request) -> Result<(), Problem> {
     let bytes = read(&parts.headers, body).await?;
     match bytes.trim_ascii() {
         b"" | b"{}" => Ok(()),
-        _ => {
-            Err(Problem::new(StatusCode::BAD_REQUEST, "body_not_empty", "this takes no body, must be empty"))
-        }
+        _ => Err(Problem::new(ErrorKind::Malformed, "body_not_empty", "this takes no body, must be empty")),
     }
 }
 
 /// What JSON says, or which field is wrong.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let mut json = serde_json::Deserializer::from_slice(bytes);
-    let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        let inner = error.into_inner();
-        if inner.is_syntax() || inner.is_eof() || inner.is_io() {
-            return syntax(inner);
+    strict_json::read(bytes).map_err(|error| match error {
+        ReadError::Syntax(error) => {
+            Problem::new(ErrorKind::Malformed, "json_syntax", format_args!("not JSON: {error}"))
         }
-        let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "schema", &inner);
-        // An error without a path is in the document as a whole.
-        if path == "." { problem } else { problem.at(path, &inner) }
-    })?;
-    json.end().map_err(syntax)?;
-    Ok(parsed)
-}
-
-fn syntax(error: serde_json::Error) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "json_syntax", format_args!("not JSON: {error}"))
+        ReadError::Schema { field: None, rule } => Problem::new(ErrorKind::Invalid, "schema", rule),
+        ReadError::Schema { field: Some(field), rule } => {
+            Problem::new(ErrorKind::Invalid, "schema", format_args!("{field}: {rule}")).at(field, rule)
+        }
+    })
 }
 
 fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
@@ -65,13 +57,14 @@ fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     }
     let given = given.unwrap_or("none");
     let detail = format!("content-type: `{given}` is not application/json");
-    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", detail))
+    let problem = Problem::new(ErrorKind::Malformed, "media_type", detail);
+    Err(problem.with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
 }
 
 async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
     let too_large = || {
         let detail = format!("the body is larger than {MOST} bytes");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
+        Problem::new(ErrorKind::Malformed, "too_large", detail).with_status(StatusCode::PAYLOAD_TOO_LARGE)
     };
     // Chunks have the last word.
     let chunked = headers.contains_key(header::TRANSFER_ENCODING);
@@ -80,7 +73,10 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
     if said.is_some_and(|said: u64| said > MOST as u64) {
         return Err(too_large());
     }
-    let late = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "body_late", "the body did not come in time");
+    let late = |_| {
+        let problem = Problem::new(ErrorKind::Malformed, "body_late", "the body did not come in time");
+        problem.with_status(StatusCode::REQUEST_TIMEOUT)
+    };
     tokio::time::timeout(WITHIN, collect(body)).await.map_err(late)??.ok_or_else(too_large)
 }
 
@@ -89,7 +85,7 @@ async fn collect(mut body: Body) -> Result<Option<Bytes>, Problem> {
     let mut all = Vec::new();
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         let broken = |error: axum::Error| {
-            Problem::new(StatusCode::BAD_REQUEST, "body_broken", format_args!("the body is broken: {error}"))
+            Problem::new(ErrorKind::Malformed, "body_broken", format_args!("the body is broken: {error}"))
         };
         // Trailers say nothing here.
         if let Ok(data) = frame.map_err(broken)?.into_data() {
@@ -108,7 +104,7 @@ pub fn number<T: std::str::FromStr>(what: &str, text: &str) -> Result<T, Problem
     text.parse().ok().filter(|_| digits).ok_or_else(|| {
         let short: String = text.chars().take(40).collect();
         let rule = format!("`{short}` is not a number, or too large");
-        Problem::new(StatusCode::BAD_REQUEST, "bad_id", format_args!("{what}: {rule}")).at(what, rule)
+        Problem::new(ErrorKind::Malformed, "bad_id", format_args!("{what}: {rule}")).at(what, rule)
     })
 }
 
@@ -156,7 +152,7 @@ impl<'a> Query<'a> {
 
 fn bad(name: &str, rule: impl Display) -> Problem {
     let detail = format!("{name}: {rule}");
-    Problem::new(StatusCode::BAD_REQUEST, "bad_parameter", detail).at(name, rule)
+    Problem::new(ErrorKind::Malformed, "bad_parameter", detail).at(name, rule)
 }
 
 #[cfg(test)]

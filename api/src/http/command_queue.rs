@@ -106,6 +106,8 @@ pub struct CommandQueue {
     pub claims: ClaimsAt,
     /// Removes sockets of VMs if this process is killed.
     janitor: Janitor,
+    /// Start Linux also where KVM has no hardware virtualization.
+    pub force_host: bool,
     /// Told when the VM or a job changes.
     poke: Box<dyn Fn() + Send + Sync>,
 }
@@ -116,6 +118,7 @@ impl CommandQueue {
         events: Arc<EventLog>,
         claims: ClaimsAt,
         janitor: Janitor,
+        force_host: bool,
         poke: impl Fn() + Send + Sync + 'static,
     ) -> Arc<Self> {
         let inner =
@@ -126,6 +129,7 @@ impl CommandQueue {
             events,
             claims,
             janitor,
+            force_host,
             poke: Box::new(poke),
         })
     }
@@ -248,6 +252,11 @@ impl CommandQueue {
     /// What was typed.
     pub fn spec(&self) -> Result<Arc<VmSpec>, Problem> {
         self.lock().vm.as_ref().map(|vm| Arc::clone(&vm.spec)).ok_or_else(|| Denial::NoVm.into())
+    }
+
+    /// The state of the VM, if there is one.
+    pub fn state(&self) -> Option<wire::VmState> {
+        wire_state(self.lock().queue.state())
     }
 
     /// The VM for those who ask.

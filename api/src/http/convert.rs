@@ -182,8 +182,14 @@ pub fn end(result: &Result<Exit, vmm::Error>) -> wire::End {
         Ok(Exit::Quit | Exit::Killed) => wire::EndCause::Killed,
         Err(_) => wire::EndCause::Failed,
     };
-    let error = result.as_ref().map_or_else(|error| Some(error.to_string()), Exit::crash);
-    wire::End { cause, error }
+    let found = result.as_ref().err().map(vmm::Error::diagnosis);
+    wire::End {
+        cause,
+        error: result.as_ref().map_or_else(|error| Some(error.to_string()), Exit::crash),
+        code: found.as_ref().map(|found| found.code.to_owned()),
+        kind: found.as_ref().map(|found| found.kind.name().to_owned()),
+        field: found.and_then(|found| found.field),
+    }
 }
 
 /// All vnodes, without the exits of their vCPUs. `ran_on` says which CPU a thread ran on last.

@@ -4,6 +4,7 @@ pub mod devices;
 pub mod events;
 pub mod plans;
 pub mod reclaim;
+pub mod service;
 pub mod vm;
 pub mod vnodes;
 

@@ -7,9 +7,10 @@ use crate::http::route::{ANY, Media, Parameter, ROUTES, Route};
 use crate::http::wire;
 use axum::http::{Method, StatusCode};
 use resources::VmSpec;
+use std::collections::BTreeSet;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn, PathsBuilder};
 use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema, Type};
+use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::{
     ComponentsBuilder, ContentBuilder, HeaderBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, Ref,
     RefOr, Required, ResponseBuilder,
@@ -19,7 +20,8 @@ use utoipa::{PartialSchema, ToSchema};
 fn document() -> OpenApi {
     let description = "Control of one VM over a unix socket. Sizes in answers are bytes; sets are Linux lists. Every \
                        answer that is not a success is a problem document (RFC 9457) with a stable `code`. Fields \
-                       may be added to answers.";
+                       may be added to answers. In bodies of requests `null` is a field that was left out; what is an \
+                       object here is not taken as an array.";
     let info = InfoBuilder::new()
         .title("numavisor")
         .version("1")
@@ -145,6 +147,8 @@ fn components() -> utoipa::openapi::Components {
     add::<wire::GiveRequest>(&mut schemas);
     add::<wire::Reclaim>(&mut schemas);
     add::<wire::FreeMemory>(&mut schemas);
+    add::<wire::Health>(&mut schemas);
+    add::<wire::Version>(&mut schemas);
     let open = |description: &str| {
         let any = AdditionalProperties::FreeForm(true);
         let version = ObjectBuilder::new().schema_type(Type::Integer);
@@ -160,7 +164,51 @@ fn components() -> utoipa::openapi::Components {
     schemas.push(("Host".into(), open("As `numavisor host --json` prints it.")));
     let document = ObjectBuilder::new().schema_type(Type::Object).description(Some("This document."));
     schemas.push(("OpenApi".into(), RefOr::T(document.into())));
-    ComponentsBuilder::new().schemas_from_iter(schemas).build()
+    let mut components = ComponentsBuilder::new().schemas_from_iter(schemas).build();
+    let bodies = ROUTES.iter().filter_map(|route| match route.takes {
+        Media::Json(schema) => Some(schema.to_owned()),
+        Media::None | Media::EventStream | Media::Prometheus => None,
+    });
+    let mut typed: Vec<String> = bodies.collect();
+    let mut seen = BTreeSet::new();
+    while let Some(name) = typed.pop() {
+        if let Some(RefOr::T(Schema::Object(object))) = components.schemas.get_mut(&name)
+            && seen.insert(name)
+        {
+            let names = serde_json::to_value(&*object).unwrap();
+            let mut found = Vec::new();
+            references(&names, &mut found);
+            typed.extend(found.iter().filter_map(|name| Some(name.rsplit_once('/')?.1.to_owned())));
+            let required = &object.required;
+            let optional = object.properties.iter_mut().filter(|(name, _)| !required.contains(name));
+            optional.for_each(|(_, schema)| may_be_null(schema));
+        }
+    }
+    components
+}
+
+/// `null` is a field that was left out: see `strict_json`.
+fn may_be_null(schema: &mut RefOr<Schema>) {
+    let null = || Schema::from(ObjectBuilder::new().schema_type(Type::Null));
+    let with_null = |kind: &mut SchemaType| {
+        if let SchemaType::Type(one) = kind {
+            *kind = SchemaType::Array(vec![one.clone(), Type::Null]);
+        }
+    };
+    match schema {
+        RefOr::Ref(reference) => {
+            *schema = OneOfBuilder::new().item(reference.clone()).item(null()).into();
+        }
+        RefOr::T(Schema::Object(object)) => with_null(&mut object.schema_type),
+        RefOr::T(Schema::Array(array)) => with_null(&mut array.schema_type),
+        RefOr::T(Schema::OneOf(either)) => {
+            let text = serde_json::to_value(&*either).unwrap().to_string();
+            if !text.contains(r#"{"type":"null"}"#) {
+                either.items.push(null().into());
+            }
+        }
+        RefOr::T(_) => panic!("a schema that nothing typed had before"),
+    }
 }
 
 /// The document as it is served.
@@ -204,5 +252,19 @@ fn every_reference_leads_somewhere_and_every_route_is_there() {
     for route in &ROUTES {
         let method = route.method.as_str().to_lowercase();
         assert_eq!(document["paths"][route.path][method]["operationId"], route.name);
+    }
+}
+
+#[test]
+fn what_may_be_left_out_of_a_body_may_be_null() {
+    let document: serde_json::Value = serde_json::from_str(&text()).unwrap();
+    for name in ["VmSpec", "VnodeSpec", "DiskSpec", "PinSpec", "CacheSpec", "MoveRequest", "ReclaimRequest"] {
+        let schema = &document["components"]["schemas"][name];
+        let required = schema["required"].as_array().cloned().unwrap_or_default();
+        for (field, property) in schema["properties"].as_object().unwrap() {
+            let null = property.to_string().contains(r#""null""#);
+            let optional = !required.iter().any(|required| required == field);
+            assert_eq!(null, optional, "{name}.{field}: {property}");
+        }
     }
 }

@@ -1,12 +1,18 @@
-//! Errors as problem documents (RFC 9457) with a stable `code`. What is wrong is found by others; here it gets its
-//! status.
+//! Errors as problem documents (RFC 9457) with a stable `code`. What is wrong, and of what kind that is, others find; which
+//! status a kind has is `statuses`' table.
 
+use crate::claims::explain;
+use crate::http::admission::Denial;
+use crate::look::LookError;
+use crate::start::StartError;
+use crate::statuses;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use resources::diagnosis::field_and_rule;
 use resources::replacement::ReplacementError;
-use resources::{PlanError, SpecError};
+use resources::{DeviceError, Diagnosis, ErrorKind, PlanError, SpecError};
 use serde::{Deserialize, Serialize};
-use vmm::balloon::BalloonError;
+use vmm::claims::ClaimsError;
 
 /// The media type of a problem document.
 const MEDIA_TYPE: &str = "application/problem+json";
@@ -28,6 +34,10 @@ pub struct Document {
     pub detail: String,
     /// The stable name of the problem.
     pub code: String,
+    /// What kind of problem it is, which decides the status; clients that do not know a code can go by this.
+    #[serde(default)]
+    #[cfg_attr(test, schema(value_type = ErrorKind))]
+    pub kind: String,
     /// The path of the field that is wrong, such as `numa[1].policy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
@@ -49,29 +59,43 @@ impl std::ops::Deref for Problem {
 }
 
 impl Problem {
-    /// A problem with a status, a stable code, and what is wrong.
-    pub fn new(status: StatusCode, code: &str, detail: impl ToString) -> Self {
-        Self(Box::new(Document {
+    /// A problem of a kind, with a stable code, and what is wrong.
+    pub fn new(kind: ErrorKind, code: &str, detail: impl ToString) -> Self {
+        let problem = Self(Box::new(Document {
             r#type: format!("urn:numavisor:problem:{code}"),
-            title: status.canonical_reason().unwrap_or_default().to_owned(),
-            status: status.as_u16(),
+            title: String::new(),
+            status: 0,
             detail: detail.to_string(),
             code: code.to_owned(),
+            kind: kind.name().to_owned(),
             field: None,
             rule: None,
-        }))
+        }));
+        problem.with_status(statuses::http(kind))
+    }
+
+    /// A problem that knows all of this about itself.
+    pub fn of(found: Diagnosis, detail: impl ToString) -> Self {
+        let problem = Self::new(found.kind, found.code, detail);
+        let Some(field) = found.field else { return problem };
+        let rule = match field_and_rule(&problem.detail) {
+            Some((_, rule)) => rule.to_owned(),
+            None => problem.detail.clone(),
+        };
+        problem.at(field, rule)
     }
 
     /// A problem of something typed, whose text is `field: value and rule`.
-    pub fn typed(status: StatusCode, code: &str, detail: impl ToString) -> Self {
-        let problem = Self::new(status, code, detail);
-        match problem.detail.split_once(": ") {
-            Some((field, rule)) if is_path(field) => {
-                let (field, rule) = (field.to_owned(), rule.to_owned());
-                problem.at(field, rule)
-            }
-            _ => problem,
-        }
+    pub fn typed(code: &'static str, detail: impl ToString) -> Self {
+        let detail = detail.to_string();
+        Self::of(Diagnosis::new(ErrorKind::Invalid, code).at_start_of(&detail), detail)
+    }
+
+    /// With a status of HTTP's own, where it has one for just that.
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.0.title = status.canonical_reason().unwrap_or_default().to_owned();
+        self.0.status = status.as_u16();
+        self
     }
 
     /// Names the field and its rule.
@@ -92,118 +116,77 @@ impl Problem {
 
     /// Nobody by that number.
     pub fn not_found(code: &str, detail: impl ToString) -> Self {
-        Self::new(StatusCode::NOT_FOUND, code, detail)
+        Self::new(ErrorKind::NotFound, code, detail)
     }
 
     /// It is busy, or going away; try again.
     pub fn unavailable(code: &str, detail: impl ToString) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
+        Self::new(ErrorKind::Transient, code, detail)
     }
 
-    /// A mistake of ours, or something that the host should not refuse.
+    /// A mistake of ours.
     pub fn internal(detail: impl ToString) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+        Self::new(ErrorKind::Internal, "internal", detail)
     }
-}
-
-fn is_path(text: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.[]".contains(c);
-    text.starts_with(|c: char| c.is_ascii_lowercase()) && text.chars().all(allowed)
 }
 
 impl From<SpecError> for Problem {
     fn from(error: SpecError) -> Self {
-        Self::typed(StatusCode::UNPROCESSABLE_ENTITY, error.code(), error)
+        Self::typed(error.code(), error)
     }
 }
 
-impl From<PlanError> for Problem {
-    fn from(error: PlanError) -> Self {
-        let status = match error.is_input() {
-            true => StatusCode::UNPROCESSABLE_ENTITY,
-            // The host has no room for it now.
-            false => StatusCode::INSUFFICIENT_STORAGE,
+impl From<DeviceError> for Problem {
+    fn from(error: DeviceError) -> Self {
+        PlanError::from(error).into()
+    }
+}
+
+impl From<ClaimsError> for Problem {
+    fn from(error: ClaimsError) -> Self {
+        Self::of(error.diagnosis(), explain(&error))
+    }
+}
+
+impl From<Denial> for Problem {
+    fn from(denial: Denial) -> Self {
+        let kind = match denial {
+            Denial::NoVm => ErrorKind::Absent,
+            Denial::QueueFull => ErrorKind::Transient,
+            Denial::VmRuns
+            | Denial::AlreadyBooted
+            | Denial::NotRunning
+            | Denial::Starting
+            | Denial::Paused => ErrorKind::Conflict,
         };
-        Self::typed(status, error.code(), error)
+        Self::new(kind, denial.code(), denial)
     }
 }
 
-impl From<ReplacementError> for Problem {
-    fn from(error: ReplacementError) -> Self {
-        let status = match &error {
-            ReplacementError::NoSuchVnode(_) => StatusCode::NOT_FOUND,
-            ReplacementError::NoPnode
-            | ReplacementError::NoSuchPnode { .. }
-            | ReplacementError::NoMemory(_)
-            | ReplacementError::SwapWithItself(_)
-            | ReplacementError::NoCpus(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            ReplacementError::Full { .. }
-            | ReplacementError::PoolShort { .. }
-            | ReplacementError::Nowhere { .. } => StatusCode::INSUFFICIENT_STORAGE,
-        };
-        let text = error.to_string();
-        let rule = text.split_once(' ').map_or(text.as_str(), |(_, rest)| rest).to_owned();
-        let problem = Self::new(status, error.code(), text);
-        if problem.status == StatusCode::NOT_FOUND.as_u16() { problem } else { problem.at("pnode", rule) }
-    }
-}
-
-impl From<vmm::HostError> for Problem {
-    fn from(error: vmm::HostError) -> Self {
-        match error.errno() {
-            nix::libc::ENOMEM => Self::new(StatusCode::INSUFFICIENT_STORAGE, "no_memory", error),
-            // A CPU that went offline, or out of this process's cpuset, since the host was read.
-            nix::libc::EINVAL if error.call == "sched_setaffinity" => {
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "no_such_cpu", error)
+/// Errors that know all about themselves.
+macro_rules! from_diagnosed {
+    ($($error:ty),+ $(,)?) => {
+        $(impl From<$error> for Problem {
+            fn from(error: $error) -> Self {
+                Self::of(error.diagnosis(), error)
             }
-            _ => Self::unavailable("host_refused", error),
-        }
-    }
+        })+
+    };
 }
 
-impl From<vmm::balloon::HintError> for Problem {
-    fn from(error: vmm::balloon::HintError) -> Self {
-        Self::new(StatusCode::CONFLICT, error.code(), error)
-    }
-}
+from_diagnosed!(
+    PlanError,
+    ReplacementError,
+    StartError,
+    vmm::HostError,
+    vmm::RequestError,
+    vmm::balloon::BalloonError,
+    vmm::balloon::HintError,
+);
 
-impl From<BalloonError> for Problem {
-    fn from(error: BalloonError) -> Self {
-        let status = match error {
-            BalloonError::NoSuchVnode(_) => StatusCode::NOT_FOUND,
-            BalloonError::NoMemory(_)
-            | BalloonError::AboveMemory { .. }
-            | BalloonError::BelowFloor { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-        };
-        Self::new(status, error.code(), error)
-    }
-}
-
-impl From<vmm::RequestError> for Problem {
-    fn from(error: vmm::RequestError) -> Self {
-        use vmm::RequestError as E;
-        match error {
-            E::State { .. } => Self::new(StatusCode::CONFLICT, "vm_not_running", error),
-            E::Busy { .. } => Self::new(StatusCode::CONFLICT, "vnode_busy", error),
-            E::PlacementBusy => Self::unavailable("placement_busy", error),
-            E::Reclaiming(_) => Self::new(StatusCode::CONFLICT, "reclaim_busy", error),
-            E::NothingAsked => Self::typed(StatusCode::UNPROCESSABLE_ENTITY, "nothing_asked", error),
-            E::NoSuchDisk(_) => Self::not_found("no_such_disk", error),
-            E::Disk(vmm::BlkError::Size { .. }) => {
-                Self::typed(StatusCode::UNPROCESSABLE_ENTITY, "disk_size", error)
-            }
-            E::Disk(_) => Self::unavailable("host_refused", error),
-            E::NoSuchVcpu(_) => Self::not_found("no_such_vcpu", error),
-            E::Balloon(error) => error.into(),
-            E::Replacement(error) => error.into(),
-            E::Host(error) => error.into(),
-            E::Claims(error) => Self::unavailable(error.code(), error),
-            E::Look(_) => Self::unavailable("host_refused", error),
-            E::NotStopped(_) => Self::unavailable("not_stopped", error),
-            E::NoAnswer => Self::unavailable("no_answer", error),
-            E::Resizing(_) => Self::new(StatusCode::CONFLICT, "disk_busy", error),
-            E::StorageHangs(_) => Self::unavailable("storage_hangs", error),
-        }
+impl From<LookError> for Problem {
+    fn from(error: LookError) -> Self {
+        Self::of(error.diagnosis, error.text)
     }
 }
 
@@ -222,20 +205,31 @@ impl IntoResponse for Problem {
 #[cfg(test)]
 mod tests {
     use super::Problem;
-    use axum::http::StatusCode;
+    use axum::http::header::RETRY_AFTER;
+    use axum::response::IntoResponse;
+    use resources::ErrorKind;
 
     #[test]
     fn a_typed_text_gives_field_and_rule() {
         let text = "vnodes[1].distances[0]: 10 is not remote, must be 11 to 255";
-        let problem = Problem::typed(StatusCode::UNPROCESSABLE_ENTITY, "distance", text);
+        let problem = Problem::typed("distance", text);
         assert_eq!(problem.field.as_deref(), Some("vnodes[1].distances[0]"));
         assert_eq!(problem.rule.as_deref(), Some("10 is not remote, must be 11 to 255"));
-        assert_eq!(problem.detail, text);
+        assert_eq!((problem.detail.as_str(), problem.status), (text, 422));
     }
 
     #[test]
     fn a_text_without_a_field_has_none() {
-        let problem = Problem::typed(StatusCode::CONFLICT, "x", "KVM_RUN for vCPU 0: no");
+        let problem = Problem::typed("x", "KVM_RUN for vCPU 0: no");
         assert_eq!((&problem.field, &problem.rule), (&None, &None));
+    }
+
+    #[test]
+    fn only_what_passes_by_itself_is_to_be_tried_again() {
+        for kind in ErrorKind::ALL {
+            let response = Problem::new(kind, "x", "y").into_response();
+            let again = response.headers().contains_key(RETRY_AFTER);
+            assert_eq!((again, response.status() == 503), (kind == ErrorKind::Transient, again), "{kind}");
+        }
     }
 }

@@ -36,6 +36,8 @@ pub enum Op {
     GetJob,
     CancelJob,
     GetEvents,
+    GetHealth,
+    GetVersion,
     GetMetrics,
     GetOpenapi,
 }
@@ -90,13 +92,20 @@ pub enum Parameter {
 
 #[cfg(test)]
 /// Statuses of problems that any request can have: a broken request, a wrong method, a body that is late or too large,
-/// and a server that is busy.
-pub const ANY: [u16; 5] = [400, 405, 408, 413, 503];
+/// a host that fails, and a server that is busy.
+pub const ANY: [u16; 6] = [400, 405, 408, 413, 500, 503];
 
 const NO_VM: &[u16] = &[404];
 const NOT_NOW: &[u16] = &[404, 409];
 
-const PLANNED: &[u16] = &[415, 422, 507];
+/// What starting a VM needs of the host: see `statuses`.
+const PLANNED: &[u16] = &[403, 409, 415, 422, 501, 507];
+const STARTED: &[u16] = &[403, 404, 409, 422, 501, 507];
+/// A host that is read.
+const LOOKED_AT: &[u16] = &[501];
+/// Requests that have the running VM or the host change something.
+const CHANGED: &[u16] = &[403, 404, 409, 415, 422, 501, 507];
+const COMMANDED: &[u16] = &[403, 404, 409, 501, 507];
 
 const fn route(
     op: Op,
@@ -146,7 +155,7 @@ const FRESH: &[(&str, Parameter, &str)] =
     &[("fresh", Parameter::Switch, "wait for a measurement of the memory that begins now")];
 
 /// All operations, those of one path together.
-pub static ROUTES: [Route; 32] = [
+pub static ROUTES: [Route; 34] = [
     route(Op::GetVm, Method::GET, "/v1/vm", "getVm", "The VM and how it stands")
         .gives(&[(200, "the VM")], Media::Json("Vm"))
         .fails(NO_VM),
@@ -165,19 +174,19 @@ pub static ROUTES: [Route; 32] = [
         .fails(NO_VM),
     route(Op::BootVm, Method::POST, "/v1/vm/boot", "bootVm", "Start the VM")
         .gives(&[(202, "it is starting")], Media::Json("Vm"))
-        .fails(&[404, 409, 422, 507]),
+        .fails(STARTED),
     route(Op::PauseVm, Method::POST, "/v1/vm/pause", "pauseVm", "Have the vCPUs wait")
         .gives(&[(200, "they wait")], Media::Json("Vm"))
-        .fails(NOT_NOW),
+        .fails(COMMANDED),
     route(Op::ResumeVm, Method::POST, "/v1/vm/resume", "resumeVm", "Let the vCPUs run again")
         .gives(&[(200, "they run")], Media::Json("Vm"))
-        .fails(NOT_NOW),
+        .fails(COMMANDED),
     route(Op::ShutdownVm, Method::POST, "/v1/vm/shutdown", "shutdownVm", "Press the guest's power button")
         .gives(&[(202, "it is pressed; the guest decides")], Media::Json("Vm"))
-        .fails(NOT_NOW),
+        .fails(COMMANDED),
     route(Op::ResetVm, Method::POST, "/v1/vm/reset", "resetVm", "Reset the guest; it starts again")
         .gives(&[(202, "it starts again")], Media::Json("Vm"))
-        .fails(NOT_NOW),
+        .fails(COMMANDED),
     route(
         Op::GetVmPlan,
         Method::GET,
@@ -186,7 +195,7 @@ pub static ROUTES: [Route; 32] = [
         "What was decided for the VM, or would be now",
     )
     .gives(&[(200, "the plan")], Media::Json("Plan"))
-    .fails(&[404, 422, 507]),
+    .fails(STARTED),
     route(
         Op::PostPlan,
         Method::POST,
@@ -204,7 +213,8 @@ pub static ROUTES: [Route; 32] = [
         "getHost",
         "The nodes, CPUs, memory and distances of the host",
     )
-    .gives(&[(200, "the host")], Media::Json("Host")),
+    .gives(&[(200, "the host")], Media::Json("Host"))
+    .fails(LOOKED_AT),
     route(Op::GetVnodes, Method::GET, "/v1/vnodes", "getVnodes", "All vnodes and where they lie")
         .gives(&[(200, "the vnodes")], Media::Json("Vnodes"))
         .fails(NOT_NOW)
@@ -222,15 +232,15 @@ pub static ROUTES: [Route; 32] = [
     )
     .takes("TargetRequest")
     .gives(&[(202, "the balloon is at it")], Media::Json("Vnode"))
-    .fails(&[404, 409, 415, 422]),
+    .fails(CHANGED),
     route(Op::PostReclaim, Method::POST, "/v1/reclaim", "postReclaim", "Get memory back from a pnode")
         .takes("ReclaimRequest")
         .gives(&[(202, "the balloons are at it")], Media::Json("Reclaim"))
-        .fails(&[404, 409, 415, 422]),
+        .fails(CHANGED),
     route(Op::PostGive, Method::POST, "/v1/give", "postGive", "Give memory of a pnode back to the guest")
         .takes("GiveRequest")
         .gives(&[(202, "the balloons are at it")], Media::Json("Reclaim"))
-        .fails(&[404, 409, 415, 422]),
+        .fails(CHANGED),
     route(Op::GetReclaim, Method::GET, "/v1/reclaim", "getReclaim", "How the last reclaim or give stands")
         .gives(&[(200, "how it stands")], Media::Json("Reclaim"))
         .fails(NO_VM),
@@ -242,18 +252,18 @@ pub static ROUTES: [Route; 32] = [
         "Have the guest say what it has free of each vnode",
     )
     .gives(&[(200, "what it says")], Media::Json("FreeMemory"))
-    .fails(NOT_NOW),
+    .fails(COMMANDED),
     route(Op::CancelReclaim, Method::DELETE, "/v1/reclaim", "cancelReclaim", "Ask the reclaim to end")
         .gives(&[(202, "it ends soon; what was had is kept")], Media::Json("Reclaim"))
         .fails(&[404, 409]),
     route(Op::MoveVnode, Method::POST, "/v1/vnodes/{id}/move", "moveVnode", "Move a vnode to other pnodes")
         .takes("MoveRequest")
         .gives(&[(202, "a job is at it")], Media::Json("Job"))
-        .fails(&[404, 409, 415, 422, 507]),
+        .fails(CHANGED),
     route(Op::SwapVnodes, Method::POST, "/v1/swap", "swapVnodes", "Move two vnodes into each other's places")
         .takes("SwapRequest")
         .gives(&[(202, "two jobs are at it")], Media::Json("Jobs"))
-        .fails(&[404, 409, 415, 422, 507]),
+        .fails(CHANGED),
     route(
         Op::Evacuate,
         Method::POST,
@@ -263,11 +273,11 @@ pub static ROUTES: [Route; 32] = [
     )
     .takes("EvacuateRequest")
     .gives(&[(202, "a job for each of them is at it")], Media::Json("Jobs"))
-    .fails(&[404, 409, 415, 422, 507]),
+    .fails(CHANGED),
     route(Op::PutAffinity, Method::PUT, "/v1/vcpus/{id}/affinity", "putAffinity", "Say where a vCPU may run")
         .takes("AffinityRequest")
         .gives(&[(200, "it runs there")], Media::Json("Vcpu"))
-        .fails(&[404, 409, 415, 422]),
+        .fails(CHANGED),
     route(
         Op::PutVnodeAffinity,
         Method::PUT,
@@ -277,7 +287,7 @@ pub static ROUTES: [Route; 32] = [
     )
     .takes("VnodeAffinityRequest")
     .gives(&[(200, "they run there, and what works for the vnode too")], Media::Json("Vnode"))
-    .fails(&[404, 409, 415, 422]),
+    .fails(CHANGED),
     route(
         Op::GetDevices,
         Method::GET,
@@ -296,7 +306,7 @@ pub static ROUTES: [Route; 32] = [
     )
     .takes("DiskSizeRequest")
     .gives(&[(200, "the guest was told")], Media::Json("DiskSize"))
-    .fails(&[404, 409, 415, 422]),
+    .fails(CHANGED),
     route(Op::GetJobs, Method::GET, "/v1/jobs", "getJobs", "The jobs that run, and the last that ended")
         .gives(&[(200, "the jobs")], Media::Json("Jobs"))
         .fails(NO_VM),
@@ -318,6 +328,10 @@ pub static ROUTES: [Route; 32] = [
         ("after", Parameter::Number, "events after this number; the header Last-Event-ID wins"),
         ("follow", Parameter::Switch, "whether to stay for what happens from now on (default true)"),
     ]),
+    route(Op::GetHealth, Method::GET, "/v1/health", "getHealth", "Whether the service takes requests")
+        .gives(&[(200, "it does")], Media::Json("Health")),
+    route(Op::GetVersion, Method::GET, "/v1/version", "getVersion", "The versions of program and API")
+        .gives(&[(200, "the versions")], Media::Json("Version")),
     route(Op::GetMetrics, Method::GET, "/v1/metrics", "getMetrics", "Figures for Prometheus")
         .gives(&[(200, "the figures")], Media::Prometheus),
     route(Op::GetOpenapi, Method::GET, "/v1/openapi.json", "getOpenapi", "This document")

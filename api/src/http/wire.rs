@@ -5,6 +5,7 @@ mod devices;
 mod jobs;
 mod reclaim;
 mod requests;
+mod service;
 mod vm;
 mod vnodes;
 
@@ -15,6 +16,7 @@ pub use requests::{
     AffinityRequest, DiskSizeRequest, EvacuateRequest, GiveRequest, MoveRequest, ReclaimRequest, SwapRequest,
     TargetRequest, VnodeAffinityRequest,
 };
+pub use service::{API_VERSION, Health, HealthStatus, Version};
 pub use vm::{End, EndCause, Vm, VmState};
 pub use vnodes::{
     Balloon, BalloonOutcome, BalloonPhase, FreeMemory, Moves, MovesOnPnode, OfVnode, OnPnode, PnodeUse,

@@ -68,7 +68,7 @@ fn every_command_shows_a_table_or_the_raw_answer() {
     wait_for("the event", told);
     assert!(printed(&server, &["mem-set", "0", "28M", "--detach"]).contains("28M"));
     let pnode = raw["pnodes"].as_str().unwrap();
-    assert_eq!(refused(&server, &["reclaim", "--last"]), (Some(2), nothing_reclaimed()));
+    assert_eq!(refused(&server, &["reclaim", "--last"]), (Some(6), nothing_reclaimed()));
     let asked = printed(&server, &["reclaim", "--pnode", pnode, "4M", "--detach"]);
     let head = format!("pnode {pnode}: 0 of 4M");
     assert!(
@@ -122,7 +122,7 @@ fn statuses_say_whose_fault_it_is() {
     let (status, line) = refused(&server, &["info"]);
     assert_eq!(
         (status, line.as_str()),
-        (Some(2), "numavisor: there is no VM, it has to be defined first (no_vm)\n")
+        (Some(6), "numavisor: there is no VM, it has to be defined first (no_vm)\n")
     );
     assert_eq!(refused(&server, &["define", "--vcpus", "0", "--kernel", "x"]).0, Some(2));
     assert_eq!(refused(&server, &["plan", "--memory", "15T"]).0, Some(3));

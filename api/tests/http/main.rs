@@ -12,4 +12,5 @@ mod prometheus;
 mod refusals;
 mod routes;
 mod sockets;
+mod starts;
 mod support;

@@ -1,7 +1,7 @@
 //! Every operation of the OpenAPI document, with and without a VM; every method that a path does not have.
 
 use crate::support::{Answer, Server, kvm, openapi};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const METHODS: [&str; 6] = ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
 
@@ -65,7 +65,8 @@ fn every_operation_answers_as_documented_without_a_vm() {
         let name = operation["operationId"].as_str().unwrap();
         let status = ask(&server, &path, &method, &operation).status;
         let expected = match name {
-            "getHost" | "getEvents" | "getMetrics" | "getOpenapi" | "postPlan" => 200,
+            "getHost" | "getEvents" | "getMetrics" | "getOpenapi" | "postPlan" | "getHealth"
+            | "getVersion" => 200,
             "putVm" => 201,
             _ => 404,
         };
@@ -112,6 +113,18 @@ fn every_operation_answers_as_documented_with_a_vm_that_runs() {
         }
     }
     assert_eq!(server.ask("DELETE", "/v1/vm").status, 204);
+}
+
+#[test]
+fn health_and_version_say_what_runs_here() {
+    let server = Server::serve();
+    assert_eq!(server.ask("GET", "/v1/health").document, json!({"status": "ok"}));
+    assert_eq!(server.define().status, 201);
+    assert_eq!(server.ask("GET", "/v1/health").document, json!({"status": "ok", "vm": "defined"}));
+    let version = server.ask("GET", "/v1/version").document;
+    let expected = json!({"version": env!("CARGO_PKG_VERSION"), "api": 1, "pid": server.child.id()});
+    assert_eq!(version, expected);
+    assert_eq!(server.ask("GET", "/v1/health?deep=true").problem(), (400, "bad_parameter"));
 }
 
 #[test]

@@ -197,6 +197,18 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// What a server at another socket says; a body is JSON.
+    pub fn from(socket: &Path, method: &str, path: &str, body: &str) -> Self {
+        let length = body.len();
+        let typed = if body.is_empty() { "" } else { "content-type: application/json\r\n" };
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{typed}");
+        let mut stream = UnixStream::connect(socket).unwrap();
+        stream.write_all(format!("{head}content-length: {length}\r\n\r\n{body}").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        Self::new(&answer)
+    }
+
     fn new(answer: &str) -> Self {
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
         let head = head.to_ascii_lowercase();

@@ -114,7 +114,7 @@ fn into_a_file(ctx: &Ctx) -> Result<()> {
     let said =
         refused.line("the refusal", |line| line.contains("numavisor: console: ").then(|| line.to_owned()))?;
     let status = refused.ended()?;
-    ensure!(status.code() == Some(3), "a file that cannot be made ended with {status}: {said}");
+    ensure!(status.code() == Some(2), "a file that cannot be made ended with {status}: {said}");
     Ok(())
 }
 

@@ -126,7 +126,7 @@ fn by_kernel(ctx: &Ctx) -> Result<()> {
     let said =
         second.line("the refusal", |line| line.contains(&format!("cid {CID}: ")).then(|| line.to_owned()))?;
     let status = second.ended()?;
-    ensure!(status.code() == Some(3), "a second guest of the same id ended with {status}: {said}");
+    ensure!(status.code() == Some(2), "a second guest of the same id ended with {status}: {said}");
     vm.power_off()
 }
 

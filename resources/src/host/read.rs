@@ -1,6 +1,7 @@
 //! Reads a host out of its sysfs and `/proc`: which files, what they mean. They are not trusted.
 
 use crate::attributes::AccessAttributes;
+use crate::diagnosis::{Diagnosis, ErrorKind};
 use crate::distance::{Distance, DistanceMatrix};
 use crate::host::files::{HostRoot, names, parse, refused, required, text, value};
 use crate::host::meminfo::Meminfo;
@@ -55,6 +56,15 @@ pub enum HostError {
 }
 
 impl HostError {
+    /// What kind of failure it is.
+    pub fn diagnosis(&self) -> Diagnosis {
+        let kind = match self {
+            Self::Missing { .. } => ErrorKind::Unsupported,
+            Self::Io { .. } | Self::Value { .. } => ErrorKind::Host,
+        };
+        Diagnosis::new(kind, self.code())
+    }
+
     /// The stable name of the mistake.
     pub fn code(&self) -> &'static str {
         match self {

@@ -1,5 +1,6 @@
 //! Why a machine cannot be placed on a host: always with vnode, pnodes and numbers.
 
+use crate::diagnosis::ErrorKind;
 use crate::ids::{PnodeId, VcpuId, VnodeId};
 use crate::placement::explain::{Lack, Miss};
 use crate::set::{CpuSet, NodeSet};
@@ -140,16 +141,14 @@ impl PlacementError {
         }
     }
 
-    /// Whether the mistake is in what was asked, whatever the host is doing; else the host has no room now.
-    pub fn is_input(&self) -> bool {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoSuchPnode { .. } | Self::NoMemory { .. } | Self::NoPinnedCpu { .. } => true,
-            Self::MemoryForbidden { .. }
-            | Self::NoMemoryAnywhere { .. }
-            | Self::NoCpus { .. }
-            | Self::Memory { .. }
-            | Self::HugePages { .. }
-            | Self::NothingFits { .. } => false,
+            Self::NoSuchPnode { .. } | Self::NoMemory { .. } | Self::NoPinnedCpu { .. } => ErrorKind::Invalid,
+            Self::MemoryForbidden { .. } | Self::NoMemoryAnywhere { .. } | Self::NoCpus { .. } => {
+                ErrorKind::Forbidden
+            }
+            Self::Memory { .. } | Self::HugePages { .. } | Self::NothingFits { .. } => ErrorKind::NoRoom,
         }
     }
 }

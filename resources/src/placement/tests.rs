@@ -3,7 +3,7 @@
 use crate::placement::{Free, Placement, PlacementError, Reason, Shortfall, Terms, Workspace};
 use crate::spec::{Affinity, Fit, MemoryPolicy, PageSize, PlacementPolicy, VmSpec, VnodeSpec};
 use crate::test_host::HostShape;
-use crate::{Bytes, Ledger, NodeSet, PnodeId, VmTopology, VnodeId};
+use crate::{Bytes, ErrorKind, Ledger, NodeSet, PnodeId, VmTopology, VnodeId};
 use proptest::prelude::{Strategy, proptest};
 use proptest::sample::select;
 use std::collections::BTreeMap;
@@ -60,7 +60,7 @@ fn vnodes_lie_where_they_were_asked_to_lie() {
 fn a_pnode_that_does_not_exist_is_refused_with_those_that_do() {
     let error = place(&HostShape::with_ids([0, 3]), vec![on("1", vnode(0, "64M", "0"))]).unwrap_err();
     assert_eq!(error.to_string(), "vnodes[0].pnode: 1 does not exist, this host has 0,3");
-    assert!(error.is_input());
+    assert_eq!(error.kind(), ErrorKind::Invalid);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_strict_vnode_on_a_full_node_is_refused_with_the_numbers() {
         error.to_string(),
         "vnodes[1].memory: 1G do not fit on pnode 1, which has 512M available for it (policy=bind)"
     );
-    assert!(!error.is_input());
+    assert_eq!(error.kind(), ErrorKind::NoRoom);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::spec::{
 };
 use crate::spec::{PinSpec, VmSpec, VnodeSpec};
 use crate::test_host::HostShape;
-use crate::{AccessAttributes, Bytes, PairAttributes, Plan, VnodeId};
+use crate::{AccessAttributes, Bytes, ErrorKind, PairAttributes, Plan, VnodeId};
 
 fn vnode(id: u32, vcpus: &str) -> VnodeSpec {
     VnodeSpec { memory: Some(Bytes::mib(64)), vcpus: Some(vcpus.parse().unwrap()), ..VnodeSpec::new(id) }
@@ -199,7 +199,7 @@ fn attributes_of_the_host_are_told_without_its_distances() {
     let refused = Plan::new(&spec, &shape.clone().topology()).unwrap_err();
     let why =
         "attributes_from: sysfs has no latency and bandwidth of pnode 1, must have them for attributes=host";
-    assert_eq!((refused.to_string().as_str(), refused.is_input()), (why, false));
+    assert_eq!((refused.to_string().as_str(), refused.diagnosis().kind), (why, ErrorKind::Unsupported));
     let host = shape.attributes(1, figures).topology();
     let plan = Plan::new(&spec, &host).unwrap();
     let known = |i, t| plan.topology.attributes().unwrap().get(i, t).unwrap();

@@ -2,7 +2,7 @@
 //! killing the guest.
 
 use devices::virtio::balloon::PAGE_BYTES;
-use resources::{Bytes, Vnode, VnodeId};
+use resources::{Bytes, Diagnosis, ErrorKind, Vnode, VnodeId};
 use std::time::Duration;
 
 /// Least floor: what a Linux kernel and its init need on a node.
@@ -42,11 +42,21 @@ pub enum BalloonError {
 }
 
 impl BalloonError {
+    /// What kind of failure it is, its stable code, and the field that is to blame.
+    pub fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::NoSuchVnode(_) => Diagnosis::new(ErrorKind::NotFound, self.code()),
+            Self::NoMemory(_) | Self::AboveMemory { .. } | Self::BelowFloor { .. } => {
+                Diagnosis::new(ErrorKind::Invalid, self.code()).at("target")
+            }
+        }
+    }
+
     /// A name that does not change between versions.
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoSuchVnode(_) => "no_such_vnode",
-            Self::NoMemory(_) => "no_memory",
+            Self::NoMemory(_) => "vnode_without_memory",
             Self::AboveMemory { .. } => "above_memory",
             Self::BelowFloor { .. } => "below_floor",
         }
@@ -68,6 +78,13 @@ pub enum HintError {
 }
 
 impl HintError {
+    /// What kind of failure it is, and its stable code.
+    pub fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Paused | Self::NoDriver | Self::Late(_) => Diagnosis::new(ErrorKind::Conflict, self.code()),
+        }
+    }
+
     /// A name that does not change between versions.
     pub fn code(&self) -> &'static str {
         match self {

@@ -36,6 +36,8 @@ pub struct Elf {
     pub end: u64,
     /// The 32-bit PVH entry.
     pub entry: u64,
+    /// It says that it is Linux.
+    pub linux: bool,
 }
 
 /// Why a file is not a kernel.
@@ -85,6 +87,10 @@ const PT_NOTE: u32 = 4;
 const EM_X86_64: u16 = 62;
 /// Xen `public/elfnote.h`: 32-bit physical entry.
 const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
+/// Linux `include/linux/elfnote-lto.h` and `build-salt.h`: each kernel since 4.19 has notes of this name.
+const LINUX_NOTE: &[u8] = b"Linux\0";
+/// Xen `public/elfnote.h`: the name of the guest's system.
+const XEN_ELFNOTE_GUEST_OS: u32 = 6;
 
 impl KernelImage {
     /// Reads the headers.
@@ -146,7 +152,7 @@ fn inspect_elf(file: &mut (impl Read + Seek), length: u64, head: &[u8]) -> Resul
     }
     file.seek(SeekFrom::Start(table))?;
     file.read_exact(&mut headers)?;
-    let (mut start, mut end, mut entry) = (u64::MAX, 0, None);
+    let (mut start, mut end, mut notes) = (u64::MAX, 0, Notes::default());
     for header in headers.chunks_exact(PROGRAM_HEADER_SIZE) {
         let (offset, address) = (u64_at(header, 8), u64_at(header, 24));
         let (file_size, memory_size) = (u64_at(header, 32), u64_at(header, 40));
@@ -161,40 +167,56 @@ fn inspect_elf(file: &mut (impl Read + Seek), length: u64, head: &[u8]) -> Resul
                 start = start.min(address);
                 end = end.max(address.checked_add(memory_size).ok_or_else(damaged)?);
             }
-            PT_NOTE if entry.is_none() => entry = pvh_entry(file, offset, file_size.min(MAX_NOTES))?,
+            PT_NOTE => notes.read(file, offset, file_size.min(MAX_NOTES))?,
             _ => {}
         }
     }
     if end == 0 {
         return Err(damaged());
     }
-    Ok(Elf { start, end, entry: entry.ok_or(ImageError::NoPvhEntry)? })
+    Ok(Elf { start, end, entry: notes.pvh_entry.ok_or(ImageError::NoPvhEntry)?, linux: notes.linux })
 }
 
-fn pvh_entry(file: &mut (impl Read + Seek), offset: u64, size: u64) -> Result<Option<u64>, ImageError> {
-    let mut notes = Vec::new();
-    file.seek(SeekFrom::Start(offset))?;
-    file.take(size).read_to_end(&mut notes)?;
-    let mut rest = notes.as_slice();
-    while rest.len() >= 12 {
-        let (name_size, value_size, kind) = (u32_at(rest, 0), u32_at(rest, 4), u32_at(rest, 8));
-        let value_start = 12 + (name_size as usize).next_multiple_of(4);
-        let next = value_start.saturating_add((value_size as usize).next_multiple_of(4));
-        let (Some(name), Some(value)) =
-            (rest.get(12..12 + name_size as usize), rest.get(value_start..value_start + value_size as usize))
-        else {
-            return Ok(None);
-        };
-        if kind == XEN_ELFNOTE_PHYS32_ENTRY && name == b"Xen\0" {
-            return Ok(match value.len() {
-                4 => Some(u64::from(u32_at(value, 0))),
-                8 => Some(u64_at(value, 0)),
-                _ => None,
-            });
+/// What the notes of an ELF kernel say.
+#[derive(Default)]
+struct Notes {
+    pvh_entry: Option<u64>,
+    linux: bool,
+}
+
+impl Notes {
+    fn read(&mut self, file: &mut (impl Read + Seek), offset: u64, size: u64) -> Result<(), std::io::Error> {
+        let mut notes = Vec::new();
+        file.seek(SeekFrom::Start(offset))?;
+        file.take(size).read_to_end(&mut notes)?;
+        let mut rest = notes.as_slice();
+        while rest.len() >= 12 {
+            let (name_size, value_size, kind) = (u32_at(rest, 0), u32_at(rest, 4), u32_at(rest, 8));
+            let value_start = 12 + (name_size as usize).next_multiple_of(4);
+            let next = value_start.saturating_add((value_size as usize).next_multiple_of(4));
+            let name = rest.get(12..12 + name_size as usize);
+            let value = rest.get(value_start..value_start + value_size as usize);
+            let (Some(name), Some(value)) = (name, value) else { break };
+            self.take(name, kind, value);
+            rest = rest.get(next..).unwrap_or(&[]);
         }
-        rest = rest.get(next..).unwrap_or(&[]);
+        Ok(())
     }
-    Ok(None)
+
+    /// Of several entries the first counts.
+    fn take(&mut self, name: &[u8], kind: u32, value: &[u8]) {
+        match (name, kind, value.len()) {
+            (LINUX_NOTE, ..) => self.linux = true,
+            (b"Xen\0", XEN_ELFNOTE_GUEST_OS, _) => self.linux |= value == b"linux\0",
+            (b"Xen\0", XEN_ELFNOTE_PHYS32_ENTRY, 4) if self.pvh_entry.is_none() => {
+                self.pvh_entry = Some(u64::from(u32_at(value, 0)));
+            }
+            (b"Xen\0", XEN_ELFNOTE_PHYS32_ENTRY, 8) if self.pvh_entry.is_none() => {
+                self.pvh_entry = Some(u64_at(value, 0));
+            }
+            _ => {}
+        }
+    }
 }
 
 fn u16_at(bytes: &[u8], offset: usize) -> u16 {
@@ -223,8 +245,19 @@ mod tests {
     #[test]
     fn a_pvh_elf_is_known_by_its_note() {
         let image = inspect(test_kernel::pvh_elf(&[0x90; 16], true)).unwrap();
-        assert_eq!(image, KernelImage::Elf(Elf { start: 0x10_0000, end: 0x10_0010, entry: 0x10_0000 }));
+        let (start, end, entry) = (0x10_0000, 0x10_0010, 0x10_0000);
+        assert_eq!(image, KernelImage::Elf(Elf { start, end, entry, linux: false }));
         assert!(matches!(inspect(test_kernel::pvh_elf(&[0x90], false)), Err(ImageError::NoPvhEntry)));
+    }
+
+    #[test]
+    fn an_elf_kernel_is_linux_by_its_note() {
+        let linux = |bytes| match inspect(bytes).unwrap() {
+            KernelImage::Elf(elf) => (elf.linux, elf.entry),
+            KernelImage::BzImage(image) => panic!("{image:?}"),
+        };
+        assert_eq!(linux(test_kernel::linux_elf(&[0x90; 16])), (true, 0x10_0000));
+        assert_eq!(linux(test_kernel::pvh_elf(&[0x90; 16], true)), (false, 0x10_0000));
     }
 
     #[test]
@@ -247,13 +280,7 @@ mod tests {
 
     #[test]
     fn a_bzimage_that_was_cut_short_is_refused() {
-        let mut bytes = vec![0; 8192];
-        bytes[0x202..0x206].copy_from_slice(b"HdrS");
-        bytes[0x206..0x208].copy_from_slice(&0x20f_u16.to_le_bytes());
-        bytes[0x211] = 1;
-        bytes[0x236] = 1;
-        bytes[0x1f1] = 3;
-        bytes[0x1f4..0x1f8].copy_from_slice(&((8192 - 2048_u32) / 16).to_le_bytes());
+        let mut bytes = test_kernel::bzimage();
         assert!(matches!(inspect(bytes.clone()), Ok(KernelImage::BzImage(image)) if image.size == 6144));
         bytes.truncate(8192 - 16);
         let error = inspect(bytes).unwrap_err().to_string();

@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(large, Err(refused));
         let long = layout(&[128], &BZIMAGE, 0, 3000);
         assert_eq!(long, Err(LayoutError::Cmdline { length: 3000, max: 2047 }));
-        let low = KernelImage::Elf(Elf { start: 0x8000, end: 0x20_0000, entry: 0x8000 });
+        let low = KernelImage::Elf(Elf { start: 0x8000, end: 0x20_0000, entry: 0x8000, linux: false });
         assert_eq!(layout(&[128], &low, 0, 0), Err(LayoutError::KernelTooLow { start: 0x8000 }));
     }
 }

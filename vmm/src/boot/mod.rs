@@ -11,10 +11,12 @@ pub use image::{ImageError, KernelImage};
 pub use layout::{BootLayout, LayoutError};
 pub use registers::set_boot_registers;
 
+use crate::diagnosis::{of_call, of_file};
 use crate::firmware::{self, Firmware};
 use crate::memory::GuestRam;
-use resources::Plan;
-use std::fs::File;
+use resources::{Diagnosis, ErrorKind, Plan};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use vm_memory::GuestMemoryError;
 
@@ -66,6 +68,36 @@ pub enum BootError {
     /// Guest memory is not where the layout says: a mistake of ours.
     #[error("guest memory: {0}")]
     Memory(#[from] GuestMemoryError),
+}
+
+impl BootError {
+    /// What kind of failure it is, its stable code, and the field that is to blame.
+    pub fn diagnosis(&self) -> Diagnosis {
+        let invalid = |code| Diagnosis::new(ErrorKind::Invalid, code);
+        match self {
+            Self::Read { field, source, .. } => of_file(source).at(field),
+            Self::Image { source: ImageError::Read(source), .. } => of_call(source).at("kernel"),
+            Self::Image {
+                source:
+                    ImageError::NotAKernel
+                    | ImageError::Damaged(_)
+                    | ImageError::CutShort { .. }
+                    | ImageError::No64BitEntry
+                    | ImageError::NoPvhEntry
+                    | ImageError::OtherMachine,
+                ..
+            } => invalid("kernel_image").at("kernel"),
+            Self::Layout(error) => match error {
+                LayoutError::Kernel { .. } | LayoutError::KernelTooLow { .. } => {
+                    invalid("kernel_too_large").at("kernel")
+                }
+                LayoutError::Initramfs { .. } => invalid("initramfs_too_large").at("initramfs"),
+                LayoutError::Cmdline { .. } | LayoutError::CmdlineNul => invalid("cmdline").at("cmdline"),
+            },
+            Self::Load { field, .. } => Diagnosis::new(ErrorKind::InUse, "file_changed").at(field),
+            Self::Memory(_) => Diagnosis::new(ErrorKind::Internal, "internal"),
+        }
+    }
 }
 
 /// A payload whose files were opened and found to fit; nothing of the VM has been touched.
@@ -120,6 +152,19 @@ impl Boot {
         Ok(())
     }
 
+    /// Whether the kernel is Linux, as far as its file says.
+    pub fn is_linux(&self) -> bool {
+        match self.image {
+            KernelImage::BzImage(_) => true,
+            KernelImage::Elf(elf) => elf.linux,
+        }
+    }
+
+    /// The kernel's file, as typed.
+    pub fn kernel(&self) -> &std::path::Path {
+        &self.payload.kernel
+    }
+
     /// Writes kernel, initramfs, command line, boot parameters and tables into guest memory.
     pub fn load(&mut self, plan: &Plan, ram: &GuestRam, firmware: &Firmware) -> Result<Entry, BootError> {
         use vm_memory::{Bytes, GuestAddress};
@@ -155,7 +200,10 @@ impl Boot {
 }
 
 fn open(field: &'static str, path: &PathBuf) -> Result<File, BootError> {
-    let file = File::open(path).map_err(|e| read_error(field, path, e))?;
+    // A FIFO that nobody writes to, or a terminal, is not to be waited for.
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = file.map_err(|e| read_error(field, path, e))?;
     let kind = file.metadata().map_err(|e| read_error(field, path, e))?;
     if kind.is_file() {
         return Ok(file);

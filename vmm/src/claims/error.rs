@@ -1,5 +1,7 @@
 //! Why there are no claims: always with the path.
 
+use crate::diagnosis::of_call;
+use resources::{Diagnosis, ErrorKind};
 use std::io;
 use std::path::PathBuf;
 
@@ -37,12 +39,16 @@ pub enum ClaimsError {
 }
 
 impl ClaimsError {
-    /// The stable name of the problem.
-    pub fn code(&self) -> &'static str {
+    /// What kind of failure it is, and its stable code.
+    pub fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Io { .. } => "claims_unusable",
-            Self::Unsafe { .. } => "claims_unsafe",
-            Self::Busy { .. } => "claims_busy",
+            Self::Io { source, .. } => match of_call(source).kind {
+                ErrorKind::Forbidden => Diagnosis::new(ErrorKind::Forbidden, "claims_forbidden"),
+                ErrorKind::NoRoom => Diagnosis::new(ErrorKind::NoRoom, "claims_no_room"),
+                _ => Diagnosis::new(ErrorKind::Host, "claims_unusable"),
+            },
+            Self::Unsafe { .. } => Diagnosis::new(ErrorKind::Host, "claims_unsafe"),
+            Self::Busy { .. } => Diagnosis::new(ErrorKind::Transient, "claims_busy"),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::memory::GuestRam;
 use crate::sys::{GuestVcpu, GuestVm, HostError, ImmediateExit, Pio, pio_exit};
 use devices::{IoApic, MmioBus, PioBus};
 use kvm_ioctls::VcpuExit;
-use resources::{Gpa, Plan, VcpuId};
+use resources::{Diagnosis, ErrorKind, Gpa, Plan, VcpuId};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// `KVM_SYSTEM_EVENT_*` (`linux/kvm.h`).
@@ -84,6 +84,20 @@ pub enum VcpuError {
         /// Where the guest was.
         state: Box<StoppedVcpu>,
     },
+}
+
+impl VcpuError {
+    /// What kind of failure it is, and its stable code.
+    pub fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Host(error) => error.diagnosis(),
+            Self::Cpuid(_) => Diagnosis::new(ErrorKind::Internal, "internal"),
+            Self::Internal { .. } => Diagnosis::new(ErrorKind::Unsupported, "kvm_internal_error"),
+            Self::Entry { .. } => Diagnosis::new(ErrorKind::Host, "kvm_entry_failed"),
+            Self::NoMemory { .. } => Diagnosis::new(ErrorKind::NoRoom, "no_memory"),
+            Self::Unexpected { .. } => Diagnosis::new(ErrorKind::Host, "kvm_exit"),
+        }
+    }
 }
 
 /// What all vCPUs need.

@@ -1,5 +1,7 @@
 //! Why a disk cannot be used, in words for the one who named it. What to do then is the caller's decision.
 
+use crate::diagnosis::{of_call, of_file};
+use resources::{Diagnosis, ErrorKind};
 use std::io;
 use std::path::PathBuf;
 
@@ -81,19 +83,19 @@ pub enum DiskError {
 }
 
 impl DiskError {
-    /// A name for the error that does not change between versions.
+    /// What kind of failure it is, and its stable code. Which disk it is, the caller knows.
     #[must_use]
-    pub fn code(&self) -> &'static str {
+    pub fn diagnosis(&self) -> Diagnosis {
+        let invalid = |code| Diagnosis::new(ErrorKind::Invalid, code);
         match self {
-            Self::Open { .. } => "disk_open",
-            Self::Kind { .. } => "disk_kind",
-            Self::Locked { .. } => "disk_locked",
-            Self::Lock { .. } => "disk_lock",
-            Self::Twice { .. } => "disk_twice",
-            Self::Format { .. } => "disk_format",
-            Self::Short { .. } => "disk_short",
-            Self::NotDirect { .. } => "disk_not_direct",
-            Self::Read { .. } => "disk_read",
+            Self::Open { source, .. } => of_file(source),
+            Self::Lock { source, .. } | Self::Read { source, .. } => of_call(source),
+            Self::Locked { .. } => Diagnosis::new(ErrorKind::InUse, "disk_locked"),
+            Self::Kind { .. } => invalid("disk_kind"),
+            Self::Twice { .. } => invalid("disk_twice"),
+            Self::Format { .. } => invalid("disk_format"),
+            Self::Short { .. } => invalid("disk_short"),
+            Self::NotDirect { .. } => invalid("disk_not_direct"),
         }
     }
 }

@@ -84,6 +84,19 @@ impl LockedFile {
         Ok(Self { file: Arc::new(file), written: Some(identity) })
     }
 
+    /// How [`new`](Self::new) would find a file taken, without taking it.
+    pub fn would_find(file: &File, read_only: bool) -> io::Result<Option<Taken>> {
+        if is_write_locked(file)? {
+            return Ok(Some(Taken::Written));
+        }
+        if read_only {
+            return Ok(None);
+        }
+        let mut lock = whole(libc::F_WRLCK)?;
+        fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
+        Ok((libc::c_int::from(lock.l_type) != libc::F_UNLCK).then_some(Taken::Read))
+    }
+
     /// The file.
     pub fn file(&self) -> &Arc<File> {
         &self.file

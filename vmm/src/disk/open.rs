@@ -81,49 +81,41 @@ impl RawDisk {
         Self::open_on(options, Path::new("/sys"))
     }
 
+    /// Why [`open`](Self::open) would refuse now. Nothing is locked, and nothing is kept open.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn check(options: &DiskOptions) -> Result<(), DiskError> {
+        let (file, metadata, is_device) = open_disk(options)?;
+        let lock = |source| DiskError::Lock { path: options.path.clone(), source };
+        let taken = LockedFile::would_find(&file, options.read_only).map_err(lock)?;
+        inspect(options, &file, is_device)?;
+        // It may be open for writing itself.
+        drop(file);
+        let is_taken = match taken {
+            None => false,
+            Some(Taken::Written) => true,
+            Some(Taken::Read) => has_writer(options, &metadata).map_err(lock)?,
+        };
+        if is_taken { Err(is_locked(options, &metadata)) } else { Ok(()) }
+    }
+
     pub(super) fn open_on(options: &DiskOptions, sysfs: &Path) -> Result<Self, DiskError> {
         let path = || options.path.clone();
         let read_only = options.read_only;
         let failed = |source| DiskError::Open { path: path(), read_only, source };
-        // Looked at first: opening a FIFO would wait for somebody at its other end.
-        let kind = std::fs::metadata(&options.path).map_err(failed)?;
-        let is_device = kind.file_type().is_block_device();
-        if !is_device && !kind.is_file() {
-            return Err(DiskError::Kind { path: path() });
-        }
-        let file = open_file(options, is_device).map_err(|source| match source.raw_os_error() {
-            Some(libc::EINVAL) if options.direct => DiskError::NotDirect { path: path() },
-            _ => failed(source),
-        })?;
-        let metadata =
-            same_kind(&file, is_device).map_err(failed)?.ok_or(DiskError::Kind { path: path() })?;
-        let taken = || DiskError::Locked { path: path(), read_only, ours: is_ours(Identity::of(&metadata)) };
+        let (file, metadata, is_device) = open_disk(options)?;
         let lock = |source| DiskError::Lock { path: path(), source };
         let locked = match LockedFile::new(file, read_only).map_err(lock)? {
             Ok(locked) => locked,
-            Err(Taken::Written) => return Err(taken()),
+            Err(Taken::Written) => return Err(is_locked(options, &metadata)),
             Err(Taken::Read) => {
-                let file = despite_readers(options, &metadata).map_err(lock)?.ok_or_else(taken)?;
-                LockedFile::unlocked(file).map_err(lock)?
+                let file = despite_readers(options, &metadata).map_err(lock)?;
+                LockedFile::unlocked(file.ok_or_else(|| is_locked(options, &metadata))?).map_err(lock)?
             }
         };
         let file = locked.file();
-        let read = |source| DiskError::Read { path: path(), source };
-        let length = length(file, is_device).map_err(read)?;
-        if length < SECTOR_BYTES {
-            return Err(DiskError::Short { path: path(), length });
-        }
-        let direct = if options.direct {
-            Some(DirectAlignment::of(file, is_device).ok_or(DiskError::NotDirect { path: path() })?)
-        } else {
-            None
-        };
-        let mut beginning = IoVec::bounce(direct.map_or(SNIFF_BYTES, |direct| direct.offset as usize));
-        let count = beginning.read(file, 0).map_err(read)?;
-        let format = beginning.bounce_bytes().get(..count).and_then(foreign_format);
-        if let Some(format) = format.filter(|_| !options.known_raw) {
-            return Err(DiskError::Format { path: path(), format });
-        }
+        let (length, direct) = inspect(options, file, is_device)?;
         warn_of_rest(&options.path, length);
         let shape = shape(file, &metadata, read_only, direct, sysfs);
         let trial = options.io_uring.then(|| Ring::new(file, TRIAL_DEPTH).map(drop));
@@ -180,6 +172,55 @@ impl RawDisk {
     }
 }
 
+/// The file, what it is, and whether that is a block device.
+fn open_disk(options: &DiskOptions) -> Result<(File, Metadata, bool), DiskError> {
+    let path = || options.path.clone();
+    let failed = |source| DiskError::Open { path: path(), read_only: options.read_only, source };
+    // Looked at first: opening a FIFO would wait for somebody at its other end.
+    let kind = std::fs::metadata(&options.path).map_err(failed)?;
+    let is_device = kind.file_type().is_block_device();
+    if !is_device && !kind.is_file() {
+        return Err(DiskError::Kind { path: path() });
+    }
+    let file = open_file(options, is_device).map_err(|source| match source.raw_os_error() {
+        Some(libc::EINVAL) if options.direct => DiskError::NotDirect { path: path() },
+        _ => failed(source),
+    })?;
+    let metadata = same_kind(&file, is_device).map_err(failed)?.ok_or(DiskError::Kind { path: path() })?;
+    Ok((file, metadata, is_device))
+}
+
+fn is_locked(options: &DiskOptions, metadata: &Metadata) -> DiskError {
+    let ours = is_ours(Identity::of(metadata));
+    DiskError::Locked { path: options.path.clone(), read_only: options.read_only, ours }
+}
+
+/// The length of a disk and how it can be read around the page cache; refused if it is too short or not raw.
+fn inspect(
+    options: &DiskOptions,
+    file: &File,
+    is_device: bool,
+) -> Result<(u64, Option<DirectAlignment>), DiskError> {
+    let path = || options.path.clone();
+    let read = |source| DiskError::Read { path: path(), source };
+    let length = length(file, is_device).map_err(read)?;
+    if length < SECTOR_BYTES {
+        return Err(DiskError::Short { path: path(), length });
+    }
+    let direct = if options.direct {
+        Some(DirectAlignment::of(file, is_device).ok_or(DiskError::NotDirect { path: path() })?)
+    } else {
+        None
+    };
+    let mut beginning = IoVec::bounce(direct.map_or(SNIFF_BYTES, |direct| direct.offset as usize));
+    let count = beginning.read(file, 0).map_err(read)?;
+    let format = beginning.bounce_bytes().get(..count).and_then(foreign_format);
+    match format.filter(|_| !options.known_raw) {
+        Some(format) => Err(DiskError::Format { path: path(), format }),
+        None => Ok((length, direct)),
+    }
+}
+
 /// Writable devices are opened exclusively, which excludes file systems mounted from them too: locks are on the node
 /// that was opened, and a device may have several.
 fn open_file(options: &DiskOptions, is_device: bool) -> io::Result<File> {
@@ -206,30 +247,39 @@ fn same_file(file: File, metadata: &Metadata) -> io::Result<File> {
     }
 }
 
-/// Opens a disk for writing that others have read locks on. Everybody who may read it can have those, so they keep nobody
-/// out by themselves; but writers of other programs have no others either (QEMU). So the kernel is asked whether anybody
-/// has it open for writing: `None` if so. A device is opened exclusively, which says the same.
+/// Opens a disk for writing that others have read locks on, unless somebody writes it: `None`.
 fn despite_readers(options: &DiskOptions, metadata: &Metadata) -> io::Result<Option<File>> {
-    if !metadata.file_type().is_block_device() {
-        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-        let reader = OpenOptions::new().read(true).custom_flags(flags).open(&options.path)?;
-        let reader = same_file(reader, metadata)?;
-        let until = Instant::now() + CLOSED_WITHIN;
-        while is_open_for_writing(&reader).map_err(|error| {
-            let why = "others have read locks on it, and whether they write it cannot be known";
-            io::Error::new(error.kind(), format!("{why}: {error}"))
-        })? {
-            if Instant::now() >= until {
-                return Ok(None);
-            }
-            std::thread::sleep(LOOK_AGAIN);
-        }
+    if has_writer(options, metadata)? {
+        return Ok(None);
     }
     tracing::warn!(
         disk = %options.path.display(),
         "others have read locks on it, which guard nothing: it is written without a lock"
     );
     same_file(open_file(options, metadata.file_type().is_block_device())?, metadata).map(Some)
+}
+
+/// Whether somebody writes a disk that others have read locks on. Everybody who may read it can have those, so they keep
+/// nobody out by themselves; but writers of other programs have no others either (QEMU). So the kernel is asked whether
+/// anybody has it open for writing. A device is opened exclusively, which says the same.
+fn has_writer(options: &DiskOptions, metadata: &Metadata) -> io::Result<bool> {
+    if metadata.file_type().is_block_device() {
+        return Ok(false);
+    }
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let reader = OpenOptions::new().read(true).custom_flags(flags).open(&options.path)?;
+    let reader = same_file(reader, metadata)?;
+    let until = Instant::now() + CLOSED_WITHIN;
+    while is_open_for_writing(&reader).map_err(|error| {
+        let why = "others have read locks on it, and whether they write it cannot be known";
+        io::Error::new(error.kind(), format!("{why}: {error}"))
+    })? {
+        if Instant::now() >= until {
+            return Ok(true);
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    Ok(false)
 }
 
 /// A guest sees whole sectors.

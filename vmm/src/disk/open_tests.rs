@@ -23,10 +23,12 @@ fn options(path: &Path, read_only: bool) -> DiskOptions {
 }
 
 fn refusal(options: &DiskOptions) -> (&'static str, String) {
+    let checked = RawDisk::check(options).unwrap_err();
     let error = RawDisk::open(options).unwrap_err();
+    assert_eq!(checked.to_string(), error.to_string());
     let path = options.path.display().to_string();
     assert!(error.to_string().contains(&path), "{error}");
-    (error.code(), error.to_string().replace(&path, "P"))
+    (error.diagnosis().code, error.to_string().replace(&path, "P"))
 }
 
 #[test]
@@ -137,7 +139,7 @@ fn what_is_no_disk_is_refused() {
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     assert_eq!(refusal(&options(&fifo, true)), ("disk_kind", kind.into()));
     let missing = directory.path().join("missing");
-    assert_eq!(refusal(&options(&missing, true)).0, "disk_open");
+    assert_eq!(refusal(&options(&missing, true)).0, "file_not_found");
     let path = disk_in(&directory, &[0; 511]);
     assert_eq!(
         refusal(&options(&path, true)),

@@ -2,11 +2,13 @@
 
 use crate::balloon::{BalloonError, ReclaimOrder};
 use crate::claims::ClaimsError;
+use crate::diagnosis::of_call;
 use crate::jobs::JobId;
 use crate::memory::Manner;
 use crate::sys::HostError;
+use devices::virtio::blk::BlkError;
 use resources::replacement::ReplacementError;
-use resources::{Bytes, CpuSet, VcpuId, VnodeId, VnodePlacement};
+use resources::{Bytes, CpuSet, Diagnosis, ErrorKind, VcpuId, VnodeId, VnodePlacement};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -110,9 +112,9 @@ pub enum RequestError {
     /// What other VMs were promised cannot be known, or changed.
     #[error(transparent)]
     Claims(#[from] ClaimsError),
-    /// The host cannot be looked at.
+    /// The host cannot be looked at: why, as whoever looks says it.
     #[error("{0}")]
-    Look(String),
+    Look(String, Diagnosis),
     /// So many vCPUs did not stop in time; all run on.
     #[error("{0} vCPUs did not stop in time, the VM runs on")]
     NotStopped(usize),
@@ -125,6 +127,37 @@ pub enum RequestError {
     /// The host's storage takes its time.
     #[error("disk {0}: its storage does not answer, it may still get its new size")]
     StorageHangs(usize),
+}
+
+impl RequestError {
+    /// What kind of failure it is, its stable code, and the field that is to blame.
+    pub fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::State { .. } => Diagnosis::new(ErrorKind::Conflict, "vm_not_running"),
+            Self::Busy { .. } => Diagnosis::new(ErrorKind::Conflict, "vnode_busy"),
+            Self::PlacementBusy => Diagnosis::new(ErrorKind::Transient, "placement_busy"),
+            Self::Reclaiming(_) => Diagnosis::new(ErrorKind::Conflict, "reclaim_busy"),
+            Self::NothingAsked => Diagnosis::new(ErrorKind::Invalid, "nothing_asked").at("bytes"),
+            Self::NoSuchDisk(_) => Diagnosis::new(ErrorKind::NotFound, "no_such_disk"),
+            Self::Disk(error) => match error {
+                BlkError::Size { .. } => Diagnosis::new(ErrorKind::Invalid, "disk_size").at("size"),
+                BlkError::Serial(_) | BlkError::Queues(_) => Diagnosis::new(ErrorKind::Invalid, "device"),
+                BlkError::Length { source, .. } => of_call(source),
+                BlkError::Grow { source, .. } => of_call(source).at("size"),
+                BlkError::Interrupt { .. } => Diagnosis::new(ErrorKind::Host, "host_refused"),
+            },
+            Self::NoSuchVcpu(_) => Diagnosis::new(ErrorKind::NotFound, "no_such_vcpu"),
+            Self::Balloon(error) => error.diagnosis(),
+            Self::Replacement(error) => error.diagnosis(),
+            Self::Host(error) => error.diagnosis(),
+            Self::Claims(error) => error.diagnosis(),
+            Self::Look(_, diagnosis) => diagnosis.clone(),
+            Self::NotStopped(_) => Diagnosis::new(ErrorKind::Transient, "not_stopped"),
+            Self::NoAnswer => Diagnosis::new(ErrorKind::Transient, "no_answer"),
+            Self::Resizing(_) => Diagnosis::new(ErrorKind::Conflict, "disk_busy"),
+            Self::StorageHangs(_) => Diagnosis::new(ErrorKind::Transient, "storage_hangs"),
+        }
+    }
 }
 
 /// Where a request stands: each is carried out by whoever takes it, or given up by whoever waits, and never both.

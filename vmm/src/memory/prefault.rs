@@ -190,6 +190,7 @@ impl Work<'_> {
                 let hint = hint(error.raw_os_error(), chunk.region.pages.pool().is_some());
                 let error = HostError::new("madvise(MADV_POPULATE_WRITE)", error)
                     .of(format!("vnode {}", chunk.vnode))
+                    .because_of(format_args!("vnodes[{}].memory", chunk.vnode))
                     .length(Bytes(chunk.length as u64));
                 match hint {
                     Some(hint) => error.hint(hint),

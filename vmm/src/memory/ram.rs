@@ -113,12 +113,14 @@ impl RamRegion {
             }
         };
         let name = format!("guest-ram-v{}", range.vnode);
-        let mapping = Mapping::new(range.size, range.start.0, align, backing, &name)?;
+        let mapping = Mapping::new(range.size, range.start.0, align, backing, &name)
+            .map_err(|error| error.because_of(format_args!("vnodes[{}].memory", range.vnode)))?;
         let mapping = Arc::new(if plan.host_has_numa { mapping } else { mapping.without_numa() });
         let (mode, mask) = kernel_policy(vnode.policy, pnodes)
             .ok_or_else(|| RamError::Plan(format!("{subject}: no kernel has a node {pnodes}")))?;
         mapping.set_policy(mode, &mask).map_err(|error| {
-            let error = error.of(&subject).on(pnodes);
+            let error =
+                error.of(&subject).on(pnodes).because_of(format_args!("vnodes[{}].pnode", range.vnode));
             match (error.errno(), mode) {
                 _ if error.hint.is_some() => error,
                 (libc::EINVAL, Mode::PreferredMany) => {

@@ -2,6 +2,7 @@
 
 use crate::socket_file::SocketFileError;
 use crate::sys::HostError;
+use resources::{Diagnosis, ErrorKind};
 use std::path::PathBuf;
 
 /// Why a device's host side cannot be had.
@@ -70,23 +71,30 @@ impl NetError {
         }
     }
 
-    /// Whether what was typed is to blame, and not the host.
-    pub fn is_input(&self) -> bool {
+    /// What kind of failure it is, its stable code, and the field that is to blame; `net` stands for the interface.
+    pub fn diagnosis(&self) -> Diagnosis {
+        let device = |field: &str| Diagnosis::new(ErrorKind::Invalid, "device").at(field);
         match self {
-            Self::Socket(error) => match error {
-                SocketFileError::NotASocket(_) => true,
-                SocketFileError::InUse(_)
-                | SocketFileError::InTheMaking { .. }
-                | SocketFileError::Host { .. } => false,
-            },
-            Self::Host(_) => false,
-            Self::Name(_)
-            | Self::Queues(_)
-            | Self::Descriptors { .. }
-            | Self::OtherInterface { .. }
-            | Self::Mtu(_)
-            | Self::Cid(_)
-            | Self::SocketPath { .. } => true,
+            Self::Host(error) => {
+                let found = error.diagnosis();
+                let given = error.at.subject.as_deref().is_some_and(|it| it.starts_with("descriptor "));
+                let found = if given { found.at("net.fd") } else { found };
+                match (error.call, error.errno()) {
+                    // It is something else, or not opened as it must be.
+                    (
+                        "TUNSETIFF" | "TUNGETIFF" | "fcntl",
+                        libc::EINVAL | libc::EBADF | libc::EBADFD | libc::ENOTTY | libc::E2BIG,
+                    ) => Diagnosis { kind: ErrorKind::Invalid, code: "tap_unusable", ..found },
+                    _ => found,
+                }
+            }
+            Self::Name(_) => device("net.tap"),
+            Self::Queues(_) | Self::Descriptors { .. } => device("net.queues"),
+            Self::OtherInterface { .. } => device("net.fd"),
+            Self::Mtu(_) => device("net.mtu"),
+            Self::Cid(_) => device("vsock.cid"),
+            Self::SocketPath { .. } => Diagnosis::new(ErrorKind::Invalid, "file_unusable").at("vsock.socket"),
+            Self::Socket(error) => error.diagnosis().at("vsock.socket"),
         }
     }
 }

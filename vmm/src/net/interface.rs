@@ -1,6 +1,8 @@
 //! A host interface for a network device: opened once per process, so that it outlives resets of the guest.
 //! Frames are the device's business.
 
+mod check;
+
 use super::NetError;
 use super::vhost::VhostNet;
 use crate::sys::{HostError, Link, TapQueue};
@@ -68,12 +70,7 @@ pub struct Interface {
 impl Interface {
     /// Opens it; makes it if there is none by that name, and brings it up then.
     pub fn open(options: &InterfaceOptions) -> Result<Self, NetError> {
-        if options.queues == 0 || options.queues > MAX_QUEUE_PAIRS {
-            return Err(NetError::Queues(options.queues));
-        }
-        if let Some(mtu) = options.mtu.filter(|mtu| *mtu < MIN_MTU) {
-            return Err(NetError::Mtu(mtu));
-        }
+        require_possible(options)?;
         let vhost = match options.vhost {
             Vhost::Off => false,
             Vhost::Auto => VhostNet::check(options.ranges)
@@ -102,6 +99,23 @@ impl Interface {
         let config = NetConfig { mac, mtu: mtu.filter(|mtu| *mtu >= MIN_MTU) };
         tracing::info!(interface = name, created, queues = queues.len(), %mac, ?mtu, vhost, "net");
         Ok(Self { name, created, config, queues: queues.into_iter().map(Arc::new).collect(), vhost })
+    }
+
+    /// Why [`open`](Self::open) would refuse now. No interface is made, and none is attached to.
+    pub fn check(options: &InterfaceOptions) -> Result<(), NetError> {
+        require_possible(options)?;
+        if options.vhost == Vhost::On {
+            VhostNet::check(options.ranges)?;
+        }
+        match &options.tap {
+            TapSource::Name(name) => {
+                require_name(name)?;
+                Ok(check::by_name(name, options.queues)?)
+            }
+            TapSource::Descriptors(numbers) => {
+                one_interface(numbers, options.queues, |number| Ok(((), TapQueue::check(number)?))).map(drop)
+            }
+        }
     }
 
     /// Its name.
@@ -146,11 +160,26 @@ impl Interface {
 
 type Opened = (Vec<TapQueue>, String, bool);
 
-fn by_name(name: &str, queues: u16) -> Result<Opened, NetError> {
+fn require_possible(options: &InterfaceOptions) -> Result<(), NetError> {
+    if options.queues == 0 || options.queues > MAX_QUEUE_PAIRS {
+        return Err(NetError::Queues(options.queues));
+    }
+    match options.mtu.filter(|mtu| *mtu < MIN_MTU) {
+        Some(mtu) => Err(NetError::Mtu(mtu)),
+        None => Ok(()),
+    }
+}
+
+fn require_name(name: &str) -> Result<(), NetError> {
     let bad = |c: char| c == '/' || c.is_whitespace() || c.is_control();
     if name.is_empty() || name.len() > MAX_NAME_BYTES || name.contains(bad) || [".", ".."].contains(&name) {
         return Err(NetError::Name(name.to_owned()));
     }
+    Ok(())
+}
+
+fn by_name(name: &str, queues: u16) -> Result<Opened, NetError> {
+    require_name(name)?;
     let existed = Link::new(name)?.exists();
     let mut multi_queue = queues > 1;
     let mut first = TapQueue::open(name, multi_queue);
@@ -167,7 +196,7 @@ fn by_name(name: &str, queues: u16) -> Result<Opened, NetError> {
     Ok((all, name, !existed))
 }
 
-fn hint(error: HostError, existed: bool, queues: u16) -> NetError {
+fn hint(error: HostError, existed: bool, queues: u16) -> HostError {
     let hint = match error.errno() {
         libc::EPERM if existed => "it belongs to another user, or this process needs CAP_NET_ADMIN",
         libc::EPERM => {
@@ -179,19 +208,29 @@ fn hint(error: HostError, existed: bool, queues: u16) -> NetError {
         libc::ENOENT | libc::ENODEV | libc::ENXIO => "the host needs the module tun, a container the device",
         libc::EACCES => "this user may not open it",
         libc::E2BIG => "no interface has that many queues",
-        _ => return error.into(),
+        _ => return error,
     };
-    error.hint(hint).into()
+    error.hint(hint)
 }
 
 fn by_descriptors(numbers: &[RawFd], queues: u16) -> Result<Opened, NetError> {
+    let (all, name) = one_interface(numbers, queues, TapQueue::adopt)?;
+    Ok((all, name, false))
+}
+
+/// Does something to each descriptor, all of which must be of one interface.
+fn one_interface<T>(
+    numbers: &[RawFd],
+    queues: u16,
+    take: impl Fn(RawFd) -> Result<(T, String), HostError>,
+) -> Result<(Vec<T>, String), NetError> {
     if numbers.len() != usize::from(queues) {
         return Err(NetError::Descriptors { queues, descriptors: numbers.len() });
     }
     let mut all = Vec::with_capacity(numbers.len());
     let mut first: Option<String> = None;
     for number in numbers {
-        let (queue, other) = TapQueue::adopt(*number)?;
+        let (queue, other) = take(*number)?;
         match &first {
             Some(name) if *name != other => {
                 return Err(NetError::OtherInterface { descriptor: *number, other, name: name.clone() });
@@ -201,7 +240,7 @@ fn by_descriptors(numbers: &[RawFd], queues: u16) -> Result<Opened, NetError> {
         }
         all.push(queue);
     }
-    Ok((all, first.unwrap_or_default(), false))
+    Ok((all, first.unwrap_or_default()))
 }
 
 fn random_mac() -> Result<MacAddress, NetError> {

@@ -62,9 +62,7 @@ pub struct Sockets {
 impl Sockets {
     /// Listens at `path`, for this user alone. What a dead process left there is replaced.
     pub fn bind(path: &Path, janitor: &Janitor) -> Result<Self, NetError> {
-        if path.as_os_str().len() > MAX_PATH_BYTES {
-            return Err(NetError::SocketPath { path: path.to_owned(), max: MAX_PATH_BYTES });
-        }
+        require_room_for_ports(path)?;
         let (listener, file) = SocketFile::listen(path, Access::OWNER, janitor)?;
         listener.set_nonblocking(true).map_err(|error| HostError::new("ioctl(FIONBIO)", error))?;
         Ok(Self { listener, file })
@@ -73,6 +71,13 @@ impl Sockets {
     /// Where host processes connect.
     pub fn path(&self) -> &Path {
         self.file.path()
+    }
+}
+
+fn require_room_for_ports(path: &Path) -> Result<(), NetError> {
+    match path.as_os_str().len() > MAX_PATH_BYTES {
+        true => Err(NetError::SocketPath { path: path.to_owned(), max: MAX_PATH_BYTES }),
+        false => Ok(()),
     }
 }
 
@@ -114,6 +119,13 @@ impl SocketHost {
     /// With unix sockets: host processes connect to `path` and write `CONNECT PORT`, the guest reaches `path_PORT`.
     pub fn unix(cid: u64, path: &Path, janitor: &Janitor) -> Result<Self, NetError> {
         Ok(Self::Unix(guest_cid(cid)?, Arc::new(Sockets::bind(path, janitor)?)))
+    }
+
+    /// Why [`unix`](Self::unix) would refuse now.
+    pub fn check_unix(cid: u64, path: &Path) -> Result<(), NetError> {
+        guest_cid(cid)?;
+        require_room_for_ports(path)?;
+        Ok(SocketFile::check(path)?)
     }
 
     /// With vhost-vsock, which the host must have, for guest memory in so many ranges.

@@ -7,6 +7,7 @@ use devices::pci::{WorkerHandle, WorkerSpawner};
 use devices::virtio::VirtioDevice;
 use devices::virtio::test_driver::{BUFFERS, TestInterrupt, TestMemory, TestQueue, activation, memory};
 use devices::virtio::vsock::{HostSockets, HostStream, VsockHandle};
+use resources::ErrorKind;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -236,7 +237,8 @@ fn what_cannot_be_is_refused_with_a_reason() {
     for cid in [0, 2, u64::from(u32::MAX), u64::MAX] {
         let error = SocketHost::unix(cid, Path::new("/nonexistent/v.sock"), &Janitor::default()).unwrap_err();
         assert!(matches!(error, NetError::Cid(bad) if bad == cid));
-        assert!(error.is_input());
+        let found = error.diagnosis();
+        assert_eq!((found.kind, found.field.as_deref()), (ErrorKind::Invalid, Some("vsock.cid")));
     }
     let long = Path::new("/tmp").join("x".repeat(100));
     assert!(matches!(

@@ -1,6 +1,7 @@
 //! A refusal by the host: which call, for what, how long, and the errno. Whether to go on is the caller's decision.
 
-use resources::{Bytes, NodeSet};
+use crate::diagnosis::of_call;
+use resources::{Bytes, Diagnosis, ErrorKind, NodeSet};
 use std::fmt;
 
 /// What a refused call was about.
@@ -12,6 +13,8 @@ pub struct Where {
     pub length: Option<Bytes>,
     /// Whose: `vnode 1`, `vCPU 3`, a path.
     pub subject: Option<String>,
+    /// The field of what was asked for that is to blame, such as `vnodes[1].memory`.
+    pub field: Option<String>,
 }
 
 /// A system or KVM call that failed.
@@ -29,6 +32,20 @@ pub struct HostError {
 }
 
 impl HostError {
+    /// What kind of failure it is, its stable code, and the field that is to blame.
+    pub fn diagnosis(&self) -> Diagnosis {
+        let found = match (self.call, self.errno()) {
+            // A CPU that went offline, or out of this process's cpuset, since the host was read.
+            ("sched_setaffinity", libc::EINVAL) => Diagnosis::new(ErrorKind::Invalid, "no_such_cpu"),
+            // The system has no room for another thread, and nobody knows until when.
+            ("clone", libc::EAGAIN) => Diagnosis::new(ErrorKind::NoRoom, "no_threads"),
+            // Of a pool that has no page left (madvise(2)).
+            ("madvise(MADV_POPULATE_WRITE)", libc::EFAULT) => Diagnosis::new(ErrorKind::NoRoom, "no_memory"),
+            _ => of_call(&self.source),
+        };
+        Diagnosis { field: self.at.field.clone(), ..found }
+    }
+
     /// The last OS error of `call`.
     pub fn last(call: &'static str) -> Self {
         Self::new(call, std::io::Error::last_os_error())
@@ -47,6 +64,12 @@ impl HostError {
     /// Adds whose it was.
     pub fn of(mut self, subject: impl fmt::Display) -> Self {
         self.at.subject = Some(subject.to_string());
+        self
+    }
+
+    /// Adds the field of what was asked for that is to blame.
+    pub fn because_of(mut self, field: impl fmt::Display) -> Self {
+        self.at.field = Some(field.to_string());
         self
     }
 

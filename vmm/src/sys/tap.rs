@@ -74,24 +74,18 @@ impl TapQueue {
 
     /// Takes over a descriptor of a tap that somebody else opened, by a copy of its own. Says the interface's name.
     pub fn adopt(number: RawFd) -> Result<(Self, String), HostError> {
-        let fail = |call| move |e| HostError::new(call, e).of(format!("descriptor {number}"));
-        let fd = duplicate(number).map_err(fail("fcntl"))?;
-        // SAFETY: as in `request`.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        ioctl(&fd, libc::TUNGETIFF, &mut request)
-            .map_err(|e| fail("TUNGETIFF")(e).hint("it must be a descriptor of a tap interface"))?;
-        // SAFETY: the kernel wrote this member; any bits are a valid integer.
-        let flags = libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags });
-        if flags & FLAGS != FLAGS {
-            return Err(fail("TUNGETIFF")(invalid())
-                .hint("the tap must have been opened with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR"));
-        }
-        set_nonblocking(&fd).map_err(fail("fcntl"))?;
+        let (fd, flags, name) = inspect(number)?;
+        let fail = |e| HostError::new("fcntl", e).of(format!("descriptor {number}"));
+        set_nonblocking(&fd).map_err(fail)?;
         // A queue that is detached is attached by the device, and one that is attached is left so.
         let detached = flags & libc::IFF_DETACH_QUEUE != 0;
         let queue = Self::new(fd, flags & libc::IFF_MULTI_QUEUE != 0, !detached);
-        let name = name_of(&request);
         Ok((queue.map_err(|error| error.of(&name))?, name))
+    }
+
+    /// Why [`adopt`](Self::adopt) would refuse a descriptor; else the interface's name. Whoever uses it notices nothing.
+    pub fn check(number: RawFd) -> Result<String, HostError> {
+        inspect(number).map(|(_, _, name)| name)
     }
 
     fn new(fd: OwnedFd, multi_queue: bool, enabled: bool) -> Result<Self, HostError> {
@@ -127,6 +121,23 @@ impl TapQueue {
     pub fn try_clone(&self) -> io::Result<std::fs::File> {
         self.fd.try_clone().map(std::fs::File::from)
     }
+}
+
+/// A copy of a descriptor of a tap, the interface's flags and its name.
+fn inspect(number: RawFd) -> Result<(OwnedFd, libc::c_int, String), HostError> {
+    let fail = |call| move |e| HostError::new(call, e).of(format!("descriptor {number}"));
+    let fd = duplicate(number).map_err(fail("fcntl"))?;
+    // SAFETY: as in `request`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    ioctl(&fd, libc::TUNGETIFF, &mut request)
+        .map_err(|e| fail("TUNGETIFF")(e).hint("it must be a descriptor of a tap interface"))?;
+    // SAFETY: the kernel wrote this member; any bits are a valid integer.
+    let flags = libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags });
+    if flags & FLAGS != FLAGS {
+        return Err(fail("TUNGETIFF")(invalid())
+            .hint("the tap must have been opened with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR"));
+    }
+    Ok((fd, flags, name_of(&request)))
 }
 
 fn name_of(request: &libc::ifreq) -> String {

@@ -1,12 +1,10 @@
 //! Carries out what was let in: one command at a time, in the thread of the queue.
 
 use super::{CommandQueue, Current, Done, Outcome, Task};
-use crate::claims::explain;
 use crate::http::admission::{Command, Denial, State};
 use crate::http::problem::Problem;
 use crate::start::{Audience, StartError, prepare};
-use axum::http::StatusCode;
-use resources::{VmSpec, VmTopology};
+use resources::{VmDevices, VmSpec, VmTopology, VnodeCount};
 use serde_json::json;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
@@ -72,6 +70,7 @@ impl CommandQueue {
             shutdown_timeout: None,
             claims: self.claims.clone(),
             janitor: self.janitor.clone(),
+            force_host: self.force_host,
         };
         let vm = prepare(spec.as_ref().clone(), audience)?;
         let handle = vm.handle();
@@ -93,7 +92,7 @@ impl CommandQueue {
             Err(error) => {
                 self.put(|current| current.handle = None);
                 self.set_state(State::Defined, None);
-                Err(Problem::unavailable("host_refused", format_args!("clone: {error}")))
+                Err(vmm::HostError::new("clone", error).of("the VM").into())
             }
         }
     }
@@ -141,6 +140,10 @@ impl CommandQueue {
 /// A VM as typed that makes sense whatever the host.
 pub fn check(spec: &VmSpec) -> Result<VmTopology, Problem> {
     let topology = VmTopology::try_from(spec)?;
+    // How many vnodes there will be, `auto` decides when it is started.
+    if !(spec.vnodes == Some(VnodeCount::Auto) && spec.numa.is_empty()) {
+        VmDevices::of(spec, &topology)?;
+    }
     match spec.kernel {
         Some(_) => Ok(topology),
         None => Err(StartError::NoKernel.into()),
@@ -151,35 +154,5 @@ pub(super) fn join(thread: Option<JoinHandle<()>>) {
     if let Some(thread) = thread {
         // It ended, or is about to: its VM is over.
         let _ = thread.join();
-    }
-}
-
-impl From<Denial> for Problem {
-    fn from(denial: Denial) -> Self {
-        let status = match denial {
-            Denial::NoVm => StatusCode::NOT_FOUND,
-            Denial::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
-            Denial::VmRuns
-            | Denial::AlreadyBooted
-            | Denial::NotRunning
-            | Denial::Starting
-            | Denial::Paused => StatusCode::CONFLICT,
-        };
-        Self::new(status, denial.code(), denial)
-    }
-}
-
-impl From<StartError> for Problem {
-    fn from(error: StartError) -> Self {
-        match error {
-            StartError::NoKernel => Self::typed(StatusCode::UNPROCESSABLE_ENTITY, "no_kernel", error),
-            StartError::Look(failure) => Self::unavailable("host_refused", failure.line),
-            StartError::Plan(error) => error.into(),
-            StartError::Claims(error) => Self::unavailable(error.code(), explain(&error)),
-            StartError::Vm(error) if error.is_input() => {
-                Self::typed(StatusCode::UNPROCESSABLE_ENTITY, "payload", error)
-            }
-            StartError::Vm(error) => Self::unavailable("host_refused", error),
-        }
     }
 }

@@ -11,7 +11,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use resources::replacement::ReplacementError;
-use resources::{Bytes, PnodeId, VnodeId};
+use resources::{Bytes, ErrorKind, PnodeId, VnodeId};
 use std::sync::Arc;
 use vmm::balloon::{ReclaimKind, ReclaimOrder};
 
@@ -68,7 +68,7 @@ pub async fn cancel(State(app): State<Arc<App>>, request: Request) -> Answer {
         true => Ok(json(StatusCode::ACCEPTED, &convert::reclaim(&view))),
         false => {
             let detail = format!("reclaim {} is over, it cannot be cancelled", view.id);
-            Err(Problem::new(StatusCode::CONFLICT, "reclaim_over", detail))
+            Err(Problem::new(ErrorKind::Conflict, "reclaim_over", detail))
         }
     }
 }
@@ -84,5 +84,5 @@ pub async fn free_memory(State(app): State<Arc<App>>, request: Request) -> Answe
 }
 
 fn none_yet() -> Problem {
-    Problem::not_found("no_reclaim", "nothing was reclaimed or given yet")
+    Problem::new(ErrorKind::Absent, "no_reclaim", "nothing was reclaimed or given yet")
 }

@@ -13,7 +13,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use resources::replacement::ReplacementError;
-use resources::{CpuSet, HostTopology, PnodeId, VcpuId, VnodeId};
+use resources::{CpuSet, ErrorKind, HostTopology, PnodeId, VcpuId, VnodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use vmm::{JobId, VmHandle};
@@ -131,7 +131,7 @@ pub async fn evacuate(State(app): State<Arc<App>>, request: Request) -> Answer {
 
 /// The host, asked for by a VM that decides.
 fn seen_host() -> Result<HostTopology, vmm::RequestError> {
-    look().map_err(|problem| vmm::RequestError::Look(problem.detail.clone()))
+    look().map_err(|error| vmm::RequestError::Look(error.text, error.diagnosis))
 }
 
 /// `PUT /v1/vcpus/{id}/affinity`.
@@ -178,7 +178,7 @@ pub async fn vnode_affinity(State(app): State<Arc<App>>, Path(id): Path<String>,
 fn require_cpus(cpus: &CpuSet, host: &HostTopology) -> Result<(), Problem> {
     let refused = |rule: String| {
         let detail = format!("cpus: {rule}");
-        Err(Problem::typed(StatusCode::UNPROCESSABLE_ENTITY, "no_such_cpu", detail))
+        Err(Problem::typed("no_such_cpu", detail))
     };
     let there = host.pnodes().iter().fold(CpuSet::new(), |all, pnode| all.union(&pnode.cpus));
     let missing = cpus.difference(&there);
@@ -218,7 +218,7 @@ pub async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>, request
         true => Ok(json(StatusCode::ACCEPTED, &find_job(&handle, id)?)),
         false => {
             let detail = format!("job {} is over, it cannot be cancelled", job.id);
-            Err(Problem::new(StatusCode::CONFLICT, "job_over", detail))
+            Err(Problem::new(ErrorKind::Conflict, "job_over", detail))
         }
     }
 }

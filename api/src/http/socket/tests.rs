@@ -64,7 +64,7 @@ fn what_is_not_a_socket_is_left_alone() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "keep me");
     assert!(matches!(
         open(&spec(dir.path().join("no/such/dir"))),
-        Err(SocketError::File(SocketFileError::Host { .. }))
+        Err(SocketError::File(SocketFileError::Directory { .. }))
     ));
     assert!(matches!(
         open(&spec(dir.path().join("x".repeat(200)))),

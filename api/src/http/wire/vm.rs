@@ -1,5 +1,7 @@
 //! The VM as a whole: how it stands and how it ended.
 
+#[cfg(test)]
+use resources::ErrorKind;
 use resources::VmSpec;
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +64,16 @@ pub struct End {
     /// What went wrong, in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The stable name of what went wrong: the codes of problems.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// What kind of problem it is: as in problems.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schema(value_type = Option<ErrorKind>))]
+    pub kind: Option<String>,
+    /// The field of the VM that is to blame, if one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
 }
 
 /// The VM.
