@@ -23,7 +23,9 @@ fn plan(c: &mut Criterion) {
         b.iter(|| Plan::new(black_box(&spec), &host).unwrap())
     });
     c.bench_function("read and plan", |b| {
-        b.iter(|| Plan::new(black_box(&spec), &HostTopology::read(&HostRoot::of(root.path())).unwrap()).unwrap());
+        b.iter(|| {
+            Plan::new(black_box(&spec), &HostTopology::read(&HostRoot::of(root.path())).unwrap()).unwrap()
+        });
     });
 }
 

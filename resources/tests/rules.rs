@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop")]
 
 use resources::test_host::HostShape;
-use resources::{Bytes, Fit, HostRoot, HostTopology, Ledger, PlacementPolicy, Plan, VmSpec, VnodeCount, VnodeSpec};
+use resources::{
+    Bytes, Fit, HostRoot, HostTopology, Ledger, PlacementPolicy, Plan, VmSpec, VnodeCount, VnodeSpec,
+};
 
 /// A host of the table, and what is expected of it.
 struct Rule {

@@ -11,7 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a client reads that comes while another is attached, before it is sent away.
 const TAKEN: &[u8] = b"numavisor: another client is attached to this console\r\n";
@@ -23,8 +23,13 @@ pub enum ConsoleError {
     #[error("console.socket: {0}")]
     Socket(#[from] SocketFileError),
     /// The file does not open.
-    #[error("console: {0}")]
-    File(HostError),
+    #[error("console: open for {path}: {source}", path = path.display())]
+    File {
+        /// As typed.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The host refused.
     #[error("console: {0}")]
     Host(#[from] HostError),
@@ -35,7 +40,7 @@ impl ConsoleError {
     pub fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::Socket(error) => error.diagnosis().at("console.socket"),
-            Self::File(error) => of_file(&error.source).at("console.file"),
+            Self::File { source, .. } => of_file(source).at("console.file"),
             Self::Host(error) => error.diagnosis(),
         }
     }
@@ -57,8 +62,8 @@ pub fn check(end: &ConsoleEnd) -> Result<(), ConsoleError> {
     }
 }
 
-fn unusable(path: &Path, error: io::Error) -> ConsoleError {
-    ConsoleError::File(HostError::new("open", error).of(path.display().to_string()))
+fn unusable(path: &Path, source: io::Error) -> ConsoleError {
+    ConsoleError::File { path: path.to_owned(), source }
 }
 
 /// A socket for this user alone.

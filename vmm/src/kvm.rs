@@ -24,7 +24,7 @@ pub enum KvmError {
     Host(#[from] HostError),
     /// `/dev/kvm` does not open.
     #[error(transparent)]
-    Open(HostError),
+    Open(Box<HostError>),
     /// Without hardware virtualization, and the guest needs it.
     #[error(
         "kernel: {path}: is Linux, which this host's KVM cannot run: it is kvm_pvm, which emulates a guest's kernel \
@@ -110,13 +110,13 @@ impl KvmHost {
     pub fn open(plan: &Plan) -> Result<Self, KvmError> {
         let kvm = Kvm::new().map_err(|error| {
             let refused = HostError::kvm("open")(error).of("/dev/kvm");
-            KvmError::Open(match error.errno() {
+            KvmError::Open(Box::new(match error.errno() {
                 libc::EACCES | libc::EPERM => refused.hint("run as root or join the group kvm"),
                 libc::ENOENT | libc::ENODEV | libc::ENXIO => refused.hint(
                     "load kvm-intel or kvm-amd, and check that virtualization is enabled in the firmware",
                 ),
                 _ => refused,
-            })
+            }))
         })?;
         let needed = [
             (Cap::Irqchip, "KVM_CAP_IRQCHIP"),

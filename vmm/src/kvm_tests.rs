@@ -7,7 +7,8 @@ use crate::{
     VmState,
 };
 use resources::{
-    Affinity, Bytes, CpuSet, HostRoot, HostTopology, OnReset, Plan, SerialSpec, VcpuId, VmSpec, VnodeId, VnodePlacement,
+    Affinity, Bytes, CpuSet, HostRoot, HostTopology, OnReset, Plan, SerialSpec, VcpuId, VmSpec, VnodeId,
+    VnodePlacement,
 };
 
 const COM1: u16 = 0x3f8;

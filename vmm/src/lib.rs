@@ -147,7 +147,7 @@ pub fn check(
     }
     let closed = match kvm::KvmHost::open(plan) {
         Ok(_) => None,
-        Err(KvmError::Open(error)) => Some(error),
+        Err(KvmError::Open(error)) => Some(*error),
         Err(error) => return Err(error.into()),
     };
     check_devices(plan, serial)?;

@@ -12,9 +12,9 @@ pub struct Where {
     /// The length concerned.
     pub length: Option<Bytes>,
     /// Whose: `vnode 1`, `vCPU 3`, a path.
-    pub subject: Option<String>,
+    pub subject: Option<Box<str>>,
     /// The field of what was asked for that is to blame, such as `vnodes[1].memory`.
-    pub field: Option<String>,
+    pub field: Option<Box<str>>,
 }
 
 /// A system or KVM call that failed.
@@ -28,7 +28,7 @@ pub struct HostError {
     #[source]
     pub source: std::io::Error,
     /// What the user may do about it.
-    pub hint: Option<String>,
+    pub hint: Option<Box<str>>,
 }
 
 impl HostError {
@@ -43,7 +43,7 @@ impl HostError {
             ("madvise(MADV_POPULATE_WRITE)", libc::EFAULT) => Diagnosis::new(ErrorKind::NoRoom, "no_memory"),
             _ => of_call(&self.source),
         };
-        Diagnosis { field: self.at.field.clone(), ..found }
+        Diagnosis { field: self.at.field.as_deref().map(str::to_owned), ..found }
     }
 
     /// The last OS error of `call`.
@@ -63,13 +63,13 @@ impl HostError {
 
     /// Adds whose it was.
     pub fn of(mut self, subject: impl fmt::Display) -> Self {
-        self.at.subject = Some(subject.to_string());
+        self.at.subject = Some(subject.to_string().into());
         self
     }
 
     /// Adds the field of what was asked for that is to blame.
     pub fn because_of(mut self, field: impl fmt::Display) -> Self {
-        self.at.field = Some(field.to_string());
+        self.at.field = Some(field.to_string().into());
         self
     }
 
@@ -87,6 +87,7 @@ impl HostError {
 
     /// Adds what the user may do.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        let hint: String = hint.into();
         self.hint = Some(hint.into());
         self
     }

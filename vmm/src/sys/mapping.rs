@@ -184,7 +184,8 @@ impl Mapping {
         if left_out.is_empty() {
             return Ok(());
         }
-        Err(refused(no_such_node()).hint(format!("the cpuset of this process does not allow node {left_out}")))
+        Err(refused(no_such_node())
+            .hint(format!("the cpuset of this process does not allow node {left_out}")))
     }
 
     /// The nodes that the policy at `offset` names; `None` if it has none or the kernel does not tell.

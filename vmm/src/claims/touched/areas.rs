@@ -20,7 +20,8 @@ impl Area {
         let mut words = line.split_whitespace();
         let key = words.next().unwrap_or_default();
         if key == "VmFlags:" {
-            let (dump, fork) = words.fold((true, true), |(dump, fork), flag| (dump && flag != "dd", fork && flag != "dc"));
+            let (dump, fork) =
+                words.fold((true, true), |(dump, fork), flag| (dump && flag != "dd", fork && flag != "dc"));
             if !dump && !fork {
                 self.count(touched);
             }
@@ -105,7 +106,8 @@ VmFlags: rd mr pf io de dd
         assert_eq!(of(root.path(), pid, own_start()), None);
         fs::write(process.join("smaps"), SMAPS).unwrap();
         assert_eq!(memory(), Some(Bytes::mib(512)));
-        fs::write(process.join("numa_maps"), "7f0000000000 bind:0 anon=1 N0=1 kernelpagesize_kB=4\n").unwrap();
+        fs::write(process.join("numa_maps"), "7f0000000000 bind:0 anon=1 N0=1 kernelpagesize_kB=4\n")
+            .unwrap();
         assert_eq!(memory(), Some(Bytes(4096)));
     }
 
@@ -119,7 +121,10 @@ VmFlags: rd mr pf io de dd
         mapping.populate(0, 4 << 20).unwrap();
         let mut touched = Touched::default();
         let mut area = Area::default();
-        fs::read_to_string("/proc/self/smaps").unwrap().lines().for_each(|line| area.read(line, &mut touched));
+        fs::read_to_string("/proc/self/smaps")
+            .unwrap()
+            .lines()
+            .for_each(|line| area.read(line, &mut touched));
         assert!(touched.has.pnodes[&PnodeId(0)].memory >= Bytes::mib(4), "{touched:?}");
     }
 }
