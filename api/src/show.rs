@@ -28,7 +28,6 @@ pub fn json(document: &impl Serialize) -> Result<String, Failure> {
 }
 
 /// A text, or a dash for none.
-
 fn or_dash(text: impl ToString) -> String {
     let text = text.to_string();
     if text.is_empty() { "-".to_owned() } else { text }
