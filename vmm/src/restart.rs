@@ -105,7 +105,7 @@ mod tests {
         shared.claim.turn().release(VnodeId(0), &what).unwrap();
         // Nothing is touched: all that is still claimed counts beside it.
         let claimed = shared.claim.turn().of(VnodeId(0)).less(&what).total().memory;
-        let reserve = shape.topology().pnodes()[0].reserve();
+        let reserve = shape.topology().pnodes()[0].memory_kept;
         let others = [claimed, Bytes::gib(1), free].into_iter().fold(reserve, Bytes::saturating_add);
         let pages = claims.living().unwrap()[0].claim.total().huge_pages.values().sum::<u64>();
         let free_pages = pages + free.get() / Bytes::mib(2).get();

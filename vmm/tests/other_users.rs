@@ -201,7 +201,7 @@ fn a_disk_that_another_user_may_read_is_written_whatever_that_user_locks() {
     set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
     let writing = DiskOptions::new(&path);
     let reading = DiskOptions { read_only: true, ..DiskOptions::new(&path) };
-    let refused = |options: &DiskOptions| RawDisk::open(options).unwrap_err().code();
+    let refused = |options: &DiskOptions| RawDisk::open(options).unwrap_err().diagnosis().code;
     for reader_first in [true, false] {
         let reader = reader_first.then(|| RawDisk::open(&reading).unwrap());
         let attacker = Attacker::on(&[&path], NOBODY);

@@ -62,8 +62,13 @@ pub fn text(
     samples: &BTreeMap<VnodeId, Sample>,
 ) -> String {
     let mut text = Text::default();
-    use crate::http::command_queue::CommandQueue;
-    use crate::http::convert::{BALLOON_PAGE, Sample};
+    text.family(
+        "numavisor_build_info",
+        "gauge",
+        "The version that runs, with its commit where that is known.",
+    );
+    text.line("numavisor_build_info", &[("version", &crate::args::VERSION)], 1);
+    let state = commands.vm().ok().map(|vm| vm.state);
     text.family("numavisor_vm_state", "gauge", "1 for the state that the VM is in.");
     for each in wire::VmState::ALL {
         let here = u8::from(state == Some(each));

@@ -59,7 +59,7 @@ impl HostError {
     /// What kind of failure it is.
     pub fn diagnosis(&self) -> Diagnosis {
         let kind = match self {
-            Self::Missing { .. } => ErrorKind::Unsupported,
+            Self::Missing { .. } | Self::NoMeminfo { .. } => ErrorKind::Unsupported,
             Self::Io { .. } | Self::Value { .. } => ErrorKind::Host,
         };
         Diagnosis::new(kind, self.code())

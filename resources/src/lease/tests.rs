@@ -143,7 +143,7 @@ impl World {
 
     /// The host as its kernel tells it.
     fn host(&self) -> HostTopology {
-        let reserve = HostShape::new(1).topology().pnodes()[0].reserve();
+        let reserve = HostShape::new(1).topology().pnodes()[0].memory_kept;
         let free = ALL.saturating_add(reserve).saturating_sub(self.sum(|vm| vm.resident));
         HostShape::new(1).free(0, free, Bytes::ZERO).topology()
     }
