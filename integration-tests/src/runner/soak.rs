@@ -261,7 +261,7 @@ impl Guest {
     /// numavisor's first vnode goes to the pnode of the other one and comes back; of QEMU, all that is on one node does, by
     /// `migratepages`.
     fn move_memory(&mut self, round: u64) -> Result<()> {
-        let there = usize::from(round % 2 == 0);
+        let there = usize::from(round.is_multiple_of(2));
         match &mut self.monitor {
             Hands::Numavisor { program, socket, pnodes, .. } => {
                 if pnodes[0] == pnodes[1] {
