@@ -11,8 +11,10 @@ pub mod plan_json;
 pub mod table;
 
 use crate::exit::{Failure, Status};
+use resources::Bytes;
 use serde::Serialize;
 use serde_json::Value;
+use std::fmt::Display;
 
 /// A document as whoever reads it over HTTP has it.
 pub fn value(document: &impl Serialize) -> Result<Value, Failure> {
@@ -25,6 +27,12 @@ pub fn json(document: &impl Serialize) -> Result<String, Failure> {
         Ok(text) => Ok(text + "\n"),
         Err(error) => Err(Failure::new(Status::Internal, format_args!("--json: {error}"))),
     }
+}
+
+/// A line that says how much of a vnode is bound to which pnodes.
+pub fn bound(vnode: impl Display, parts: impl Iterator<Item = (impl Display, Bytes)>) -> String {
+    let parts: Vec<String> = parts.map(|(pnode, size)| format!("{size} to pnode {pnode}")).collect();
+    format!("vnode {vnode}: bound, {}\n", parts.join(", "))
 }
 
 /// A text, or a dash for none.

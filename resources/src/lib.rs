@@ -39,7 +39,7 @@ pub use ids::{ApicId, PcpuId, PnodeId, VcpuId, VnodeId};
 pub use ledger::{Claim, Ledger, NodeClaim};
 pub use memory_map::{Gpa, MemoryMap, RamRange};
 pub use pci_map::{PciMap, PciSegment};
-pub use placement::{Placement, PlacementError, Shortfall, VnodePlacement};
+pub use placement::{MemoryPart, Placement, PlacementError, Shortfall, VnodePlacement};
 pub use plan::{Plan, PlanError};
 pub use recheck::still_fits;
 pub use set::{CpuSet, IdSet, NodeSet, VcpuSet};

@@ -91,6 +91,15 @@ pub struct Placement {
     pub claim: Claim,
 }
 
+/// Memory of a vnode on one pnode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct MemoryPart {
+    /// Where.
+    pub pnode: PnodeId,
+    /// How much.
+    pub size: Bytes,
+}
+
 /// Where one vnode lies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VnodePlacement {
@@ -99,6 +108,9 @@ pub struct VnodePlacement {
     /// The pnodes that hold its memory: each has some, so Linux takes them in a policy. For a vnode without memory,
     /// the pnodes it belongs to.
     pub pnodes: NodeSet,
+    /// How much of its memory lies on each of `pnodes`, in this order of its addresses, if it is bound to several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<MemoryPart>,
     /// The pnodes that its vCPUs are at home on: those asked for or chosen that have CPUs, or else the nearest.
     pub cpu_pnodes: NodeSet,
     /// The host CPUs of `cpu_pnodes`: threads that work for the vnode run there.
@@ -304,13 +316,43 @@ pub(crate) fn with_cpus(
     let cpus = CpuSet::of_all(at_home.map(|pnode| &pnode.cpus));
     let vcpus = cpus::spread(vnode, &cpu_pnodes, host, pins, room, &mut shortfalls);
     let mut claim = room.take_claim();
+    // Bound memory lies where it was taken: a pnode that has no room for any of it is none of the vnode's.
+    let parts = bound_parts(vnode, &claim);
+    let pnodes = if parts.is_empty() { pnodes } else { parts.iter().map(|part| part.pnode).collect() };
+    let parts = if parts.len() > 1 { parts } else { Vec::new() };
     for pinned in vnode.vcpus.iter().filter_map(|vcpu| pins.get(&vcpu)).filter(|cpus| cpus.len() == 1) {
         for pnode in host.pnodes().iter().filter(|pnode| pnode.cpus.meets(pinned)) {
             claim.add(pnode.id, &NodeClaim { pinned: pinned.clone(), ..NodeClaim::default() });
         }
     }
     let affinity = vnode.affinity;
-    VnodePlacement { vnode: vnode.id, pnodes, cpu_pnodes, cpus, vcpus, affinity, why, shortfalls, claim }
+    VnodePlacement {
+        vnode: vnode.id,
+        pnodes,
+        parts,
+        cpu_pnodes,
+        cpus,
+        vcpus,
+        affinity,
+        why,
+        shortfalls,
+        claim,
+    }
+}
+
+/// What of a bound vnode was taken of which pnode.
+fn bound_parts(vnode: &Vnode, claim: &Claim) -> Vec<MemoryPart> {
+    let size = |node: &NodeClaim| match vnode.pages.pool() {
+        None => node.memory,
+        Some(page) => Bytes(node.huge_pages.get(&page).copied().unwrap_or(0) * page.get()),
+    };
+    match vnode.policy {
+        MemoryPolicy::Bind => {
+            let all = claim.pnodes.iter().map(|(pnode, node)| MemoryPart { pnode: *pnode, size: size(node) });
+            all.filter(|part| part.size > Bytes::ZERO).collect()
+        }
+        MemoryPolicy::Preferred | MemoryPolicy::Interleave => Vec::new(),
+    }
 }
 
 /// A vnode that leaves the choice needs somewhere to go at all.

@@ -241,6 +241,7 @@ pub fn rehome(
     shortfalls.extend(cpus::lost(&vnode, topology, &pins));
     let (mut room, pnodes, why) = (Room::new(host, ledger), now.pnodes.clone(), now.why.clone());
     let mut at = with_cpus(&vnode, pnodes, cpu_pnodes, host, &pins, &mut room, why, shortfalls);
+    at.parts.clone_from(&now.parts);
     for (pnode, node) in &now.claim.pnodes {
         let memory = NodeClaim { vcpus: 0, pinned: CpuSet::new(), ..node.clone() };
         if memory != NodeClaim::default() {

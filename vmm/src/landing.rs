@@ -5,6 +5,7 @@ use crate::claims::own::{Settled, memory_of};
 use crate::handle::Shared;
 use crate::inbox::{Event, Landed, Notifier};
 use crate::jobs::Ended;
+use crate::memory::MoveOutcome;
 use crate::pci::DeviceThreads;
 use resources::{Claim, Plan, VnodeId, VnodePlacement};
 use std::sync::{Arc, mpsc};
@@ -39,18 +40,19 @@ impl Landing {
     fn place(&self, ended: &Ended) -> Landed {
         let Ended { from, to, moved: (outcome, error), .. } = ended;
         let follow = error.is_none() && !outcome.cancelled;
-        let untouched =
-            outcome.policy_on == from.pnodes && from.pnodes != to.pnodes && outcome.moved.get() == 0;
-        let claim = match (is_there(ended), untouched) {
+        let there = is_there(ended);
+        let untouched = !is_at(outcome, to) && is_at(outcome, from) && outcome.moved.get() == 0;
+        let claim = match (there, untouched) {
             (true, _) => to.claim.clone().at_least(&self.left_behind(to, outcome)),
             (false, true) => from.claim.clone(),
             (false, false) => from.claim.clone().at_least(&to.claim),
         };
         let place = if follow { to } else { from };
-        Landed { place: VnodePlacement { pnodes: outcome.policy_on.clone(), claim, ..place.clone() }, follow }
+        let (pnodes, parts) = (outcome.policy_on.clone(), outcome.parts.clone());
+        Landed { place: VnodePlacement { pnodes, parts, claim, ..place.clone() }, follow }
     }
 
-    fn left_behind(&self, to: &VnodePlacement, outcome: &crate::memory::MoveOutcome) -> Claim {
+    fn left_behind(&self, to: &VnodePlacement, outcome: &MoveOutcome) -> Claim {
         let mut claim = Claim::default();
         if let Some(vnode) = self.plan.topology.vnode(to.vnode) {
             outcome.elsewhere.iter().for_each(|(pnode, bytes)| claim.add(*pnode, &memory_of(vnode, *bytes)));
@@ -61,7 +63,12 @@ impl Landing {
 
 /// Every page was looked at, and new ones come from the new place.
 fn is_there(Ended { to, moved: (outcome, error), .. }: &Ended) -> bool {
-    error.is_none() && !outcome.cancelled && outcome.policy_on == to.pnodes
+    error.is_none() && !outcome.cancelled && is_at(outcome, to)
+}
+
+/// New pages of all of the vnode come from there.
+fn is_at(outcome: &MoveOutcome, at: &VnodePlacement) -> bool {
+    outcome.policy_on == at.pnodes && outcome.parts == at.parts
 }
 
 /// A vnode that has moved claims all its memory at its new place; what it had released was of the old one.

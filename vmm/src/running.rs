@@ -3,8 +3,8 @@
 
 use crate::attach::Controls;
 use crate::balloon::{
-    Ask, BalloonError, Claimer, ClaimerGround, Keeper, Leases, ReclaimOrder, Release, advise, pages_out,
-    release,
+    Ask, BalloonError, Claimer, ClaimerGround, Home, Keeper, Leases, ReclaimOrder, Release, advise,
+    pages_out, release,
 };
 use crate::cpu::VcpuThreads;
 use crate::handle::{Answer, DiskSize, Link, Reply, RequestError, Shared, VcpuView, VmState, VmView};
@@ -245,7 +245,8 @@ impl Running {
         if let Some(id) = self.shared.reclaimer.running() {
             return Err(RequestError::Reclaiming(id));
         }
-        let pnodes = self.placement.vnodes.iter().map(|at| (at.vnode, at.pnodes.clone())).collect();
+        let home = |at: &VnodePlacement| Home { pnodes: at.pnodes.clone(), parts: at.parts.clone() };
+        let homes = self.placement.vnodes.iter().map(|at| (at.vnode, home(at))).collect();
         self.claimer.start(|| ClaimerGround {
             shared: Arc::clone(&self.shared),
             plan: Arc::clone(&self.plan),
@@ -255,7 +256,7 @@ impl Running {
         })?;
         let (wants, ram) = (self.keeper.wants()?, Arc::clone(&self.ram));
         let release = self.releasing();
-        let thread = self.shared.reclaimer.start(order, wants, ram, pnodes, release)?;
+        let thread = self.shared.reclaimer.start(order, wants, ram, homes, release)?;
         self.movers.retain(|mover| !mover.is_finished());
         self.movers.push(thread);
         Ok(Answer::Done)
@@ -291,7 +292,14 @@ impl Running {
             }
             let from = self.placement.vnodes.get(to.vnode.index()).ok_or_else(no_such)?.clone();
             let (now, then) = (from.pnodes.clone(), to.pnodes.clone());
-            let job = MemoryMove { vnode: to.vnode, from: now, to: then, policy: vnode.policy };
+            let job = MemoryMove {
+                vnode: to.vnode,
+                from: now,
+                to: then,
+                policy: vnode.policy,
+                parts_from: from.parts.clone(),
+                parts_to: to.parts.clone(),
+            };
             Ok(Planned { job, from, to })
         };
         let moves = to.into_iter().map(plan).collect::<Result<Vec<_>, RequestError>>()?;

@@ -1,7 +1,10 @@
 //! Tables of the VM, its vnodes and its jobs.
 
 use crate::http::wire::{Device, End, EndCause, FreeMemory, Job, JobState, PnodeUse, Reclaim, Vm, Vnode};
-use crate::show::table::{Side, Table};
+use crate::show::{
+    self,
+    table::{Side, Table},
+};
 use resources::Bytes;
 use std::collections::BTreeSet;
 
@@ -82,7 +85,15 @@ pub fn devices(devices: &[Device]) -> String {
 /// Vnodes: what they have, where it lies, where their vCPUs run.
 pub fn vnodes(vnodes: &[Vnode]) -> String {
     let stays: String = vnodes.iter().filter_map(stays).collect();
-    format!("{}\n{}{stays}", memory(vnodes), vcpus(vnodes))
+    let bound: String = vnodes.iter().filter_map(bound).collect();
+    let bound = if bound.is_empty() { bound } else { format!("\n{bound}") };
+    format!("{}\n{}{bound}{stays}", memory(vnodes), vcpus(vnodes))
+}
+
+/// How a vnode is bound to several pnodes.
+fn bound(vnode: &Vnode) -> Option<String> {
+    let parts = vnode.parts.iter().map(|part| (part.pnode, Bytes(part.bytes)));
+    (!vnode.parts.is_empty()).then(|| show::bound(vnode.id, parts))
 }
 
 /// What the guest gave and the host does not have.

@@ -230,6 +230,11 @@ pub fn vnodes(
         pages: vnode.pages,
         affinity: at.affinity,
         pnodes: at.pnodes.clone(),
+        parts: at
+            .parts
+            .iter()
+            .map(|part| wire::OnPnode { pnode: part.pnode.0, bytes: part.size.get() })
+            .collect(),
         cpu_pnodes: at.cpu_pnodes.clone(),
         residency: samples.get(&vnode.id).map(|sample| {
             let found = residency(vnode.id, sample, view, samples);

@@ -2,8 +2,8 @@
 
 use crate::show::document::{exact, ids, list, word};
 use crate::show::table::{Side, Table};
-use crate::show::{devices, matrix, or_dash};
-use resources::{CpuSet, IdSet, VcpuId};
+use crate::show::{self, devices, matrix, or_dash};
+use resources::{Bytes, CpuSet, IdSet, VcpuId};
 use serde_json::Value;
 
 /// APIC ids above it need x2APIC mode, and tables and interrupts treat them differently (ACPI 6.5, 5.2.12.12).
@@ -12,6 +12,7 @@ const LAST_XAPIC_ID: u64 = 254;
 /// Who lies where and why, the guest's addresses, the distances it is told, and what is not as wished.
 pub fn text(plan: &Value) -> String {
     let mut parts = vec![summary(plan), vnodes(plan)];
+    parts.extend(bound(plan));
     parts.extend(decision(plan));
     parts.extend([addresses(plan), matrix::distances(plan, &ids(plan, "vnodes"))]);
     parts.extend(figures(plan));
@@ -89,6 +90,17 @@ fn cpus(vnode: &Value) -> String {
     }
     let sets = each().filter_map(|cpus| cpus.as_str()?.parse::<CpuSet>().ok());
     or_dash(sets.fold(CpuSet::new(), |all, cpus| all.union(&cpus)))
+}
+
+/// How vnodes are bound to several pnodes, if any are.
+fn bound(plan: &Value) -> Option<String> {
+    let number = |value: &Value| value.as_u64().unwrap_or(0);
+    let several = list(plan, "vnodes").filter(|vnode| list(vnode, "parts").next().is_some());
+    let lines = several.map(|vnode| {
+        let parts = list(vnode, "parts").map(|part| (word(&part["pnode"]), Bytes(number(&part["size"]))));
+        show::bound(&word(&vnode["id"]), parts)
+    });
+    Some(lines.collect::<String>()).filter(|text| !text.is_empty())
 }
 
 /// How pnodes were chosen, if any were.

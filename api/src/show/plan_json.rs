@@ -3,7 +3,7 @@
 use resources::placement::{Decision, Reason, Shortfall};
 use resources::topology::Note;
 use resources::{
-    Affinity, ApicId, Bytes, Claim, CpuSet, DistanceMatrix, Gpa, MemoryAttributes, MemoryPolicy,
+    Affinity, ApicId, Bytes, Claim, CpuSet, DistanceMatrix, Gpa, MemoryAttributes, MemoryPart, MemoryPolicy,
     MemorySideCache, NodeSet, PageSize, Plan, VcpuId, VmDevices, VnodeId,
 };
 use serde::Serialize;
@@ -57,6 +57,9 @@ struct Vnode<'a> {
     vcpus: Vec<Vcpu<'a>>,
     /// The pnodes that hold its memory.
     pnodes: &'a NodeSet,
+    /// How much of it lies on each of these, in the order of its addresses, if it is bound to several.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    parts: &'a [MemoryPart],
     /// The pnodes that its vCPUs are at home on.
     cpu_pnodes: &'a NodeSet,
     /// The CPUs of those.
@@ -124,6 +127,7 @@ pub fn document(plan: &Plan) -> Document<'_> {
             .map(|(vcpu, cpus)| Vcpu { id: *vcpu, apic_id: plan.cpus.apic_id(*vcpu), cpus })
             .collect(),
         pnodes: &at.pnodes,
+        parts: &at.parts,
         cpu_pnodes: &at.cpu_pnodes,
         cpus: &at.cpus,
         policy: vnode.policy,

@@ -25,6 +25,7 @@ pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "balloon_takes_from_the_vnode_under_a_newer_kernel", needs: TWO, run: newer },
     BootTest { name: "balloon_beside_page_cache_and_reports_of_free_pages", needs: TWO, run: beside_cache },
     BootTest { name: "reclaim_of_a_vnode_on_two_pnodes", needs: TWO, run: one_to_many },
+    BootTest { name: "reclaim_of_a_vnode_bound_to_two_pnodes_and_give", needs: TWO, run: of_one_part },
     BootTest { name: "reclaim_by_pnode_of_four_vnodes_on_three_of_eight", needs: EIGHT, run: four_vnodes },
 ];
 
@@ -197,6 +198,34 @@ fn one_to_many(ctx: &Ctx) -> Result<()> {
     ensure!(lost == [0, asked], "the pnodes have {lost:?} KiB less of it: {before:?}, {after:?}");
     let rise = host_free(second).0.saturating_sub(free);
     ensure!(rise.abs_diff(asked) <= asked / 50 + HOST_NOISE_KIB, "pnode {second} has {rise} KiB more free");
+    vm.power_off()
+}
+
+/// A vnode that is bound to two pnodes gives of the part on one of them, and has it back there.
+fn of_one_part(ctx: &Ctx) -> Result<()> {
+    let (first, second) = (ctx.pnode(0), ctx.pnode(1));
+    let vnode = Vnode { pnodes: vec![first, second], ..Vnode::on(first, MIB, &[0, 1]) };
+    let spec = GuestSpec::new(vec![vnode.with("prefault=on,pages=4K")]);
+    let (vm, socket, _directory) = started(ctx, &spec, GuestKernel::Newer)?;
+    let before = by_node(&vm, &spec)?;
+    let half = MIB * 1024 / 2;
+    ensure!([first, second].map(|node| before[0][&node]) == [half; 2], "the vnode lies as {before:?} KiB");
+    let (to, asked) = (second.to_string(), 128 * 1024);
+    let done = ctl(ctx, &socket, &["reclaim", "--pnode", &to, "--exact", "128M"])?;
+    ensure!(done["stop"] == "reached" && kib(&done["reached"]) == asked, "it ended as {done}");
+    let moved = kib(&done["parts"][0]["moved"]);
+    let after = by_node(&vm, &spec)?;
+    let lost = [first, second].map(|node| before[0][&node].saturating_sub(after[0][&node]));
+    ensure!(lost == [0, asked], "the pnodes have {lost:?} KiB less of it: {before:?}, {after:?}");
+    // What took the room on the other pnode in goes home before the guest has its pages again.
+    let done = ctl(ctx, &socket, &["give", "--pnode", &to, "128M"])?;
+    ensure!(
+        done["stop"] == "reached" && kib(&done["parts"][0]["moved"]) == moved,
+        "{moved} KiB moved: {done}"
+    );
+    let mut sorted = [first, second];
+    sorted.sort_unstable();
+    check::parts(&vm, &spec, 0, &sorted.map(|pnode| (pnode, MIB / 2)))?;
     vm.power_off()
 }
 

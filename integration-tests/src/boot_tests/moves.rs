@@ -26,6 +26,7 @@ pub(super) const TWO: Needs =
 pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "move_a_vnode_under_its_guest_and_back", needs: TWO, run: there_and_back },
     BootTest { name: "move_keeps_preferred_and_interleave", needs: FOUR, run: policies },
+    BootTest { name: "a_vnode_bound_to_two_pnodes_has_a_part_on_each", needs: FOUR, run: parts },
     BootTest { name: "move_of_a_claimed_vnode_claims_there_and_gives_back", needs: TWO, run: claims },
     BootTest { name: "swap_two_vnodes_of_nearly_full_pnodes", needs: TWO, run: swap },
     BootTest { name: "moves_cancelled_resumed_and_reversed", needs: TWO, run: cancelled },
@@ -137,6 +138,42 @@ fn policies(ctx: &Ctx) -> Result<()> {
                 ensure!(on(third) * 100 >= total * 40 && on(fourth) * 100 >= total * 40, "{pages:?}");
             }
         }
+    }
+    check::guest_view(&spec, &vm.report()?)?;
+    vm.power_off()
+}
+
+/// A vnode over two pnodes: each half is bound to one and lies there to the last page, at start and after moves.
+fn parts(ctx: &Ctx) -> Result<()> {
+    let (directory, at) = (tempfile::tempdir()?, |index| ctx.pnode(index));
+    let socket = directory.path().join("api");
+    let flag = socket.to_string_lossy().into_owned();
+    let spec = GuestSpec::new(vec![
+        Vnode { pnodes: vec![at(0), at(1)], ..Vnode::on(at(0), 256, &[0]) }.with("prefault=on"),
+        Vnode::on(at(1), 160, &[1]),
+    ]);
+    let mut vm = ctx.boot(&Start::of(&spec).flag(&["--api-socket", &flag]))?;
+    let halves = |vm: &Vm, pnodes: &[u32]| -> Result<()> {
+        let size = 256 / pnodes.len() as u64;
+        let parts: Vec<(u32, u64)> = pnodes.iter().map(|pnode| (*pnode, size)).collect();
+        let touched = check::parts(vm, &spec, 0, &parts)?;
+        ensure!(touched.iter().all(|pages| *pages == size << 8), "{touched:?} pages, not {size} MiB of each");
+        Ok(())
+    };
+    let sorted = |mut pnodes: Vec<u32>| {
+        pnodes.sort_unstable();
+        pnodes
+    };
+    halves(&vm, &sorted(vec![at(0), at(1)]))?;
+    // To two others, to one, and to two again.
+    for to in [vec![at(2), at(3)], vec![at(2)], vec![at(0), at(3)]] {
+        let to = sorted(to);
+        let list = to.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        let job = ctl(ctx, &socket, &["move", "0", "--pnode", &list])?;
+        ensure!(job["state"] == "done" && job["left"].as_array().is_some_and(Vec::is_empty), "{job}");
+        halves(&vm, &to)?;
+        let vnodes = ctl(ctx, &socket, &["vnodes", "0", "--fresh"])?;
+        ensure!(vnodes["residency"]["foreign"] == 0, "{vnodes}");
     }
     check::guest_view(&spec, &vm.report()?)?;
     vm.power_off()

@@ -63,6 +63,10 @@ fn bind_to_two(ctx: &Ctx) -> Result<()> {
     let mut vm = ctx.boot(&Start::of(&spec))?;
     check::guest_view(&spec, &vm.report()?)?;
     vm.ask("fill")?;
-    check::host_view(&vm, &spec, &[Expected::on("bind", &pnodes)])?;
+    let mut sorted = pnodes;
+    sorted.sort_unstable();
+    let halves: Vec<(u32, u64)> = sorted.iter().map(|pnode| (*pnode, 160)).collect();
+    let touched = check::parts(&vm, &spec, 0, &halves)?;
+    ensure!(touched.iter().all(|pages| *pages > 0), "nothing was touched on a node: {touched:?}");
     vm.power_off()
 }

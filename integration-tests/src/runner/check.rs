@@ -171,6 +171,32 @@ pub(crate) fn host_view(vm: &Vm, spec: &GuestSpec, expected: &[Expected]) -> Res
     Ok(touched)
 }
 
+/// A vnode that is bound to several pnodes has a part on each, so many MiB in this order, and all pages of a part lie on its
+/// pnode; the touched pages of each part.
+pub(crate) fn parts(vm: &Vm, spec: &GuestSpec, vnode: usize, expected: &[(u32, u64)]) -> Result<Vec<u64>> {
+    let ram = residency::guest_ram(vm.pid(), spec)?;
+    let areas = ram.get(vnode).context("no such vnode")?;
+    // One part may be several mappings: of memory touched under different policies the kernel never makes one again.
+    let (mut parts, mut touched): (Vec<(u32, u64)>, Vec<u64>) = (Vec::new(), Vec::new());
+    for area in areas {
+        let node = area.policy.strip_prefix("bind:").and_then(|node| node.parse().ok());
+        let node: u32 = node.with_context(|| format!("vnode {vnode} is not bound to one node: {area:?}"))?;
+        let pages = residency::pages_by_node(vm.pid(), std::slice::from_ref(area))?;
+        ensure!(pages.keys().all(|at| *at == node), "vnode {vnode}: {pages:?} of a part on node {node}");
+        ensure!(area.kib.keys().all(|at| *at == node), "vnode {vnode}: numa_maps has {area:?}");
+        if parts.last().is_none_or(|(last, _)| *last != node) {
+            parts.push((node, 0));
+            touched.push(0);
+        }
+        if let (Some(part), Some(touched)) = (parts.last_mut(), touched.last_mut()) {
+            part.1 += (area.end - area.start) >> 20;
+            *touched += pages.values().sum::<u64>();
+        }
+    }
+    ensure!(parts == expected, "vnode {vnode} has parts {parts:?} (node, MiB), not {expected:?}");
+    Ok(touched)
+}
+
 /// Each vnode bound to its pnode, and all its pages there; the touched pages of each.
 pub(crate) fn bound(vm: &Vm, spec: &GuestSpec) -> Result<Vec<u64>> {
     let expected: Vec<Expected> =

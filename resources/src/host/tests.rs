@@ -189,6 +189,15 @@ fn mirrored_distances_are_those_of_the_nearest_pnodes() {
 }
 
 #[test]
+fn a_pnode_that_has_no_part_of_a_vnode_is_no_end_of_its_distances() {
+    let host = HostShape::new(3).distance(0, 1, 17).distance(0, 2, 28).distance(1, 2, 31);
+    let full = host.clone().free(0, Bytes::ZERO, Bytes::ZERO);
+    // Of two parts the nearest counts; of pnode 0, which is full, there is none.
+    assert_eq!(bytes(&mirrored(&host, &["2", "0-1"]))[0], [10, 28]);
+    assert_eq!(bytes(&mirrored(&full, &["2", "0-1"]))[0], [10, 31]);
+}
+
+#[test]
 fn a_vnode_without_vcpus_is_as_far_from_others_as_its_memory() {
     let host = HostShape::new(3).cpus(2, "").distance(0, 1, 21).distance(0, 2, 14).distance(1, 2, 24);
     let vnode = |id: u32, vcpus: &str| VnodeSpec {

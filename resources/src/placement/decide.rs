@@ -18,7 +18,7 @@ use crate::placement::spread::{lack, spread, with_shared_cpus};
 use crate::placement::{PlacementError, Terms, VnodePlacement, Workspace, greedy, miss};
 use crate::set::NodeSet;
 use crate::spec::{Fit, PlacementPolicy};
-use crate::topology::{VmTopology, Vnode};
+use crate::topology::{MEMORY_UNIT, VmTopology, Vnode};
 use crate::units::Bytes;
 
 /// Most work on packing the set that was chosen, which was packed before.
@@ -99,7 +99,7 @@ impl Question<'_> {
         }
         match self.split(&shared) {
             Some(solution) => Ok(self.told(&problem, solution, Compromise::SpreadAndSharedCpus)),
-            None => Err(miss::shortage(&problem, self.vnodes, self.host)),
+            None => Err(miss::shortage(&in_units(&problem), self.vnodes, self.host)),
         }
     }
 
@@ -183,6 +183,7 @@ impl Question<'_> {
 
     /// Vnodes on several pnodes.
     fn split(&self, problem: &Problem) -> Option<Solution> {
+        let problem = &in_units(problem);
         let choice = choose(problem, true, self.budget()).ok()?;
         let (set, proven) = (choice.best.set.clone(), choice.complete);
         Some(Solution { shares: spread(problem, &set), set, choice: Some(choice), proven })
@@ -278,6 +279,15 @@ fn one_by_one(problem: &Problem, rule: Rule) -> Option<(Vec<usize>, Vec<usize>, 
     set.dedup();
     let at = positions(&set, &at);
     Some((set, at, None))
+}
+
+/// The same problem with memory in multiples of what vnodes in pieces take of a pnode.
+fn in_units(problem: &Problem) -> Problem {
+    let mut problem = problem.clone();
+    for bin in &mut problem.bins {
+        bin.room[MEMORY] -= bin.room[MEMORY] % MEMORY_UNIT.get();
+    }
+    problem
 }
 
 /// Where pnodes stand in a set.

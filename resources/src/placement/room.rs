@@ -6,7 +6,7 @@ use crate::ledger::{Claim, Ledger, NodeClaim};
 use crate::placement::{Free, PlacementError, Shortfall};
 use crate::set::{CpuSet, NodeSet};
 use crate::spec::MemoryPolicy;
-use crate::topology::Vnode;
+use crate::topology::{MEMORY_UNIT, Vnode};
 use crate::units::Bytes;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -155,8 +155,8 @@ impl Room {
 
     /// Takes a vnode's memory from its pnodes, or says what is missing.
     ///
-    /// Bound memory may lie on any of its pnodes; as the kernel fills one before the next, it is taken from the
-    /// lowest first. Interleaved memory is taken in equal shares. Preferred memory goes elsewhere when its pnodes
+    /// Bound memory lies on each of its pnodes in a part, equal ones as far as there is room; it is bound there part by
+    /// part. Interleaved memory is taken in equal shares. Preferred memory goes elsewhere when its pnodes
     /// are full, but only ordinary memory: huge pages have to be on its pnodes.
     pub fn take_memory(
         &mut self,
@@ -188,11 +188,22 @@ impl Room {
         unit: Unit,
         need: u64,
     ) -> Result<(), PlacementError> {
-        let left = pnodes.iter().fold(0u64, |sum, id| sum.saturating_add(self.left(id, unit)));
-        if left < need {
-            return Err(self.shortage(unit, vnode, pnodes, need, left));
+        let grain = if pnodes.len() > 1 { unit.grain() } else { 1 };
+        let left = |id: PnodeId| self.left(id, unit) / grain * grain;
+        let mut rooms: Vec<(u64, PnodeId)> = pnodes.iter().map(|id| (left(id), id)).collect();
+        let all = rooms.iter().fold(0u64, |sum, (room, _)| sum.saturating_add(*room));
+        if all < need {
+            return Err(self.shortage(unit, vnode, pnodes, need, all));
         }
-        self.take(pnodes.iter(), unit, need);
+        // The fullest first: what they cannot take is shared by the others.
+        rooms.sort_unstable();
+        let (mut rest, mut takers) = (need, rooms.len() as u64);
+        for (room, id) in rooms {
+            let part = (rest / grain).div_ceil(takers).saturating_mul(grain).min(room).min(rest);
+            self.take([id].into_iter(), unit, part);
+            rest -= part;
+            takers -= 1;
+        }
         Ok(())
     }
 
@@ -284,4 +295,14 @@ enum Unit {
     Memory,
     /// Huge pages of this size.
     Pages(Bytes),
+}
+
+impl Unit {
+    /// What parts of a vnode are multiples of.
+    fn grain(self) -> u64 {
+        match self {
+            Self::Memory => MEMORY_UNIT.get(),
+            Self::Pages(_) => 1,
+        }
+    }
 }

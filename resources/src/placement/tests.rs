@@ -92,6 +92,41 @@ fn bound_memory_may_be_spread_over_its_pnodes() {
 }
 
 #[test]
+fn bound_memory_has_equal_parts_as_far_as_there_is_room() {
+    let parts = |rooms: &[u64], memory: &str| {
+        let shape =
+            (0..).zip(rooms).fold(HostShape::new(3), |host, (id, mib)| with_room(host, id, Bytes::mib(*mib)));
+        let placed = place(&shape, vec![on("0-2", vnode(0, memory, "0"))]).unwrap();
+        let at = &placed.vnodes[0];
+        let claimed: Vec<(u32, Bytes)> = at
+            .claim
+            .pnodes
+            .iter()
+            .filter(|(_, n)| n.memory > Bytes::ZERO)
+            .map(|(id, n)| (id.0, n.memory))
+            .collect();
+        let parts: Vec<(u32, Bytes)> = at.parts.iter().map(|part| (part.pnode.0, part.size)).collect();
+        assert!(parts == claimed || (parts.is_empty() && claimed.len() == 1));
+        assert_eq!(claimed.iter().map(|(id, _)| PnodeId(*id)).collect::<NodeSet>(), at.pnodes);
+        claimed.into_iter().map(|(id, bytes)| (id, bytes.get() >> 20)).collect::<Vec<_>>()
+    };
+    assert_eq!(parts(&[2000, 2000, 2000], "1536M"), [(0, 512), (1, 512), (2, 512)]);
+    assert_eq!(parts(&[2000, 101, 2000], "1G"), [(0, 462), (1, 100), (2, 462)]);
+    assert_eq!(parts(&[2000, 2000, 1], "1G"), [(0, 512), (1, 512)]);
+    assert_eq!(parts(&[2000, 2000, 2000], "2M"), [(0, 2)]);
+    assert_eq!(parts(&[2000, 2000, 2000], "4M"), [(0, 2), (1, 2)]);
+}
+
+#[test]
+fn a_vnode_in_pieces_has_a_part_for_each() {
+    let host = with_room(with_room(HostShape::new(2), 0, Bytes(801 << 20)), 1, Bytes(801 << 20));
+    let placed = place(&host, vec![vnode(0, "1600M", "0-3")]).unwrap();
+    let part = |pnode| crate::MemoryPart { pnode: PnodeId(pnode), size: Bytes::mib(800) };
+    assert_eq!(placed.vnodes[0].parts, [part(0), part(1)]);
+    assert!(place(&host, vec![vnode(0, "1602M", "0-3")]).is_err());
+}
+
+#[test]
 fn each_pnode_needs_room_for_its_share_of_interleaved_memory() {
     let host = with_room(with_room(HostShape::new(2), 0, Bytes::gib(2)), 1, Bytes::mib(512));
     let interleaved =

@@ -32,7 +32,7 @@ pub(crate) use claimer::{
 pub(crate) use controller::Ask;
 pub(crate) use keeper::Keeper;
 pub(crate) use leases::Leases;
-pub(crate) use reclaimer::{Reclaimer, Release};
+pub(crate) use reclaimer::{Home, Reclaimer, Release};
 pub(crate) use target::pages_out;
 
 pub use board::VnodeMemory;

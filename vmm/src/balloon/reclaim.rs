@@ -86,7 +86,7 @@ pub struct ReclaimPart {
     pub freed: Bytes,
     /// What it has less on other pnodes.
     pub elsewhere: Bytes,
-    /// Pages that were moved off the pnode.
+    /// Pages that were moved off the pnode; given back, moved there again.
     pub moved: Bytes,
     /// What the VM no longer claims of the vnode's pnode: room for other VMs.
     pub released: Bytes,
@@ -180,6 +180,8 @@ pub trait Ground {
     /// Lowers the VM's claim by what a vnode's balloon holds, at most `most`; gives by how much. With a pnode, only if the
     /// vnode lies there.
     fn release(&self, vnode: VnodeId, on: Option<PnodeId>, most: Bytes) -> Bytes;
+    /// Moves pages of the part that a vnode is bound to have on a pnode back there from others; gives how much came.
+    fn bring_home(&self, vnode: VnodeId, pnode: PnodeId, most: Bytes) -> Result<Bytes, HostError>;
     /// Somebody wants it to end.
     fn cancelled(&self) -> bool;
     /// So far it is.
@@ -193,7 +195,7 @@ pub fn carry_out(
 ) -> Result<(ReclaimStop, ReclaimTally), HostError> {
     match order.kind {
         ReclaimKind::Take => Take::begin(order, ground)?.run(),
-        ReclaimKind::Give => Ok(give(order, ground)),
+        ReclaimKind::Give => give(order, ground),
     }
 }
 
@@ -413,7 +415,7 @@ fn limited(rooms: BTreeMap<PnodeId, Bytes>, most: Bytes) -> BTreeMap<PnodeId, By
     kept
 }
 
-fn give(order: &ReclaimOrder, ground: &dyn Ground) -> (ReclaimStop, ReclaimTally) {
+fn give(order: &ReclaimOrder, ground: &dyn Ground) -> Result<(ReclaimStop, ReclaimTally), HostError> {
     let mut tally = ReclaimTally::default();
     let balloons: Vec<Holding> = ground
         .balloons()
@@ -432,6 +434,10 @@ fn give(order: &ReclaimOrder, ground: &dyn Ground) -> (ReclaimStop, ReclaimTally
         .iter()
         .map(|share| (share.vnode, held(share.vnode).saturating_sub(share.bytes)))
         .collect();
+    // Pages that took in what their vnode had given elsewhere go back first: the guest will touch that again.
+    for share in &split.shares {
+        tally.part(share.vnode).moved = ground.bring_home(share.vnode, order.pnode, share.bytes)?;
+    }
     let stops = if wanted.is_empty() { Vec::new() } else { ground.want(&wanted) };
     let after = ground.balloons();
     for (share, stop) in split.shares.iter().zip(stops) {
@@ -448,5 +454,5 @@ fn give(order: &ReclaimOrder, ground: &dyn Ground) -> (ReclaimStop, ReclaimTally
         () => ReclaimStop::Short,
     };
     ground.tell(&tally);
-    (stop, tally)
+    Ok((stop, tally))
 }

@@ -24,6 +24,8 @@ struct Model {
     pinned: bool,
     /// Pages in a page of a pool, of which none is out as a whole before so many are.
     page: u64,
+    /// Pages of the part on the first pnode that lie on the second.
+    strayed: Option<(u32, u32, u64)>,
 }
 
 impl Model {
@@ -145,6 +147,18 @@ impl Ground for Table {
         let pages = (most.get() / PAGE).min(self.vnodes.borrow()[index(vnode)].held);
         self.released.borrow_mut().push((vnode.0, on.map(|on| on.0), pages));
         Bytes(pages * PAGE)
+    }
+
+    fn bring_home(&self, vnode: VnodeId, pnode: PnodeId, most: Bytes) -> Result<Bytes, HostError> {
+        let model = &mut self.vnodes.borrow_mut()[index(vnode)];
+        let Some((home, on, pages)) = model.strayed.as_mut().filter(|(home, _, _)| *home == pnode.0) else {
+            return Ok(Bytes::ZERO);
+        };
+        let came = (most.get() / PAGE).min(*pages);
+        *pages -= came;
+        *model.on.get_mut(home).unwrap() += came;
+        *model.on.get_mut(on).unwrap() -= came;
+        Ok(Bytes(came * PAGE))
     }
 
     fn cancelled(&self) -> bool {
@@ -295,6 +309,24 @@ fn giving_back_goes_to_the_vnodes_of_that_pnode_in_proportion_to_what_they_gave(
     assert_eq!(give(1), (ReclaimStop::NothingThere, 0));
 }
 
+#[test]
+fn giving_back_brings_pages_home_that_took_in_what_their_vnode_gave_elsewhere() {
+    let strayed = Some((0, 1, 100));
+    let table = Table::new(vec![Model { held: 300, strayed, ..Model::new(&[(0, 500), (1, 600)]) }]);
+    let give = |pnode, pages| {
+        let bytes = Bytes(pages * PAGE);
+        let order = ReclaimOrder { kind: ReclaimKind::Give, pnode: PnodeId(pnode), bytes, exact: true };
+        let (stop, tally) = carry_out(&order, &table).unwrap();
+        assert_eq!(stop, ReclaimStop::Reached);
+        (tally.parts[0].moved.get() / PAGE, [0, 1].map(|pnode| table.pages_on(pnode)))
+    };
+    // No more than was given back, and of this pnode's part alone.
+    assert_eq!(give(1, 30), (0, [500, 600]));
+    assert_eq!(give(0, 40), (40, [540, 560]));
+    assert_eq!(give(0, 200), (60, [600, 500]));
+    assert_eq!(give(0, 10), (0, [600, 500]));
+}
+
 fn model() -> impl Strategy<Value = Model> {
     let on = prop::collection::btree_map(0_u32..4, 0_u64..500, 1..4);
     (on, 0_u64..200, 0_u64..=100, 0_u64..=100, any::<bool>(), any::<bool>()).prop_map(
@@ -309,6 +341,7 @@ fn model() -> impl Strategy<Value = Model> {
                 absent_first,
                 pinned,
                 page: 1,
+                strayed: None,
             }
         },
     )

@@ -6,9 +6,9 @@ use super::keeper::Wants;
 use super::outcome::Stop;
 use super::reclaim::{Ground, Holding, ReclaimOrder, ReclaimStop, ReclaimTally, carry_out};
 use super::target::{bytes, floor};
-use crate::memory::{GuestRam, Residency, shift};
+use crate::memory::{GuestRam, Residency, bring_home, shift};
 use crate::sys::HostError;
-use resources::{Bytes, HostRoot, NodeSet, PnodeFree, PnodeId, VnodeId};
+use resources::{Bytes, HostRoot, MemoryPart, NodeSet, PnodeFree, PnodeId, VnodeId};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -109,7 +109,7 @@ impl Reclaimer {
         order: ReclaimOrder,
         wants: Wants,
         ram: Arc<GuestRam>,
-        pnodes: BTreeMap<VnodeId, NodeSet>,
+        homes: BTreeMap<VnodeId, Home>,
         release: Release,
     ) -> Result<JoinHandle<()>, HostError> {
         let (cancel, abandoned) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
@@ -131,7 +131,7 @@ impl Reclaimer {
             abandoned: Arc::clone(&abandoned),
         };
         let last = self.lock().replace(slot);
-        let site = Site { wants, ram, pnodes, release, cancel, abandoned, reclaimer: self.clone() };
+        let site = Site { wants, ram, homes, release, cancel, abandoned, reclaimer: self.clone() };
         let reclaimer = self.clone();
         let body = move || {
             reclaimer.begin(free(order.pnode));
@@ -182,11 +182,19 @@ fn free(pnode: PnodeId) -> Option<PnodeFree> {
 /// vnode lies there.
 pub type Release = Box<dyn Fn(VnodeId, Option<PnodeId>, Bytes) -> Bytes + Send>;
 
+/// Where a vnode may have memory.
+pub struct Home {
+    /// The pnodes of its policy.
+    pub pnodes: NodeSet,
+    /// How much lies on each, if it is bound to several.
+    pub parts: Vec<MemoryPart>,
+}
+
 /// This VM on this host.
 struct Site {
     wants: Wants,
     ram: Arc<GuestRam>,
-    pnodes: BTreeMap<VnodeId, NodeSet>,
+    homes: BTreeMap<VnodeId, Home>,
     release: Release,
     cancel: Arc<AtomicBool>,
     abandoned: Arc<AtomicBool>,
@@ -196,6 +204,10 @@ struct Site {
 impl Site {
     fn entry(&self, vnode: VnodeId) -> Option<&Entry> {
         self.wants.entries().iter().find(|entry| entry.vnode == vnode)
+    }
+
+    fn parts(&self, vnode: VnodeId) -> &[MemoryPart] {
+        self.homes.get(&vnode).map_or(&[][..], |home| home.parts.as_slice())
     }
 
     fn wait(&self, requests: &[Option<(VnodeId, u64)>]) -> Vec<Option<Stop>> {
@@ -242,7 +254,7 @@ impl Ground for Site {
     }
 
     fn may_be_on(&self, vnode: VnodeId, pnode: PnodeId) -> bool {
-        self.pnodes.get(&vnode).is_some_and(|pnodes| pnodes.contains(pnode))
+        self.homes.get(&vnode).is_some_and(|home| home.pnodes.contains(pnode))
     }
 
     fn residency(&self, vnode: VnodeId) -> Result<Residency, HostError> {
@@ -266,7 +278,11 @@ impl Ground for Site {
         from: PnodeId,
         rooms: &BTreeMap<PnodeId, Bytes>,
     ) -> Result<Bytes, HostError> {
-        shift(&self.ram, vnode, from, rooms, &|| self.cancelled())
+        shift(&self.ram, vnode, self.parts(vnode), from, rooms, &|| self.cancelled())
+    }
+
+    fn bring_home(&self, vnode: VnodeId, pnode: PnodeId, most: Bytes) -> Result<Bytes, HostError> {
+        bring_home(&self.ram, vnode, self.parts(vnode), pnode, most, &|| self.cancelled())
     }
 
     fn release(&self, vnode: VnodeId, on: Option<PnodeId>, most: Bytes) -> Bytes {

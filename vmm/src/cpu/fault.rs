@@ -30,10 +30,23 @@ impl FaultPlace {
             Some(gpa) => region.range.start <= gpa && gpa < region.range.end(),
             None => region.pages.pool().is_some(),
         };
+        // A vnode that is bound to several nodes has a policy for each part.
+        let pnodes = |region: &RamRegion| match gpa {
+            Some(gpa) => {
+                let offset = usize::try_from(gpa.0.saturating_sub(region.range.start.0)).ok()?;
+                region.mapping.policy_nodes(offset)
+            }
+            None => {
+                let pages = (0..region.mapping.size()).step_by(region.page());
+                let all: Option<Vec<NodeSet>> =
+                    pages.map(|offset| region.mapping.policy_nodes(offset)).collect();
+                all.map(|all| NodeSet::of_all(&all))
+            }
+        };
         let candidate = |region: &RamRegion| Candidate {
             vnode: region.range.vnode,
             pool: region.pages.pool(),
-            pnodes: region.mapping.policy_nodes(0),
+            pnodes: pnodes(region),
         };
         let mut candidates: Vec<_> = ram.regions().filter(there).map(candidate).collect();
         candidates.dedup();

@@ -2,6 +2,7 @@
 //! Where a vnode lies was decided in `resources`; the calls themselves are in `sys`.
 
 mod moves;
+mod parts;
 mod policy;
 mod prefault;
 mod ram;
@@ -12,4 +13,4 @@ pub use moves::{Manner, MemoryMove, MoveOutcome, MoveProgress, Moved, move_memor
 pub use prefault::{PrefaultError, Progress, kernel_cpus, pin_this_thread, prefault};
 pub use ram::{GuestRam, RamError, RamRegion};
 pub use residency::Residency;
-pub use shift::shift;
+pub use shift::{bring_home, shift};

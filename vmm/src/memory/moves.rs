@@ -6,11 +6,12 @@ mod pages;
 #[cfg(test)]
 mod tests;
 
+use super::parts::{Piece, pieces};
 use super::policy::kernel_policy;
 use super::ram::{GuestRam, RamRegion};
 use crate::sys::{HostError, Mode, NodeMask, PageStatus};
 use pages::{elsewhere, move_chunk};
-use resources::{Bytes, MemoryPolicy, NodeSet, PageSize, PnodeId, VnodeId};
+use resources::{Bytes, MemoryPart, MemoryPolicy, NodeSet, PageSize, PnodeId, VnodeId};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -33,6 +34,10 @@ pub struct MemoryMove {
     pub to: NodeSet,
     /// Its policy, before and after.
     pub policy: MemoryPolicy,
+    /// How much of it is to lie on each of `from`, if it was bound to several.
+    pub parts_from: Vec<MemoryPart>,
+    /// The same of `to`.
+    pub parts_to: Vec<MemoryPart>,
 }
 
 /// How several vnodes move.
@@ -72,6 +77,8 @@ pub struct MoveOutcome {
     pub cancelled: bool,
     /// The pnodes that the policy names now.
     pub policy_on: NodeSet,
+    /// How much of it is to lie on each of these, if it is bound to several.
+    pub parts: Vec<MemoryPart>,
     /// What lies outside of these at the end, measured; not if the VM ended meanwhile.
     pub elsewhere: BTreeMap<PnodeId, Bytes>,
 }
@@ -94,8 +101,8 @@ pub trait Pages {
     fn page(&self) -> usize;
     /// Whether several of these may be one huge page, which moves as a whole.
     fn in_blocks(&self) -> bool;
-    /// Sets where pages may lie from now on.
-    fn set_policy(&self, mode: Mode, nodes: &NodeMask) -> Result<(), HostError>;
+    /// Sets where pages of a range may lie from now on.
+    fn set_policy(&self, range: Range<usize>, mode: Mode, nodes: &NodeMask) -> Result<(), HostError>;
     /// Where pages lie.
     fn locate(&self, offsets: &[usize]) -> Result<Vec<PageStatus>, HostError>;
     /// Moves the page at each offset to the node beside it.
@@ -115,8 +122,8 @@ impl Pages for RamRegion {
         self.pages == PageSize::Thp
     }
 
-    fn set_policy(&self, mode: Mode, nodes: &NodeMask) -> Result<(), HostError> {
-        self.mapping.set_policy(mode, nodes)
+    fn set_policy(&self, range: Range<usize>, mode: Mode, nodes: &NodeMask) -> Result<(), HostError> {
+        self.mapping.set_policy(range, mode, nodes)
     }
 
     fn locate(&self, offsets: &[usize]) -> Result<Vec<PageStatus>, HostError> {
@@ -207,16 +214,15 @@ impl<P: Pages> Group<'_, P> {
 
     /// Every chunk of some vnodes once, in turn.
     fn pass(&mut self, which: Range<usize>) -> Result<(), Stop> {
-        let chunks: Vec<Vec<(usize, Range<usize>)>> =
-            self.movers[which.clone()].iter().map(Mover::chunks).collect();
+        let chunks: Vec<Vec<Piece>> = self.movers[which.clone()].iter().map(Mover::chunks).collect();
         let longest = chunks.iter().map(Vec::len).max().unwrap_or(0);
         for step in 0..longest {
             for (mover, chunks) in self.movers[which.clone()].iter_mut().zip(&chunks) {
-                let Some((region, range)) = chunks.get(step) else { continue };
+                let Some(chunk) = chunks.get(step) else { continue };
                 if mover.progress.cancel.load(Ordering::Relaxed) {
                     return Err(Stop::Cancelled);
                 }
-                mover.go(*region, range.clone())?;
+                mover.go(chunk)?;
             }
             if let Some(mover) = self.movers.first() {
                 keep_to_bandwidth(self.bandwidth, self.moved(), self.started, &mover.progress.cancel);
@@ -234,17 +240,28 @@ impl<'a, P: Pages> Mover<'a, P> {
     fn new(regions: Vec<&'a P>, job: &'a MemoryMove, progress: &'a MoveProgress) -> Self {
         let total = regions.iter().map(|region| region.size() as u64).sum();
         progress.total.store(total, Ordering::Relaxed);
-        let outcome = MoveOutcome { policy_on: job.from.clone(), ..MoveOutcome::default() };
+        let outcome = MoveOutcome {
+            policy_on: job.from.clone(),
+            parts: job.parts_from.clone(),
+            ..MoveOutcome::default()
+        };
         Self { regions, job, progress, outcome, error: None }
     }
 
-    fn chunks(&self) -> Vec<(usize, Range<usize>)> {
-        let of = |(at, region): (usize, &&'a P)| {
-            let (chunk, size) = (CHUNK.max(region.page()), region.size());
-            let ranges = (0..size).step_by(chunk).map(move |start| start..(start + chunk).min(size));
-            ranges.map(move |range| (at, range)).collect::<Vec<_>>()
+    /// What is to lie on which of `on`: of a bound vnode, part by part.
+    fn pieces(&self, policy: MemoryPolicy, on: &NodeSet, parts: &[MemoryPart]) -> Vec<Piece> {
+        pieces(self.regions.iter().map(|region| region.size()), policy, on, parts)
+    }
+
+    fn chunks(&self) -> Vec<Piece> {
+        let of = |piece: Piece| {
+            let chunk = CHUNK.max(self.regions[piece.region].page());
+            let Piece { region, range: Range { start, end }, on } = piece;
+            let ranges = (start..end).step_by(chunk).map(move |start| start..(start + chunk).min(end));
+            ranges.map(move |range| Piece { region, range, on: on.clone() }).collect::<Vec<_>>()
         };
-        self.regions.iter().enumerate().flat_map(of).collect()
+        let MemoryMove { to, parts_to, policy, .. } = self.job;
+        self.pieces(*policy, to, parts_to).into_iter().flat_map(of).collect()
     }
 
     fn told(&self, error: HostError, on: &NodeSet) -> HostError {
@@ -259,32 +276,39 @@ impl<'a, P: Pages> Mover<'a, P> {
             (Manner::Trade, MemoryPolicy::Bind) => (MemoryPolicy::Preferred, &first),
             (_, policy) => (policy, &self.job.to),
         };
-        self.set_policy(policy, on)?;
-        self.outcome.policy_on = self.job.to.clone();
+        self.set_policy(policy, on, &self.job.parts_to)?;
+        self.now_on(self.job.to.clone(), &self.job.parts_to);
         Ok(())
     }
 
     /// The policy of before. If that cannot be had either, the one that is there stays, and is told.
     fn turn_back(&mut self) {
-        match self.set_policy(self.job.policy, &self.job.from.clone()) {
-            Ok(()) => self.outcome.policy_on = self.job.from.clone(),
+        match self.set_policy(self.job.policy, &self.job.from, &self.job.parts_from) {
+            Ok(()) => self.now_on(self.job.from.clone(), &self.job.parts_from),
             Err(error) => {
                 tracing::error!(%error, "the policy of before cannot be set again");
-                self.outcome.policy_on = self.job.from.union(&self.job.to);
+                self.now_on(self.job.from.union(&self.job.to), &[]);
             }
         }
     }
 
-    fn set_policy(&self, policy: MemoryPolicy, on: &NodeSet) -> Result<(), HostError> {
-        let invalid = || HostError::new("mbind", std::io::Error::from_raw_os_error(libc::EINVAL));
-        let (mode, mask) = kernel_policy(policy, on).ok_or_else(|| self.told(invalid(), on))?;
-        let set = |region: &&P| region.set_policy(mode, &mask);
-        self.regions.iter().try_for_each(set).map_err(|error| self.told(error, on))
+    /// The policy is set.
+    fn now_on(&mut self, on: NodeSet, parts: &[MemoryPart]) {
+        (self.outcome.policy_on, self.outcome.parts) = (on, parts.to_vec());
     }
 
-    fn go(&mut self, region: usize, range: Range<usize>) -> Result<(), Stop> {
-        let length = range.len() as u64;
-        let result = move_chunk(self.regions[region], range, self.job, &mut self.outcome);
+    fn set_policy(&self, policy: MemoryPolicy, on: &NodeSet, parts: &[MemoryPart]) -> Result<(), HostError> {
+        let invalid = || HostError::new("mbind", std::io::Error::from_raw_os_error(libc::EINVAL));
+        for Piece { region, range, on } in self.pieces(policy, on, parts) {
+            let (mode, mask) = kernel_policy(policy, &on).ok_or_else(|| self.told(invalid(), &on))?;
+            self.regions[region].set_policy(range, mode, &mask).map_err(|error| self.told(error, &on))?;
+        }
+        Ok(())
+    }
+
+    fn go(&mut self, chunk: &Piece) -> Result<(), Stop> {
+        let length = chunk.range.len() as u64;
+        let result = move_chunk(self.regions[chunk.region], chunk, self.job.policy, &mut self.outcome);
         self.progress.moved.store(self.outcome.moved.get(), Ordering::Relaxed);
         match result {
             Ok(()) => {
@@ -301,18 +325,21 @@ impl<'a, P: Pages> Mover<'a, P> {
 
     /// The policy that stays, and what lies outside of it.
     fn end(&mut self, manner: Manner, stopped: bool) {
-        let there = self.outcome.policy_on == self.job.to;
+        let MemoryMove { from, to, parts_to, policy, .. } = self.job;
+        let there = self.outcome.policy_on == *to && self.outcome.parts == *parts_to;
         let full = self.outcome.left.contains_key(&libc::ENOMEM);
-        if manner == Manner::Trade && there && self.job.policy == MemoryPolicy::Bind {
+        if manner == Manner::Trade && there && *policy == MemoryPolicy::Bind {
             // Half-way it is bound to both sides: on one of them alone the guest might find no memory.
-            let on = if stopped || full { self.job.from.union(&self.job.to) } else { self.job.to.clone() };
-            match self.set_policy(MemoryPolicy::Bind, &on) {
-                Ok(()) => self.outcome.policy_on = on,
+            let (on, parts) =
+                if stopped || full { (from.union(to), &[][..]) } else { (to.clone(), parts_to.as_slice()) };
+            match self.set_policy(MemoryPolicy::Bind, &on, parts) {
+                Ok(()) => self.now_on(on, parts),
                 Err(error) => self.error = self.error.take().or(Some(error)),
             }
         }
         self.outcome.cancelled = stopped && self.error.is_none();
-        let measured = elsewhere(&self.regions, &self.outcome.policy_on, &self.progress.abandoned);
+        let pieces = self.pieces(*policy, &self.outcome.policy_on, &self.outcome.parts);
+        let measured = elsewhere(&self.regions, &pieces, &self.progress.abandoned);
         match measured {
             Ok(elsewhere) => self.outcome.elsewhere = elsewhere,
             Err(error) => self.error = self.error.take().or(Some(error)),

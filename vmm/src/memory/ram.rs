@@ -1,8 +1,9 @@
 //! All guest RAM of a VM: mapped per vnode range, policy first. Prefault and residency build on it.
 
+use super::parts::{Piece, pieces};
 use super::policy::kernel_policy;
 use crate::sys::{Advice, Backing, HostError, Mapping, Mode};
-use resources::{Bytes, PageSize, Plan, RamRange, VnodeId};
+use resources::{Bytes, PageSize, Plan, RamRange, Vnode, VnodeId};
 use std::sync::Arc;
 use vm_memory::{
     GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion, GuestMemoryRegionBytes,
@@ -40,9 +41,20 @@ pub enum RamError {
 impl GuestRam {
     /// Maps every range of the plan and sets its policy; touches nothing.
     pub fn new(plan: &Plan) -> Result<Self, RamError> {
-        let mut regions = Vec::with_capacity(plan.memory_map.ram().len());
+        let mut regions: Vec<RamRegion> = Vec::with_capacity(plan.memory_map.ram().len());
         for range in plan.memory_map.ram() {
             regions.push(RamRegion::new(plan, *range)?);
+        }
+        for vnode in plan.topology.vnodes() {
+            let unknown = || RamError::Plan(format!("vnode {} has no place", vnode.id));
+            let at = plan.placement.vnodes.get(vnode.id.index()).ok_or_else(unknown)?;
+            let of: Vec<&RamRegion> =
+                regions.iter().filter(|region| region.range.vnode == vnode.id).collect();
+            let sizes = of.iter().map(|region| region.mapping.size());
+            for piece in pieces(sizes, vnode.policy, &at.pnodes, &at.parts) {
+                of[piece.region].bind(vnode, &piece)?;
+            }
+            of.into_iter().for_each(RamRegion::advise);
         }
         let memory =
             GuestRegionCollection::from_regions(regions).map_err(|e| RamError::Plan(e.to_string()))?;
@@ -104,8 +116,6 @@ impl RamRegion {
     fn new(plan: &Plan, range: RamRange) -> Result<Self, RamError> {
         let unknown = || RamError::Plan(format!("vnode {} is not in the plan", range.vnode));
         let vnode = plan.topology.vnode(range.vnode).ok_or_else(unknown)?;
-        let pnodes = &plan.placement.vnodes.get(range.vnode.index()).ok_or_else(unknown)?.pnodes;
-        let subject = format!("vnode {}", range.vnode);
         let (backing, align) = match vnode.pages.pool() {
             Some(page) => (Backing::HugePages(page), page),
             None => {
@@ -116,11 +126,16 @@ impl RamRegion {
         let mapping = Mapping::new(range.size, range.start.0, align, backing, &name)
             .map_err(|error| error.because_of(format_args!("vnodes[{}].memory", range.vnode)))?;
         let mapping = Arc::new(if plan.host_has_numa { mapping } else { mapping.without_numa() });
+        Ok(Self { range, pages: vnode.pages, mapping })
+    }
+
+    /// Sets the policy of some of it, before anything is touched.
+    fn bind(&self, vnode: &Vnode, piece: &Piece) -> Result<(), RamError> {
+        let (subject, pnodes) = (format!("vnode {}", vnode.id), &piece.on);
         let (mode, mask) = kernel_policy(vnode.policy, pnodes)
             .ok_or_else(|| RamError::Plan(format!("{subject}: no kernel has a node {pnodes}")))?;
-        mapping.set_policy(mode, &mask).map_err(|error| {
-            let error =
-                error.of(&subject).on(pnodes).because_of(format_args!("vnodes[{}].pnode", range.vnode));
+        self.mapping.set_policy(piece.range.clone(), mode, &mask).map_err(|error| {
+            let error = error.of(&subject).on(pnodes).because_of(format_args!("vnodes[{}].pnode", vnode.id));
             match (error.errno(), mode) {
                 _ if error.hint.is_some() => error,
                 (libc::EINVAL, Mode::PreferredMany) => {
@@ -133,9 +148,7 @@ impl RamRegion {
                 _ => error,
             }
         })?;
-        let region = Self { range, pages: vnode.pages, mapping };
-        region.advise();
-        Ok(region)
+        Ok(())
     }
 
     /// Advice may be refused by kernels built without the feature: the memory works all the same.

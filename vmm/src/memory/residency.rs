@@ -5,6 +5,7 @@ use super::ram::{GuestRam, RamRegion};
 use crate::sys::{HostError, PageStatus};
 use resources::{Bytes, NodeSet, PnodeId, VnodeId};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Pages asked for in one call: its arrays stay below 512 KiB, however much memory there is.
 const BATCH: usize = 16 << 10;
@@ -35,7 +36,8 @@ impl Residency {
     ) -> Result<Self, HostError> {
         let mut all = Self::default();
         for region in ram.of(vnode) {
-            if !in_batches(region, go_on, |status| all.add(region.page(), status))? {
+            if !in_batches(region, 0..region.mapping.size(), go_on, |status| all.add(region.page(), status))?
+            {
                 let canceled = std::io::Error::from_raw_os_error(libc::ECANCELED);
                 return Err(HostError::new("move_pages", canceled));
             }
@@ -61,13 +63,14 @@ impl Residency {
     }
 }
 
-/// Asks where all pages of a region lie, some at a time, as long as `go_on` says so; whether it came to the end.
+/// Asks where the pages of some range of a region lie, some at a time, as long as `go_on` says so; whether it came to the end.
 pub fn in_batches<P: Pages>(
     region: &P,
+    range: Range<usize>,
     go_on: &dyn Fn() -> bool,
     mut each: impl FnMut(&[PageStatus]),
 ) -> Result<bool, HostError> {
-    let mut offsets = (0..region.size()).step_by(region.page());
+    let mut offsets = range.step_by(region.page());
     let mut batch = Vec::with_capacity(BATCH.min(offsets.len()));
     loop {
         batch.clear();
@@ -97,6 +100,7 @@ mod tests {
     use resources::{Bytes, PnodeId};
     use std::cell::RefCell;
     use std::collections::BTreeSet;
+    use std::ops::Range;
 
     /// Memory that nobody has touched, and how it was asked for.
     struct Untouched {
@@ -118,7 +122,7 @@ mod tests {
             false
         }
 
-        fn set_policy(&self, _: Mode, _: &NodeMask) -> Result<(), HostError> {
+        fn set_policy(&self, _: Range<usize>, _: Mode, _: &NodeMask) -> Result<(), HostError> {
             Ok(())
         }
 
@@ -136,7 +140,7 @@ mod tests {
     fn a_region_of_any_size_is_asked_for_through_one_short_list() {
         let region = Untouched { size: (64 << 30) + 3 * PAGE, calls: RefCell::default() };
         let mut absent = Bytes::ZERO;
-        in_batches(&region, &|| true, |status| {
+        in_batches(&region, 0..region.size(), &|| true, |status| {
             absent = absent.saturating_add(Bytes((status.len() * PAGE) as u64))
         })
         .unwrap();

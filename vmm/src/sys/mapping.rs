@@ -6,6 +6,7 @@ mod resident;
 use super::errno::HostError;
 use super::nodes::{Mode, NodeMask};
 use resources::{Bytes, NodeSet, PnodeId};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use vm_memory::VolatileSlice;
@@ -156,20 +157,27 @@ impl Mapping {
         Some(unsafe { VolatileSlice::new(self.address().wrapping_add(offset), length) })
     }
 
-    /// Sets where pages of this mapping may lie; pages that are there already stay where they are. The kernel leaves out
-    /// nodes that the process' cpuset does not allow and says nothing; here that is an error.
-    pub fn set_policy(&self, mode: Mode, nodes: &NodeMask) -> Result<(), HostError> {
-        let refused = |error: HostError| error.length(Bytes(self.size as u64));
-        if !self.numa {
-            return if nodes.is_only_node_0() { Ok(()) } else { Err(refused(no_such_node())) };
+    /// Sets where pages of this mapping may lie, or of some whole pages of it; pages that are there already stay where
+    /// they are. The kernel leaves out nodes that the process' cpuset does not allow and says nothing; here that is an
+    /// error.
+    pub fn set_policy(&self, range: Range<usize>, mode: Mode, nodes: &NodeMask) -> Result<(), HostError> {
+        let length = range.len();
+        let refused = |error: HostError| error.length(Bytes(length as u64));
+        let invalid = || HostError::new("mbind", std::io::Error::from_raw_os_error(libc::EINVAL));
+        if range.end > self.size {
+            return Err(refused(invalid()));
         }
+        if !self.numa {
+            return if nodes.is_only_node_0() { Ok(()) } else { Err(refused(invalid())) };
+        }
+        let start = self.start.map_addr(|a| a.saturating_add(range.start));
         let (words, bits) = nodes.words();
-        // SAFETY: the range is this mapping's own and the mask is as long as told.
+        // SAFETY: the range was checked to lie in this mapping and the mask is as long as told.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_mbind,
-                self.start.as_ptr(),
-                self.size,
+                start.as_ptr(),
+                length,
                 mode.number(),
                 words,
                 // The kernel reads one bit less than it is told.
@@ -184,8 +192,7 @@ impl Mapping {
         if left_out.is_empty() {
             return Ok(());
         }
-        Err(refused(no_such_node())
-            .hint(format!("the cpuset of this process does not allow node {left_out}")))
+        Err(refused(invalid()).hint(format!("the cpuset of this process does not allow node {left_out}")))
     }
 
     /// The nodes that the policy at `offset` names; `None` if it has none or the kernel does not tell.
@@ -318,10 +325,6 @@ impl Mapping {
     }
 }
 
-fn no_such_node() -> HostError {
-    HostError::new("mbind", std::io::Error::from_raw_os_error(libc::EINVAL))
-}
-
 /// A status that the kernel did not tell.
 const UNTOLD: libc::c_int = libc::c_int::MIN;
 
@@ -413,7 +416,7 @@ mod tests {
         let mapping = Mapping::new(Bytes::mib(2), 0, Bytes::mib(2), Backing::Anonymous, "t").unwrap();
         let _ = mapping.advise(Advice::SmallPages);
         let nodes: NodeSet = [PnodeId(0)].into_iter().collect();
-        mapping.set_policy(Mode::Preferred, &NodeMask::new(&nodes).unwrap()).unwrap();
+        mapping.set_policy(0..mapping.size(), Mode::Preferred, &NodeMask::new(&nodes).unwrap()).unwrap();
         mapping.populate(0, 3 * 4096).unwrap();
         let slice = mapping.slice(4096, 1).unwrap();
         slice.write_obj(7_u8, 0).unwrap();
@@ -468,7 +471,8 @@ mod tests {
     fn a_policy_for_a_node_that_is_not_there_is_refused() {
         let mapping = Mapping::new(Bytes::mib(2), 0, Bytes::mib(2), Backing::Anonymous, "t").unwrap();
         let nodes: NodeSet = [PnodeId(1000)].into_iter().collect();
-        let error = mapping.set_policy(Mode::Bind, &NodeMask::new(&nodes).unwrap()).unwrap_err();
+        let error =
+            mapping.set_policy(0..mapping.size(), Mode::Bind, &NodeMask::new(&nodes).unwrap()).unwrap_err();
         assert_eq!((error.call, error.errno()), ("mbind", libc::EINVAL));
     }
 
@@ -477,7 +481,7 @@ mod tests {
         let mapping = Mapping::new(Bytes::mib(2), 0, Bytes::mib(2), Backing::Anonymous, "t").unwrap();
         assert_eq!(mapping.policy_nodes(0), None);
         let nodes: NodeSet = [PnodeId(0)].into_iter().collect();
-        mapping.set_policy(Mode::Bind, &NodeMask::new(&nodes).unwrap()).unwrap();
+        mapping.set_policy(0..mapping.size(), Mode::Bind, &NodeMask::new(&nodes).unwrap()).unwrap();
         assert_eq!((mapping.policy_nodes(4096), mapping.policy_nodes(2 << 20)), (Some(nodes), None));
     }
 
@@ -487,8 +491,8 @@ mod tests {
         let _ = mapping.advise(Advice::SmallPages);
         let mapping = mapping.without_numa();
         let mask = |list: &str| NodeMask::new(&list.parse().unwrap()).unwrap();
-        mapping.set_policy(Mode::Bind, &mask("0")).unwrap();
-        let error = mapping.set_policy(Mode::Bind, &mask("0-1")).unwrap_err();
+        mapping.set_policy(0..4096, Mode::Bind, &mask("0")).unwrap();
+        let error = mapping.set_policy(0..4096, Mode::Bind, &mask("0-1")).unwrap_err();
         assert_eq!((error.call, error.errno()), ("mbind", libc::EINVAL));
         assert_eq!(mapping.policy_nodes(0), Some(NodeSet::one(PnodeId(0))));
         let maps = std::fs::read_to_string("/proc/self/numa_maps").unwrap_or_default();

@@ -153,6 +153,9 @@ pub struct Vnode {
     /// The pnodes that hold its memory.
     #[cfg_attr(test, schema(value_type = String, example = "0"))]
     pub pnodes: NodeSet,
+    /// How much of it is bound to each of these, in the order of its addresses, if there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<OnPnode>,
     /// The pnodes that its vCPUs are at home on.
     #[cfg_attr(test, schema(value_type = String, example = "0"))]
     pub cpu_pnodes: NodeSet,

@@ -1,11 +1,11 @@
 //! The pages of one chunk: which are elsewhere, sent in the fewest calls, and where each lies afterwards.
 
-use super::{MemoryMove, MoveOutcome, Pages};
+use super::{MoveOutcome, Pages};
+use crate::memory::parts::Piece;
 use crate::memory::residency::in_batches;
 use crate::sys::{HostError, PageStatus};
 use resources::{Bytes, MemoryPolicy, NodeSet, PnodeId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -16,15 +16,22 @@ const ROUNDS: usize = 64;
 /// Before each more try of pages in use.
 const PAUSES_MS: [u64; 5] = [1, 4, 16, 64, 128];
 
+/// Where pages go, and how they lie there.
+struct Job<'a> {
+    to: &'a NodeSet,
+    policy: MemoryPolicy,
+}
+
 /// Moves what of a range is elsewhere. What a failed call has moved before it failed counts.
 pub fn move_chunk<P: Pages>(
     region: &P,
-    range: Range<usize>,
-    job: &MemoryMove,
+    chunk: &Piece,
+    policy: MemoryPolicy,
     outcome: &mut MoveOutcome,
 ) -> Result<(), HostError> {
-    let offsets: Vec<usize> = range.step_by(region.page()).collect();
-    let away = of_those_away(region, &offsets, &job.to)?;
+    let job = &Job { to: &chunk.on, policy };
+    let offsets: Vec<usize> = chunk.range.clone().step_by(region.page()).collect();
+    let away = of_those_away(region, &offsets, job.to)?;
     if away.is_empty() {
         return Ok(());
     }
@@ -49,7 +56,7 @@ pub fn move_chunk<P: Pages>(
         (Err(error), Ok(_)) => return Err(error),
     };
     for (offset, status) in away.iter().zip(status) {
-        if is_away(&status, &job.to) {
+        if is_away(&status, job.to) {
             let errno = refused.get(offset).copied().unwrap_or(libc::EAGAIN);
             add(outcome.left.entry(errno).or_default(), page);
             continue;
@@ -66,19 +73,20 @@ fn add(sum: &mut Bytes, bytes: Bytes) {
     *sum = sum.saturating_add(bytes);
 }
 
-/// What lies outside of `home`, by pnode; what was found so far once `abandoned` is set.
+/// What lies outside of where it should, by pnode; what was found so far once `abandoned` is set.
 pub fn elsewhere<P: Pages>(
     regions: &[&P],
-    home: &NodeSet,
+    pieces: &[Piece],
     abandoned: &AtomicBool,
 ) -> Result<BTreeMap<PnodeId, Bytes>, HostError> {
     let mut found: BTreeMap<PnodeId, Bytes> = BTreeMap::new();
-    for region in regions {
+    for Piece { region, range, on } in pieces {
+        let region = regions[*region];
         let page = Bytes(region.page() as u64);
-        let whole = in_batches(*region, &|| !abandoned.load(Ordering::Relaxed), |status| {
+        let whole = in_batches(region, range.clone(), &|| !abandoned.load(Ordering::Relaxed), |status| {
             for status in status {
                 if let PageStatus::On(pnode) = status
-                    && !home.contains(*pnode)
+                    && !on.contains(*pnode)
                 {
                     add(found.entry(*pnode).or_default(), page);
                 }
@@ -105,7 +113,7 @@ fn of_those_away<P: Pages>(region: &P, offsets: &[usize], home: &NodeSet) -> Res
 fn send_blocks<P: Pages>(
     region: &P,
     away: &[usize],
-    job: &MemoryMove,
+    job: &Job<'_>,
 ) -> Result<BTreeMap<usize, i32>, HostError> {
     if !region.in_blocks() {
         return send(region, away, region.page(), job);
@@ -114,7 +122,7 @@ fn send_blocks<P: Pages>(
     heads.dedup_by_key(|offset| *offset / HUGE);
     let held = send(region, &heads, HUGE.max(region.page()), job)?;
     let held: BTreeSet<usize> = held.keys().map(|offset| offset / HUGE).collect();
-    let mut small = of_those_away(region, away, &job.to)?;
+    let mut small = of_those_away(region, away, job.to)?;
     // A huge page that is in use is in the way once for each of its pages: those last.
     small.sort_by_key(|offset| held.contains(&(offset / HUGE)));
     send(region, &small, region.page(), job)
@@ -125,7 +133,7 @@ fn send_blocks<P: Pages>(
 fn send_again<P: Pages>(
     region: &P,
     mut refused: BTreeMap<usize, i32>,
-    job: &MemoryMove,
+    job: &Job<'_>,
 ) -> Result<BTreeMap<usize, i32>, HostError> {
     for pause in PAUSES_MS {
         let busy: Vec<usize> =
@@ -135,7 +143,7 @@ fn send_again<P: Pages>(
         }
         refused.retain(|_, errno| *errno != libc::EBUSY);
         std::thread::sleep(Duration::from_millis(pause));
-        let away = of_those_away(region, &busy, &job.to)?;
+        let away = of_those_away(region, &busy, job.to)?;
         refused.extend(send_blocks(region, &away, job)?);
     }
     Ok(refused)
@@ -147,7 +155,7 @@ fn send<P: Pages>(
     region: &P,
     offsets: &[usize],
     unit: usize,
-    job: &MemoryMove,
+    job: &Job<'_>,
 ) -> Result<BTreeMap<usize, i32>, HostError> {
     let pnodes: Vec<PnodeId> = job.to.iter().collect();
     let mut waiting = offsets.to_vec();
@@ -163,12 +171,12 @@ fn send<P: Pages>(
             shares.entry(pnode).or_default().push(offset);
         }
         for (pnode, share) in shares {
-            send_to(region, share, pnode, &job.to, &mut refused)?;
+            send_to(region, share, pnode, job.to, &mut refused)?;
         }
         // Only a full node is a reason to try the next one, and not for those that were moved before it was full.
         let full = refused.iter().filter(|(_, errno)| **errno == libc::ENOMEM);
         let full: Vec<usize> = full.map(|(offset, _)| *offset).collect();
-        waiting = if full.is_empty() { full } else { of_those_away(region, &full, &job.to)? };
+        waiting = if full.is_empty() { full } else { of_those_away(region, &full, job.to)? };
     }
     Ok(refused)
 }

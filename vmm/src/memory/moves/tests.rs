@@ -2,9 +2,10 @@
 
 use super::{Group, Manner, MemoryMove, MoveOutcome, MoveProgress, Moved, Mover, Pages};
 use crate::sys::{HostError, Mode, NodeMask, PageStatus};
-use resources::{Bytes, MemoryPolicy, NodeSet, PnodeId, VnodeId};
+use resources::{Bytes, MemoryPart, MemoryPolicy, NodeSet, PnodeId, VnodeId};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ struct Region {
     /// Pages in use by a device: with them the call ends, and tells nothing of what it took together.
     held: BTreeSet<usize>,
     policy: RefCell<(Mode, NodeMask)>,
+    /// What policies were set on which ranges.
+    bound: RefCell<Vec<(Range<usize>, NodeMask)>>,
 }
 
 impl Host {
@@ -64,7 +67,14 @@ impl Region {
     fn new(host: &Rc<Host>, pages: usize, on: u32) -> Self {
         let policy = RefCell::new((Mode::Bind, mask(&set(&[on]))));
         let pages = RefCell::new(vec![Some(on); pages]);
-        Self { host: Rc::clone(host), pages, pinned: BTreeSet::new(), held: BTreeSet::new(), policy }
+        Self {
+            host: Rc::clone(host),
+            pages,
+            pinned: BTreeSet::new(),
+            held: BTreeSet::new(),
+            policy,
+            bound: RefCell::default(),
+        }
     }
 
     fn on(&self) -> BTreeMap<u32, usize> {
@@ -87,8 +97,9 @@ impl Pages for Region {
         self.pages.borrow().len() >= 64
     }
 
-    fn set_policy(&self, mode: Mode, nodes: &NodeMask) -> Result<(), HostError> {
+    fn set_policy(&self, range: Range<usize>, mode: Mode, nodes: &NodeMask) -> Result<(), HostError> {
         self.host.call("mbind")?;
+        self.bound.borrow_mut().push((range, nodes.clone()));
         *self.policy.borrow_mut() = (mode, nodes.clone());
         Ok(())
     }
@@ -150,7 +161,14 @@ fn mask(nodes: &NodeSet) -> NodeMask {
 }
 
 fn ask(vnode: u32, from: &[u32], to: &[u32]) -> MemoryMove {
-    MemoryMove { vnode: VnodeId(vnode), from: set(from), to: set(to), policy: MemoryPolicy::Bind }
+    MemoryMove {
+        vnode: VnodeId(vnode),
+        from: set(from),
+        to: set(to),
+        policy: MemoryPolicy::Bind,
+        parts_from: Vec::new(),
+        parts_to: Vec::new(),
+    }
 }
 
 /// Moves the vnodes, each of some regions, together.
@@ -285,6 +303,7 @@ fn whichever_call_fails_the_outcome_is_what_the_host_has() {
                         pinned: BTreeSet::new(),
                         held: BTreeSet::new(),
                         policy: region.policy.clone(),
+                        bound: RefCell::default(),
                     })
                     .collect();
                 let job = MemoryMove { from: outcome.policy_on.clone(), ..ask(0, &[], &[to]) };
@@ -405,4 +424,35 @@ fn a_trade_that_fails_at_any_call_leaves_both_vnodes_told_truly() {
         which += 1;
     }
     assert!(which > 20, "{which}");
+}
+
+#[test]
+fn parts_of_a_bound_vnode_go_each_to_its_pnode_and_back() {
+    let host = Host::new(&[(0, 0), (1, 20), (2, 20)], None);
+    let regions = [Region::new(&host, 6, 0), Region::new(&host, 4, 0)];
+    let part = |pnode, pages: usize| MemoryPart { pnode: PnodeId(pnode), size: Bytes((pages * PAGE) as u64) };
+    let parts = vec![part(1, 7), part(2, 3)];
+    let there = MemoryMove { parts_to: parts.clone(), ..ask(0, &[0], &[1, 2]) };
+    let (outcome, error) = alone(&regions, &there);
+    assert!(error.is_none() && outcome.left.is_empty() && outcome.elsewhere.is_empty());
+    assert_eq!(
+        regions.each_ref().map(Region::on),
+        [BTreeMap::from([(1, 6)]), BTreeMap::from([(1, 1), (2, 3)])]
+    );
+    let bound = |region: &Region| region.bound.borrow_mut().drain(..).collect::<Vec<_>>();
+    assert_eq!(bound(&regions[0]), [(0..6 * PAGE, mask(&set(&[1])))]);
+    assert_eq!(bound(&regions[1]), [(0..PAGE, mask(&set(&[1]))), (PAGE..4 * PAGE, mask(&set(&[2])))]);
+    // Parts of other sizes: what is on a pnode of the vnode, but not on that of its part, moves too.
+    let other = vec![part(1, 2), part(2, 8)];
+    let shift = MemoryMove { parts_from: parts.clone(), parts_to: other.clone(), ..ask(0, &[1, 2], &[1, 2]) };
+    let (outcome, _) = alone(&regions, &shift);
+    assert_eq!(outcome.moved, Bytes((5 * PAGE) as u64));
+    assert_eq!(
+        regions.each_ref().map(Region::on),
+        [BTreeMap::from([(1, 2), (2, 4)]), BTreeMap::from([(2, 4)])]
+    );
+    // Together again.
+    let back = MemoryMove { parts_from: other, ..ask(0, &[1, 2], &[0]) };
+    let (outcome, _) = alone(&regions, &back);
+    assert_eq!((outcome.moved, outcome.policy_on), (Bytes((10 * PAGE) as u64), set(&[0])));
 }
