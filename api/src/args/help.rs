@@ -156,6 +156,6 @@ cpuset, from /proc/self/status; with another --sysfs, all of them).
 A kernel without NUMA is one pnode, number 0.
 
 AVAILABLE is what a VM can have: free memory and page cache, less what the
-kernel keeps free (its watermarks in /proc/zoneinfo). Huge pages are free/total of each pool. Latency
-and bandwidth are those that the nearest CPUs see, where the firmware has an
-HMAT; read/write where they differ.";
+kernel keeps free (its watermarks, in /proc/zoneinfo). Huge pages are free/total
+of each pool. Latency and bandwidth are those that the nearest CPUs see, where
+the firmware has an HMAT; read/write where they differ.";
