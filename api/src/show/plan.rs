@@ -98,7 +98,7 @@ fn bound(plan: &Value) -> Option<String> {
     let several = list(plan, "vnodes").filter(|vnode| list(vnode, "parts").next().is_some());
     let lines = several.map(|vnode| {
         let parts = list(vnode, "parts").map(|part| (word(&part["pnode"]), Bytes(number(&part["size"]))));
-        show::bound(&word(&vnode["id"]), parts)
+        show::bound(word(&vnode["id"]), parts)
     });
     Some(lines.collect::<String>()).filter(|text| !text.is_empty())
 }
