@@ -34,7 +34,7 @@ pub(super) fn slow(tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// Builds the release beside `work`: its last step, the longest, keeps one CPU busy.
+/// Builds the release beside `work`, which waits more than it computes.
 pub(super) fn beside_release_build(
     tally: &mut Tally,
     work: impl FnOnce(&mut Tally) -> Result<()>,

@@ -37,13 +37,19 @@ pub(super) fn place(test: &BootTest) -> Option<&'static HostShape> {
     SHAPES.iter().find(|shape| shape.facts().lacks(&test.needs).is_none())
 }
 
-/// Runs boot tests wherever they can run.
-pub(super) fn run(tests: &[&BootTest], tally: &mut Tally) -> Result<()> {
+/// Fetches and makes what boot tests need.
+pub(super) fn prepare(tests: &[&BootTest]) -> Result<Artifacts> {
     let mut artifacts = Artifacts::make()?;
     if tests.iter().any(|test| boot_tests::wants_debian(test)) {
         // Its tests fail without and say so; everything else can still run.
         artifacts.add_debian().unwrap_or_else(|error| eprintln!("no Debian to boot: {error:#}"));
     }
+    Ok(artifacts)
+}
+
+/// Runs boot tests wherever they can run.
+pub(super) fn run(tests: &[&BootTest], tally: &mut Tally) -> Result<()> {
+    let artifacts = prepare(tests)?;
     let Some(reason) = boot::why_not_native()? else {
         println!("boot tests run natively on this machine");
         return native(&artifacts, tests, tally);

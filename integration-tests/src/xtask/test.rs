@@ -43,9 +43,11 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
             checks::quick(&mut tally)?;
         }
         if options.filter.is_none() && !options.quick {
+            unit_tests::build()?;
             checks::beside_release_build(&mut tally, |tally| {
                 unit_tests::run(None, tally)?;
-                checks::slow(tally)
+                checks::slow(tally)?;
+                lanes::prepare(&chosen).map(drop)
             })?;
         } else {
             unit_tests::run(options.filter.as_deref(), &mut tally)?;

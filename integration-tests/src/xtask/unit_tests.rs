@@ -14,6 +14,13 @@ use super::setup;
 use super::tally::Tally;
 use crate::lab::job::Verdict;
 
+/// Builds all of them. What does not compile is said by [`run`].
+pub(super) fn build() -> Result<()> {
+    let mut command = cargo("test", &[&CRATES[..], &["--quiet", "--no-run"]].concat());
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().context("cargo test")?;
+    Ok(())
+}
+
 /// Runs the tests whose names contain `filter`; shows those that fail or are skipped.
 pub(super) fn run(filter: Option<&str>, tally: &mut Tally) -> Result<()> {
     let skips = target().join("skipped-tests.txt");
