@@ -107,7 +107,10 @@ fn plans_and_hosts_are_shown_as_the_commands_without_a_server_show_them() {
     };
     let server = Server::serve();
     assert_eq!(shape(&printed(&server, &["host"])), shape(&run(&["host"])));
-    let vm = ["--vcpus=2", "--memory=64M", "--disk=path=/tmp/x,readonly=on", "--net=tap=tap9", "--rng"];
+    let disk = server.dir().join("disk");
+    std::fs::write(&disk, [0; 512]).unwrap();
+    let disk = format!("--disk=path={},readonly=on", disk.display());
+    let vm = ["--vcpus=2", "--memory=64M", &disk, "--net=tap=tap9", "--rng"];
     let planned = printed(&server, &[&["plan"], &vm[..]].concat());
     assert_eq!(shape(&planned), shape(&run(&[&["plan"], &vm[..]].concat())));
     let address =

@@ -112,7 +112,7 @@ fn every_way_to_start_refuses_alike_what_can_be_known_beforehand() {
         (json!({"disks": [{"path": at("short")}]}), "disk_short", "disks[0].path", 422, 2),
         (json!({"disks": [{"path": at("locked")}]}), "disk_locked", "disks[0].path", 409, 2),
         (json!({"disks": many}), "device", "disks[30].vnode", 422, 2),
-        (json!({"nets": [{"fd": 77}]}), "tap_unusable", "nets[0].fd", 422, 2),
+        (json!({"nets": [{"fd": 77, "mac": "02:00:00:00:00:01"}]}), "tap_unusable", "nets[0].fd", 422, 2),
         (json!({"nets": [{"tap": "lo"}]}), "tap_unusable", "nets[0].tap", 422, 2),
         (json!({"vsock": {"cid": 3, "socket": at("none/s")}}), "file_not_found", "vsock.socket", 422, 2),
         (json!({"vsock": {"cid": 3, "socket": at("junk")}}), "not_a_socket", "vsock.socket", 422, 2),
