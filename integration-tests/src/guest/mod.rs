@@ -44,6 +44,8 @@ pub fn guest_init_main() {
     }
     // Console lines of the kernel would tear ours apart; they are all in the report.
     let _ = fs::write("/proc/sys/kernel/printk", "1");
+    // This one's are printed whatever that says, where an emulated host lets a CPU wait for half a minute.
+    let _ = fs::write("/proc/sys/kernel/soft_watchdog", "0");
     raw_terminal();
 
     let mut state = commands::State::default();

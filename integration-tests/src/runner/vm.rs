@@ -200,7 +200,10 @@ impl Vm {
     pub(crate) fn report(&mut self) -> Result<GuestReport> {
         self.tell("report")?;
         let text = self.line("the guest's report", |line| line.strip_prefix(REPORT).map(str::to_owned))?;
-        serde_json::from_str(&text).context("the guest's report")
+        serde_json::from_str(&text).with_context(|| {
+            let end: String = text.chars().rev().take(200).collect();
+            format!("the guest's report, which ends '{}'", end.chars().rev().collect::<String>())
+        })
     }
 
     /// Waits for a line that `wanted` accepts.
