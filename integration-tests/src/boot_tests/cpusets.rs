@@ -1,6 +1,7 @@
 //! A VM that may use some nodes only: started inside of a cpuset, of either kind of control groups, it is placed on what
 //! it may use, and refused what it may not.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -88,10 +89,22 @@ impl Drop for Hierarchy<'_, '_> {
     }
 }
 
+/// The words in a file.
+fn names(path: &Path) -> Result<BTreeSet<String>> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    Ok(text.split_whitespace().map(str::to_owned).collect())
+}
+
 /// Of cgroup v2, with cpusets.
 fn groups_v2<'a, 'b>(ctx: &'a Ctx<'b>) -> Result<Hierarchy<'a, 'b>> {
     let mut groups = Hierarchy::mount(ctx, &["-t", "cgroup2"])?;
-    if !fs::read_to_string(groups.control())?.split_whitespace().any(|name| name == "cpuset") {
+    // It is back some time after a hierarchy of cgroup v1 that had it was unmounted.
+    let controllers = groups.at.path().join("cgroup.controllers");
+    let mut seconds = 0..GONE_WITHIN;
+    while !names(&controllers)?.contains("cpuset") && seconds.next().is_some() {
+        thread::sleep(Duration::from_secs(1));
+    }
+    if !names(&groups.control())?.contains("cpuset") {
         fs::write(groups.control(), "+cpuset").context("the cpuset controller")?;
         groups.enabled = true;
     }
