@@ -77,10 +77,13 @@ impl State {
             }
             // timestamps SECONDS: writes the time to page after page; the longest time between two
             ("timestamps", [seconds]) => Ok(memory::timestamps(Duration::from_secs_f64(seconds.parse()?))),
+            // report: for people and scripts
             ("report", []) => {
                 println!("{REPORT}{}", serde_json::to_string(&report::collect())?);
                 Ok(json!({}))
             }
+            // packed: the same in fewer bytes, each of which is an exit of the guest
+            ("packed", []) => Ok(report::collect().packed()?.into()),
             ("modprobe", names) => {
                 for name in names {
                     modules::load(name)?;

@@ -6,6 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use anyhow::{Context, Result};
+use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::{Deserialize, Serialize};
 
 use crate::rangelist;
@@ -87,6 +89,19 @@ pub(crate) struct DeviceInterrupt {
 
 const NODES: &str = "/sys/devices/system/node";
 const CPUS: &str = "/sys/devices/system/cpu";
+
+impl GuestReport {
+    /// In few characters, without a line's end.
+    pub(crate) fn packed(&self) -> Result<String> {
+        Ok(BASE64_STANDARD.encode(lz4_flex::block::compress_prepend_size(&serde_json::to_vec(self)?)))
+    }
+
+    /// From such characters.
+    pub(crate) fn unpacked(text: &str) -> Result<Self> {
+        let bytes = BASE64_STANDARD.decode(text).with_context(|| format!("{} characters", text.len()))?;
+        Ok(serde_json::from_slice(&lz4_flex::block::decompress_size_prepended(&bytes)?)?)
+    }
+}
 
 /// Gathers everything; what cannot be read is left empty.
 pub(crate) fn collect() -> GuestReport {
@@ -300,5 +315,20 @@ fn numactl() -> String {
     match Command::new("/usr/bin/numactl").arg("-H").output() {
         Ok(output) => String::from_utf8_lossy(&output.stdout).trim_end().to_owned(),
         Err(error) => format!("numactl: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::GuestReport;
+
+    #[test]
+    fn a_report_is_the_same_when_it_is_unpacked() {
+        let report =
+            GuestReport { kernel: "6.1".into(), cmdline: "quiet ".repeat(999), ..Default::default() };
+        let packed = report.packed().unwrap();
+        assert!(packed.len() < 999 && packed.is_ascii(), "{} characters", packed.len());
+        assert_eq!(GuestReport::unpacked(&packed).unwrap().cmdline, report.cmdline);
+        assert!(GuestReport::unpacked(&packed[8..]).is_err() && GuestReport::unpacked("?").is_err());
     }
 }

@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::payload::{GuestKernel, Payload};
 use super::spec::GuestSpec;
 use crate::guest::report::GuestReport;
-use crate::guest::{DONE, ERROR, OUT, READY, REPORT};
+use crate::guest::{DONE, ERROR, OUT, READY};
 use crate::lab::fault::Fault;
 use crate::sys;
 
@@ -198,12 +198,8 @@ impl Vm {
 
     /// What the guest believes of its machine.
     pub(crate) fn report(&mut self) -> Result<GuestReport> {
-        self.tell("report")?;
-        let text = self.line("the guest's report", |line| line.strip_prefix(REPORT).map(str::to_owned))?;
-        serde_json::from_str(&text).with_context(|| {
-            let end: String = text.chars().rev().take(200).collect();
-            format!("the guest's report, which ends '{}'", end.chars().rev().collect::<String>())
-        })
+        let answer = self.ask("packed")?;
+        GuestReport::unpacked(answer.as_str().unwrap_or_default()).context("the guest's report")
     }
 
     /// Waits for a line that `wanted` accepts.
