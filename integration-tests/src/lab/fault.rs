@@ -20,8 +20,8 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// Whether that is the emulator's doing. An emulator may deliver an interrupt twice to a guest
-    /// (`image::emulator_fix`), which ends in each of the first two ways; in one that does not, a crash is a failure.
+    /// Whether that is the emulator's doing. One that may deliver an interrupt to a guest twice (`image::emulator_fix`) makes
+    /// guests crash; under any other a crash is a failure. A guest that is only slow looks like one that goes round in circles.
     pub(crate) fn is_known(self, interrupts_twice: bool) -> bool {
         match self {
             Self::GuestCrashed => interrupts_twice,
