@@ -23,7 +23,7 @@ const LANES: usize = 2;
 /// So many tests in one start of a lab host: when it ends in the middle, the others of them lose little.
 const BATCH: usize = 10;
 /// A lab host with its tests is stopped after this.
-const HOST_LIMIT_SECONDS: u64 = 10 * 60;
+const HOST_LIMIT_SECONDS: u64 = 20 * 60;
 /// Tests that failed of their hosts are tried again if they are at most so many: more than [`FLAKY_MAX`] fail the run anyway, and a
 /// change that breaks everything must not take twice the time to say so.
 const SECOND_TRIES_MAX: usize = 2 * FLAKY_MAX;
