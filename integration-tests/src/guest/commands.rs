@@ -50,9 +50,14 @@ impl State {
                 self.held.clear();
                 Ok(json!({}))
             }
-            // fill: all free memory of every node but the reserve of `memory::reserve_kib`, held until `free`
-            ("fill", []) => {
-                let filled = memory::fill()?;
+            // fill [NODE...]: all free memory of these nodes, or of every one, but the reserve of `memory::reserve_kib`;
+            // held until `free`
+            ("fill", nodes) => {
+                let nodes = match nodes {
+                    [] => super::report::online_nodes(),
+                    nodes => nodes.iter().map(|node| node.parse()).collect::<Result<_, _>>()?,
+                };
+                let filled = memory::fill(&nodes)?;
                 let answer: Vec<Value> = filled
                     .iter()
                     .map(|(node, memory)| json!({ "node": node, "mib": memory.len() * memory::CHUNK_MIB }))

@@ -68,9 +68,9 @@ pub(crate) fn timestamps(duration: Duration) -> Value {
 }
 
 /// All free memory of each node but the reserve.
-pub(crate) fn fill() -> Result<Vec<(u32, Vec<BoundMemory>)>> {
+pub(crate) fn fill(nodes: &[u32]) -> Result<Vec<(u32, Vec<BoundMemory>)>> {
     let mut all = Vec::new();
-    for node in report::online_nodes() {
+    for &node in nodes {
         let mut held = Vec::new();
         loop {
             let (total, free) = report::node_memory(node);

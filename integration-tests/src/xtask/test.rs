@@ -22,14 +22,15 @@ pub(super) struct Options {
     /// Name the boot tests and the lab hosts they would run on, and run nothing
     #[arg(long)]
     list: bool,
-    /// Only tests whose names contain this
-    filter: Option<String>,
+    /// Only tests whose names contain one of these
+    filter: Vec<String>,
 }
 
 /// Runs what the options say.
 pub(super) fn run(options: &Options) -> Result<ExitCode> {
-    let chosen: Vec<&BootTest> =
-        all().filter(|test| options.filter.as_deref().is_none_or(|part| test.name.contains(part))).collect();
+    let wanted =
+        |name: &str| options.filter.is_empty() || options.filter.iter().any(|part| name.contains(part));
+    let chosen: Vec<&BootTest> = all().filter(|test| wanted(test.name)).collect();
     if options.list {
         for test in chosen {
             println!("{:<10} {}", lanes::place(test).map_or("nowhere", |shape| shape.name), test.name);
@@ -39,18 +40,18 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
     let mut tally = Tally::default();
     setup::install_all()?;
     if !options.boot {
-        if options.filter.is_none() {
+        if options.filter.is_empty() {
             checks::quick(&mut tally)?;
         }
-        if options.filter.is_none() && !options.quick {
+        if options.filter.is_empty() && !options.quick {
             unit_tests::build()?;
             checks::beside_release_build(&mut tally, |tally| {
-                unit_tests::run(None, tally)?;
+                unit_tests::run(&[], tally)?;
                 checks::slow(tally)?;
                 lanes::prepare(&chosen).map(drop)
             })?;
         } else {
-            unit_tests::run(options.filter.as_deref(), &mut tally)?;
+            unit_tests::run(&options.filter, &mut tally)?;
         }
     }
     if !options.quick && !chosen.is_empty() {

@@ -21,13 +21,13 @@ pub(super) fn build() -> Result<()> {
     Ok(())
 }
 
-/// Runs the tests whose names contain `filter`; shows those that fail or are skipped.
-pub(super) fn run(filter: Option<&str>, tally: &mut Tally) -> Result<()> {
+/// Runs the tests whose names contain one of `filter`, or all; shows those that fail or are skipped.
+pub(super) fn run(filter: &[String], tally: &mut Tally) -> Result<()> {
     let skips = target().join("skipped-tests.txt");
     let _ = fs::remove_file(&skips);
     fs::create_dir_all(target())?;
     let mut command = cargo("test", &[&CRATES[..], &["--no-fail-fast"]].concat());
-    command.args(filter).stdout(Stdio::piped()).env(SKIPS_FILE, &skips);
+    command.arg("--").args(filter).stdout(Stdio::piped()).env(SKIPS_FILE, &skips);
     if env::var_os("RUST_BACKTRACE").is_none() {
         command.env("RUST_BACKTRACE", "1");
     }
