@@ -119,7 +119,7 @@ fn a_field_given_twice_is_refused_by_its_path_and_no_place_in_the_text_is_told()
         ),
         (
             r#"{"disks": [{"path": "p", "format": {"raw": 1}}]}"#,
-            "disks[0].format: an object where a word belongs",
+            "disks[0].format: invalid type: map, expected a string",
         ),
     ];
     for (text, expected) in cases {
