@@ -135,11 +135,6 @@ impl Emulator {
         self.variant = variant;
     }
 
-    /// Whether guests may get an interrupt twice.
-    pub(crate) fn has_fault(&self) -> bool {
-        self.variant.as_it_came || self.fixed.is_none()
-    }
-
     fn program(&self) -> PathBuf {
         let root = match &self.origin {
             Origin::Installed => Path::new("/"),

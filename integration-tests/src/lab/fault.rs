@@ -19,17 +19,6 @@ pub(crate) enum Fault {
     HostEnded,
 }
 
-impl Fault {
-    /// Whether that is the emulator's doing. One that may deliver an interrupt to a guest twice (`image::emulator_fix`) makes
-    /// guests crash; under any other a crash is a failure. A guest that is only slow looks like one that goes round in circles.
-    pub(crate) fn is_known(self, interrupts_twice: bool) -> bool {
-        match self {
-            Self::GuestCrashed => interrupts_twice,
-            Self::GuestBusy | Self::HostSilent | Self::HostEnded => true,
-        }
-    }
-}
-
 impl fmt::Display for Fault {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         to.write_str(match self {

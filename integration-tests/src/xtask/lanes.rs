@@ -63,7 +63,7 @@ pub(super) fn run(tests: &[&BootTest], tally: &mut Tally) -> Result<()> {
     }
     let _ = fs::remove_dir_all(failures());
     let first = in_lab(&images, batches(&here, FIRST, BATCH));
-    let again = count_first(&first, images.emulator.has_fault(), tally);
+    let again = count_first(&first, tally);
     if again.len() > SECOND_TRIES_MAX {
         println!("{} tests failed of their hosts, too many to try each of them again", again.len());
         tally.add(Verdict::Failed, u64::try_from(again.len())?);
@@ -87,11 +87,11 @@ struct Ended {
 
 /// Counts tests that need no second try. Those that do failed of a known fault of their host, which is named; others
 /// have failed, whatever a second try would say.
-fn count_first(first: &[Ended], interrupts_twice: bool, tally: &mut Tally) -> Vec<(&'static str, Fault)> {
+fn count_first(first: &[Ended], tally: &mut Tally) -> Vec<(&'static str, Fault)> {
     let mut again = Vec::new();
     for Ended { test, verdict, fault } in first {
-        match (verdict, fault.filter(|fault| fault.is_known(interrupts_twice))) {
-            (Verdict::Failed, Some(fault)) => again.push((*test, fault)),
+        match (verdict, fault) {
+            (Verdict::Failed, Some(fault)) => again.push((*test, *fault)),
             (verdict, _) => tally.count(*verdict),
         }
     }
@@ -283,12 +283,8 @@ mod tests {
             ended("lost", Verdict::Failed, Some(Fault::HostEnded)),
         ];
         let mut tally = Tally::default();
-        assert_eq!(count_first(&first, false, &mut tally), [("lost", Fault::HostEnded)]);
-        assert_eq!(tally.to_string(), "1 passed, 2 failed, 0 skipped");
-        // A guest that crashes may do so of an emulator that interrupts it twice, and of no other.
-        let mut tally = Tally::default();
         let again = [("crashed", Fault::GuestCrashed), ("lost", Fault::HostEnded)];
-        assert_eq!(count_first(&first, true, &mut tally), again);
+        assert_eq!(count_first(&first, &mut tally), again);
         assert_eq!(tally.to_string(), "1 passed, 1 failed, 0 skipped");
     }
 }

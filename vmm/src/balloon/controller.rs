@@ -22,6 +22,9 @@ pub const START: Duration = Duration::from_secs(1);
 pub const SETTLE: Duration = Duration::from_millis(100);
 /// First pause after the guest took pages back on its own, because it was out of memory; doubled each time.
 pub const REST: Duration = Duration::from_secs(30);
+/// Signs of life without a page in between that tell of a driver which finds none: Linux gives one every 200 ms. One or two
+/// may be of its last pages, from a guest whose CPU has not run since.
+const RETRIES: u64 = 5;
 /// Longest such pause.
 pub const REST_MOST: Duration = Duration::from_secs(16 * 60);
 
@@ -49,6 +52,8 @@ struct Run {
     held_at: Duration,
     heard: u64,
     heard_at: Duration,
+    /// What it was when the last page came or went.
+    heard_when_held: u64,
     /// The driver showed a sign of life.
     alive: bool,
 }
@@ -155,6 +160,7 @@ impl Controller {
             held_at: now,
             heard: 0,
             heard_at: now,
+            heard_when_held: 0,
             alive: false,
         });
     }
@@ -221,7 +227,7 @@ impl Controller {
         }
         // The driver waits for its array while the host lets go what it brought.
         if view.held != run.held || view.letting_go > 0 || !run.asked {
-            (run.held, run.held_at) = (view.held, now);
+            (run.held, run.held_at, run.heard_when_held) = (view.held, now, view.heard);
         }
         if view.heard != run.heard || !run.asked {
             run.alive |= run.asked;
@@ -250,10 +256,11 @@ impl Controller {
         }
         self.phase = if view.held < goal { Phase::Inflating } else { Phase::Deflating };
         let (stuck, silent) = (now.saturating_sub(run.held_at), now.saturating_sub(run.heard_at));
+        let retries = view.heard.saturating_sub(run.heard_when_held);
         let given_up = match run.alive {
             _ if stuck < PATIENCE => None,
             _ if view.owing => Some(Stop::HostShort),
-            true if silent < PATIENCE => Some(Stop::Exhausted),
+            true if silent < PATIENCE && retries >= RETRIES => Some(Stop::Exhausted),
             // A driver that looks by itself does so when it likes.
             alive if (alive || !view.ready) && silent < SILENCE => None,
             _ => Some(Stop::Unresponsive),

@@ -136,6 +136,25 @@ fn a_host_that_is_slow_to_let_go_is_not_a_guest_without_memory() {
 }
 
 #[test]
+fn a_guest_whose_cpu_does_not_run_is_not_one_without_memory() {
+    let world = World::loaded(10_000);
+    let view = BalloonView { held: 1_000, asked: 0, ..world.linux.control.view() };
+    let ends = |heard: &dyn Fn(u32) -> u32| {
+        let mut controller = Controller::new();
+        controller.want(Duration::ZERO, &view, Ask { pages: 2_000, exact: true });
+        (0..600).find_map(|tenth| {
+            let heard = view.heard + u64::from(heard(tenth));
+            controller.look(MS * 100 * tenth, &BalloonView { heard, ..view });
+            controller.outcome().map(|outcome| (tenth / 10, outcome.stop))
+        })
+    };
+    // What it says of its last pages comes late, and nothing after it.
+    assert_eq!(ends(&|tenth| u32::from(tenth >= 40)), Some((34, Stop::Unresponsive)));
+    // One that finds no page says so again and again.
+    assert_eq!(ends(&|tenth| tenth / 2), Some((5, Stop::Exhausted)));
+}
+
+#[test]
 fn best_effort_goes_on_with_other_vnodes_and_says_how_many() {
     let mut world = World::loaded(10_000);
     assert_eq!(world.asked(15_000, false), (Stop::Reached, 15_000, 5_000));
