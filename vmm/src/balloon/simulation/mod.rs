@@ -144,7 +144,7 @@ fn a_guest_whose_cpu_does_not_run_is_not_one_without_memory() {
         controller.want(Duration::ZERO, &view, Ask { pages: 2_000, exact: true });
         (0..600).find_map(|tenth| {
             let heard = view.heard + u64::from(heard(tenth));
-            controller.look(MS * 100 * tenth, &BalloonView { heard, ..view });
+            controller.look(MS * 100 * tenth, &BalloonView { heard, ..view.clone() });
             controller.outcome().map(|outcome| (tenth / 10, outcome.stop))
         })
     };
