@@ -140,9 +140,9 @@ fn lives(ctx: &Ctx) -> Result<()> {
     ensure!(sleeps(&vm)? == before, "the balloons' thread woke {} times in 5 s", sleeps(&vm)? - before);
 
     // The guest needs it more.
-    vm.ask("alloc 300 1")?;
+    vm.ask("alloc 200 1")?;
     let drained = settled(ctx, &socket)?[1]["balloon"].clone();
-    note(&ctx.transcript, &format!("with 300 MiB in use: {drained}"));
+    note(&ctx.transcript, &format!("with 200 MiB in use: {drained}"));
     // Asked again after a rest, it may have ended once more since, with nothing that is free.
     let told = ctx.numavisor(&["ctl", "--api-socket", &socket, "--json", "events", "--no-follow"])?;
     let told = String::from_utf8(told.stdout)?;
