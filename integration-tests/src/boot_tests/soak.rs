@@ -10,16 +10,16 @@ use crate::lab::job::Pressure;
 use crate::runner::host::Needs;
 use crate::runner::soak::Guest;
 
+/// Not on lab hosts yet: how long a round takes there is not known.
 const TWO: Needs =
-    Needs { nodes: 2, mib: 700, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: false };
+    Needs { nodes: 2, mib: 8192, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: false };
 
 pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "soak_of_guarded_memory_at_low_pressure", needs: TWO, run: low },
     BootTest { name: "soak_of_guarded_memory_at_high_pressure", needs: TWO, run: high },
 ];
 
-/// Some seconds each in the lab.
-const ROUNDS: u64 = 3;
+const ROUNDS: u64 = 2;
 
 fn low(ctx: &Ctx) -> Result<()> {
     soak(ctx, Pressure::Low)
