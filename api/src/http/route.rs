@@ -156,7 +156,7 @@ const FRESH: &[(&str, Parameter, &str)] =
 
 /// All operations, those of one path together.
 pub static ROUTES: [Route; 34] = [
-    route(Op::GetVm, Method::GET, "/v1/vm", "getVm", "The VM and how it stands")
+    route(Op::GetVm, Method::GET, "/v1/vm", "getVm", "The VM and its state")
         .gives(&[(200, "the VM")], Media::Json("Vm"))
         .fails(NO_VM),
     route(
@@ -242,7 +242,7 @@ pub static ROUTES: [Route; 34] = [
         .gives(&[(202, "the balloons are at it")], Media::Json("Reclaim"))
         .fails(CHANGED),
     route(Op::GetReclaim, Method::GET, "/v1/reclaim", "getReclaim", "How the last reclaim or give stands")
-        .gives(&[(200, "how it stands")], Media::Json("Reclaim"))
+        .gives(&[(200, "its state")], Media::Json("Reclaim"))
         .fails(NO_VM),
     route(
         Op::PostFreeMemory,

@@ -20,7 +20,7 @@ pub struct DeviceCounters {
     pub activations: u64,
     /// The driver reset it.
     pub resets: u64,
-    /// The driver wanted features that cannot be had.
+    /// The driver asked for features that are not supported.
     pub refused_features: u64,
     /// The device could not start.
     pub failed_activations: u64,

@@ -42,7 +42,7 @@ pub struct Job {
     /// The pnodes it goes to.
     #[cfg_attr(test, schema(value_type = String, example = "1"))]
     pub to: NodeSet,
-    /// How it stands.
+    /// Its state.
     pub state: JobState,
     /// Bytes of the vnode.
     pub total: u64,

@@ -68,7 +68,7 @@ pub struct Reclaim {
     pub asked: u64,
     /// Not a page of another pnode.
     pub exact: bool,
-    /// How it stands; never `cancelled`: `stop` says that.
+    /// Its state; never `cancelled`: `stop` says that.
     pub state: JobState,
     /// Why it ended: `reached`, `short`, `floor`, `elsewhere`, `nothing_there` or `cancelled`; absent while it goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! The VM as a whole: how it stands and how it ended.
+//! The VM as a whole: its state and how it ended.
 
 #[cfg(test)]
 use resources::ErrorKind;
@@ -80,7 +80,7 @@ pub struct End {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Vm {
-    /// How it stands.
+    /// Its state.
     pub state: VmState,
     /// How it ended the last time it ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -17,7 +17,7 @@ pub struct VirtioCounters {
     pub activations: u64,
     /// The driver reset the device.
     pub resets: u64,
-    /// The driver wanted features that cannot be had.
+    /// The driver asked for features that are not supported.
     pub refused_features: u64,
     /// The driver said DRIVER_OK and the device could not start.
     pub failed_activations: u64,
