@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::balloon::{MIB, OTHER_MIB, PATIENCE, TWO, backed, ctl, kib, mem_set, started};
+use super::balloon::{ALL, MIB, OTHER_MIB, PATIENCE, TWO, backed, ctl, kib, mem_set, started};
 use super::{BootTest, Ctx};
 use crate::runner::check;
 use crate::runner::host::Needs;
@@ -26,9 +26,9 @@ pub(super) const TESTS: &[BootTest] = &[
 ];
 
 /// Half of it becomes holes of 4 KiB, ...
-const BOARD_MIB: u64 = 128;
+const BOARD_MIB: u64 = 64;
 /// ... which the balloon takes for the most part.
-const TAKEN_MIB: u64 = 56;
+const TAKEN_MIB: u64 = 28;
 /// Fewer moves would show little.
 const LEAST_MOVES: u64 = 100;
 /// Two huge pages made whole.
@@ -36,7 +36,7 @@ const WHOLE_KIB: u64 = 4 * 1024;
 /// How often a guest is told to compact its memory.
 const TRIES: usize = 3;
 /// What guests may keep free of all when they are to touch it.
-const UNTOUCHED_KIB: u64 = 64 * 1024;
+const UNTOUCHED_KIB: u64 = 48 * 1024;
 
 fn stock(ctx: &Ctx) -> Result<()> {
     compacts(ctx, GuestKernel::Stock, "4K")
@@ -107,7 +107,7 @@ fn compacts(ctx: &Ctx, kernel: GuestKernel, pages: &str) -> Result<()> {
     ensure!(kib(&now["migrated"]) >= moved * 4, "the guest moved {moved} pages: {now}");
 
     // The guest uses all that it has: what the balloon held before is there again, what it holds now is not.
-    vm.ask("fill")?;
+    vm.ask("fill 1")?;
     stays(&vm, "filled")?;
     let began = Instant::now();
     loop {
@@ -123,13 +123,13 @@ fn compacts(ctx: &Ctx, kernel: GuestKernel, pages: &str) -> Result<()> {
     vm.ask("free")?;
 
     // The driver's list is still as the device has it, and each request ends once, however soon the next one comes.
-    for keep in ["400M", "440M", "380M", "500M"] {
+    for keep in ["176M", "192M", "168M", "216M"] {
         ctl(ctx, &socket, &["mem-set", "1", keep, "--detach"])?;
     }
     ensure!(mem_set(ctx, &socket, "1", &format!("{}M", MIB / 2))?, "more was refused");
     let more = balloon(ctx, &socket)?;
     ensure!(kib(&more["on_node"]) == MIB / 2 * 1024 && more["off_node"] == 0, "more: {more}");
-    ensure!(mem_set(ctx, &socket, "1", &format!("{MIB}M"))?, "giving back was refused");
+    ensure!(mem_set(ctx, &socket, "1", ALL)?, "giving back was refused");
     let none = balloon(ctx, &socket)?;
     ensure!(none["on_node"] == 0 && none["returned"] == 0, "given back: {none}");
     let told = ctx.numavisor(&["ctl", "--api-socket", &socket, "--json", "events", "--no-follow"])?;
@@ -200,9 +200,9 @@ fn made_whole(ctx: &Ctx) -> Result<()> {
     let balloon = balloon(ctx, &socket)?;
     ensure!(kib(&balloon["returned"]) == TAKEN_MIB * 1024 && balloon["off_node"] == 0, "{balloon}");
     check::bound(&vm, &spec)?;
-    ensure!(mem_set(ctx, &socket, "1", &format!("{MIB}M"))?, "giving back was refused");
+    ensure!(mem_set(ctx, &socket, "1", ALL)?, "giving back was refused");
     vm.ask("free")?;
-    vm.ask("fill")?;
+    vm.ask("fill 1")?;
     check::bound(&vm, &spec)?;
     vm.power_off()
 }

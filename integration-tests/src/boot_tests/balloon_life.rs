@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::balloon::{MIB, OTHER_MIB, PATIENCE, TWO, backed, booted, ctl, kib, mem_set, settled};
+use super::balloon::{
+    ALL, KEPT, MIB, OTHER_MIB, PATIENCE, TAKEN_MIB, TWO, backed, booted, ctl, kib, mem_set, settled,
+};
 use super::{BootTest, Ctx};
 use crate::runner::check;
 use crate::runner::payload::GuestKernel;
@@ -40,16 +42,16 @@ fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
 /// `init_on_free=1` clears all memory as the guest boots, so the host has all of it; reports of free pages bring it back.
 fn clears(ctx: &Ctx) -> Result<()> {
     let (mut vm, guest) = touched_at_boot(ctx, "init_on_free=1")?;
-    ensure!(guest.had > 350 * 1024, "the guest has touched {} KiB of vnode 1 only", guest.had);
+    ensure!(guest.had > 150 * 1024, "the guest has touched {} KiB of vnode 1 only", guest.had);
     guest.reports(&mut vm)?;
-    until("what is reported comes back", || Ok(guest.backed(&vm)? < 200 * 1024))?;
+    until("what is reported comes back", || Ok(guest.backed(&vm)? < 90 * 1024))?;
     guest.gives_and_takes(vm)
 }
 
 /// `page_poison=1` writes a pattern that must still be there later: reports are counted alone.
 fn poisons(ctx: &Ctx) -> Result<()> {
     let (mut vm, guest) = touched_at_boot(ctx, "page_poison=1")?;
-    if guest.had <= 350 * 1024 {
+    if guest.had <= 150 * 1024 {
         let why = format!("the guest's kernel poisons nothing: it has touched {} KiB", guest.had);
         return Err(Skip(why).into());
     }
@@ -86,22 +88,22 @@ impl Touched<'_> {
     fn reports(&self, vm: &mut Vm) -> Result<()> {
         vm.ask("modprobe virtio_pci virtio_balloon").context("the guest's balloon driver")?;
         until("free pages are reported", || {
-            Ok(kib(&ctl(self.ctx, &self.socket, &["vnodes", "1"])?["balloon"]["reported"]) > 300 * 1024)
+            Ok(kib(&ctl(self.ctx, &self.socket, &["vnodes", "1"])?["balloon"]["reported"]) > 120 * 1024)
         })
     }
 
     /// A balloon brings memory back, and what the guest takes again is as it expects it.
     fn gives_and_takes(&self, mut vm: Vm) -> Result<()> {
         let before = self.backed(&vm)?;
-        ensure!(mem_set(self.ctx, &self.socket, "1", "192M")?, "it did not come");
+        ensure!(mem_set(self.ctx, &self.socket, "1", KEPT)?, "it did not come");
         let after = self.backed(&vm)?;
         note(
             &self.ctx.transcript,
             &format!("the host had {} KiB, {before} after reports, {after}", self.had),
         );
-        ensure!(after <= 200 * 1024, "the host still has {after} KiB");
-        ensure!(mem_set(self.ctx, &self.socket, "1", "512M")?, "giving back was refused");
-        vm.ask("fill")?;
+        ensure!(after <= 136 * 1024, "the host still has {after} KiB");
+        ensure!(mem_set(self.ctx, &self.socket, "1", ALL)?, "giving back was refused");
+        vm.ask("fill 1")?;
         vm.ask("free")?;
         ensure!(
             vm.output("dmesg | grep -ciE 'corruption|pagealloc' || true")? == "0",
@@ -132,7 +134,7 @@ fn lives(ctx: &Ctx) -> Result<()> {
     let (mut vm, socket, _directory) = booted(ctx, start)?;
     vm.ask("modprobe virtio_pci virtio_balloon")?;
     let balloon = || -> Result<_> { Ok(ctl(ctx, &socket, &["vnodes", "1"])?["balloon"].clone()) };
-    ensure!(mem_set(ctx, &socket, "1", "192M")?, "it did not come: {}", balloon()?);
+    ensure!(mem_set(ctx, &socket, "1", KEPT)?, "it did not come: {}", balloon()?);
 
     // Nothing is wanted any more.
     let before = sleeps(&vm)?;
@@ -140,9 +142,9 @@ fn lives(ctx: &Ctx) -> Result<()> {
     ensure!(sleeps(&vm)? == before, "the balloons' thread woke {} times in 5 s", sleeps(&vm)? - before);
 
     // The guest needs it more.
-    vm.ask("alloc 200 1")?;
+    vm.ask("alloc 116 1")?;
     let drained = settled(ctx, &socket)?[1]["balloon"].clone();
-    note(&ctx.transcript, &format!("with 200 MiB in use: {drained}"));
+    note(&ctx.transcript, &format!("with 116 MiB in use: {drained}"));
     // Asked again after a rest, it may have ended once more since, with nothing that is free.
     let told = ctx.numavisor(&["ctl", "--api-socket", &socket, "--json", "events", "--no-follow"])?;
     let told = String::from_utf8(told.stdout)?;
@@ -151,14 +153,14 @@ fn lives(ctx: &Ctx) -> Result<()> {
         events.iter().any(|event| event["balloon"]["outcome"]["stop"] == "drained"),
         "it ended as {drained}: {told}"
     );
-    ensure!(kib(&drained["on_node"]) < 300 * 1024, "it still has {drained}");
+    ensure!(kib(&drained["on_node"]) < (TAKEN_MIB - 6) * 1024, "it still has {drained}");
     vm.ask("free")?;
     // It rests for half a minute and more, unless somebody asks.
-    ensure!(mem_set(ctx, &socket, "1", "192M")?, "it did not come again: {}", balloon()?);
+    ensure!(mem_set(ctx, &socket, "1", KEPT)?, "it did not come again: {}", balloon()?);
 
     // A pause does not end a request.
-    ensure!(mem_set(ctx, &socket, "1", "512M")?, "giving back was refused");
-    ctl(ctx, &socket, &["mem-set", "1", "192M", "--detach"])?;
+    ensure!(mem_set(ctx, &socket, "1", ALL)?, "giving back was refused");
+    ctl(ctx, &socket, &["mem-set", "1", KEPT, "--detach"])?;
     ctl(ctx, &socket, &["pause"])?;
     std::thread::sleep(Duration::from_secs(7));
     let paused = balloon()?;
@@ -170,11 +172,14 @@ fn lives(ctx: &Ctx) -> Result<()> {
     vm.tell("reboot")?;
     vm.ready()?;
     let vnode = ctl(ctx, &socket, &["vnodes", "1"])?;
-    ensure!(kib(&vnode["target"]) == 192 * 1024 && vnode["balloon"]["on_node"] == 0, "rebooted: {vnode}");
+    ensure!(
+        kib(&vnode["target"]) == (MIB - TAKEN_MIB) * 1024 && vnode["balloon"]["on_node"] == 0,
+        "rebooted: {vnode}"
+    );
     vm.ask("modprobe virtio_pci virtio_balloon")?;
-    until("the next guest's balloon", || Ok(kib(&balloon()?["on_node"]) == 320 * 1024))?;
-    ensure!(mem_set(ctx, &socket, "1", "512M")?, "giving back was refused");
-    vm.ask("fill")?;
+    until("the next guest's balloon", || Ok(kib(&balloon()?["on_node"]) == TAKEN_MIB * 1024))?;
+    ensure!(mem_set(ctx, &socket, "1", ALL)?, "giving back was refused");
+    vm.ask("fill 1")?;
     check::bound(&vm, &spec)?;
     vm.power_off()
 }

@@ -8,8 +8,8 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use super::balloon::{
-    MIB, OTHER_MIB, PATIENCE, TWO, all_came, backed, booted, ctl, fixed_watermarks, kib, mem_set, settled,
-    started,
+    ALL, KEPT, MIB, OTHER_MIB, PATIENCE, TAKEN_MIB, TWO, all_came, backed, booted, ctl, fixed_watermarks,
+    kib, mem_set, settled, started,
 };
 use super::{BootTest, Ctx};
 use crate::runner::check;
@@ -22,7 +22,7 @@ use crate::runner::vm::{Start, Vm, note};
 
 /// A pool for the second node.
 const POOL: Needs =
-    Needs { nodes: 2, mib: 1300, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: true };
+    Needs { nodes: 2, mib: 700, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: true };
 
 pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "balloon_asks_nothing_where_pages_would_be_another_vnodes", needs: TWO, run: off_node },
@@ -53,7 +53,7 @@ fn two(ctx: &Ctx) -> GuestSpec {
 
 /// Asks vnode 1 for half of its memory; its balloon afterwards.
 fn asked(ctx: &Ctx, socket: &str) -> Result<Value> {
-    mem_set(ctx, socket, "1", "256M")?;
+    mem_set(ctx, socket, "1", KEPT)?;
     Ok(ctl(ctx, socket, &["vnodes", "1"])?["balloon"].clone())
 }
 
@@ -106,15 +106,15 @@ fn off_node(ctx: &Ctx) -> Result<()> {
         std::thread::sleep(Duration::from_millis(200));
     }
     refused(&ctl(ctx, &socket, &["vnodes", "2"])?["balloon"], &["off_node"], "no vCPUs")?;
-    ensure!(mem_set(ctx, &socket, "1", "384M")?, "isolcpus: it did not come");
+    ensure!(mem_set(ctx, &socket, "1", "160M")?, "isolcpus: it did not come");
     // With its last CPU gone the interrupt moves, and stays away when the CPU is back.
     for online in [0, 1] {
         vm.output(&format!("echo {online} > /sys/devices/system/cpu/cpu1/online"))?;
         let balloon = asked(ctx, &socket)?;
         let right = balloon["outcome"]["stop"] == "off_node" && balloon["off_node"] == 0;
-        ensure!(right && kib(&balloon["on_node"]) == 128 * 1024, "online={online}: {balloon}");
+        ensure!(right && kib(&balloon["on_node"]) == 64 * 1024, "online={online}: {balloon}");
     }
-    ensure!(mem_set(ctx, &socket, "1", &format!("{MIB}M"))?, "giving back was refused");
+    ensure!(mem_set(ctx, &socket, "1", ALL)?, "giving back was refused");
     vm.power_off()
 }
 
@@ -130,7 +130,7 @@ fn unloaded(ctx: &Ctx) -> Result<()> {
         let began = Instant::now();
         loop {
             let balloon = &ctl(ctx, &socket, &["vnodes", "1"])?["balloon"];
-            if balloon["outcome"]["stop"] == "reached" && kib(&balloon["on_node"]) == 256 * 1024 {
+            if balloon["outcome"]["stop"] == "reached" && kib(&balloon["on_node"]) == TAKEN_MIB * 1024 {
                 ensure!(balloon["off_node"] == 0, "{what}: {balloon}");
                 return Ok(());
             }
@@ -143,23 +143,23 @@ fn unloaded(ctx: &Ctx) -> Result<()> {
 
     let free = |vm: &mut Vm| -> Result<u64> { Ok(vm.report()?.nodes[1].free_kib) };
     let before = free(&mut vm)?;
-    for round in 0..3 {
-        ctl(ctx, &socket, &["mem-set", "1", "128M", "--detach"])?;
+    for round in 0..2 {
+        ctl(ctx, &socket, &["mem-set", "1", "64M", "--detach"])?;
         vm.output("rmmod virtio_balloon")?;
         let balloon = ctl(ctx, &socket, &["vnodes", "1"])?["balloon"].clone();
         note(&ctx.transcript, &format!("round {round}: when the module was gone: {balloon}"));
         ensure!(balloon["on_node"] == 0 && balloon["returned"] == 0, "without a driver: {balloon}");
         let gained = free(&mut vm)?.saturating_sub(before);
         // What its CPU keeps on its lists is not counted.
-        ensure!(gained >= 200 * 1024, "the guest has {gained} KiB more on vnode 1");
+        ensure!(gained >= 72 * 1024, "the guest has {gained} KiB more on vnode 1");
         let ended = settled(ctx, &socket)?[1]["balloon"].clone();
         refused(&ended, &["no_driver"], "the module is gone")?;
         // It comes while somebody looks for it all the time, and would take pages where it starts.
-        ctl(ctx, &socket, &["mem-set", "1", "256M", "--detach"])?;
+        ctl(ctx, &socket, &["mem-set", "1", KEPT, "--detach"])?;
         modprobe(&mut vm)?;
         reached("the module that came again")?;
     }
-    vm.ask("fill")?;
+    vm.ask("fill 1")?;
     check::bound(&vm, &spec)?;
     vm.power_off()
 }
@@ -170,7 +170,7 @@ fn past_free_memory(ctx: &Ctx, spec: &GuestSpec, kernel: GuestKernel) -> Result<
     fixed_watermarks(&mut vm)?;
     let vnodes = 0..spec.vnodes.len();
     // Less is free than what is above the floor.
-    vnodes.clone().try_for_each(|vnode| vm.ask(&format!("alloc 48 {vnode}")).map(|_| ()))?;
+    vnodes.clone().try_for_each(|vnode| vm.ask(&format!("alloc 72 {vnode}")).map(|_| ()))?;
     for vnode in vnodes.clone() {
         ctl(ctx, &socket, &["mem-set", &vnode.to_string(), "64M", "--detach"])?;
     }
@@ -190,7 +190,7 @@ fn past_free_memory(ctx: &Ctx, spec: &GuestSpec, kernel: GuestKernel) -> Result<
 
 fn all_at_once(ctx: &Ctx) -> Result<()> {
     let vnode = |index: u32, mib| Vnode::on(ctx.pnode(index as usize / 2), mib, &[index]);
-    let spec = GuestSpec::new(vec![vnode(0, 352), vnode(1, 288), vnode(2, 320), vnode(3, 256)]);
+    let spec = GuestSpec::new(vec![vnode(0, 208), vnode(1, 144), vnode(2, 160), vnode(3, 128)]);
     past_free_memory(ctx, &spec, GuestKernel::Stock)
 }
 
@@ -203,20 +203,20 @@ fn pressure(ctx: &Ctx) -> Result<()> {
     let spec = two(ctx);
     let (mut vm, socket, _directory) = started(ctx, &spec, GuestKernel::Stock)?;
     ctl(ctx, &socket, &["mem-set", "1", "64M", "--detach"])?;
-    vm.ask("alloc 200 1")?;
+    vm.ask("alloc 72 1")?;
     let ended = settled(ctx, &socket)?[1]["balloon"].clone();
     note(&ctx.transcript, &format!("beside a program: {ended}"));
     let words = ["dry", "drained", "exhausted"];
     let stop = ended["outcome"]["stop"].as_str().unwrap_or_default();
     ensure!(words.contains(&stop) && ended["off_node"] == 0, "beside a program: {ended}");
     // More than is free: Linux takes pages back from balloons before it kills.
-    vm.ask("alloc 100 1")?;
+    vm.ask("alloc 48 1")?;
     let after = ctl(ctx, &socket, &["vnodes", "1"])?["balloon"].clone();
     note(&ctx.transcript, &format!("with more: {after}"));
     ensure!(kib(&after["on_node"]) < kib(&ended["on_node"]) && after["off_node"] == 0, "with more: {after}");
     ensure!(vm.output("dmesg | grep -c 'Killed process' || true")? == "0", "the guest killed for it");
     vm.ask("free")?;
-    ensure!(mem_set(ctx, &socket, "1", "256M")?, "what was free again did not come");
+    ensure!(mem_set(ctx, &socket, "1", KEPT)?, "what was free again did not come");
     check::bound(&vm, &spec)?;
     vm.power_off()
 }
@@ -250,14 +250,14 @@ fn gigantic(ctx: &Ctx) -> Result<()> {
     taken(&vm, 512, "with half of it out")?;
 
     // By pnode, as the host counts: nothing can be had, so nobody is asked.
-    let done = ctl(ctx, &socket, &["reclaim", "--pnode", &second.to_string(), "--exact", "128M"])?;
+    let done = ctl(ctx, &socket, &["reclaim", "--pnode", &second.to_string(), "--exact", "64M"])?;
     ensure!(done["stop"] == "whole_pages" && done["reached"] == 0, "by pnode: {done}");
     ensure!(done["parts"][0]["stop"] == "whole_pages" && done["parts"][0]["asked"] == 0, "by pnode: {done}");
     taken(&vm, 512, "by pnode")?;
 
     ensure!(mem_set(ctx, &socket, "1", "1024M")?, "giving back was refused");
     taken(&vm, 0, "given back")?;
-    vm.ask("fill")?;
+    vm.ask("fill 1")?;
     check::bound(&vm, &spec)?;
     vm.power_off()?;
     drop(pool);
@@ -276,7 +276,7 @@ fn pool(ctx: &Ctx) -> Result<()> {
     ]);
     let (mut vm, socket, _directory) = started(ctx, &spec, GuestKernel::Stock)?;
     ensure!(pools::free(second, SIZE_2M)? == before - pages, "the pool did not give all of the vnode");
-    ensure!(mem_set(ctx, &socket, "1", "256M")?, "the target was refused");
+    ensure!(mem_set(ctx, &socket, "1", KEPT)?, "the target was refused");
     let came = |ctx: &Ctx| -> Result<(u64, Value)> {
         let balloon = ctl(ctx, &socket, &["vnodes", "1"])?["balloon"].clone();
         let free = pools::free(second, SIZE_2M)? * SIZE_2M;
@@ -284,7 +284,7 @@ fn pool(ctx: &Ctx) -> Result<()> {
     };
     let (free, balloon) = came(ctx)?;
     note(&ctx.transcript, &format!("{free} KiB are in the pool: {balloon}"));
-    let asked = 256 * 1024;
+    let asked = TAKEN_MIB * 1024;
     ensure!(kib(&balloon["on_node"]) == asked && kib(&balloon["returned"]) == free, "{free} KiB: {balloon}");
     // Pages of which the guest keeps a part do not come.
     ensure!(free.abs_diff(asked) <= asked / 10, "{free} KiB are in the pool again, of {asked}");
@@ -294,7 +294,7 @@ fn pool(ctx: &Ctx) -> Result<()> {
     let size = own.size()?;
     own.resize(size - pools::free(second, SIZE_2M)?)?;
     let begun = backed(&vm, &spec)?[1];
-    ensure!(!mem_set(ctx, &socket, "1", &format!("{MIB}M"))?, "pages came from nowhere");
+    ensure!(!mem_set(ctx, &socket, "1", ALL)?, "pages came from nowhere");
     let (_, balloon) = came(ctx)?;
     ensure!(balloon["outcome"]["stop"] == "host_short", "it ended as {balloon}");
     ensure!(backed(&vm, &spec)?[1] == begun && vm.output("echo alive")? == "alive", "the guest is not well");
@@ -305,13 +305,13 @@ fn pool(ctx: &Ctx) -> Result<()> {
         std::thread::sleep(Duration::from_millis(100));
     }
     ensure!(pools::free(second, SIZE_2M)? == before - pages, "not all of it came back: {:?}", came(ctx)?);
-    vm.ask("fill")?;
+    vm.ask("fill 1")?;
     check::bound(&vm, &spec)?;
 
     // By pnode, as the kernel counts it.
     vm.ask("free")?;
     let to = second.to_string();
-    let done = ctl(ctx, &socket, &["reclaim", "--pnode", &to, "--exact", "128M"])?;
+    let done = ctl(ctx, &socket, &["reclaim", "--pnode", &to, "--exact", "64M"])?;
     note(&ctx.transcript, &format!("by pnode: {done}"));
     let rise = kib(&done["after"]["in_pools"]).saturating_sub(kib(&done["before"]["in_pools"]));
     ensure!(done["stop"] == "reached" && rise == kib(&done["reached"]), "by pnode: {done}");

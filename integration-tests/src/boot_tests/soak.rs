@@ -10,9 +10,8 @@ use crate::lab::job::Pressure;
 use crate::runner::host::Needs;
 use crate::runner::soak::Guest;
 
-/// Not on lab hosts yet: how long a round takes there is not known.
 const TWO: Needs =
-    Needs { nodes: 2, mib: 8192, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: false };
+    Needs { nodes: 2, mib: 700, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: false };
 
 pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "soak_of_guarded_memory_at_low_pressure", needs: TWO, run: low },

@@ -7,9 +7,13 @@ use std::fmt;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::time::Instant;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::host::HostFacts;
 use super::payload::Payload;
@@ -17,6 +21,11 @@ use super::vm::fault;
 use crate::boot_tests::{BootTest, Ctx, all};
 use crate::lab::fault::Fault;
 use crate::lab::job::{Event, TestResult, Verdict};
+
+/// Programs that a test started are killed after so long, so that it ends and says where it was.
+const TEST_LIMIT: Duration = Duration::from_secs(300);
+/// It may start more before it notices.
+const KILLED_EVERY: Duration = Duration::from_secs(5);
 
 /// Lines of a failed guest's output that are shown.
 const SHOWN: usize = 30;
@@ -45,7 +54,7 @@ pub(super) fn run(payload: &Payload, names: &[String]) -> Result<i32> {
         let transcript = Rc::new(RefCell::new(String::new()));
         let (verdict, detail, fault) = match host.lacks(&test.needs) {
             Some(lack) => (Verdict::Skipped, lack, None),
-            None => outcome(test, payload, &host, &transcript),
+            None => within_limit(|| outcome(test, payload, &host, &transcript)),
         };
         let _ = fs::write(logs.join(format!("{}.log", test.name)), &*transcript.borrow());
         failed += i32::from(verdict == Verdict::Failed);
@@ -53,6 +62,32 @@ pub(super) fn run(payload: &Payload, names: &[String]) -> Result<i32> {
         Event::Test(TestResult { test: test.name.to_owned(), verdict, seconds, detail, fault }).say();
     }
     Ok(i32::from(failed > 0))
+}
+
+/// Calls `test`, and kills what this process has started when that takes too long.
+fn within_limit<T>(test: impl FnOnce() -> T) -> T {
+    thread::scope(|scope| {
+        let (over, is_over) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            let mut wait = TEST_LIMIT;
+            while is_over.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+                kill_children();
+                wait = KILLED_EVERY;
+            }
+        });
+        let ended = test();
+        drop(over);
+        ended
+    })
+}
+
+fn kill_children() {
+    for thread in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+            let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
+        }
+    }
 }
 
 fn outcome(
