@@ -7,6 +7,7 @@ use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::rc::Rc;
+use std::sync::OnceLock;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -193,6 +194,7 @@ impl Vm {
     /// Sends a line to the guest.
     pub(crate) fn tell(&mut self, line: &str) -> Result<()> {
         let input = self.child.stdin.as_mut().context("no standard input")?;
+        note(&self.transcript, &format!("> {line}"));
         input.write_all(format!("{line}\n").as_bytes()).context("writing to the guest's serial line")
     }
 
@@ -305,8 +307,10 @@ impl Drop for Vm {
     }
 }
 
+/// Of a line of a transcript.
 fn is_crash(line: &str) -> bool {
-    line.strip_prefix(ERRORS).is_some_and(|said| said.starts_with(CRASH_LINE))
+    let said = line.trim_start().split_once(' ').and_then(|(_, line)| line.strip_prefix(ERRORS));
+    said.is_some_and(|said| said.starts_with(CRASH_LINE))
 }
 
 /// Processor time of each vCPU's thread, by name; QEMU's have others.
@@ -339,9 +343,12 @@ fn threads(pid: u32) -> String {
     text
 }
 
-/// Adds a line to a transcript. A report is long and is checked as a whole; its text would hide the rest.
+/// Adds a line to a transcript, led by the seconds since the first of this process. A report is long and is checked as a
+/// whole; its text would hide the rest.
 pub(crate) fn note(transcript: &Rc<RefCell<String>>, line: &str) {
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
     let mut transcript = transcript.borrow_mut();
+    transcript.push_str(&format!("{:7.1} ", BEGAN.get_or_init(Instant::now).elapsed().as_secs_f64()));
     transcript.push_str(&line.chars().take(400).collect::<String>());
     transcript.push('\n');
 }
@@ -377,8 +384,8 @@ mod tests {
 
     #[test]
     fn a_crash_is_what_numavisor_says_and_not_what_a_guest_prints() {
-        assert!(is_crash("numavisor: numavisor: the guest crashed: vCPU 0 shut down"));
-        assert!(!is_crash("numavisor: the guest crashed: vCPU 0 shut down"));
+        assert!(is_crash("   12.3 numavisor: numavisor: the guest crashed: vCPU 0 shut down"));
+        assert!(!is_crash("   12.3 numavisor: the guest crashed: vCPU 0 shut down"));
     }
 
     #[test]
