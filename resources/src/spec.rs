@@ -111,6 +111,9 @@ pub struct VnodeSpec {
     /// Whether all its memory is taken at start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefault: Option<Switch>,
+    /// Whether its memory is a file without a name (memfd) that other processes may map.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<Switch>,
     /// HMAT: nanoseconds of an access by its own vCPUs, or by the nearest ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<u32>,
@@ -134,6 +137,7 @@ impl VnodeSpec {
             affinity: None,
             pages: None,
             prefault: None,
+            shared: None,
             latency: None,
             bandwidth: None,
             initiator: None,

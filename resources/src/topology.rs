@@ -84,6 +84,8 @@ pub struct Vnode {
     pub pages: PageSize,
     /// Whether all its memory is taken at start.
     pub prefault: bool,
+    /// Whether its memory is a file without a name (memfd).
+    pub shared: bool,
     /// The vnode whose vCPUs its memory is attached to: itself if it has vCPUs, else the one typed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initiator: Option<VnodeId>,
@@ -307,6 +309,7 @@ fn build_vnode(spec: &VnodeSpec, memory: Bytes, vcpus: VcpuSet) -> Result<Vnode,
         pages,
         // Pages of a pool are taken at once: a shortage is then an error now and not a signal later.
         prefault: spec.prefault.map_or(pages.pool().is_some(), |Switch(on)| on),
+        shared: spec.shared.is_some_and(|Switch(on)| on),
         initiator: None,
     })
 }

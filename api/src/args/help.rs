@@ -56,6 +56,8 @@ Vnodes (--numa, once per vnode; all keys but id may be left out):
              pools of its pnodes
   prefault   on or off: take all memory at start (default: off, but on with
              pages=2M and 1G)
+  shared     on or off: memory is a memfd that other processes may map, and an
+             upgrade hands over, instead of private memory (default: off)
   latency    nanoseconds the guest is told for its memory (HMAT): 90 or 90ns
   bandwidth  bytes per second the guest is told, given together with latency;
              vCPUs of other vnodes are told figures scaled by distance

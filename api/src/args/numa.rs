@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 /// The keys of `--numa`.
 pub const KEYS: &str =
-    "id, memory, vcpus, pnode, policy, affinity, pages, prefault, latency, bandwidth, initiator";
+    "id, memory, vcpus, pnode, policy, affinity, pages, prefault, shared, latency, bandwidth, initiator";
 
 /// Why a text does not describe a vnode; reads on after `--numa[1]`.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,6 +57,7 @@ pub fn parse(text: &str) -> Result<VnodeSpec, NumaError> {
             "affinity" => put(&mut vnode.affinity, key, value, from_str)?,
             "pages" => put(&mut vnode.pages, key, value, from_str)?,
             "prefault" => put(&mut vnode.prefault, key, value, from_str)?,
+            "shared" => put(&mut vnode.shared, key, value, from_str)?,
             "latency" => put(&mut vnode.latency, key, value, nanoseconds)?,
             "bandwidth" => put(&mut vnode.bandwidth, key, value, from_str::<Bytes>)?,
             "initiator" => put(&mut vnode.initiator, key, value, count)?,
@@ -164,7 +165,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let refused = |text| format!("--numa[1]{}", parse(text).unwrap_err());
-        let keys = "must be one of id, memory, vcpus, pnode, policy, affinity, pages, prefault, latency, bandwidth, initiator";
+        let keys = "must be one of id, memory, vcpus, pnode, policy, affinity, pages, prefault, shared, latency, bandwidth, initiator";
         let cases = [
             ("", "--numa[1]: `` is not key=value".to_owned()),
             ("id", "--numa[1]: `id` is not key=value".to_owned()),

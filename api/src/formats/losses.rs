@@ -46,6 +46,7 @@ pub fn note(format: Format, spec: &VmSpec, topology: &VmTopology, notes: &mut No
         first(&|vnode| vnode.pages != PageSize::Thp, "pages is left out: there is no word for it");
         let prefault = |vnode: &Vnode| vnode.prefault != vnode.pages.pool().is_some();
         first(&prefault, "prefault is left out: there is no word for it");
+        first(&|vnode| vnode.shared, "shared is left out: there is no word for it");
     }
     let attached = |vnode: &Vnode| vnode.initiator.is_some_and(|initiator| initiator != vnode.id);
     if libvirt || xl {

@@ -19,16 +19,23 @@ fn vnode() -> impl Strategy<Value = VnodeSpec> {
         proptest::collection::btree_set(0u32..6, 1..3),
         select(vec![MemoryPolicy::Bind, MemoryPolicy::Preferred, MemoryPolicy::Interleave]),
     );
-    let held = (of(select(vec![PageSize::Huge2M, PageSize::Small, PageSize::Thp])), of(any::<bool>()));
-    (1u64..2000, 0u32..3, of(where_to), held).prop_map(|(units, vcpus, place, (pages, prefault))| VnodeSpec {
-        memory: Some(Bytes::mib(2 * units)),
-        // Their number; which they are is decided when all vnodes are known.
-        vcpus: Some((0..vcpus).map(VcpuId).collect()),
-        pnode: place.as_ref().map(|(nodes, _)| nodes.iter().copied().map(PnodeId).collect()),
-        policy: place.map(|(_, policy)| policy),
-        pages,
-        prefault: prefault.map(Switch),
-        ..VnodeSpec::new(0)
+    let held = (
+        of(select(vec![PageSize::Huge2M, PageSize::Small, PageSize::Thp])),
+        of(any::<bool>()),
+        of(any::<bool>()),
+    );
+    (1u64..2000, 0u32..3, of(where_to), held).prop_map(|(units, vcpus, place, (pages, prefault, shared))| {
+        VnodeSpec {
+            memory: Some(Bytes::mib(2 * units)),
+            // Their number; which they are is decided when all vnodes are known.
+            vcpus: Some((0..vcpus).map(VcpuId).collect()),
+            pnode: place.as_ref().map(|(nodes, _)| nodes.iter().copied().map(PnodeId).collect()),
+            policy: place.map(|(_, policy)| policy),
+            pages,
+            prefault: prefault.map(Switch),
+            shared: shared.map(Switch),
+            ..VnodeSpec::new(0)
+        }
     })
 }
 
@@ -132,6 +139,7 @@ fn in_words_of(format: Format, mut spec: VmSpec) -> VmSpec {
             Format::Xl => {
                 vnode.pnode = vnode.pnode.as_ref().map(|nodes| nodes.first().into_iter().collect());
                 (vnode.policy, vnode.pages, vnode.prefault, vnode.initiator) = (None, None, None, None);
+                vnode.shared = None;
             }
             Format::Qemu => vnode.pages = vnode.pages.filter(|pages| *pages != PageSize::Small),
         }

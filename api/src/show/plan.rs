@@ -76,7 +76,8 @@ fn memory(vnode: &Value) -> [String; 3] {
         Some(false) => "off",
         None => "-",
     };
-    [word(&vnode["policy"]), word(&vnode["pages"]), prefault.to_owned()]
+    let shared = if vnode["shared"] == true { " shared" } else { "" };
+    [word(&vnode["policy"]), format!("{}{shared}", word(&vnode["pages"])), prefault.to_owned()]
 }
 
 /// The CPUs of each as `vCPU:CPUs` where they differ, else those that all of them share.

@@ -68,6 +68,7 @@ struct Vnode<'a> {
     affinity: Affinity,
     pages: PageSize,
     prefault: bool,
+    shared: bool,
     /// HMAT: for a vnode with memory only, the vnode that it is attached to.
     #[serde(skip_serializing_if = "Option::is_none")]
     initiator: Option<VnodeId>,
@@ -134,6 +135,7 @@ pub fn document(plan: &Plan) -> Document<'_> {
         affinity: vnode.affinity,
         pages: vnode.pages,
         prefault: vnode.prefault,
+        shared: vnode.shared,
         initiator: vnode.initiator.filter(|initiator| *initiator != vnode.id),
         why: Why { reason: &at.why, text: at.why.to_string() },
         shortfalls: at

@@ -1,11 +1,17 @@
 //! Guest memory that is really used: every page of it is on its node.
 
-use anyhow::{Result, ensure};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
+use anyhow::{Context, Result, ensure};
+
+use super::balloon::{ctl, mem_set, started};
 use super::{BootTest, Ctx};
 use crate::guest::memory::reserve_kib;
 use crate::runner::check;
 use crate::runner::host::Needs;
+use crate::runner::payload::GuestKernel;
 use crate::runner::pools::{self, Pool, SIZE_1G, SIZE_2M};
 use crate::runner::residency;
 use crate::runner::spec::{GuestSpec, Vnode};
@@ -19,6 +25,11 @@ pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "memory_all_of_it_filled_is_on_its_pnode", needs: TWO, run: filled },
     BootTest { name: "memory_prefaulted_is_there_before_the_guest_runs", needs: TWO, run: prefaulted },
     BootTest { name: "memory_transparent_huge_pages", needs: TWO, run: transparent },
+    BootTest {
+        name: "memory_that_is_shared_is_placed_given_back_and_moved",
+        needs: Needs { root: true, ..TWO },
+        run: shared,
+    },
     BootTest { name: "memory_2m_pages_from_each_nodes_pool", needs: Needs { root: true, ..TWO }, run: huge },
     BootTest {
         name: "memory_1g_pages_from_each_nodes_pool",
@@ -81,9 +92,74 @@ fn transparent(ctx: &Ctx) -> Result<()> {
 
 /// Anonymous memory of a process in transparent huge pages.
 pub(super) fn huge_kib(pid: u32) -> Result<u64> {
-    let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let line = smaps.lines().find_map(|line| line.strip_prefix("AnonHugePages:")).unwrap_or_default();
+    rollup_kib(pid, "AnonHugePages:")
+}
+
+fn rollup_kib(pid: u32, key: &str) -> Result<u64> {
+    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let line = smaps.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
     Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
+}
+
+/// Bytes of storage of a vnode's file, as the kernel counts them.
+fn stored(pid: u32, vnode: usize) -> Result<u64> {
+    let name = format!("/memfd:guest-ram-v{vnode} (deleted)");
+    let mut sum = 0;
+    for descriptor in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
+        if fs::read_link(descriptor.path()).is_ok_and(|path| path == Path::new(&name)) {
+            sum += fs::metadata(descriptor.path())?.blocks() * 512;
+        }
+    }
+    Ok(sum)
+}
+
+/// Memory in files that others may map: on its pnode, given back by holes, moved, and measured as private memory is.
+fn shared(ctx: &Ctx) -> Result<()> {
+    let second = ctx.pnode(1);
+    let mut spec = two(ctx, "shared=on,pages=4K");
+    let (mut vm, socket, _directory) = started(ctx, &spec, GuestKernel::Stock)?;
+    for (vnode, areas) in residency::guest_ram(vm.pid(), &spec)?.iter().enumerate() {
+        let name = format!("/memfd:guest-ram-v{vnode}");
+        ensure!(areas.iter().all(|area| area.name.starts_with(&name)), "vnode {vnode} is in {areas:x?}");
+    }
+    vm.ask("fill 1")?;
+    vm.ask("free")?;
+    check::bound(&vm, &spec)?;
+    let (before, taken) = (stored(vm.pid(), 1)?, 64 << 20);
+    ensure!(mem_set(ctx, &socket, "1", "96M")?, "the target was refused");
+    let balloon = ctl(ctx, &socket, &["vnodes", "1"])?["balloon"].clone();
+    let after = stored(vm.pid(), 1)?;
+    ensure!(
+        balloon["returned"] == taken && before.saturating_sub(after) + (4 << 20) >= taken,
+        "{before} bytes were stored, {after} are: {balloon}"
+    );
+    ensure!(mem_set(ctx, &socket, "1", "160M")?, "giving back was refused");
+    vm.ask("fill 1")?;
+    check::bound(&vm, &spec)?;
+
+    let job = ctl(ctx, &socket, &["move", "0", "--pnode", &second.to_string()])?;
+    ensure!(job["state"] == "done", "the move ended as {job}");
+    spec.vnodes[0].pnodes = vec![second];
+    check::bound(&vm, &spec)?;
+    ensure!(vm.output("echo alive")? == "alive", "the guest does not answer");
+    vm.power_off()?;
+
+    // Huge pages, as the host's setting for files in memory allows.
+    let setting = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    let was = fs::read_to_string(setting)?;
+    let was = was.split(['[', ']']).nth(1).context("no setting is chosen")?.to_owned();
+    fs::write(setting, "advise")?;
+    let huge = (|| -> Result<u64> {
+        let spec = two(ctx, "shared=on,pages=thp,prefault=on");
+        let vm = ctx.boot(&Start::of(&spec))?;
+        check::bound(&vm, &spec)?;
+        let huge = rollup_kib(vm.pid(), "ShmemPmdMapped:")?;
+        vm.power_off().map(|()| huge)
+    })();
+    fs::write(setting, was)?;
+    let (huge, all) = (huge?, (192 + 160) * 1024);
+    ensure!(huge * 10 >= all * 9, "only {huge} KiB of {all} KiB are in huge pages");
+    Ok(())
 }
 
 fn huge(ctx: &Ctx) -> Result<()> {

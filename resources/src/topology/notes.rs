@@ -78,6 +78,7 @@ pub fn notes(spec: &VmSpec, described: &[VnodeSpec], vnodes: &[Vnode]) -> Vec<No
                 ("policy", typed.policy.is_some()),
                 ("pages", typed.pages.is_some()),
                 ("prefault", typed.prefault.is_some()),
+                ("shared", typed.shared.is_some()),
             ];
             let said = said.into_iter().filter(|(_, said)| *said);
             notes.extend(said.map(|(field, _)| Note::NoEffect { vnode, field, without: "memory" }));

@@ -116,11 +116,11 @@ impl RamRegion {
     fn new(plan: &Plan, range: RamRange) -> Result<Self, RamError> {
         let unknown = || RamError::Plan(format!("vnode {} is not in the plan", range.vnode));
         let vnode = plan.topology.vnode(range.vnode).ok_or_else(unknown)?;
+        let ordinary = if range.size >= Bytes::gib(1) { Bytes::gib(1) } else { Bytes::mib(2) };
         let (backing, align) = match vnode.pages.pool() {
             Some(page) => (Backing::HugePages(page), page),
-            None => {
-                (Backing::Anonymous, if range.size >= Bytes::gib(1) { Bytes::gib(1) } else { Bytes::mib(2) })
-            }
+            None if vnode.shared => (Backing::Shared, ordinary),
+            None => (Backing::Anonymous, ordinary),
         };
         let name = format!("guest-ram-v{}", range.vnode);
         let mapping = Mapping::new(range.size, range.start.0, align, backing, &name)

@@ -19,6 +19,8 @@ const GUARD: usize = 4096;
 pub enum Backing {
     /// Private anonymous memory.
     Anonymous,
+    /// Ordinary memory through a memfd, for other processes to map; its length is fixed.
+    Shared,
     /// Pages of this size from the host's pools, through a memfd.
     HugePages(Bytes),
 }
@@ -56,6 +58,8 @@ pub struct Mapping {
     reserved: NonNull<libc::c_void>,
     reserved_size: usize,
     file: Option<OwnedFd>,
+    /// Whether the file is of ordinary memory, and not of a pool.
+    ordinary_file: bool,
     /// Whether the kernel has nodes and memory policies.
     numa: bool,
 }
@@ -91,20 +95,39 @@ impl Mapping {
         let base = reserved.as_ptr() as usize;
         let skip = (offset + align - base % align) % align;
         let start = reserved.map_addr(|a| a.saturating_add(skip));
-        let mut mapping = Self { start, size: bytes, reserved, reserved_size, file: None, numa: true };
+        let mut mapping = Self {
+            start,
+            size: bytes,
+            reserved,
+            reserved_size,
+            file: None,
+            ordinary_file: false,
+            numa: true,
+        };
         match backing {
             Backing::Anonymous => mapping.map_over(None, 0).map_err(|e| fail("mmap", e))?,
+            Backing::Shared => {
+                let file = memfd(name, 0).map_err(|e| fail("memfd_create", e))?;
+                mapping.map_file(file, bytes).map_err(|(call, e)| fail(call, e))?;
+                mapping.ordinary_file = true;
+            }
             Backing::HugePages(page) => {
                 let shift = page.get().trailing_zeros() << libc::MAP_HUGE_SHIFT;
-                let file = memfd(name, libc::MFD_CLOEXEC | libc::MFD_HUGETLB | shift)
-                    .map_err(|e| fail("memfd_create", e))?;
-                truncate(&file, bytes).map_err(|e| fail("ftruncate", e))?;
-                mapping.map_over(Some(&file), libc::MAP_SHARED).map_err(|e| fail("mmap", e))?;
-                mapping.file = Some(file);
+                let file = memfd(name, libc::MFD_HUGETLB | shift).map_err(|e| fail("memfd_create", e))?;
+                mapping.map_file(file, bytes).map_err(|(call, e)| fail(call, e))?;
             }
         }
         mapping.set_name(name);
         Ok(mapping)
+    }
+
+    /// Gives a new file its length for good and maps it.
+    fn map_file(&mut self, file: OwnedFd, bytes: usize) -> Result<(), (&'static str, std::io::Error)> {
+        truncate(&file, bytes).map_err(|error| ("ftruncate", error))?;
+        seal(&file).map_err(|error| ("fcntl", error))?;
+        self.map_over(Some(&file), libc::MAP_SHARED).map_err(|error| ("mmap", error))?;
+        self.file = Some(file);
+        Ok(())
     }
 
     /// The same on a kernel without NUMA, which has none of the calls for policies and nodes: all memory lies on node 0.
@@ -242,7 +265,7 @@ impl Mapping {
         if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
     }
 
-    /// Lets the memory of `length` bytes from `offset` go (`MADV_DONTNEED`; of a pool's file, `MADV_REMOVE`): they read as
+    /// Lets the memory of `length` bytes from `offset` go (`MADV_DONTNEED`; of a file, `MADV_REMOVE`): they read as
     /// zeros, and the next touch brings new memory under the policy that the mapping has. Of a pool, whole pages only.
     pub fn discard(&self, offset: usize, length: usize) -> Result<(), std::io::Error> {
         let end = offset.checked_add(length).filter(|end| *end <= self.size);
@@ -270,7 +293,14 @@ impl Mapping {
 
     /// Where the pages at these offsets lie, from `move_pages(2)`; nothing is moved.
     pub fn locate(&self, offsets: &[usize]) -> Result<Vec<PageStatus>, HostError> {
-        if self.numa { self.move_pages(offsets, None) } else { self.in_memory(offsets) }
+        if !self.numa {
+            return self.in_memory(offsets);
+        }
+        let mut status = self.move_pages(offsets, None)?;
+        if self.ordinary_file {
+            self.locate_unmapped(offsets, &mut status)?;
+        }
+        Ok(status)
     }
 
     /// Moves the page at each offset to the node beside it, and says where each lies afterwards. A huge page moves as a
@@ -371,7 +401,8 @@ fn reserve(size: usize) -> Result<NonNull<libc::c_void>, std::io::Error> {
 fn memfd(name: &str, flags: libc::c_uint) -> Result<OwnedFd, std::io::Error> {
     let name = std::ffi::CString::new(name).map_err(|_| std::io::Error::from_raw_os_error(libc::EINVAL))?;
     // SAFETY: the name is NUL-terminated and outlives the call.
-    let fd = unsafe { libc::memfd_create(name.as_ptr(), flags) };
+    let fd =
+        unsafe { libc::memfd_create(name.as_ptr(), flags | libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
     if fd < 0 {
         return Err(std::io::Error::last_os_error());
     }
@@ -382,6 +413,14 @@ fn memfd(name: &str, flags: libc::c_uint) -> Result<OwnedFd, std::io::Error> {
 fn truncate(file: &OwnedFd, size: usize) -> Result<(), std::io::Error> {
     let size = i64::try_from(size).map_err(|_| std::io::Error::from_raw_os_error(libc::EFBIG))?;
     nix::unistd::ftruncate(file, size).map_err(std::io::Error::from)
+}
+
+/// Nobody who has the file can take memory from under the guest.
+fn seal(file: &OwnedFd) -> Result<(), std::io::Error> {
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    // SAFETY: the descriptor is valid as long as its owner, and the argument is a number.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::formats::libvirt::xml::Element;
 use crate::formats::list::{distance, shown};
 use crate::formats::notes::Notes;
 use resources::distance::DistanceSpec;
-use resources::spec::{CacheAssociativity, CacheWritePolicy};
+use resources::spec::{CacheAssociativity, CacheWritePolicy, Switch};
 use resources::topology::MAX_VNODES;
 use resources::{AttributeSpec, Bytes, CacheSpec, VcpuSet, VnodeSpec};
 use std::collections::BTreeSet;
@@ -57,12 +57,20 @@ fn cell(cell: Element<'_>, count: u32, cells: &mut Cells, notes: &mut Notes) -> 
     if cells.vnodes.iter().any(|vnode| vnode.id == id) {
         return Err(cell.refuse_attribute("id", format_args!("{id} is given twice, ids must differ")));
     }
-    for shared in ["memAccess", "discard"].into_iter().filter(|name| cell.attribute(name).is_some()) {
-        cell.note(&format!("/@{shared} is left out"), notes);
+    if cell.attribute("discard").is_some() {
+        cell.note("/@discard is left out", notes);
     }
+    let shared = match cell.attribute("memAccess") {
+        None => None,
+        Some(word @ ("shared" | "private")) => Some(Switch(word == "shared")),
+        Some(word) => {
+            let what = format!("`{}` is not one of shared, private", shown(word));
+            return Err(cell.refuse_attribute("memAccess", what));
+        }
+    };
     let vcpus: VcpuSet = cell.ids("cpus")?;
     let memory = Some(cell.size("memory", "KiB")?);
-    cells.vnodes.push(VnodeSpec { memory, vcpus: Some(vcpus), ..VnodeSpec::new(id) });
+    cells.vnodes.push(VnodeSpec { memory, vcpus: Some(vcpus), shared, ..VnodeSpec::new(id) });
     for child in cell.children() {
         match child.name() {
             "distances" => distances(id, child, count, cells, notes)?,

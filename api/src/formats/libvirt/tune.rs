@@ -107,8 +107,13 @@ pub fn backing(backing: Element<'_>, spec: &mut VmSpec, notes: &mut Notes) -> Re
                 let prefault = Some(Switch(mode == "immediate"));
                 spec.numa.iter_mut().for_each(|vnode| vnode.prefault = prefault);
             }
-            // Guest memory is neither merged with other guests' nor mapped from a file here.
-            ("nosharepages", ..) | ("source", _, Some("anonymous")) | ("access", Some("private"), _) => {}
+            ("access", Some(mode @ ("shared" | "private")), _) => {
+                // What a cell says of itself holds.
+                let shared = Some(Switch(mode == "shared"));
+                spec.numa.iter_mut().for_each(|vnode| vnode.shared = vnode.shared.or(shared));
+            }
+            // Guest memory is not merged with other guests', and has a file without a name if it is shared.
+            ("nosharepages", ..) | ("source", _, Some("anonymous" | "memfd")) => {}
             _ => child.left_out(notes),
         }
     }

@@ -87,7 +87,8 @@ fn backing(topology: &VmTopology, out: &mut Lines) {
     };
     let pages: Vec<_> = topology.vnodes().iter().filter_map(page).collect();
     let allocation = allocation(topology).flatten();
-    if pages.is_empty() && allocation.is_none() {
+    let shared = topology.vnodes().iter().any(|vnode| vnode.shared);
+    if pages.is_empty() && allocation.is_none() && !shared {
         return;
     }
     out.put(1, "<memoryBacking>");
@@ -97,6 +98,10 @@ fn backing(topology: &VmTopology, out: &mut Lines) {
             out.put(3, &format!("<page size='{size}' unit='KiB' nodeset='{vnode}'/>"));
         }
         out.put(2, "</hugepages>");
+    }
+    if shared {
+        // Which of them are is said at each cell.
+        out.put(2, "<source type='memfd'/>");
     }
     if let Some(mode) = allocation {
         out.put(2, &format!("<allocation mode='{mode}'/>"));

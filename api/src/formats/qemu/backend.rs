@@ -20,6 +20,7 @@ pub struct Backend {
     policy: Option<MemoryPolicy>,
     pages: Option<PageSize>,
     prefault: Option<Switch>,
+    shared: Option<Switch>,
 }
 
 impl Backend {
@@ -55,13 +56,14 @@ impl Backend {
         }
         let prefault = options.switch("prealloc")?.map(Switch);
         let pages = pages(&kind, &mut options, notes)?;
-        for default in [("merge", "off"), ("dump", "on"), ("share", "off")] {
+        let shared = options.switch("share")?.map(Switch);
+        for default in [("merge", "off"), ("dump", "on")] {
             if options.take(default.0).is_some_and(|value| value != default.1) {
                 notes.at(options.line, format!("{} {} is left out", options.name, default.0));
             }
         }
         options.leave_rest(notes);
-        Ok(Some((id, Self { size, nodes, policy, pages, prefault })))
+        Ok(Some((id, Self { size, nodes, policy, pages, prefault, shared })))
     }
 
     /// Whether memory of a vnode lies where this lies and is of the same pages.
@@ -74,7 +76,8 @@ impl Backend {
     pub fn give(&self, vnode: &mut VnodeSpec) {
         vnode.memory = Some(self.size);
         vnode.pnode = Some(self.nodes.clone()).filter(|nodes| !nodes.is_empty());
-        (vnode.policy, vnode.pages, vnode.prefault) = (self.policy, self.pages, self.prefault);
+        (vnode.policy, vnode.pages) = (self.policy, self.pages);
+        (vnode.prefault, vnode.shared) = (self.prefault, self.shared);
     }
 }
 

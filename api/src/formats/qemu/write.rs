@@ -77,6 +77,7 @@ pub fn packages(topology: &VmTopology) -> Option<(usize, usize)> {
 fn backend(vnode: &Vnode) -> String {
     let kind = match vnode.pages.pool() {
         Some(size) => format!("memory-backend-memfd,hugetlb=on,hugetlbsize={}M", size.get() >> 20),
+        None if vnode.shared => "memory-backend-memfd".to_owned(),
         None => "memory-backend-ram".to_owned(),
     };
     let mut text = format!("{kind},id=ram{},size={}M", vnode.id, vnode.memory.get() >> 20);
@@ -92,6 +93,9 @@ fn backend(vnode: &Vnode) -> String {
             MemoryPolicy::Preferred => ",policy=preferred",
             MemoryPolicy::Interleave => ",policy=interleave",
         };
+    }
+    if vnode.shared {
+        text += ",share=on";
     }
     text + if vnode.prefault { ",prealloc=on" } else { ",prealloc=off" }
 }

@@ -19,6 +19,33 @@ impl Mapping {
         Ok(status)
     }
 
+    /// Where those pages of a file lie that are in memory and not mapped: the kernel unmaps pages of files when it makes
+    /// huge ones of them, and `move_pages(2)` tells of mapped ones only. They are mapped here, then it does.
+    pub(super) fn locate_unmapped(
+        &self,
+        offsets: &[usize],
+        status: &mut [PageStatus],
+    ) -> Result<(), HostError> {
+        let absent: Vec<usize> =
+            (0..status.len().min(offsets.len())).filter(|&at| status[at] == PageStatus::Absent).collect();
+        let mut found = Vec::new();
+        for run in absent.chunk_by(|&a, &b| offsets[a].checked_add(PAGE) == Some(offsets[b])) {
+            let resident = self.resident(offsets[run[0]] / PAGE * PAGE, run.len())?;
+            found.extend(run.iter().zip(resident).filter(|(_, byte)| byte & 1 == 1).map(|(&at, _)| at));
+        }
+        if found.is_empty() {
+            return Ok(());
+        }
+        for run in found.chunk_by(|&a, &b| offsets[a].checked_add(PAGE) == Some(offsets[b])) {
+            let start = self.start.map_addr(|a| a.saturating_add(offsets[run[0]] / PAGE * PAGE));
+            // SAFETY: `resident` checked that the range lies in this mapping; mapping a page keeps its content.
+            unsafe { libc::madvise(start.as_ptr(), run.len() * PAGE, libc::MADV_POPULATE_READ) };
+        }
+        let again = self.move_pages(&found.iter().map(|&at| offsets[at]).collect::<Vec<_>>(), None)?;
+        found.into_iter().zip(again).for_each(|(at, now)| status[at] = now);
+        Ok(())
+    }
+
     /// A byte for each of `pages` pages from `offset`, whose lowest bit says whether it is in memory.
     fn resident(&self, offset: usize, pages: usize) -> Result<Vec<u8>, HostError> {
         let length = pages.saturating_mul(PAGE);
