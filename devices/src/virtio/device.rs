@@ -219,6 +219,20 @@ pub struct Source {
     pub interest: Interest,
 }
 
+/// A change of what a worker waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceChange {
+    /// It no longer waits for this source. Its descriptor may be closed, and the number may be another source's by now.
+    Removed {
+        /// The descriptor.
+        fd: RawFd,
+        /// The source's token.
+        token: u32,
+    },
+    /// It waits for this source from now on, or for something else than before.
+    Set(Source),
+}
+
 /// A wait for more from a driver that has not been asked to notify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rest {
@@ -232,8 +246,16 @@ pub struct Rest {
 /// (level-triggered) and calls [`ready`](Self::ready). A worker that was stopped may be started again, in another
 /// thread: while the driver holds the bus master bit off, a function must not touch memory.
 pub trait Worker: Send {
-    /// What to wait for; asked again after each round in which [`ready`](Self::ready) returned true.
+    /// What to wait for; asked again after each round in which [`ready`](Self::ready) returned true, unless the worker
+    /// lists its [`changes`](Self::changes).
     fn sources(&self) -> Vec<Source>;
+
+    /// Appends what of its [`sources`](Self::sources) has changed since this was last called, closed descriptors first, and
+    /// returns true; false if the worker does not keep track. Changes that are already in effect may be among them.
+    fn changes(&mut self, changes: &mut Vec<SourceChange>) -> bool {
+        let _ = changes;
+        false
+    }
 
     /// Called in the worker's thread before anything else: looks at the queues for buffers that came before.
     fn start(&mut self) {}

@@ -23,7 +23,7 @@ pub mod vsock;
 
 pub use device::{
     Activation, ActivationError, ActiveQueue, DeviceKind, GuestMemoryHandle, Interest, Rest, Source,
-    VirtioDevice, VirtioInterrupt, Worker,
+    SourceChange, VirtioDevice, VirtioInterrupt, Worker,
 };
 pub use kernel_datapath::{KernelDatapath, KernelQueue};
 pub use pci::{VirtioCounters, VirtioMeter, VirtioPci, VirtioPciError, VirtioPciHost};

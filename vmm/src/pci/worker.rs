@@ -4,7 +4,7 @@
 use super::node::Node;
 use crate::sys::{HostError, wait_readable};
 use devices::pci::{OnFailure, WorkerHandle, WorkerSpawner};
-use devices::virtio::{Interest, Source, Worker};
+use devices::virtio::{Interest, Source, SourceChange, Worker};
 use resources::CpuSet;
 use std::collections::BTreeMap;
 use std::io;
@@ -201,18 +201,19 @@ impl WorkerHandle for Running {
 
 /// Serves the worker's sources until it is asked to stop.
 fn serve(worker: &mut dyn Worker, control: &Control) -> io::Result<()> {
-    let epoll = Epoll::new()?;
-    epoll.ctl(ControlOperation::Add, control.event.as_raw_fd(), EpollEvent::new(EventSet::IN, CONTROL))?;
-    let mut watched = BTreeMap::new();
-    watch(&epoll, &mut watched, &worker.sources())?;
+    let mut watched = Watched::new()?;
+    let event = EpollEvent::new(EventSet::IN, CONTROL);
+    watched.epoll.ctl(ControlOperation::Add, control.event.as_raw_fd(), event)?;
+    watched.replace(&worker.sources())?;
+    let mut changes = Vec::new();
     let mut events = [EpollEvent::default(); BATCH];
     loop {
         let rest = worker.rest(Instant::now());
         if let Some(rest) = rest {
-            let fd = if rest.alone { control.event.as_raw_fd() } else { epoll.as_raw_fd() };
+            let fd = if rest.alone { control.event.as_raw_fd() } else { watched.epoll.as_raw_fd() };
             wait_readable(&[fd], rest.time);
         }
-        let ready = match epoll.wait(if rest.is_some() { 0 } else { -1 }, &mut events) {
+        let ready = match watched.epoll.wait(if rest.is_some() { 0 } else { -1 }, &mut events) {
             Ok(ready) => ready,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
@@ -236,22 +237,68 @@ fn serve(worker: &mut dyn Worker, control: &Control) -> io::Result<()> {
             changed |= worker.look(Instant::now());
         }
         if changed {
-            watch(&epoll, &mut watched, &worker.sources())?;
+            match worker.changes(&mut changes) {
+                true => changes.drain(..).try_for_each(|change| watched.change(change))?,
+                false => watched.replace(&worker.sources())?,
+            }
         }
     }
 }
 
-/// Brings what is watched in line with what the worker wants now. A descriptor that was closed has left by itself, and
-/// its number may be another one's by now: tokens tell.
-fn watch(epoll: &Epoll, watched: &mut BTreeMap<RawFd, Source>, wanted: &[Source]) -> io::Result<()> {
-    let keep: BTreeMap<RawFd, Source> = wanted.iter().map(|source| (source.fd, *source)).collect();
-    for fd in watched.keys().filter(|fd| !keep.contains_key(fd)) {
-        // Refused if it was closed.
-        let _ = epoll.ctl(ControlOperation::Delete, *fd, EpollEvent::default());
+/// What the kernel has been asked to watch.
+struct Watched {
+    epoll: Epoll,
+    sources: BTreeMap<RawFd, Source>,
+    /// Calls of the kernel's to change it.
+    #[cfg(test)]
+    calls: usize,
+}
+
+impl Watched {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            epoll: Epoll::new()?,
+            sources: BTreeMap::new(),
+            #[cfg(test)]
+            calls: 0,
+        })
     }
-    for (fd, source) in &keep {
-        if watched.get(fd) == Some(source) {
-            continue;
+
+    fn ctl(&mut self, operation: ControlOperation, fd: RawFd, event: EpollEvent) -> io::Result<()> {
+        #[cfg(test)]
+        {
+            self.calls += 1;
+        }
+        self.epoll.ctl(operation, fd, event)
+    }
+
+    /// Watches these sources and no others. A descriptor that was closed has left by itself, and its number may be another
+    /// one's by now: tokens tell.
+    fn replace(&mut self, wanted: &[Source]) -> io::Result<()> {
+        let keep: BTreeMap<RawFd, Source> = wanted.iter().map(|source| (source.fd, *source)).collect();
+        let gone: Vec<Source> =
+            self.sources.values().filter(|source| !keep.contains_key(&source.fd)).copied().collect();
+        for Source { fd, token, .. } in gone {
+            self.change(SourceChange::Removed { fd, token })?;
+        }
+        keep.into_values().try_for_each(|source| self.change(SourceChange::Set(source)))
+    }
+
+    /// Makes one change.
+    fn change(&mut self, change: SourceChange) -> io::Result<()> {
+        let source = match change {
+            SourceChange::Removed { fd, token } => {
+                if self.sources.get(&fd).is_some_and(|source| source.token == token) {
+                    self.sources.remove(&fd);
+                    // Refused if it was closed.
+                    let _ = self.ctl(ControlOperation::Delete, fd, EpollEvent::default());
+                }
+                return Ok(());
+            }
+            SourceChange::Set(source) => source,
+        };
+        if self.sources.get(&source.fd) == Some(&source) {
+            return Ok(());
         }
         let set = match source.interest {
             Interest::Readable => EventSet::IN,
@@ -260,28 +307,27 @@ fn watch(epoll: &Epoll, watched: &mut BTreeMap<RawFd, Source>, wanted: &[Source]
             Interest::Both => EventSet::IN | EventSet::OUT,
         };
         let event = EpollEvent::new(set, u64::from(source.token));
-        match epoll.ctl(ControlOperation::Modify, *fd, event) {
+        match self.ctl(ControlOperation::Modify, source.fd, event) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
-                epoll.ctl(ControlOperation::Add, *fd, event)?;
+                self.ctl(ControlOperation::Add, source.fd, event)?;
             }
             result => result?,
         }
+        self.sources.insert(source.fd, source);
+        Ok(())
     }
-    *watched = keep;
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{NodeSpawner, watch};
+    use super::{NodeSpawner, Watched};
     use devices::pci::WorkerSpawner;
-    use devices::virtio::{Interest, Rest, Source, Worker};
-    use std::collections::BTreeMap;
+    use devices::virtio::{Interest, Rest, Source, SourceChange, Worker};
     use std::os::fd::AsRawFd;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc;
     use std::time::{Duration, Instant};
-    use vmm_sys_util::epoll::{Epoll, EpollEvent};
+    use vmm_sys_util::epoll::EpollEvent;
     use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
     struct Echo {
@@ -382,33 +428,70 @@ mod tests {
         }
     }
 
+    fn source(event: &EventFd, token: u32, interest: Interest) -> Source {
+        Source { fd: event.as_raw_fd(), token, interest }
+    }
+
+    /// Tokens of the sources that are ready.
+    fn ready(watched: &Watched) -> Vec<u64> {
+        let mut events = [EpollEvent::default(); 4];
+        let count = watched.epoll.wait(0, &mut events).unwrap();
+        let mut tokens: Vec<u64> = events[..count].iter().map(|event| event.data()).collect();
+        tokens.sort_unstable();
+        tokens
+    }
+
     #[test]
     fn what_is_watched_follows_what_is_wanted() {
-        let epoll = Epoll::new().unwrap();
         let [a, b] = [(); 2].map(|()| EventFd::new(EFD_NONBLOCK).unwrap());
-        let source = |event: &EventFd, token, interest| Source { fd: event.as_raw_fd(), token, interest };
-        let mut watched = BTreeMap::new();
-        let ready = || {
-            let mut events = [EpollEvent::default(); 4];
-            let count = epoll.wait(0, &mut events).unwrap();
-            let mut tokens: Vec<u64> = events[..count].iter().map(|event| event.data()).collect();
-            tokens.sort_unstable();
-            tokens
-        };
+        let mut watched = Watched::new().unwrap();
         a.write(1).unwrap();
-        watch(&epoll, &mut watched, &[source(&a, 1, Interest::Readable), source(&b, 2, Interest::Readable)])
-            .unwrap();
-        assert_eq!(ready(), [1]);
-        watch(&epoll, &mut watched, &[source(&a, 1, Interest::Readable), source(&b, 2, Interest::Both)])
-            .unwrap();
-        assert_eq!(ready(), [1, 2]);
-        watch(&epoll, &mut watched, &[source(&b, 2, Interest::Writable)]).unwrap();
-        assert_eq!(ready(), [2]);
+        watched.replace(&[source(&a, 1, Interest::Readable), source(&b, 2, Interest::Readable)]).unwrap();
+        assert_eq!(ready(&watched), [1]);
+        watched.replace(&[source(&a, 1, Interest::Readable), source(&b, 2, Interest::Both)]).unwrap();
+        assert_eq!(ready(&watched), [1, 2]);
+        watched.replace(&[source(&b, 2, Interest::Writable)]).unwrap();
+        assert_eq!(ready(&watched), [2]);
         // Mostly gets the same number again.
         drop(b);
         let c = EventFd::new(EFD_NONBLOCK).unwrap();
-        watch(&epoll, &mut watched, &[source(&c, 3, Interest::Writable)]).unwrap();
-        assert_eq!(ready(), [3]);
+        watched.replace(&[source(&c, 3, Interest::Writable)]).unwrap();
+        assert_eq!(ready(&watched), [3]);
+    }
+
+    #[test]
+    fn a_change_of_one_source_is_one_call_however_many_there_are() {
+        let events: Vec<EventFd> = (0..300).map(|_| EventFd::new(EFD_NONBLOCK).unwrap()).collect();
+        let wanted: Vec<Source> =
+            (0..).zip(&events).map(|(token, event)| source(event, token, Interest::Readable)).collect();
+        let mut watched = Watched::new().unwrap();
+        watched.replace(&wanted).unwrap();
+        let mut calls = |change| {
+            let before = watched.calls;
+            watched.change(change).unwrap();
+            (watched.calls - before, ready(&watched))
+        };
+        let seventh = source(&events[7], 7, Interest::Writable);
+        assert_eq!(calls(SourceChange::Set(seventh)), (1, vec![7]));
+        assert_eq!(calls(SourceChange::Set(seventh)), (0, vec![7]), "it was so already");
+        // Of a source that had this number before.
+        let (fd, token) = (seventh.fd, 1000);
+        assert_eq!(calls(SourceChange::Removed { fd, token }), (0, vec![7]));
+        assert_eq!(calls(SourceChange::Removed { fd, token: 7 }), (1, vec![]));
+        assert_eq!(calls(SourceChange::Removed { fd, token: 7 }), (0, vec![]));
+    }
+
+    #[test]
+    fn a_descriptor_that_was_closed_and_came_again_is_watched_for_the_new_one() {
+        let mut watched = Watched::new().unwrap();
+        let a = EventFd::new(EFD_NONBLOCK).unwrap();
+        watched.change(SourceChange::Set(source(&a, 1, Interest::Writable))).unwrap();
+        let fd = a.as_raw_fd();
+        drop(a);
+        let b = EventFd::new(EFD_NONBLOCK).unwrap();
+        watched.change(SourceChange::Removed { fd, token: 1 }).unwrap();
+        watched.change(SourceChange::Set(source(&b, 2, Interest::Writable))).unwrap();
+        assert_eq!(ready(&watched), [2]);
     }
 
     /// Has requests in flight that end when the test says so.

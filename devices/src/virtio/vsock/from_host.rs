@@ -22,7 +22,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
     pub(super) fn accept(&mut self) {
         for _ in 0..ACCEPTS_PER_ROUND {
             if self.table.is_full() && !self.make_room() {
-                self.stop_listening();
+                self.set_listening(false);
                 return;
             }
             match self.sockets.accept() {
@@ -37,15 +37,11 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
                     if let Some(suppressed) = self.log.admit(Instant::now()) {
                         tracing::warn!(%error, suppressed, "vsock: nobody let in for now");
                     }
-                    self.stop_listening();
+                    self.set_listening(false);
                     return;
                 }
             }
         }
-    }
-
-    fn stop_listening(&mut self) {
-        self.changed |= std::mem::replace(&mut self.listening, false);
     }
 
     /// Ends a connection that waits for the guest only; false if there is none.

@@ -23,6 +23,7 @@ mod table;
 pub(in crate::virtio) mod test_sockets;
 #[cfg(test)]
 mod tests;
+mod unreported;
 mod worker;
 
 pub use connection::BUFFER_BYTES;

@@ -53,8 +53,8 @@ impl<S: HostStream> Table<S> {
         self.connections.iter().map(|(token, connection)| (*token, connection))
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection<S>> {
-        self.connections.values_mut()
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Connection<S>)> {
+        self.connections.iter_mut().map(|(token, connection)| (*token, connection))
     }
 
     pub fn get(&mut self, token: u32) -> Option<&mut Connection<S>> {

@@ -10,8 +10,11 @@ use super::counters::VsockHandle;
 use super::host::{HostSockets, HostStream};
 use super::packet::{HEADER_BYTES, Header, Operation, Ports};
 use super::table::{MAX_CONNECTIONS, Table};
+use super::unreported::Unreported;
 use crate::LogLimit;
-use crate::virtio::{Chain, GuestMemoryHandle, Interest, MAX_CHAIN_DESCRIPTORS, Source, Worker, WorkerQueue};
+use crate::virtio::{
+    Chain, GuestMemoryHandle, Interest, MAX_CHAIN_DESCRIPTORS, Source, SourceChange, Worker, WorkerQueue,
+};
 
 const RECEIVE_TOKEN: u32 = 0;
 const TRANSMIT_TOKEN: u32 = 1;
@@ -43,8 +46,8 @@ pub(super) struct VsockWorker<M, H: HostSockets> {
     pub(super) listening: bool,
     /// Something happened after which it may again.
     pub(super) relieved: bool,
-    /// What to wait for has changed.
-    pub(super) changed: bool,
+    /// What of the sources has changed and the thread does not know yet.
+    pub(super) unreported: Unreported,
     pub(super) log: LogLimit,
     pub(super) handle: Arc<VsockHandle>,
 }
@@ -69,7 +72,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
             starved: false,
             listening: true,
             relieved: false,
-            changed: false,
+            unreported: Unreported::default(),
             log: LogLimit::per_second(1),
             handle,
         }
@@ -90,17 +93,21 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
         self.receive.signal();
         self.handle.set_connections(self.table.len());
         if std::mem::take(&mut self.relieved) && !self.listening && !self.table.is_full() {
-            self.listening = true;
-            self.changed = true;
+            self.set_listening(true);
         }
-        std::mem::take(&mut self.changed)
+        !self.unreported.is_empty()
+    }
+
+    pub(super) fn set_listening(&mut self, listening: bool) {
+        if std::mem::replace(&mut self.listening, listening) != listening {
+            self.unreported.changed(LISTENER_TOKEN);
+        }
     }
 
     fn set_starved(&mut self, starved: bool) {
         if std::mem::replace(&mut self.starved, starved) != starved {
-            self.changed = true;
-            for connection in self.table.iter_mut() {
-                connection.watched = connection.interest(!starved);
+            for (token, connection) in self.table.iter_mut() {
+                watch(&mut self.unreported, token, connection, !starved);
             }
         }
     }
@@ -112,18 +119,15 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
         if connection.our_room.is_worth_telling() && connection.state == State::Open {
             connection.owed.credit_update = true;
         }
-        let interest = connection.interest(room);
-        if std::mem::replace(&mut connection.watched, interest) != interest {
-            self.changed = true;
-        }
+        watch(&mut self.unreported, token, connection, room);
         self.table.line_up(token);
     }
 
     pub(super) fn remove(&mut self, token: u32) -> Option<Connection<H::Stream>> {
-        let removed = self.table.remove(token);
-        self.changed |= removed.is_some();
-        self.relieved |= removed.is_some();
-        removed
+        let removed = self.table.remove(token)?;
+        self.unreported.removed(removed.stream.fd(), token);
+        self.relieved = true;
+        Some(removed)
     }
 
     /// Ends a connection, and tells the guest if it knows of it.
@@ -190,6 +194,14 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
     }
 }
 
+/// Notes what is to be waited for on a connection's stream; `room` says whether the guest has buffers.
+fn watch<S: HostStream>(unreported: &mut Unreported, token: u32, connection: &mut Connection<S>, room: bool) {
+    let interest = connection.interest(room);
+    if std::mem::replace(&mut connection.watched, interest) != interest {
+        unreported.changed(token);
+    }
+}
+
 impl<M: GuestMemoryHandle, H: HostSockets> Worker for VsockWorker<M, H> {
     fn sources(&self) -> Vec<Source> {
         let mut sources = vec![self.receive.source(RECEIVE_TOKEN), self.transmit.source(TRANSMIT_TOKEN)];
@@ -202,6 +214,15 @@ impl<M: GuestMemoryHandle, H: HostSockets> Worker for VsockWorker<M, H> {
             Some(Source { fd: connection.stream.fd(), token, interest })
         }));
         sources
+    }
+
+    fn changes(&mut self, changes: &mut Vec<SourceChange>) -> bool {
+        let (table, listening, listener) = (&mut self.table, self.listening, self.sockets.listener());
+        self.unreported.take(changes, |token| match token {
+            LISTENER_TOKEN => Some((listener, listening.then_some(Interest::Readable))),
+            token => table.get(token).map(|connection| (connection.stream.fd(), connection.watched)),
+        });
+        true
     }
 
     fn start(&mut self) {

@@ -1,6 +1,7 @@
 //! A socket device with a guest on one side and socket pairs on the other.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use vm_memory::{Bytes, GuestAddress};
@@ -9,7 +10,7 @@ use super::super::packet::{HEADER_BYTES, Header, Operation, Ports};
 use crate::virtio::test_driver::{BORDER, BUFFERS, TestInterrupt, TestMemory, TestQueue, activation, memory};
 use crate::virtio::vsock::test_sockets::{FakeSockets, HostEnd};
 use crate::virtio::vsock::{GuestCid, Vsock, VsockHandle};
-use crate::virtio::{Interest, VirtioDevice, Worker};
+use crate::virtio::{Interest, Source, SourceChange, VirtioDevice, Worker};
 
 pub(super) const CID: u64 = 42;
 /// Room for a guest that reads at once.
@@ -37,6 +38,8 @@ pub(super) struct Bench {
     pub interrupt: Arc<TestInterrupt>,
     pub handle: Arc<VsockHandle>,
     pub worker: Option<Box<dyn Worker>>,
+    /// What a thread would wait for that knows of changes alone.
+    waited: BTreeMap<RawFd, Source>,
     posted: VecDeque<u64>,
     next: u64,
     sent: u64,
@@ -62,11 +65,13 @@ impl Bench {
             interrupt,
             handle,
             worker,
+            waited: BTreeMap::new(),
             posted,
             next: 0,
             sent: 0,
         };
         bench.worker().start();
+        bench.waited = bench.sources();
         bench
     }
 
@@ -78,9 +83,47 @@ impl Bench {
     pub fn run(&mut self) {
         for _ in 0..3 {
             for source in self.worker().sources() {
-                self.worker().ready(source.token);
+                self.serve(source.token);
+            }
+            self.assert_waits_as_it_should();
+        }
+    }
+
+    fn sources(&mut self) -> BTreeMap<RawFd, Source> {
+        self.worker().sources().into_iter().map(|source| (source.fd, source)).collect()
+    }
+
+    /// Serves a source: what its thread is told then of those that it waits for.
+    pub fn ready(&mut self, token: u32) -> Vec<SourceChange> {
+        let changes = self.serve(token);
+        self.assert_waits_as_it_should();
+        changes
+    }
+
+    fn assert_waits_as_it_should(&mut self) {
+        let sources = self.sources();
+        assert_eq!(self.waited, sources);
+    }
+
+    fn serve(&mut self, token: u32) -> Vec<SourceChange> {
+        let mut changes = Vec::new();
+        if self.worker().ready(token) {
+            assert!(self.worker().changes(&mut changes));
+            assert_ne!(changes, []);
+        }
+        for change in &changes {
+            match *change {
+                SourceChange::Removed { fd, token } => {
+                    if self.waited.get(&fd).is_some_and(|source| source.token == token) {
+                        self.waited.remove(&fd);
+                    }
+                }
+                SourceChange::Set(source) => {
+                    self.waited.insert(source.fd, source);
+                }
             }
         }
+        changes
     }
 
     /// Posts buffers for packets, in two pieces each, around the border of two regions.

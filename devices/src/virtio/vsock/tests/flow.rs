@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::super::packet::{Header, Operation, Ports};
 use super::{Bench, Packet};
-use crate::virtio::Interest;
 use crate::virtio::vsock::BUFFER_BYTES;
+use crate::virtio::{Interest, Source, SourceChange};
 
 const PORTS: Ports = Ports { host: 7, guest: 5000 };
 
@@ -159,7 +159,7 @@ fn while_the_guest_has_no_buffers_streams_are_not_watched_and_answers_come_first
     assert_eq!((bench.watched(), bench.packets()), (vec![], vec![]));
     bench.post(8, 4096);
     // The stream's event may come before the queue's.
-    bench.worker().ready(16);
+    bench.ready(16);
     let operations: Vec<_> = bench.packets().iter().map(Packet::operation).collect();
     assert_eq!(operations, [Operation::Response, Operation::Data]);
 }
@@ -179,10 +179,30 @@ fn a_stream_without_credit_is_not_watched_after_a_time_without_buffers() {
     assert!(bench.send(header, &[]));
     bench.run();
     bench.post(8, 4096);
-    assert!(bench.worker().ready(0));
+    assert_ne!(bench.ready(0), []);
     assert_eq!(bench.watched(), [Interest::Readable]);
-    assert!(bench.worker().ready(16), "no longer watched");
+    assert_ne!(bench.ready(16), [], "no longer watched");
     assert_eq!(bench.watched(), []);
+}
+
+#[test]
+fn credit_that_goes_and_comes_changes_one_source_of_many() {
+    let mut bench = Bench::new(0);
+    let ports = |guest| Ports { host: 7, guest };
+    let mut hosts: Vec<_> = (0..100).map(|guest| bench.connect(ports(guest))).collect();
+    let token = 16 + 70;
+    let update =
+        |forwarded| Header { buffer: 10, forwarded, ..Bench::header(ports(70), Operation::CreditUpdate) };
+    assert!(bench.send(update(0), &[]));
+    assert_eq!(bench.ready(1), []);
+    hosts[70].write(&[1; 15]);
+    let fd = match *bench.ready(token) {
+        [SourceChange::Removed { fd, token: gone }] if gone == token => fd,
+        ref changes => panic!("{changes:?}"),
+    };
+    assert!(bench.send(update(10), &[]));
+    assert_eq!(bench.ready(1), [SourceChange::Set(Source { fd, token, interest: Interest::Readable })]);
+    assert_eq!(bench.ready(token), []);
 }
 
 proptest! {
