@@ -1,5 +1,6 @@
 //! The buffers of a chain as slices of guest memory. Chains themselves are `queue_chain`'s.
 
+use smallvec::SmallVec;
 use vm_memory::bitmap::BS;
 use vm_memory::{Bytes, GuestMemory, Permissions, VolatileSlice};
 
@@ -8,6 +9,10 @@ use crate::virtio::Buffer;
 /// A piece of guest memory.
 pub(super) type GuestSlice<'m, G> = VolatileSlice<'m, BS<'m, <G as GuestMemory>::Bitmap>>;
 
+/// Pieces of one round, on its stack: more than so many go to the heap. Enough for a frame of 64 KiB in the small buffers of
+/// Linux's receive queues.
+pub(super) type Slices<S> = SmallVec<[S; 64]>;
+
 /// Adds the memory of `buffers` to `slices`, at most `limit` of them; false, and nothing added, if it is more or lies
 /// outside of guest memory.
 pub(super) fn add_slices<'m, G: GuestMemory>(
@@ -15,7 +20,7 @@ pub(super) fn add_slices<'m, G: GuestMemory>(
     buffers: &[Buffer],
     access: Permissions,
     limit: usize,
-    slices: &mut Vec<GuestSlice<'m, G>>,
+    slices: &mut Slices<GuestSlice<'m, G>>,
 ) -> bool {
     let before = slices.len();
     let complete = buffers.iter().all(|buffer| {
@@ -74,13 +79,18 @@ pub(super) fn read_front<B: vm_memory::bitmap::BitmapSlice>(
     }
 }
 
-/// Leaves of `slices` what lies from `start` on, `length` bytes.
+/// Leaves of `slices` the first `whole`, and of the others what lies from `start` on, `length` bytes.
 pub(super) fn cut<B: vm_memory::bitmap::BitmapSlice>(
-    slices: &mut Vec<VolatileSlice<'_, B>>,
+    slices: &mut Slices<VolatileSlice<'_, B>>,
+    mut whole: usize,
     mut start: usize,
     mut length: usize,
 ) {
-    slices.retain_mut(|slice| {
+    slices.retain(|slice| {
+        if whole > 0 {
+            whole -= 1;
+            return true;
+        }
         let skip = start.min(slice.len());
         start -= skip;
         let keep = (slice.len() - skip).min(length);

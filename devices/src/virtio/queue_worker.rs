@@ -30,8 +30,8 @@ const AVAIL_ENTRY_BYTES: u64 = 2;
 const USED_RING_OFFSET: u64 = 4;
 const USED_ENTRY_BYTES: u64 = 8;
 
-/// Buffers' room kept for later chains.
-const MAX_SPARE: usize = 64;
+/// Buffers' room kept for later chains: as many as a disk has at once.
+const MAX_SPARE: usize = 256;
 /// Room for more than that is given up with its chain.
 const MAX_SPARE_BUFFERS: usize = 256;
 

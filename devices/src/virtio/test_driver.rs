@@ -106,7 +106,7 @@ pub struct TestInterrupt {
 impl TestInterrupt {
     /// The interrupts since the last time this was asked.
     pub fn take(&self) -> Vec<u16> {
-        std::mem::take(&mut *self.queues.lock().unwrap())
+        self.queues.lock().unwrap().drain(..).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use super::helpers::{Call, Helpers, Job, Letter, Mailbox};
 use super::transfer::{IoContext, Step, Transfer};
 use super::write_order::Turn;
 use crate::sys::{IoVec, Landed, Ring, wait_readable};
-use devices::virtio::blk::{Completion, DiskEngine, Operation};
+use devices::virtio::blk::{Completion, DiskEngine, Operation, Segments};
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -30,6 +30,8 @@ pub struct Engine<G> {
     requests: Vec<Option<Request>>,
     under_way: usize,
     done: Vec<Completion>,
+    /// Lists of pieces of guest memory that no operation has any more, not more than there can be operations at once.
+    spare: Vec<Segments>,
     /// Nothing is begun any more.
     cancelled: bool,
 }
@@ -62,8 +64,18 @@ where
             ring.follow_thread();
         }
         let (requests, mailbox) = ((0..depth).map(|_| None).collect(), Arc::new(Mailbox::new()?));
-        let (done, cancelled) = (Vec::new(), false);
-        Ok(Self { name, context, ring, helpers, mailbox, requests, under_way: 0, done, cancelled })
+        Ok(Self {
+            name,
+            context,
+            ring,
+            helpers,
+            mailbox,
+            requests,
+            under_way: 0,
+            done: Vec::new(),
+            spare: Vec::new(),
+            cancelled: false,
+        })
     }
 
     /// Takes an operation as far as it goes without waiting.
@@ -86,7 +98,12 @@ where
             let result = Err(io::Error::from_raw_os_error(libc::EIO));
             request.transfer.landed(&self.context, call, result, memory);
         };
-        self.requests[usize::from(tag)] = None;
+        let request = self.requests[usize::from(tag)].take();
+        if let Some(segments) = request.and_then(|request| request.transfer.into_segments())
+            && self.spare.len() < self.requests.len()
+        {
+            self.spare.push(segments);
+        }
         self.under_way -= 1;
         self.done.push(Completion { tag, result });
     }
@@ -199,6 +216,10 @@ where
     fn completions(&mut self, done: &mut Vec<Completion>) {
         self.take_landed();
         done.append(&mut self.done);
+    }
+
+    fn spare(&mut self) -> Option<Segments> {
+        self.spare.pop()
     }
 
     fn drain(&mut self, done: &mut Vec<Completion>, cancelled: &AtomicBool) {

@@ -120,6 +120,35 @@ pub(super) fn run(
     }
 }
 
+#[test]
+fn a_ring_takes_operations_without_an_allocation_for_each() {
+    let directory = TempDir::new().unwrap();
+    let path = new_file(&directory);
+    in_every_way(&path, |disk, way| {
+        if !way.starts_with("io_uring=true") {
+            return;
+        }
+        let memory = memory();
+        let mut engine = disk.engine(&memory, DEPTH);
+        let buffers = [0x1000, 0x3000, 0x5000].map(|at| Buffer { address: GuestAddress(at), length: 0x1000 });
+        let mut done = Vec::new();
+        let mut round = || {
+            for tag in 0..DEPTH {
+                let data = engine.spare().unwrap_or_default().refilled(&buffers, 0, u64::MAX);
+                engine.submit(tag, Operation::Read { offset: u64::from(tag) * 4096, data });
+            }
+            engine.start();
+            while done.len() < usize::from(DEPTH) {
+                engine.completions(&mut done);
+            }
+            assert!(done.drain(..).all(|completion| completion.result.is_ok()));
+        };
+        (0..3).for_each(|_| round());
+        let heap = allocation_counter::measure(|| (0..10).for_each(|_| round()));
+        assert_eq!(heap.count_total, 0, "{way}");
+    });
+}
+
 #[derive(Debug, Clone)]
 enum Ask {
     Read(u64, u64, Vec<u32>),

@@ -190,6 +190,14 @@ impl Transfer {
         Some(Claim { ranges: ranges.into_iter().map(round).collect(), exclusive })
     }
 
+    /// The list of pieces that its data was in, if it has come to a good end.
+    pub fn into_segments(self) -> Option<Segments> {
+        match self.work {
+            Work::Move { left, .. } => Some(left),
+            Work::Extents { .. } | Work::Sync | Work::Done => None,
+        }
+    }
+
     /// The next call is to be made where it may take its time.
     pub fn is_patient(&self) -> bool {
         self.patient
@@ -208,7 +216,7 @@ impl Transfer {
             match &mut self.work {
                 Work::Done => return Step::Done(Ok(())),
                 Work::Sync => return Step::Call(Call::Disk(RingOperation::Sync), None),
-                Work::Move { left, .. } if left.is_empty() => self.work = Work::Done,
+                Work::Move { left, .. } if left.is_empty() => return Step::Done(Ok(())),
                 Work::Move { write, durable, offset, left } => {
                     self.part = context.part(*offset, left.len(), *write);
                     let step = match *write {

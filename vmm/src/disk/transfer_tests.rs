@@ -91,6 +91,44 @@ fn carry_out(
     }
 }
 
+#[test]
+fn operations_one_after_the_other_allocate_nothing() {
+    let (file, _) = file();
+    let context = context(None);
+    let buffers: Vec<Buffer> =
+        (0..8).map(|i| Buffer { address: GuestAddress(0x7_F800 + i * 0x1800), length: 0x1000 }).collect();
+    let mut spare = Segments::default();
+    let mut carry_out = |write| {
+        let data = std::mem::take(&mut spare).refilled(&buffers, 0, u64::MAX);
+        let mut transfer = Transfer::new(match write {
+            true => Operation::Write { offset: 512, data, durable: false },
+            false => Operation::Read { offset: 512, data },
+        });
+        loop {
+            let (call, mut memory) = match transfer.next(&context) {
+                Step::Done(result) => break result.unwrap(),
+                Step::Call(call, memory) => (call, memory.unwrap()),
+            };
+            memory.truncate(10_000);
+            let result = match call {
+                Call::Disk(RingOperation::Read(offset)) => memory.read(&file, offset),
+                Call::Disk(RingOperation::Write { offset, .. }) => memory.write(&file, offset, false),
+                _ => panic!("{call:?}"),
+            };
+            transfer.landed(&context, call, result, Some(memory));
+        }
+        spare = transfer.into_segments().unwrap();
+    };
+    let heap = allocation_counter::measure(|| carry_out(true));
+    assert!(heap.count_total > 0, "nothing is there yet");
+    let heap = allocation_counter::measure(|| {
+        for i in 0..100 {
+            carry_out(i % 2 == 0);
+        }
+    });
+    assert_eq!(heap.count_total, 0);
+}
+
 proptest! {
     #[test]
     fn short_transfers_are_carried_on_until_all_is_done(

@@ -13,7 +13,7 @@ use vm_memory::bitmap::BitmapSlice;
 const TUN: &str = "/dev/net/tun";
 const FLAGS: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
 /// Pieces of a frame for which no memory has to be taken.
-const FEW_SLICES: usize = 16;
+const FEW_SLICES: usize = 64;
 
 /// One queue of a tap.
 #[derive(Debug)]

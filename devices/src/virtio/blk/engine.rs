@@ -125,6 +125,11 @@ pub trait DiskEngine: Send {
     /// Appends what has ended. Does not wait.
     fn completions(&mut self, done: &mut Vec<Completion>);
 
+    /// The list of pieces of an operation that has ended, to be filled again. An engine that keeps none gives none.
+    fn spare(&mut self) -> Option<Segments> {
+        None
+    }
+
     /// Waits until everything has ended, and appends it: afterwards guest memory is not touched. Once `cancelled` is true
     /// it cancels what it can, and soon leaves the rest to itself, with the memory that it uses.
     fn drain(&mut self, done: &mut Vec<Completion>, cancelled: &AtomicBool);

@@ -96,15 +96,21 @@ struct Header {
     sector: u64,
 }
 
-/// What `chain` asks. Its last writable byte is the status and left alone; the caller has seen that there is one.
-pub(super) fn task(rules: &Rules, chain: &Chain, memory: &impl GuestMemory) -> Result<Task, Refusal> {
+/// What `chain` asks. Its last writable byte is the status and left alone; the caller has seen that there is one. `spare`
+/// gives a list of pieces to be filled again, if data moves.
+pub(super) fn task(
+    rules: &Rules,
+    chain: &Chain,
+    memory: &impl GuestMemory,
+    spare: impl FnOnce() -> Segments,
+) -> Result<Task, Refusal> {
     if chain.readable().len() + chain.writable().len() > MAX_BUFFERS {
         return Err(Refusal::Malformed("more buffers than segments were offered"));
     }
     let header = header(chain, memory)?;
     match header.kind {
         bits::VIRTIO_BLK_T_IN => {
-            let data = Segments::window(chain.writable(), 0, room(chain));
+            let data = spare().refilled(chain.writable(), 0, room(chain));
             let offset = rules.transfer(header.sector, &data)?;
             if data.is_empty() {
                 return Ok(Task::Done { kind: Kind::Read, written: 0 });
@@ -114,7 +120,7 @@ pub(super) fn task(rules: &Rules, chain: &Chain, memory: &impl GuestMemory) -> R
         }
         bits::VIRTIO_BLK_T_OUT => {
             rules.writable()?;
-            let data = Segments::window(chain.readable(), HEADER_BYTES as u64, u64::MAX);
+            let data = spare().refilled(chain.readable(), HEADER_BYTES as u64, u64::MAX);
             let offset = rules.transfer(header.sector, &data)?;
             if data.is_empty() {
                 return Ok(Task::Done { kind: Kind::Write, written: 0 });

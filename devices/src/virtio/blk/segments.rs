@@ -14,8 +14,16 @@ pub struct Segments {
 impl Segments {
     /// The `length` bytes from `offset` on of what `buffers` hold; fewer where they end.
     #[must_use]
-    pub fn window(buffers: &[Buffer], mut offset: u64, length: u64) -> Self {
-        let mut window = Self { parts: Vec::with_capacity(buffers.len()), length: 0 };
+    pub fn window(buffers: &[Buffer], offset: u64, length: u64) -> Self {
+        Self::default().refilled(buffers, offset, length)
+    }
+
+    /// The same, in the memory of these, which are not used any more.
+    #[must_use]
+    pub fn refilled(self, buffers: &[Buffer], mut offset: u64, length: u64) -> Self {
+        let mut window = Self { parts: self.parts, length: 0 };
+        window.parts.clear();
+        window.parts.reserve(buffers.len());
         for buffer in buffers {
             let size = u64::from(buffer.length);
             if offset >= size {
@@ -71,7 +79,19 @@ impl Segments {
 
     /// Leaves out the first `count` bytes.
     pub fn advance(&mut self, count: u64) {
-        *self = Self::window(&self.parts, count, self.length.saturating_sub(count));
+        let mut left = count.min(self.length);
+        self.length -= left;
+        let whole = self.parts.iter().take_while(|part| {
+            let fits = u64::from(part.length) <= left;
+            left -= if fits { u64::from(part.length) } else { 0 };
+            fits
+        });
+        let whole = whole.count();
+        self.parts.drain(..whole);
+        if let (Some(first), Ok(left)) = (self.parts.first_mut(), u32::try_from(left)) {
+            first.address = GuestAddress(first.address.0.wrapping_add(u64::from(left)));
+            first.length -= left;
+        }
     }
 
     /// Copies the first bytes of the segments to `data`, as many as both have.

@@ -163,7 +163,8 @@ impl<M: GuestMemoryHandle> Lane<M> {
                 continue;
             }
             // Anew for each: the driver made it available after whatever it wrote to `writeback`, or read of the size.
-            match task(&shared.rules(features), &chain, memory) {
+            let spare = || self.engine.spare().unwrap_or_default();
+            match task(&shared.rules(features), &chain, memory, spare) {
                 Ok(Task::Run { kind, operation, bytes }) => {
                     if let Some(flight) = self.flights.get_mut(usize::from(tag)) {
                         *flight = Some(Flight { chain, kind, bytes });

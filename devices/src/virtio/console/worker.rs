@@ -59,7 +59,7 @@ pub(super) struct ConsoleWorker<M> {
     /// A client may be let in.
     listening: bool,
     /// What is waited for of clients since the last time the sources were asked.
-    waiting: Vec<Source>,
+    waiting: [Option<Source>; 2],
 }
 
 impl<M: GuestMemoryHandle> ConsoleWorker<M> {
@@ -70,7 +70,7 @@ impl<M: GuestMemoryHandle> ConsoleWorker<M> {
         port: Arc<Mutex<Port>>,
         meter: Arc<ConsoleMeter>,
     ) -> Self {
-        let (hungry, holding, listening, waiting) = (false, false, true, Vec::new());
+        let (hungry, holding, listening, waiting) = (false, false, true, [None; 2]);
         Self { receive, transmit, timer, port, meter, hungry, holding, listening, waiting }
     }
 
@@ -202,7 +202,7 @@ impl<M: GuestMemoryHandle> ConsoleWorker<M> {
     }
 
     /// The listener, and the client.
-    fn clients(&self) -> Vec<Source> {
+    fn clients(&self) -> [Option<Source>; 2] {
         let port = self.port();
         let listener = port.host.listener().filter(|_| self.listening);
         let listener = listener.map(|fd| Source { fd, token: LISTENER, interest: Interest::Readable });
@@ -214,8 +214,7 @@ impl<M: GuestMemoryHandle> ConsoleWorker<M> {
         };
         let token = ATTACHED + port.visit % (u32::MAX - ATTACHED);
         let attached = port.host.attached().zip(interest);
-        let attached = attached.map(|(fd, interest)| Source { fd, token, interest });
-        listener.into_iter().chain(attached).collect()
+        [listener, attached.map(|(fd, interest)| Source { fd, token, interest })]
     }
 }
 
@@ -244,7 +243,7 @@ impl<M: GuestMemoryHandle> Worker for ConsoleWorker<M> {
     fn sources(&self) -> Vec<Source> {
         let timer = Source { fd: self.timer.as_raw_fd(), token: TIMER, interest: Interest::Readable };
         let mut sources = vec![self.receive.source(RECEIVE), self.transmit.source(TRANSMIT), timer];
-        sources.extend(self.clients());
+        sources.extend(self.clients().into_iter().flatten());
         sources
     }
 

@@ -16,7 +16,7 @@ use super::features::bits;
 use super::pair::Common;
 use super::tap::{HEADER_BYTES, MAX_FRAME_BYTES, MAX_SLICES, Tap};
 use crate::LogLimit;
-use crate::virtio::guest_slices::{GuestSlice, add_slices, read_front, write_at};
+use crate::virtio::guest_slices::{GuestSlice, Slices, add_slices, read_front, write_at};
 use crate::virtio::{Chain, GuestMemoryHandle, WorkerQueue};
 
 /// Most frames of one round, so that the other direction gets its turn.
@@ -44,6 +44,8 @@ pub(super) struct Receive<M> {
     rest: Vec<u8>,
     /// A frame that waits for room; empty if none does.
     held: Vec<u8>,
+    /// Where a round keeps the chains that it takes ahead; empty in between.
+    ahead: VecDeque<Entry>,
     /// What recent frames needed.
     recent: Recent,
     pace: Pace,
@@ -126,6 +128,7 @@ impl<M: GuestMemoryHandle> Receive<M> {
             knows_flags: features & bits::GUEST_CSUM != 0,
             rest: vec![0; MAX_FRAME_BYTES],
             held: Vec::new(),
+            ahead: VecDeque::new(),
             recent: Recent::default(),
             pace: Pace::START,
             most: 0,
@@ -154,7 +157,7 @@ impl<M: GuestMemoryHandle> Receive<M> {
         self.starved = false;
         self.queue.begin();
         self.most = self.most.max(self.queue.available());
-        let mut window = Window::new(common.memory.memory());
+        let mut window = Window::new(common.memory.memory(), std::mem::take(&mut self.ahead));
         let mut found = 0;
         // A frame that waits is not in the interface any more: nobody would call us for it.
         while found < self.pace.frames || !self.held.is_empty() {
@@ -176,7 +179,7 @@ impl<M: GuestMemoryHandle> Receive<M> {
         if !self.starved {
             self.pace.found(found);
         }
-        window.put_back(&mut self.queue);
+        self.ahead = window.put_back(&mut self.queue);
         self.queue.signal();
     }
 
@@ -252,7 +255,7 @@ impl<M: GuestMemoryHandle> Receive<M> {
             NUM_BUFFERS_OFFSET,
             &u16::try_from(buffers).unwrap_or(u16::MAX).to_le_bytes(),
         );
-        self.queue.used_together(window.take(buffers, bytes).into_iter());
+        self.queue.used_together(window.take(buffers, bytes));
         self.recent.came(bytes);
         counts.received_frames.add(1);
         counts.received_bytes.add((bytes - HEADER_BYTES) as u64);
@@ -278,7 +281,7 @@ impl<M: GuestMemoryHandle> Receive<M> {
 struct Window<'m, G: GuestMemory> {
     memory: &'m G,
     chains: VecDeque<Entry>,
-    slices: Vec<GuestSlice<'m, G>>,
+    slices: Slices<GuestSlice<'m, G>>,
     bytes: usize,
 }
 
@@ -289,8 +292,8 @@ struct Entry {
 }
 
 impl<'m, G: GuestMemory> Window<'m, G> {
-    fn new(memory: &'m G) -> Self {
-        Self { memory, chains: VecDeque::new(), slices: Vec::new(), bytes: 0 }
+    fn new(memory: &'m G, empty: VecDeque<Entry>) -> Self {
+        Self { memory, chains: empty, slices: Slices::new(), bytes: 0 }
     }
 
     /// Takes chains until they have room for `wanted` bytes, or the driver has no more, or too many pieces.
@@ -333,25 +336,27 @@ impl<'m, G: GuestMemory> Window<'m, G> {
     }
 
     /// Takes the first `count` chains out, with the share of `bytes` that each has.
-    fn take(&mut self, count: usize, bytes: usize) -> Vec<(Chain, u32)> {
-        let mut left = bytes;
+    fn take(&mut self, count: usize, bytes: usize) -> impl ExactSizeIterator<Item = (Chain, u32)> {
+        let count = count.min(self.chains.len());
         let mut slices = 0;
-        let mut taken = Vec::with_capacity(count);
-        for entry in self.chains.drain(..count.min(self.chains.len())) {
-            let part = left.min(entry.bytes);
-            left -= part;
+        for entry in self.chains.range(..count) {
             slices += entry.slices;
             self.bytes -= entry.bytes;
-            taken.push((entry.chain, u32::try_from(part).unwrap_or(u32::MAX)));
         }
         self.slices.drain(..slices.min(self.slices.len()));
-        taken
+        let mut left = bytes;
+        self.chains.drain(..count).map(move |entry| {
+            let part = left.min(entry.bytes);
+            left -= part;
+            (entry.chain, u32::try_from(part).unwrap_or(u32::MAX))
+        })
     }
 
-    /// Gives all chains back to the queue as if they had never been taken.
-    fn put_back<M: GuestMemoryHandle>(self, queue: &mut WorkerQueue<M>) {
-        for entry in self.chains.into_iter().rev() {
+    /// Gives all chains back to the queue as if they had never been taken; what they were kept in, for the next round.
+    fn put_back<M: GuestMemoryHandle>(mut self, queue: &mut WorkerQueue<M>) -> VecDeque<Entry> {
+        for entry in self.chains.drain(..).rev() {
             queue.put_back(entry.chain);
         }
+        self.chains
     }
 }

@@ -9,7 +9,7 @@ use super::moderation::Moderation;
 use super::pair::Common;
 use super::tap::{HEADER_BYTES, MAX_FRAME_BYTES, MAX_SLICES, Tap};
 use crate::LogLimit;
-use crate::virtio::guest_slices::add_slices;
+use crate::virtio::guest_slices::{Slices, add_slices};
 use crate::virtio::{Chain, GuestMemoryHandle, WorkerQueue};
 
 /// Most frames of one round, so that the other direction gets its turn.
@@ -58,7 +58,7 @@ impl<M: GuestMemoryHandle> Transmit<M> {
         self.blocked = false;
         let mut round = Round::default();
         self.queue.begin_with(FRAMES_PER_ROUND);
-        let mut slices = Vec::new();
+        let mut slices = Slices::new();
         let resting = loop {
             let resting = round.is_burst() && self.moderation.rests_after(round.frames);
             let next = if resting { self.queue.poll() } else { self.queue.pop() };

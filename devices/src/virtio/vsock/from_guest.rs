@@ -8,7 +8,7 @@ use super::host::HostSockets;
 use super::packet::{HEADER_BYTES, HOST_CID, Header, Operation, STREAM};
 use super::worker::{MAX_SLICES, PACKETS_PER_ROUND, VsockWorker};
 use crate::virtio::GuestMemoryHandle;
-use crate::virtio::guest_slices::{GuestSlice, add_slices, cut};
+use crate::virtio::guest_slices::{GuestSlice, Slices, add_slices, cut};
 
 /// A packet of the guest's, its data still in place.
 struct Packet<'a, 'm, G: GuestMemory> {
@@ -24,7 +24,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
     }
 
     fn serve_transmit_from(&mut self, memory: &M::M) {
-        let mut slices = Vec::new();
+        let mut slices = Slices::new();
         self.transmit.begin_with(PACKETS_PER_ROUND);
         while let Some(chain) = self.transmit.pop() {
             slices.clear();
@@ -39,7 +39,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
                 && (!has_data
                     || add_slices(memory, chain.readable(), Permissions::Read, MAX_SLICES, &mut slices));
             if good {
-                cut(&mut slices, HEADER_BYTES, header.length as usize);
+                cut(&mut slices, 0, HEADER_BYTES, header.length as usize);
                 self.hear(&Packet::<M::M> { header, data: &slices });
             } else {
                 self.handle.counts.malformed.add(1);

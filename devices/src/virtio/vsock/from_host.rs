@@ -10,7 +10,7 @@ use super::connection::{Connection, Greeting, State};
 use super::host::{HostSockets, HostStream, MAX_PIECES};
 use super::packet::{HEADER_BYTES, Header, MAX_DATA_BYTES, Operation, Ports};
 use super::worker::{PACKETS_PER_ROUND, VsockWorker};
-use crate::virtio::guest_slices::{GuestSlice, add_slices, cut};
+use crate::virtio::guest_slices::{GuestSlice, Slices, add_slices, cut};
 use crate::virtio::{Chain, GuestMemoryHandle};
 
 /// Most host processes that are let in at once.
@@ -82,15 +82,16 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
     /// Takes what a host process sent to the guest.
     fn read_stream(&mut self, token: u32) {
         let Some(memory) = self.memory.take() else { return };
-        self.read_stream_into(token, memory.memory());
-        self.memory = Some(memory);
+        let mut packets = std::mem::take(&mut self.packets);
+        self.read_stream_into(token, memory.memory(), &mut packets);
+        (self.memory, self.packets) = (Some(memory), packets);
     }
 
     /// As many packets at once as the last read had use for, up to [`MAX_BATCH`]: a guest's buffers are small, and a call for
     /// each costs more than its bytes.
-    fn read_stream_into(&mut self, token: u32, memory: &M::M) {
+    fn read_stream_into(&mut self, token: u32, memory: &M::M, packets: &mut Vec<(Chain, u32)>) {
         let (mut left, mut batch) = (usize::from(PACKETS_PER_ROUND), 1);
-        let (mut packets, mut slices) = (Vec::new(), Vec::new());
+        let mut slices = Slices::new();
         while left > 0 {
             let Some(connection) = self.table.get(token).filter(|c| c.may_read()) else { return };
             let credit = connection.guest_room.bytes();
@@ -98,14 +99,14 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
                 return connection.want_credit();
             }
             slices.clear();
-            let room = self.collect(memory, credit, batch.min(left), &mut packets, &mut slices);
+            let room = self.collect(memory, credit, batch.min(left), packets, &mut slices);
             let Some(connection) = self.table.get(token).filter(|_| !packets.is_empty()) else { return };
             let result = connection.stream.receive(&slices);
             match result {
                 Ok(0) => connection.host_ended(),
                 Ok(bytes) => {
                     let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-                    left -= self.say_data(token, bytes, &mut packets);
+                    left -= self.say_data(token, bytes, packets);
                     if bytes >= room {
                         batch = (batch * 2).min(MAX_BATCH);
                         continue;
@@ -128,16 +129,17 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
         credit: u32,
         most: usize,
         packets: &mut Vec<(Chain, u32)>,
-        slices: &mut Vec<GuestSlice<'m, M::M>>,
+        slices: &mut Slices<GuestSlice<'m, M::M>>,
     ) -> u32 {
-        let (mut total, mut pieces) = (0, Vec::new());
+        let mut total = 0;
         while packets.len() < most && total < credit {
             // The first is asked for, so that the driver notifies where there is none.
             if !packets.is_empty() && self.receive.available() == 0 {
                 break;
             }
             let Some(chain) = self.buffer(1) else { break };
-            if !add_slices(memory, chain.writable(), Permissions::Write, MAX_PIECES, &mut pieces) {
+            let before = slices.len();
+            if !add_slices(memory, chain.writable(), Permissions::Write, MAX_PIECES, slices) {
                 self.handle.counts.malformed.add(1);
                 self.receive.refused("a buffer in too many pieces");
                 self.receive.used(chain, 0);
@@ -145,12 +147,12 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
             }
             let room = chain.writable_bytes().saturating_sub(HEADER_BYTES as u64);
             let room = u32::try_from(room).unwrap_or(u32::MAX).min(MAX_DATA_BYTES).min(credit - total);
-            cut(&mut pieces, HEADER_BYTES, room as usize);
-            if slices.len() + pieces.len() > MAX_PIECES {
+            cut(slices, before, HEADER_BYTES, room as usize);
+            if slices.len() > MAX_PIECES {
+                slices.truncate(before);
                 self.receive.put_back(chain);
                 break;
             }
-            slices.append(&mut pieces);
             packets.push((chain, room));
             total += room;
         }

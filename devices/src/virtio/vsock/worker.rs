@@ -39,6 +39,8 @@ pub(super) struct VsockWorker<M, H: HostSockets> {
     pub(super) sockets: Arc<H>,
     pub(super) table: Table<H::Stream>,
     pub(super) resets: VecDeque<Ports>,
+    /// Where a read of a stream keeps the buffers that it fills, and the room for data in each; empty in between.
+    pub(super) packets: Vec<(Chain, u32)>,
     pub(super) guest_cid: u64,
     /// The guest has no buffers for us.
     pub(super) starved: bool,
@@ -68,6 +70,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
             sockets,
             table: Table::new(),
             resets: VecDeque::new(),
+            packets: Vec::new(),
             guest_cid,
             starved: false,
             listening: true,

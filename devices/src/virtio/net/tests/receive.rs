@@ -184,6 +184,26 @@ fn after_large_frames_the_next_one_is_not_copied() {
 }
 
 #[test]
+fn frames_in_many_buffers_allocate_nothing() {
+    let mut bench = Bench::new(bits::MRG_RXBUF);
+    let mut driver = Driver::default();
+    let mut allocations = Vec::new();
+    for _ in 0..12 {
+        while driver.post(&mut bench, 3000) {}
+        bench.tap(|tap| tap.incoming.push_back(frame(1, 60_000)));
+        let heap = allocation_counter::measure(|| {
+            bench.worker().ready(0);
+            bench.worker().ready(2);
+        });
+        allocations.push(heap.count_total);
+        driver.take(&mut bench);
+        bench.interrupt.take();
+    }
+    assert_eq!(driver.frames, vec![frame(1, 60_000); 12]);
+    assert_eq!(allocations[4..], [0; 8], "{allocations:?}");
+}
+
+#[test]
 fn an_interface_that_is_gone_is_left_alone() {
     let mut bench = Bench::new(0);
     let mut driver = Driver::default();

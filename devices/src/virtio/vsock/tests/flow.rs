@@ -58,6 +58,29 @@ fn a_stream_is_read_many_packets_at_once() {
 }
 
 #[test]
+fn data_allocates_nothing_either_way() {
+    let mut bench = Bench::new(0);
+    let mut host = bench.connect(PORTS);
+    let stream = 16;
+    let mut allocations = Vec::new();
+    let (to_guest, to_host) = (content(0, 20_000), content(0, 1000));
+    for _ in 0..12 {
+        bench.post(32, 4096);
+        host.write(&to_guest);
+        assert!(bench.send(Header { length: 1000, ..Bench::header(PORTS, Operation::Data) }, &to_host));
+        let heap = allocation_counter::measure(|| {
+            bench.worker().ready(1);
+            bench.worker().ready(stream);
+        });
+        allocations.push(heap.count_total);
+        let data: Vec<u8> = bench.packets().into_iter().flat_map(|packet| packet.data).collect();
+        assert!(data == to_guest && host.read() == (to_host.clone(), false));
+        bench.interrupt.take();
+    }
+    assert_eq!(allocations[4..], [0; 8], "{allocations:?}");
+}
+
+#[test]
 fn a_packet_may_be_as_long_as_the_credit() {
     for length in [65_537, 69_000] {
         let mut bench = Bench::new(0);
