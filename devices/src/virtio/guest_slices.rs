@@ -2,9 +2,7 @@
 
 use smallvec::SmallVec;
 use vm_memory::bitmap::BS;
-use vm_memory::{Bytes, GuestMemory, Permissions, VolatileSlice};
-
-use crate::virtio::Buffer;
+use vm_memory::{Bytes, GuestMemory, VolatileSlice};
 
 /// A piece of guest memory.
 pub(super) type GuestSlice<'m, G> = VolatileSlice<'m, BS<'m, <G as GuestMemory>::Bitmap>>;
@@ -12,33 +10,6 @@ pub(super) type GuestSlice<'m, G> = VolatileSlice<'m, BS<'m, <G as GuestMemory>:
 /// Pieces of one round, on its stack: more than so many go to the heap. Enough for a frame of 64 KiB in the small buffers of
 /// Linux's receive queues.
 pub(super) type Slices<S> = SmallVec<[S; 64]>;
-
-/// Adds the memory of `buffers` to `slices`, at most `limit` of them; false, and nothing added, if it is more or lies
-/// outside of guest memory.
-pub(super) fn add_slices<'m, G: GuestMemory>(
-    memory: &'m G,
-    buffers: &[Buffer],
-    access: Permissions,
-    limit: usize,
-    slices: &mut Slices<GuestSlice<'m, G>>,
-) -> bool {
-    let before = slices.len();
-    let complete = buffers.iter().all(|buffer| {
-        let Ok(length) = usize::try_from(buffer.length) else { return false };
-        let Ok(parts) = memory.get_slices(buffer.address, length, access) else { return false };
-        for part in parts {
-            match part {
-                Ok(part) if slices.len() - before < limit => slices.push(part),
-                Ok(_) | Err(_) => return false,
-            }
-        }
-        true
-    });
-    if !complete {
-        slices.truncate(before);
-    }
-    complete
-}
 
 /// Writes `data` over the bytes from `offset` on; what lies past the end is lost.
 pub(super) fn write_at<B: vm_memory::bitmap::BitmapSlice>(
@@ -60,23 +31,18 @@ pub(super) fn write_at<B: vm_memory::bitmap::BitmapSlice>(
     }
 }
 
-/// Adds the first `count` bytes to `data`.
+/// Copies the first bytes to `data`, as many as both have, and says how many.
 pub(super) fn read_front<B: vm_memory::bitmap::BitmapSlice>(
     slices: &[VolatileSlice<'_, B>],
-    count: usize,
-    data: &mut Vec<u8>,
-) {
-    let mut left = count;
+    data: &mut [u8],
+) -> usize {
+    let mut done = 0;
     for slice in slices {
-        let part = left.min(slice.len());
-        let start = data.len();
-        data.resize(start + part, 0);
-        if let Some(into) = data.get_mut(start..) {
-            // Cannot fail, the length is the slice's or less.
-            let _ = slice.read(into, 0);
-        }
-        left -= part;
+        let Some(into) = data.get_mut(done..).filter(|into| !into.is_empty()) else { break };
+        // Fails only where there is nothing to read.
+        done += slice.read(into, 0).unwrap_or(0);
     }
+    done
 }
 
 /// Leaves of `slices` the first `whole`, and of the others what lies from `start` on, `length` bytes.

@@ -7,6 +7,8 @@ use thiserror::Error;
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, Permissions};
 
+use super::guest_slices::GuestSlice;
+
 /// Most descriptors of one chain, empty ones too, whatever length an indirect table claims to have; Linux stays below
 /// 256, QEMU allows as many as here. It bounds the time and the host memory that one chain takes.
 pub const MAX_CHAIN_DESCRIPTORS: u32 = 1024;
@@ -183,13 +185,15 @@ impl Chain {
         done
     }
 
-    /// Follows the chain that begins at descriptor `head`. Each descriptor is read once. `buffers` is overwritten;
-    /// it is an argument so that its room is used again.
-    pub(super) fn walk(
-        memory: &impl GuestMemory,
+    /// Follows the chain that begins at descriptor `head`. Each descriptor is read once, and each buffer looked for once in
+    /// guest memory: `found` gets its pieces, and what the device may do with them. `buffers` is overwritten; it is an
+    /// argument so that its room is used again.
+    pub(super) fn walk<'m, G: GuestMemory>(
+        memory: &'m G,
         table: Table,
         head: u16,
         mut buffers: Vec<Buffer>,
+        mut found: impl FnMut(Permissions, GuestSlice<'m, G>),
     ) -> Result<Self, QueueFault> {
         buffers.clear();
         let mut chain = Self { head, buffers, readable: 0, descriptors: 0 };
@@ -209,7 +213,7 @@ impl Chain {
             if total > MAX_CHAIN_BYTES {
                 return Err(QueueFault::TooManyBytes);
             }
-            chain.push(memory, &descriptor)?;
+            chain.push(memory, &descriptor, &mut found)?;
             seen += 1;
             chain.descriptors += 1;
             if !descriptor.has_next() {
@@ -225,7 +229,12 @@ impl Chain {
         }
     }
 
-    fn push(&mut self, memory: &impl GuestMemory, descriptor: &Descriptor) -> Result<(), QueueFault> {
+    fn push<'m, G: GuestMemory>(
+        &mut self,
+        memory: &'m G,
+        descriptor: &Descriptor,
+        found: &mut impl FnMut(Permissions, GuestSlice<'m, G>),
+    ) -> Result<(), QueueFault> {
         let buffer = Buffer { address: descriptor.addr(), length: descriptor.len() };
         if !descriptor.is_write_only() && self.readable < self.buffers.len() {
             return Err(QueueFault::ReadableAfterWritable);
@@ -234,8 +243,11 @@ impl Chain {
             return Ok(());
         }
         let access = if descriptor.is_write_only() { Permissions::Write } else { Permissions::Read };
-        if !in_memory(memory, buffer.address, u64::from(buffer.length), access) {
-            return Err(QueueFault::BufferOutside { address: buffer.address.0, length: buffer.length });
+        let outside = QueueFault::BufferOutside { address: buffer.address.0, length: buffer.length };
+        let length = usize::try_from(buffer.length).map_err(|_| outside)?;
+        buffer.address.checked_add(buffer.length.into()).ok_or(outside)?;
+        for piece in memory.get_slices(buffer.address, length, access).map_err(|_| outside)? {
+            found(access, piece.map_err(|_| outside)?);
         }
         self.buffers.push(buffer);
         if !descriptor.is_write_only() {

@@ -38,7 +38,7 @@ fn walk(memory: &GuestMemoryMmap<AccessCount>, head: u16) -> Result<Chain, Queue
 
 fn walk_with(memory: &GuestMemoryMmap<AccessCount>, head: u16, indirect: bool) -> Result<Chain, QueueFault> {
     let table = Table { address: GuestAddress(TABLE), size: SIZE, indirect };
-    Chain::walk(memory, table, head, vec![Buffer { address: GuestAddress(1), length: 1 }])
+    Chain::walk(memory, table, head, vec![Buffer { address: GuestAddress(1), length: 1 }], |_, _| {})
 }
 
 fn fault(memory: &GuestMemoryMmap<AccessCount>, head: u16) -> QueueFault {

@@ -7,12 +7,13 @@ use std::sync::atomic::{Ordering, fence};
 
 use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_INDIRECT_DESC, VRING_AVAIL_F_NO_INTERRUPT};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, GuestMemoryError};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, GuestMemoryError, Permissions};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::device::{
     Activation, ActivationError, ActiveQueue, GuestMemoryHandle, Interest, Source, VirtioInterrupt,
 };
+use super::guest_slices::{GuestSlice, Slices};
 use super::queue_chain::{Buffer, Chain, QueueFault, Table};
 
 /// Most chains taken in one round, so that a driver that never stops adding cannot keep a worker from its other
@@ -74,11 +75,19 @@ pub struct WorkerQueue<M> {
 
 /// What is done when a queue has no more chains.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Emptied {
+pub(super) enum Emptied {
     /// The driver is asked to notify.
     Asks,
     /// It is not.
     IsQuiet,
+}
+
+/// Where the next chain begins.
+struct Head {
+    table: Table,
+    index: u16,
+    /// Room for what is found.
+    buffers: Vec<Buffer>,
 }
 
 impl<M: GuestMemoryHandle> WorkerQueue<M> {
@@ -190,12 +199,54 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
         self.take(Emptied::IsQuiet)
     }
 
+    /// As [`pop`](Self::pop) or [`poll`](Self::poll), and adds the pieces of the chain's buffers that are for this `access` to
+    /// `slices`. `memory` is the queue's own, borrowed for as long as they are used.
+    pub(super) fn take_into<'m>(
+        &mut self,
+        emptied: Emptied,
+        memory: &'m M::M,
+        access: Permissions,
+        slices: &mut Slices<GuestSlice<'m, M::M>>,
+    ) -> Option<Chain> {
+        let Head { table, index, buffers } = self.next_head(emptied)?;
+        let before = slices.len();
+        let chain = Chain::walk(memory, table, index, buffers, |allowed, slice| {
+            if allowed == access {
+                slices.push(slice);
+            }
+        });
+        let chain = self.taken(chain);
+        if chain.is_none() {
+            slices.truncate(before);
+        }
+        chain
+    }
+
     fn take(&mut self, emptied: Emptied) -> Option<Chain> {
+        let Head { table, index, buffers } = self.next_head(emptied)?;
+        let chain = Chain::walk(self.memory.memory(), table, index, buffers, |_, _| {});
+        self.taken(chain)
+    }
+
+    fn taken(&mut self, chain: Result<Chain, QueueFault>) -> Option<Chain> {
+        match chain {
+            Ok(chain) => {
+                self.work = self.work.saturating_sub(chain.descriptors());
+                Some(chain)
+            }
+            Err(fault) => {
+                self.fail(fault);
+                None
+            }
+        }
+    }
+
+    fn next_head(&mut self, emptied: Emptied) -> Option<Head> {
         if self.broken {
             return None;
         }
-        match self.try_take(emptied) {
-            Ok(chain) => chain,
+        match self.try_next_head(emptied) {
+            Ok(head) => head,
             Err(fault) => {
                 self.fail(fault);
                 None
@@ -270,7 +321,7 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
         self.interrupt.request_refused(self.index, why);
     }
 
-    fn try_take(&mut self, emptied: Emptied) -> Result<Option<Chain>, QueueFault> {
+    fn try_next_head(&mut self, emptied: Emptied) -> Result<Option<Head>, QueueFault> {
         let memory = self.memory.memory();
         loop {
             let available =
@@ -301,7 +352,7 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
                 self.queue.disable_notification(memory).map_err(|_| QueueFault::RingOutside)?;
             }
             // The index may have changed since, so the iterator may refuse it although it was good before.
-            let head = match self.queue.iter(memory) {
+            let index = match self.queue.iter(memory) {
                 Ok(mut heads) => heads.next().ok_or(QueueFault::RingOutside)?.head_index(),
                 Err(virtio_queue::Error::InvalidAvailRingIndex) => {
                     return Err(QueueFault::AvailableIndex { available, next, size });
@@ -311,9 +362,7 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
             let table =
                 Table { address: GuestAddress(self.queue.desc_table()), size, indirect: self.indirect };
             let buffers = self.spare.pop().unwrap_or_default();
-            let chain = Chain::walk(memory, table, head, buffers)?;
-            self.work = self.work.saturating_sub(chain.descriptors());
-            return Ok(Some(chain));
+            return Ok(Some(Head { table, index, buffers }));
         }
     }
 

@@ -16,7 +16,8 @@ use super::features::bits;
 use super::pair::Common;
 use super::tap::{HEADER_BYTES, MAX_FRAME_BYTES, MAX_SLICES, Tap};
 use crate::LogLimit;
-use crate::virtio::guest_slices::{GuestSlice, Slices, add_slices, read_front, write_at};
+use crate::virtio::guest_slices::{GuestSlice, Slices, read_front, write_at};
+use crate::virtio::queue_worker::Emptied;
 use crate::virtio::{Chain, GuestMemoryHandle, WorkerQueue};
 
 /// Most frames of one round, so that the other direction gets its turn.
@@ -184,12 +185,7 @@ impl<M: GuestMemoryHandle> Receive<M> {
     }
 
     /// Takes a frame from the interface.
-    fn take<T: Tap, G: GuestMemory>(
-        &mut self,
-        window: &mut Window<'_, G>,
-        tap: &T,
-        handle: &NetHandle,
-    ) -> Step {
+    fn take<T: Tap>(&mut self, window: &mut Window<'_, M::M>, tap: &T, handle: &NetHandle) -> Step {
         let counts = &handle.counts;
         let wanted = if self.mergeable { self.recent.largest() } else { 1 };
         window.fill(&mut self.queue, wanted, counts);
@@ -218,13 +214,14 @@ impl<M: GuestMemoryHandle> Receive<M> {
             return Step::Next;
         }
         counts.received_copied.add(1);
-        read_front(&window.slices, room, &mut self.held);
+        self.held.resize(room, 0);
+        read_front(&window.slices, &mut self.held);
         self.held.extend_from_slice(self.rest.get(..over).unwrap_or_default());
         Step::Next
     }
 
     /// Gives the frame that waits to the driver.
-    fn place<G: GuestMemory>(&mut self, window: &mut Window<'_, G>, counts: &Counts) -> Step {
+    fn place(&mut self, window: &mut Window<'_, M::M>, counts: &Counts) -> Step {
         // So that only the driver, and not the end of a round's share, leaves it without room.
         self.queue.begin();
         window.fill(&mut self.queue, self.held.len(), counts);
@@ -244,7 +241,7 @@ impl<M: GuestMemoryHandle> Receive<M> {
     }
 
     /// The frame of `bytes` lies in the first chains: they are the driver's now.
-    fn finish<G: GuestMemory>(&mut self, window: &mut Window<'_, G>, bytes: usize, counts: &Counts) {
+    fn finish(&mut self, window: &mut Window<'_, M::M>, bytes: usize, counts: &Counts) {
         let buffers = window.chains_for(bytes);
         if !self.knows_flags {
             // A tap says that it has checked a frame, also to who has not asked (virtio 1.3, 5.1.6.4.1).
@@ -297,25 +294,30 @@ impl<'m, G: GuestMemory> Window<'m, G> {
     }
 
     /// Takes chains until they have room for `wanted` bytes, or the driver has no more, or too many pieces.
-    fn fill<M: GuestMemoryHandle>(&mut self, queue: &mut WorkerQueue<M>, wanted: usize, counts: &Counts) {
+    fn fill<M: GuestMemoryHandle<M = G>>(
+        &mut self,
+        queue: &mut WorkerQueue<M>,
+        wanted: usize,
+        counts: &Counts,
+    ) {
         while self.bytes < wanted {
-            let Some(chain) = queue.pop() else { return };
-            let bytes = usize::try_from(chain.writable_bytes()).unwrap_or(0);
             let before = self.slices.len();
-            let limit = MAX_SLICES - before;
-            let writable = chain.writable();
-            if bytes > 0 && add_slices(self.memory, writable, Permissions::Write, limit, &mut self.slices) {
+            let next = queue.take_into(Emptied::Asks, self.memory, Permissions::Write, &mut self.slices);
+            let Some(chain) = next else { return };
+            let bytes = usize::try_from(chain.writable_bytes()).unwrap_or(0);
+            if bytes > 0 && self.slices.len() <= MAX_SLICES {
                 self.chains.push_back(Entry { chain, slices: self.slices.len() - before, bytes });
                 self.bytes += bytes;
-            } else if before > 0 {
-                // Too many pieces together, or bad: see when its turn comes.
-                queue.put_back(chain);
-                return;
-            } else {
-                counts.malformed.add(1);
-                queue.refused("a buffer that no frame can be put in");
-                queue.used(chain, 0);
+                continue;
             }
+            self.slices.truncate(before);
+            if before > 0 {
+                // Too many pieces together, or bad: see when its turn comes.
+                return queue.put_back(chain);
+            }
+            counts.malformed.add(1);
+            queue.refused("a buffer that no frame can be put in");
+            queue.used(chain, 0);
         }
     }
 

@@ -9,7 +9,8 @@ use super::moderation::Moderation;
 use super::pair::Common;
 use super::tap::{HEADER_BYTES, MAX_FRAME_BYTES, MAX_SLICES, Tap};
 use crate::LogLimit;
-use crate::virtio::guest_slices::{Slices, add_slices};
+use crate::virtio::guest_slices::Slices;
+use crate::virtio::queue_worker::Emptied;
 use crate::virtio::{Chain, GuestMemoryHandle, WorkerQueue};
 
 /// Most frames of one round, so that the other direction gets its turn.
@@ -61,15 +62,14 @@ impl<M: GuestMemoryHandle> Transmit<M> {
         let mut slices = Slices::new();
         let resting = loop {
             let resting = round.is_burst() && self.moderation.rests_after(round.frames);
-            let next = if resting { self.queue.poll() } else { self.queue.pop() };
+            slices.clear();
+            let emptied = if resting { Emptied::IsQuiet } else { Emptied::Asks };
+            let next = self.queue.take_into(emptied, memory, Permissions::Read, &mut slices);
             let Some(chain) = next else { break resting };
             let bytes = chain.readable_bytes();
             round.frames += 1;
             round.bytes += bytes;
-            slices.clear();
-            let sent = if !is_frame(&chain)
-                || !add_slices(memory, chain.readable(), Permissions::Read, MAX_SLICES, &mut slices)
-            {
+            let sent = if !is_frame(&chain) || slices.len() > MAX_SLICES {
                 Sent::Malformed
             } else if handle.is_link_up() {
                 send(tap, &slices, bytes, &mut self.log)

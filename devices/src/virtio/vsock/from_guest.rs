@@ -8,7 +8,8 @@ use super::host::HostSockets;
 use super::packet::{HEADER_BYTES, HOST_CID, Header, Operation, STREAM};
 use super::worker::{MAX_SLICES, PACKETS_PER_ROUND, VsockWorker};
 use crate::virtio::GuestMemoryHandle;
-use crate::virtio::guest_slices::{GuestSlice, Slices, add_slices, cut};
+use crate::virtio::guest_slices::{GuestSlice, Slices, cut, read_front};
+use crate::virtio::queue_worker::Emptied;
 
 /// A packet of the guest's, its data still in place.
 struct Packet<'a, 'm, G: GuestMemory> {
@@ -26,18 +27,17 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
     fn serve_transmit_from(&mut self, memory: &M::M) {
         let mut slices = Slices::new();
         self.transmit.begin_with(PACKETS_PER_ROUND);
-        while let Some(chain) = self.transmit.pop() {
-            slices.clear();
+        while let Some(chain) = self.transmit.take_into(Emptied::Asks, memory, Permissions::Read, &mut slices)
+        {
             let mut bytes = [0; HEADER_BYTES];
-            let complete = chain.read(memory, 0, &mut bytes) == HEADER_BYTES;
+            let complete = read_front(&slices, &mut bytes) == HEADER_BYTES;
             let header = Header::from_bytes(&bytes);
             let end = (HEADER_BYTES as u64).saturating_add(header.length.into());
             let has_data = header.operation == Some(Operation::Data) && header.length > 0;
             let good = complete
                 && header.source_cid == self.guest_cid
                 && end <= chain.readable_bytes()
-                && (!has_data
-                    || add_slices(memory, chain.readable(), Permissions::Read, MAX_SLICES, &mut slices));
+                && (!has_data || slices.len() <= MAX_SLICES);
             if good {
                 cut(&mut slices, 0, HEADER_BYTES, header.length as usize);
                 self.hear(&Packet::<M::M> { header, data: &slices });
@@ -55,6 +55,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
                 }
             }
             self.transmit.used(chain, 0);
+            slices.clear();
         }
         self.transmit.signal();
     }

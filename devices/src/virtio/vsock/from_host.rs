@@ -10,7 +10,8 @@ use super::connection::{Connection, Greeting, State};
 use super::host::{HostSockets, HostStream, MAX_PIECES};
 use super::packet::{HEADER_BYTES, Header, MAX_DATA_BYTES, Operation, Ports};
 use super::worker::{PACKETS_PER_ROUND, VsockWorker};
-use crate::virtio::guest_slices::{GuestSlice, Slices, add_slices, cut};
+use crate::virtio::guest_slices::{GuestSlice, Slices, cut};
+use crate::virtio::queue_worker::Emptied;
 use crate::virtio::{Chain, GuestMemoryHandle};
 
 /// Most host processes that are let in at once.
@@ -137,9 +138,17 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
             if !packets.is_empty() && self.receive.available() == 0 {
                 break;
             }
-            let Some(chain) = self.buffer(1) else { break };
             let before = slices.len();
-            if !add_slices(memory, chain.writable(), Permissions::Write, MAX_PIECES, slices) {
+            let next = self.buffer_by(1, |queue| {
+                slices.truncate(before);
+                queue.take_into(Emptied::Asks, memory, Permissions::Write, slices)
+            });
+            let Some(chain) = next else {
+                slices.truncate(before);
+                break;
+            };
+            if slices.len() - before > MAX_PIECES {
+                slices.truncate(before);
                 self.handle.counts.malformed.add(1);
                 self.receive.refused("a buffer in too many pieces");
                 self.receive.used(chain, 0);

@@ -157,8 +157,17 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
 
     /// A buffer of the guest's that has room for a header and `data` bytes more.
     pub(super) fn buffer(&mut self, data: u64) -> Option<Chain> {
+        self.buffer_by(data, WorkerQueue::pop)
+    }
+
+    /// The same, taken out of the queue by `pop`.
+    pub(super) fn buffer_by(
+        &mut self,
+        data: u64,
+        mut pop: impl FnMut(&mut WorkerQueue<M>) -> Option<Chain>,
+    ) -> Option<Chain> {
         loop {
-            let Some(chain) = self.receive.pop() else {
+            let Some(chain) = pop(&mut self.receive) else {
                 self.set_starved(true);
                 return None;
             };

@@ -9,7 +9,7 @@ use super::{Bench, Reply, frame};
 use crate::virtio::Interest;
 use crate::virtio::net::test_tap::{EAGAIN, EIO};
 use crate::virtio::net::{HEADER_BYTES, bits};
-use crate::virtio::test_driver::{BORDER, BUFFERS};
+use crate::virtio::test_driver::{BORDER, BUFFERS, accesses};
 
 const RX: usize = 0;
 
@@ -201,6 +201,23 @@ fn frames_in_many_buffers_allocate_nothing() {
     }
     assert_eq!(driver.frames, vec![frame(1, 60_000); 12]);
     assert_eq!(allocations[4..], [0; 8], "{allocations:?}");
+}
+
+#[test]
+fn each_buffer_for_a_frame_is_looked_for_once() {
+    let cost = |buffers| {
+        let mut bench = Bench::new(bits::MRG_RXBUF);
+        let chain: Vec<_> = (0..buffers).map(|i| (BUFFERS + i * 0x1000, 100, true)).collect();
+        bench.queues[RX].add(&chain).unwrap();
+        bench.tap(|tap| tap.incoming.push_back(frame(1, 80)));
+        let before = accesses(&bench.memory);
+        bench.worker().ready(0);
+        let cost = accesses(&bench.memory) - before;
+        assert!(bench.queues[RX].used().is_some());
+        cost
+    };
+    // And one for its descriptor.
+    assert_eq!(cost(9) - cost(1), 2 * 8);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::virtio::net::features::bits;
 use crate::virtio::net::test_tap::{EAGAIN, EIO, FakeTap};
 use crate::virtio::net::transmit::REST;
 use crate::virtio::net::{MAX_FRAME_BYTES, NetQueues};
-use crate::virtio::test_driver::{BORDER, BUFFERS};
+use crate::virtio::test_driver::{BORDER, BUFFERS, accesses};
 
 const TX: usize = 1;
 
@@ -28,6 +28,21 @@ impl Bench {
         }
         self.queues[TX].add(&buffers).is_some()
     }
+}
+
+#[test]
+fn each_buffer_of_a_frame_is_looked_for_once() {
+    let cost = |buffers| {
+        let mut bench = Bench::new(0);
+        assert!(bench.send(BUFFERS, &frame(1, 1500), &vec![100; buffers - 1]));
+        let before = accesses(&bench.memory);
+        bench.worker().ready(1);
+        let cost = accesses(&bench.memory) - before;
+        assert_eq!(bench.tap(|tap| tap.sent.clone()), [frame(1, 1500)]);
+        cost
+    };
+    // And one for its descriptor.
+    assert_eq!(cost(9) - cost(1), 2 * 8);
 }
 
 #[test]

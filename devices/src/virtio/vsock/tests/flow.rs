@@ -4,9 +4,11 @@ use std::sync::atomic::Ordering;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use vm_memory::{Bytes, GuestAddress};
 
 use super::super::packet::{Header, Operation, Ports};
 use super::{Bench, Packet};
+use crate::virtio::test_driver::{BUFFERS, accesses};
 use crate::virtio::vsock::BUFFER_BYTES;
 use crate::virtio::{Interest, Source, SourceChange};
 
@@ -55,6 +57,43 @@ fn a_stream_is_read_many_packets_at_once() {
     assert_eq!(read, data);
     let calls = host.receives.load(Ordering::Relaxed);
     assert!(packets >= 24 && calls * 2 < packets, "{calls} calls for {packets} packets");
+}
+
+#[test]
+fn each_buffer_of_a_packet_is_looked_for_once() {
+    let costs = |buffers: u32| {
+        let mut bench = Bench::new(0);
+        assert!(bench.send(Bench::header(PORTS, Operation::Request), &[]));
+        bench.post(1, 4096);
+        bench.run();
+        assert_eq!(bench.packets().len(), 1);
+        let (_, mut host) = bench.sockets.connected().unwrap();
+        while bench.transmit.used().is_some() {}
+
+        let header = Header { length: 100 * buffers, ..Bench::header(PORTS, Operation::Data) };
+        bench.memory.write_slice(&header.to_bytes(), GuestAddress(BUFFERS)).unwrap();
+        let data = |writable| {
+            (1..=u64::from(buffers)).map(move |i| (BUFFERS + i * 0x1000, 100, writable)).collect::<Vec<_>>()
+        };
+        let packet = [vec![(BUFFERS, 44, false)], data(false)].concat();
+        bench.transmit.add(&packet).unwrap();
+        let before = accesses(&bench.memory);
+        bench.worker().ready(1);
+        let to_host = accesses(&bench.memory) - before;
+        assert_eq!(host.read().0.len(), 100 * buffers as usize);
+
+        let room = [vec![(BUFFERS, 44, true)], data(true)].concat();
+        bench.receive.add(&room).unwrap();
+        host.write(&[1; 50]);
+        let before = accesses(&bench.memory);
+        bench.worker().ready(16);
+        let to_guest = accesses(&bench.memory) - before;
+        assert_eq!(bench.receive.used().map(|(_, written)| written), Some(44 + 50));
+        [to_host, to_guest]
+    };
+    // And one for its descriptor.
+    let (one, nine) = (costs(1), costs(9));
+    assert_eq!([nine[0] - one[0], nine[1] - one[1]], [2 * 8; 2]);
 }
 
 #[test]
