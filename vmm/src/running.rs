@@ -26,10 +26,15 @@ const PAUSE_WITHIN: Duration = Duration::from_millis(200);
 /// Between two looks whether they have.
 const PAUSE_LOOK: Duration = Duration::from_millis(1);
 
-/// A pause that waits for vCPUs.
+/// Requests in flight end when the host's storage has answered them.
+const HOLD_WITHIN: Duration = Duration::from_secs(3);
+
+/// A pause that waits for vCPUs, then for devices.
 struct Pausing {
     replies: Vec<Reply>,
     until: Instant,
+    /// vCPUs have stopped.
+    devices: bool,
 }
 
 /// What it consists of.
@@ -114,7 +119,8 @@ impl Running {
         self.vcpus.run();
     }
 
-    /// Stops the vCPUs; answered when all have stopped, or did not in time: then all run on.
+    /// Stops the vCPUs, then the devices; answered when nothing touches guest memory any more, or something would not stop in
+    /// time: then all run on.
     pub fn pause(&mut self, reply: Reply) {
         match &mut self.pausing {
             None if self.paused => reply.send(Ok(Answer::Done)),
@@ -124,15 +130,23 @@ impl Running {
                 self.keeper.pause();
                 // One that waits for a slow reader of its output would not stop.
                 self.serial.let_guest_wait(false);
-                self.pausing = Some(Pausing { replies: vec![reply], until: Instant::now() + PAUSE_WITHIN });
+                let until = Instant::now() + PAUSE_WITHIN;
+                self.pausing = Some(Pausing { replies: vec![reply], until, devices: false });
             }
         }
     }
 
     /// Goes on with what waits for threads of this VM; when to look again.
     pub fn look(&mut self) -> Option<Duration> {
-        let until = self.pausing.as_ref()?.until;
-        match self.vcpus.running() {
+        let pausing = self.pausing.as_mut()?;
+        let running = self.vcpus.running();
+        if running == 0 && !pausing.devices {
+            // No vCPU has anything for them any more.
+            (pausing.devices, pausing.until) = (true, Instant::now() + HOLD_WITHIN);
+            self.segments.hold();
+        }
+        let (devices, until) = (pausing.devices, pausing.until);
+        match if devices { self.segments.active() } else { running } {
             0 => {
                 self.paused = true;
                 self.publish();
@@ -141,7 +155,7 @@ impl Running {
             }
             left if Instant::now() >= until => {
                 self.let_run();
-                self.end_pause(|| Err(RequestError::NotStopped(left)));
+                self.end_pause(|| Err(not_stopped(devices, left)));
                 None
             }
             _ => Some(PAUSE_LOOK),
@@ -155,16 +169,17 @@ impl Running {
 
     fn let_run(&self) {
         self.serial.let_guest_wait(true);
+        self.segments.go_on();
         self.vcpus.run();
         self.keeper.resume();
     }
 
     /// Lets them run again. One who waits for a pause is told that it did not come to that.
     pub fn resume(&mut self) -> Result<Answer, RequestError> {
-        if self.pausing.is_some() {
-            let left = self.vcpus.running();
+        if let Some(Pausing { devices, .. }) = self.pausing {
+            let left = if devices { self.segments.active() } else { self.vcpus.running() };
             self.let_run();
-            self.end_pause(|| Err(RequestError::NotStopped(left)));
+            self.end_pause(|| Err(not_stopped(devices, left)));
         }
         if self.paused {
             self.paused = false;
@@ -372,6 +387,14 @@ impl Running {
             placement: self.placement.clone(),
             vcpus: self.vcpus.ids().map(vcpu).collect(),
         });
+    }
+}
+
+/// Why there is no pause.
+fn not_stopped(devices: bool, left: usize) -> RequestError {
+    match devices {
+        true => RequestError::DevicesNotHeld(left),
+        false => RequestError::NotStopped(left),
     }
 }
 

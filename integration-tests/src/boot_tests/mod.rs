@@ -19,6 +19,7 @@ mod memory;
 mod move_pages;
 mod moves;
 mod nets;
+mod pauses;
 mod policies;
 mod segments;
 mod serving;
@@ -71,6 +72,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static BootTest> {
         disks::TESTS,
         segments::TESTS,
         nets::TESTS,
+        pauses::TESTS,
         sockets::TESTS,
         debian::TESTS,
         life::TESTS,

@@ -148,7 +148,7 @@ fn gone(tap: &str) -> Result<()> {
 }
 
 /// A guest whose interface is on vnode 1 and answers, as the host does.
-fn pinged(ctx: &Ctx, tap: &str, options: &str, more: &[&str]) -> Result<(Vm, GuestSpec)> {
+pub(super) fn pinged(ctx: &Ctx, tap: &str, options: &str, more: &[&str]) -> Result<(Vm, GuestSpec)> {
     if !fs::exists("/dev/net/tun")? {
         return Err(Skip("needs /dev/net/tun".to_owned()).into());
     }

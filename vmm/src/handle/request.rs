@@ -118,6 +118,9 @@ pub enum RequestError {
     /// So many vCPUs did not stop in time; all run on.
     #[error("{0} vCPUs did not stop in time, the VM runs on")]
     NotStopped(usize),
+    /// So many threads of devices still had requests in flight; all run on.
+    #[error("the requests of {0} devices did not end in time, the VM runs on")]
+    DevicesNotHeld(usize),
     /// It was not taken up in time, and will not be.
     #[error("the VM did not answer in time, nothing was done")]
     NoAnswer,
@@ -152,7 +155,9 @@ impl RequestError {
             Self::Host(error) => error.diagnosis(),
             Self::Claims(error) => error.diagnosis(),
             Self::Look(_, diagnosis) => diagnosis.clone(),
-            Self::NotStopped(_) => Diagnosis::new(ErrorKind::Transient, "not_stopped"),
+            Self::NotStopped(_) | Self::DevicesNotHeld(_) => {
+                Diagnosis::new(ErrorKind::Transient, "not_stopped")
+            }
             Self::NoAnswer => Diagnosis::new(ErrorKind::Transient, "no_answer"),
             Self::Resizing(_) => Diagnosis::new(ErrorKind::Conflict, "disk_busy"),
             Self::StorageHangs(_) => Diagnosis::new(ErrorKind::Transient, "storage_hangs"),

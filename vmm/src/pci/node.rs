@@ -26,6 +26,8 @@ pub struct Node(Mutex<State>);
 struct State {
     cpus: CpuSet,
     threads: Vec<Thread>,
+    /// Workers are held, and so are those that come.
+    held: bool,
 }
 
 struct Thread {
@@ -40,7 +42,7 @@ pub struct Member(Arc<Node>);
 impl Node {
     /// Threads run on `cpus`.
     pub fn new(cpus: CpuSet) -> Self {
-        Self(Mutex::new(State { cpus, threads: Vec::new() }))
+        Self(Mutex::new(State { cpus, threads: Vec::new(), held: false }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -50,6 +52,9 @@ impl Node {
     /// Makes this thread one of the node's. Threads that it starts by [`helper_thread`] are too.
     pub fn join(self: &Arc<Self>, name: &str, worker: Option<Arc<Control>>) -> Member {
         let mut state = self.state();
+        if let Some(worker) = worker.as_ref().filter(|_| state.held) {
+            worker.hold(true);
+        }
         state.threads.push(Thread { id: gettid(), worker });
         if let Err(error) = pin_this_thread(&state.cpus) {
             // Where it runs changes how fast it is, not what it does.
@@ -76,6 +81,20 @@ impl Node {
             state.cpus = cpus.clone();
         }
         result
+    }
+
+    /// Holds all workers, and those that come, or lets them go on.
+    pub fn hold(&self, hold: bool) {
+        let mut state = self.state();
+        state.held = hold;
+        state.threads.iter().filter_map(|thread| thread.worker.as_ref()).for_each(|worker| worker.hold(hold));
+    }
+
+    /// How many workers may touch guest memory.
+    pub fn active(&self) -> usize {
+        let state = self.state();
+        let workers = state.threads.iter().filter_map(|thread| thread.worker.as_ref());
+        workers.filter(|worker| worker.is_active()).count()
     }
 
     /// Has the kernel's threads that serve in the workers' place run where those do. Reads `/proc`, with nothing locked.

@@ -207,6 +207,21 @@ impl Segments {
         self.threads.0.get(vnode.index()).map_or(Ok(()), |spawner| spawner.follow(cpus))
     }
 
+    /// Has all devices finish what is in flight and begin nothing. Does not wait for it: see [`active`](Self::active).
+    pub fn hold(&self) {
+        self.threads.0.iter().for_each(|spawner| spawner.hold());
+    }
+
+    /// Devices go on where they were.
+    pub fn go_on(&self) {
+        self.threads.0.iter().for_each(|spawner| spawner.go_on());
+    }
+
+    /// How many threads of devices may still touch guest memory.
+    pub fn active(&self) -> usize {
+        self.threads.0.iter().map(|spawner| spawner.active()).sum()
+    }
+
     /// Those threads.
     pub fn threads(&self) -> &DeviceThreads {
         &self.threads

@@ -38,6 +38,22 @@ impl NodeSpawner {
         self.node.follow(cpus)
     }
 
+    /// Has all workers, and those that come, finish what is in flight and begin nothing, until they are to
+    /// [`go_on`](Self::go_on). Does not wait for it: see [`active`](Self::active).
+    pub fn hold(&self) {
+        self.node.hold(true);
+    }
+
+    /// Workers go on where they were.
+    pub fn go_on(&self) {
+        self.node.hold(false);
+    }
+
+    /// How many workers still use guest memory.
+    pub fn active(&self) -> usize {
+        self.node.active()
+    }
+
     /// Has the kernel's threads that serve in the workers' place run where those do. Reads `/proc`: not for the control
     /// loop.
     pub fn kernel_threads_follow(&self) {
@@ -63,6 +79,10 @@ struct Wanted {
     phase: Phase,
     /// The thread runs on other CPUs.
     moved: bool,
+    /// Nothing may touch guest memory meanwhile.
+    hold: bool,
+    /// The worker has stopped for that, or serves nothing any more.
+    rests: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -76,7 +96,7 @@ enum Phase {
 
 impl Control {
     fn new() -> io::Result<Self> {
-        let wanted = Mutex::new(Wanted { phase: Phase::Run, moved: false });
+        let wanted = Mutex::new(Wanted { phase: Phase::Run, moved: false, hold: false, rests: false });
         let event = EventFd::new(EFD_NONBLOCK)?;
         Ok(Self { event, wanted, changed: Condvar::new(), cancelled: AtomicBool::new(false) })
     }
@@ -91,30 +111,50 @@ impl Control {
         self.wake();
     }
 
+    /// Nothing may touch guest memory from now on, or it may again.
+    pub(super) fn hold(&self, hold: bool) {
+        self.wanted().hold = hold;
+        self.wake();
+    }
+
+    /// Whether the worker may touch guest memory.
+    pub(super) fn is_active(&self) -> bool {
+        let wanted = self.wanted();
+        !wanted.rests && wanted.phase != Phase::Stopped
+    }
+
     fn wake(&self) {
         // Cannot block, nor be lost: the counter would have to be at 2^64 - 2.
         let _ = self.event.write(1);
         self.changed.notify_all();
     }
 
-    /// Whether the worker was moved since this was last asked, and whether it is to stop.
+    /// Whether the worker was moved since this was last asked, and whether it is to stop or to be held.
     fn hear(&self) -> (bool, bool) {
         // Fails if nobody wrote.
         let _ = self.event.read();
         let mut wanted = self.wanted();
-        (std::mem::take(&mut wanted.moved), wanted.phase != Phase::Run)
+        (std::mem::take(&mut wanted.moved), wanted.phase != Phase::Run || wanted.hold)
     }
 
     fn wait_for_stop(&self) {
-        let mut wanted = self.wanted();
-        while wanted.phase == Phase::Run {
-            wanted = self.changed.wait(wanted).unwrap_or_else(PoisonError::into_inner);
-        }
+        self.rest_while(|wanted| wanted.phase == Phase::Run);
     }
 
-    /// The worker's requests have ended: whether it goes on all the same.
-    fn goes_on(&self) -> bool {
+    /// The worker serves nothing meanwhile.
+    fn rest_while(&self, so: impl Fn(&Wanted) -> bool) -> MutexGuard<'_, Wanted> {
         let mut wanted = self.wanted();
+        while so(&wanted) {
+            wanted.rests = true;
+            wanted = self.changed.wait(wanted).unwrap_or_else(PoisonError::into_inner);
+        }
+        wanted.rests = false;
+        wanted
+    }
+
+    /// No request is in flight: whether the worker goes on, once it is not held any more.
+    fn goes_on(&self) -> bool {
+        let mut wanted = self.rest_while(|wanted| wanted.phase == Phase::Run && wanted.hold);
         if wanted.phase == Phase::Stop {
             wanted.phase = Phase::Stopped;
         }
@@ -144,7 +184,7 @@ impl WorkerSpawner for NodeSpawner {
             let end = EndOfThread(Arc::clone(&inner));
             let member = node.join(&label, Some(Arc::clone(&inner)));
             let mut on_failure = Some(on_failure);
-            loop {
+            while inner.goes_on() {
                 worker.start();
                 if let Err(error) = serve(worker.as_mut(), &inner) {
                     tracing::error!(worker = label, %error, "device thread stopped working");
@@ -154,9 +194,6 @@ impl WorkerSpawner for NodeSpawner {
                     inner.wait_for_stop();
                 }
                 worker.stop(&inner.cancelled);
-                if !inner.goes_on() {
-                    break;
-                }
             }
             drop((member, end));
             worker
@@ -395,6 +432,36 @@ mod tests {
         fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {
             self
         }
+    }
+
+    #[test]
+    fn a_worker_that_is_held_serves_nothing_and_goes_on_or_ends() {
+        let kick = EventFd::new(EFD_NONBLOCK).unwrap();
+        let (heard, hears) = mpsc::channel();
+        let worker =
+            |kick: &EventFd| Box::new(Echo { kick: kick.try_clone().unwrap(), heard: heard.clone() });
+        let spawner = NodeSpawner::new("0".parse().unwrap());
+        let held = || {
+            spawner.hold();
+            while spawner.active() > 0 {
+                std::thread::yield_now();
+            }
+        };
+        let handle = spawner.spawn("held", worker(&kick), Box::new(|_| ())).unwrap();
+        assert_eq!(hears.recv(), Ok("start"));
+        assert_eq!(spawner.active(), 1);
+        for _ in 0..3 {
+            held();
+            assert_eq!(hears.recv(), Ok("stop"));
+            kick.write(1).unwrap();
+            assert!(hears.recv_timeout(Duration::from_millis(20)).is_err(), "a kick waits");
+            spawner.go_on();
+            assert_eq!([(); 2].map(|()| hears.recv().unwrap()), ["start", "ready"]);
+        }
+        held();
+        let late = spawner.spawn("late", worker(&kick), Box::new(|_| ())).unwrap();
+        assert!(handle.stop().is_some() && late.stop().is_some());
+        assert_eq!(hears.try_iter().collect::<Vec<_>>(), ["stop"], "the late one never started");
     }
 
     #[test]
