@@ -10,6 +10,8 @@ mod handlers;
 mod metrics;
 #[cfg(test)]
 mod openapi;
+#[cfg(test)]
+mod openapi_frozen;
 mod patient;
 pub mod problem;
 mod procfs;

@@ -221,7 +221,7 @@ fn bad_machines_are_refused_in_one_line() {
     let cases = [
         (
             "--numa id=0,mem=1G",
-            "--numa[0].mem: unknown key, must be one of id, memory, vcpus, pnode, policy, affinity, pages, prefault, latency, bandwidth, initiator",
+            "--numa[0].mem: unknown key, must be one of id, memory, vcpus, pnode, policy, affinity, pages, prefault, shared, latency, bandwidth, initiator",
         ),
         (
             "--numa id=0,memory=64M,vcpus=[0-1] --numa id=1,memory=64M,vcpus=[1-2]",

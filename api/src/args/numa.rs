@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let text = "id=3,memory=512M,vcpus=[0-1,4],pnode=[0,2],policy=interleave,affinity=hard,pages=2M,prefault=on,\
-                    latency=90ns,bandwidth=20G,initiator=1";
+                    shared=on,latency=90ns,bandwidth=20G,initiator=1";
         let vnode = VnodeSpec {
             id: 3,
             memory: Some(Bytes::mib(512)),
@@ -153,6 +153,7 @@ mod tests {
             affinity: Some(Affinity::Hard),
             pages: Some(PageSize::Huge2M),
             prefault: Some(Switch(true)),
+            shared: Some(Switch(true)),
             latency: Some(90),
             bandwidth: Some(Bytes::gib(20)),
             initiator: Some(1),

@@ -46,7 +46,7 @@ pub struct VmFlags {
     /// Number of vnodes to make, without describing them; auto: as many as the VM needs pnodes [default: 1]
     #[arg(long, value_name = "N|auto", value_parser = vnodes, allow_negative_numbers = true, help_heading = "Shape")]
     pub vnodes: Option<VnodeCount>,
-    /// One vnode: id=N and any of memory, vcpus, pnode, policy, affinity, pages, prefault, latency, bandwidth,
+    /// One vnode: id=N and any of memory, vcpus, pnode, policy, affinity, pages, prefault, shared, latency, bandwidth,
     /// initiator
     #[arg(long, value_name = "id=N,KEY=VALUE,...", help_heading = "Shape")]
     pub numa: Vec<String>,

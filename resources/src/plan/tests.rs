@@ -48,6 +48,7 @@ fn any_vnode() -> impl Strategy<Value = VnodeSpec> {
             affinity,
             pages,
             prefault,
+            shared: latency.filter(|n| n % 7 == 0).map(|n| Switch(n % 2 == 0)),
             latency: figures.map(|(ns, _)| ns).or(latency.filter(|ns| ns.is_multiple_of(4))),
             bandwidth: figures.map(|(_, bandwidth)| bandwidth),
             initiator: latency.filter(|n| n % 5 == 0).map(|n| n % 4),

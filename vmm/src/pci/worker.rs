@@ -138,7 +138,7 @@ impl Control {
     }
 
     fn wait_for_stop(&self) {
-        self.rest_while(|wanted| wanted.phase == Phase::Run);
+        drop(self.rest_while(|wanted| wanted.phase == Phase::Run));
     }
 
     /// The worker serves nothing meanwhile.

@@ -92,6 +92,20 @@ fn memory_lies_where_numatune_says_and_vcpus_run_where_cputune_says() {
 }
 
 #[test]
+fn memory_is_shared_by_all_cells_or_by_some() {
+    let shared = |cell: &str, all: &str| {
+        let backing = format!("<memoryBacking><access mode='{all}'/></memoryBacking>");
+        let cells = cells("", "").replacen("<cell ", &format!("<cell {cell} "), 1);
+        let (spec, warnings) = domain(&format!("{cells}{backing}"));
+        assert_eq!(warnings, Vec::<String>::new());
+        spec.numa.iter().map(|vnode| vnode.shared.map(|Switch(on)| on)).collect::<Vec<_>>()
+    };
+    assert_eq!(shared("", "shared"), [Some(true); 2]);
+    assert_eq!(shared("memAccess='private'", "shared"), [Some(false), Some(true)]);
+    assert_eq!(shared("memAccess='shared'", "private"), [Some(true), Some(false)]);
+}
+
+#[test]
 fn pages_are_given_to_all_or_to_some() {
     let backing = |inner: &str| {
         let (spec, warnings) = domain(&format!("{}<memoryBacking>{inner}</memoryBacking>", cells("", "")));
@@ -103,7 +117,6 @@ fn pages_are_given_to_all_or_to_some() {
     let expected = [
         "line 6: memoryBacking/hugepages without a size are taken as 2M",
         "line 6: memoryBacking/locked is left out",
-        "line 6: memoryBacking/source is left out",
     ];
     assert_eq!(warnings, expected);
     let (pages, _) = backing(

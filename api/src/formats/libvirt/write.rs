@@ -157,7 +157,9 @@ fn cell(vnode: &Vnode, topology: &VmTopology, distances: bool, out: &mut Lines) 
         true => String::new(),
         false => format!(" cpus='{}'", vnode.vcpus),
     };
-    let head = format!("cell id='{}'{cpus} memory='{}' unit='KiB'", vnode.id, vnode.memory.get() >> 10);
+    let access = if vnode.shared { " memAccess='shared'" } else { "" };
+    let head =
+        format!("cell id='{}'{cpus} memory='{}' unit='KiB'{access}", vnode.id, vnode.memory.get() >> 10);
     let caches: Vec<_> = topology.caches().iter().filter(|cache| cache.vnode == vnode.id).collect();
     if !distances && caches.is_empty() {
         out.put(3, &format!("<{head}/>"));

@@ -78,12 +78,10 @@ fn backends_say_where_memory_lies_and_of_what_it_is() {
     assert_eq!(place(0), ("2".into(), MemoryPolicy::Bind, Some(PageSize::Huge1G), None));
     assert_eq!(place(1), ("0-1,3".into(), MemoryPolicy::Interleave, None, Some(Switch(true))));
     assert_eq!(place(2), ("1".into(), MemoryPolicy::Preferred, Some(PageSize::Huge2M), Some(Switch(false))));
-    let expected = [
-        "line 2: -object share is left out",
-        "line 3: -object /dev/hugepages is taken as 2M pages",
-        "line 3: -object iothread is left out",
-    ];
+    let expected =
+        ["line 3: -object /dev/hugepages is taken as 2M pages", "line 3: -object iothread is left out"];
     assert_eq!(warnings, expected);
+    assert_eq!([0, 1, 2].map(|id| spec.numa[id].shared), [Some(Switch(true)), None, None]);
     let (spec, _) = line(
         "-m 1G -machine q35,memory-backend=a -object memory-backend-ram,id=a,size=1G,host-nodes=1,policy=bind",
     );

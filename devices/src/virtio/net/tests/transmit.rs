@@ -32,7 +32,7 @@ impl Bench {
 
 #[test]
 fn each_buffer_of_a_frame_is_looked_for_once() {
-    let cost = |buffers| {
+    let cost = |buffers: usize| {
         let mut bench = Bench::new(0);
         assert!(bench.send(BUFFERS, &frame(1, 1500), &vec![100; buffers - 1]));
         let before = accesses(&bench.memory);
