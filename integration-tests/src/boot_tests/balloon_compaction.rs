@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::balloon::{ALL, MIB, OTHER_MIB, PATIENCE, TWO, backed, ctl, kib, mem_set, started};
+use super::balloon::{ALL, LOOK, MIB, OTHER_MIB, PATIENCE, TWO, backed, ctl, kib, mem_set, started};
 use super::{BootTest, Ctx};
 use crate::runner::check;
 use crate::runner::host::Needs;
@@ -83,7 +83,7 @@ fn compacts(ctx: &Ctx, kernel: GuestKernel, pages: &str) -> Result<()> {
                 break balloon;
             }
             ensure!(began.elapsed() < PATIENCE, "{when}: the host has {had} KiB of {most}: {balloon}");
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(LOOK);
         };
         let had = backed(vm, &spec)?[1];
         note(&ctx.transcript, &format!("{when}: the host has {had} KiB of at most {most}; {balloon}"));
@@ -188,7 +188,7 @@ fn made_whole(ctx: &Ctx) -> Result<()> {
                 return Ok(());
             }
             ensure!(began.elapsed() < PATIENCE, "{what}: {had} KiB of {most} after {PATIENCE:?}");
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(LOOK);
         }
     };
     let hurry = Hurry::up()?;
@@ -202,7 +202,7 @@ fn made_whole(ctx: &Ctx) -> Result<()> {
     check::bound(&vm, &spec)?;
     ensure!(mem_set(ctx, &socket, "1", ALL)?, "giving back was refused");
     vm.ask("free")?;
-    vm.ask("fill 1")?;
+    vm.ask("alloc 64 1")?;
     check::bound(&vm, &spec)?;
     vm.power_off()
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::balloon::{
-    ALL, KEPT, MIB, OTHER_MIB, PATIENCE, TAKEN_MIB, TWO, backed, booted, ctl, kib, mem_set, settled,
+    ALL, KEPT, LOOK, MIB, OTHER_MIB, PATIENCE, TAKEN_MIB, TWO, backed, booted, ctl, kib, mem_set, settled,
 };
 use super::{BootTest, Ctx};
 use crate::runner::check;
@@ -34,7 +34,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let began = Instant::now();
     while !is_so()? {
         ensure!(began.elapsed() < PATIENCE, "{what}: not so within {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(LOOK);
     }
     Ok(())
 }
@@ -103,7 +103,7 @@ impl Touched<'_> {
         );
         ensure!(after <= 136 * 1024, "the host still has {after} KiB");
         ensure!(mem_set(self.ctx, &self.socket, "1", ALL)?, "giving back was refused");
-        vm.ask("fill 1")?;
+        vm.ask("alloc 64 1")?;
         vm.ask("free")?;
         ensure!(
             vm.output("dmesg | grep -ciE 'corruption|pagealloc' || true")? == "0",
@@ -179,7 +179,7 @@ fn lives(ctx: &Ctx) -> Result<()> {
     vm.ask("modprobe virtio_pci virtio_balloon")?;
     until("the next guest's balloon", || Ok(kib(&balloon()?["on_node"]) == TAKEN_MIB * 1024))?;
     ensure!(mem_set(ctx, &socket, "1", ALL)?, "giving back was refused");
-    vm.ask("fill 1")?;
+    vm.ask("alloc 64 1")?;
     check::bound(&vm, &spec)?;
     vm.power_off()
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::balloon::{PATIENCE, backed, ctl, kib};
+use super::balloon::{LOOK, PATIENCE, backed, ctl, kib};
 use super::moves::claimed;
 use super::{BootTest, Ctx};
 use crate::guest::READY;
@@ -104,7 +104,7 @@ fn within(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     let began = Instant::now();
     while !done()? {
         ensure!(began.elapsed() < PATIENCE, "{what} did not come within {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(LOOK);
     }
     Ok(())
 }
@@ -155,11 +155,14 @@ fn room_for_another(ctx: &Ctx) -> Result<()> {
     vm.ask("free")?;
     ensure!(place.claimed()? <= all + ROOM_KIB, "the pnode is overbooked");
     let now = backed(&vm, &spec)?;
-    let released = place.released()?;
-    ensure!(
-        now.iter().sum::<u64>() <= all - released && now[0] <= spec.vnodes[0].mib * 1024 - released,
-        "the first VM has {now:?} KiB, {before} before, and released {released}"
-    );
+    let vnodes = place.ctl(&["vnodes"])?;
+    for (at, vnode) in spec.vnodes.iter().enumerate() {
+        let released = kib(&vnodes["vnodes"][at]["released"]);
+        ensure!(
+            now[at] + released <= vnode.mib * 1024,
+            "the first VM has {now:?} KiB, {before} before, and released {released} of vnode {at}"
+        );
+    }
 
     // Another driver would wait too, and what does not start cannot go on.
     second.power_off()?;

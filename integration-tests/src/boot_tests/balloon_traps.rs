@@ -8,8 +8,8 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use super::balloon::{
-    ALL, KEPT, MIB, OTHER_MIB, PATIENCE, TAKEN_MIB, TWO, all_came, backed, booted, ctl, fixed_watermarks,
-    kib, mem_set, settled, started,
+    ALL, KEPT, LOOK, MIB, OTHER_MIB, PATIENCE, TAKEN_MIB, TWO, all_came, backed, booted, ctl,
+    fixed_watermarks, kib, mem_set, settled, started,
 };
 use super::{BootTest, Ctx};
 use crate::runner::check;
@@ -103,7 +103,7 @@ fn off_node(ctx: &Ctx) -> Result<()> {
     let began = Instant::now();
     while backed(&vm, &spec)?[2] + 40 * 1024 > had {
         ensure!(began.elapsed() < PATIENCE, "the host still has {:?} KiB of {had}", backed(&vm, &spec)?);
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(LOOK);
     }
     refused(&ctl(ctx, &socket, &["vnodes", "2"])?["balloon"], &["off_node"], "no vCPUs")?;
     ensure!(mem_set(ctx, &socket, "1", "160M")?, "isolcpus: it did not come");
@@ -136,7 +136,7 @@ fn unloaded(ctx: &Ctx) -> Result<()> {
             }
             let given_up = balloon["phase"] == "exhausted";
             ensure!(began.elapsed() < PATIENCE && !given_up, "{what}: after {:?} {balloon}", began.elapsed());
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(LOOK);
         }
     };
     reached("the driver that came late")?;
@@ -159,7 +159,7 @@ fn unloaded(ctx: &Ctx) -> Result<()> {
         modprobe(&mut vm)?;
         reached("the module that came again")?;
     }
-    vm.ask("fill 1")?;
+    vm.ask("alloc 64 1")?;
     check::bound(&vm, &spec)?;
     vm.power_off()
 }
@@ -257,7 +257,7 @@ fn gigantic(ctx: &Ctx) -> Result<()> {
 
     ensure!(mem_set(ctx, &socket, "1", "1024M")?, "giving back was refused");
     taken(&vm, 0, "given back")?;
-    vm.ask("fill 1")?;
+    vm.ask("alloc 64 1")?;
     check::bound(&vm, &spec)?;
     vm.power_off()?;
     drop(pool);
@@ -302,10 +302,10 @@ fn pool(ctx: &Ctx) -> Result<()> {
     let began = Instant::now();
     while kib(&came(ctx)?.1["on_node"]) > 0 {
         ensure!(began.elapsed() < PATIENCE, "after {PATIENCE:?}: {}", came(ctx)?.1);
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(LOOK);
     }
     ensure!(pools::free(second, SIZE_2M)? == before - pages, "not all of it came back: {:?}", came(ctx)?);
-    vm.ask("fill 1")?;
+    vm.ask("alloc 64 1")?;
     check::bound(&vm, &spec)?;
 
     // By pnode, as the kernel counts it.

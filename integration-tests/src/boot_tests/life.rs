@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use super::{BootTest, Ctx};
 use crate::guest::READY;
 use crate::runner::host::Needs;
-use crate::runner::vm::{ERRORS, Start};
+use crate::runner::vm::{ERRORS, Start, untimed};
 
 const ONE: Needs =
     Needs { nodes: 1, mib: 600, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: false };
@@ -65,7 +65,7 @@ fn triple_fault(ctx: &Ctx) -> Result<()> {
     ensure!(status.code() == Some(CRASH), "ended with {status}, not with {CRASH}");
     drop(vm);
     let transcript = ctx.transcript.borrow();
-    let said: Vec<&str> = transcript.lines().filter_map(|line| line.strip_prefix(ERRORS)).collect();
+    let said: Vec<&str> = transcript.lines().filter_map(|line| untimed(line).strip_prefix(ERRORS)).collect();
     let [line] = said[..] else { bail!("the crash is not one line: {said:?}") };
     for part in [" shut down after a triple fault; ", " rip 0x", " efer 0x", "; pending: ", "; last exits: "]
     {

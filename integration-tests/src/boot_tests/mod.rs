@@ -40,7 +40,7 @@ use crate::runner::check;
 use crate::runner::host::{HostFacts, Needs};
 use crate::runner::payload::{GuestKernel, Payload};
 use crate::runner::spec::GuestSpec;
-use crate::runner::vm::{ERRORS, Start, Vm, note};
+use crate::runner::vm::{ERRORS, Start, Vm, note, untimed};
 
 /// One boot test.
 pub(crate) struct BootTest {
@@ -144,7 +144,8 @@ impl Ctx<'_> {
         let status = vm.ended()?;
         drop(vm);
         let transcript = self.transcript.borrow();
-        let said: Vec<&str> = transcript.lines().filter_map(|line| line.strip_prefix(ERRORS)).collect();
+        let said: Vec<&str> =
+            transcript.lines().filter_map(|line| untimed(line).strip_prefix(ERRORS)).collect();
         ensure!(status.code() == Some(code), "ended with {status}, not with {code}: {said:?}");
         ensure!(said.len() == 1, "the refusal is not one line: {said:?}");
         Ok(said[0].to_owned())

@@ -18,7 +18,7 @@ pub(super) const TESTS: &[BootTest] = &[
     BootTest { name: "soak_of_guarded_memory_at_high_pressure", needs: TWO, run: high },
 ];
 
-const ROUNDS: u64 = 2;
+const ROUNDS: u64 = 1;
 
 fn low(ctx: &Ctx) -> Result<()> {
     soak(ctx, Pressure::Low)

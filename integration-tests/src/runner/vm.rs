@@ -307,10 +307,14 @@ impl Drop for Vm {
     }
 }
 
+/// A line of a transcript without its time.
+pub(crate) fn untimed(line: &str) -> &str {
+    line.trim_start().split_once(' ').map_or(line, |(_, line)| line)
+}
+
 /// Of a line of a transcript.
 fn is_crash(line: &str) -> bool {
-    let said = line.trim_start().split_once(' ').and_then(|(_, line)| line.strip_prefix(ERRORS));
-    said.is_some_and(|said| said.starts_with(CRASH_LINE))
+    untimed(line).strip_prefix(ERRORS).is_some_and(|said| said.starts_with(CRASH_LINE))
 }
 
 /// Processor time of each vCPU's thread, by name; QEMU's have others.

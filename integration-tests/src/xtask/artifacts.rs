@@ -33,14 +33,23 @@ pub(crate) struct Artifacts {
 }
 
 impl Artifacts {
-    /// Installs, fetches and builds what is missing.
+    /// Installs, fetches and builds what is missing; the program is that of tests, which is soon built.
     pub(crate) fn make() -> Result<Self> {
+        Self::with_program(&cargo::build_for_tests(&cargo::CRATES, &["numavisor"])?.join("numavisor"))
+    }
+
+    /// The same with the program that people run, which takes minutes to build.
+    pub(crate) fn of_release() -> Result<Self> {
+        Self::with_program(&cargo::build_release()?)
+    }
+
+    fn with_program(program: &Path) -> Result<Self> {
         setup::install_all()?;
         let cache = cache();
         let payload = cache.join("payload");
         fs::create_dir_all(&payload)?;
-        let built = cargo::build_for_tests(&cargo::CRATES, &["numavisor", "guest-init", "lab-runner"])?;
-        strip(&built.join("numavisor"), &payload.join("numavisor"))?;
+        let built = cargo::build_for_tests(&cargo::CRATES, &["guest-init", "lab-runner"])?;
+        strip(program, &payload.join("numavisor"))?;
         let (init, runner) = (cache.join("guest-init"), cache.join("lab-runner"));
         strip(&built.join("guest-init"), &init)?;
         strip(&built.join("lab-runner"), &runner)?;

@@ -37,9 +37,21 @@ pub(super) fn place(test: &BootTest) -> Option<&'static HostShape> {
     SHAPES.iter().find(|shape| shape.facts().lacks(&test.needs).is_none())
 }
 
+/// The program under test.
+#[derive(Clone, Copy)]
+pub(super) enum Program {
+    /// That of the unit tests: a change is soon built.
+    OfTests,
+    /// What people run: quicker, and there anyway in a run of all tests.
+    Release,
+}
+
 /// Fetches and makes what boot tests need.
-pub(super) fn prepare(tests: &[&BootTest]) -> Result<Artifacts> {
-    let mut artifacts = Artifacts::make()?;
+pub(super) fn prepare(tests: &[&BootTest], program: Program) -> Result<Artifacts> {
+    let mut artifacts = match program {
+        Program::OfTests => Artifacts::make()?,
+        Program::Release => Artifacts::of_release()?,
+    };
     if tests.iter().any(|test| boot_tests::wants_debian(test)) {
         // Its tests fail without and say so; everything else can still run.
         artifacts.add_debian().unwrap_or_else(|error| eprintln!("no Debian to boot: {error:#}"));
@@ -48,8 +60,8 @@ pub(super) fn prepare(tests: &[&BootTest]) -> Result<Artifacts> {
 }
 
 /// Runs boot tests wherever they can run.
-pub(super) fn run(tests: &[&BootTest], tally: &mut Tally) -> Result<()> {
-    let artifacts = prepare(tests)?;
+pub(super) fn run(tests: &[&BootTest], program: Program, tally: &mut Tally) -> Result<()> {
+    let artifacts = prepare(tests, program)?;
     let Some(reason) = boot::why_not_native()? else {
         println!("boot tests run natively on this machine");
         return native(&artifacts, tests, tally);

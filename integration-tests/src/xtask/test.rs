@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use super::lanes::Program;
 use super::tally::Tally;
 use super::{checks, lanes, setup, unit_tests};
 use crate::boot_tests::{BootTest, all};
@@ -19,6 +20,9 @@ pub(super) struct Options {
     /// Boot tests only
     #[arg(long, conflicts_with = "quick")]
     boot: bool,
+    /// Boot tests with the release program, as in a run of all tests: quicker, but it takes minutes to build
+    #[arg(long, conflicts_with = "quick")]
+    release: bool,
     /// Name the boot tests and the lab hosts they would run on, and run nothing
     #[arg(long)]
     list: bool,
@@ -48,14 +52,16 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
             checks::beside_release_build(&mut tally, |tally| {
                 unit_tests::run(&[], tally)?;
                 checks::slow(tally)?;
-                lanes::prepare(&chosen).map(drop)
+                lanes::prepare(&chosen, Program::OfTests).map(drop)
             })?;
         } else {
             unit_tests::run(&options.filter, &mut tally)?;
         }
     }
     if !options.quick && !chosen.is_empty() {
-        lanes::run(&chosen, &mut tally)?;
+        let release = options.release || options.filter.is_empty();
+        let program = if release { Program::Release } else { Program::OfTests };
+        lanes::run(&chosen, program, &mut tally)?;
     }
     let no_skips = env::var_os(testing::NO_SKIPS).is_some_and(|value| value == "1");
     if no_skips {
