@@ -1,7 +1,7 @@
 //! A guest that compacts its memory while its balloon is out: Linux moves pages of the balloon as it does others, and
 //! what the host had back stays with it.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! Memory that one guest gives back is room for another VM, and is claimed again before the first guest has it.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;

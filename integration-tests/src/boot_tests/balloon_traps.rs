@@ -2,7 +2,7 @@
 //! their memory, targets past what is free, pools that run short. Each is noticed and said, and takes no other vnode's
 //! page.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
