@@ -180,9 +180,9 @@ pub(crate) fn nbd(device: &File, what: Nbd) -> io::Result<()> {
     }
 }
 
-/// Has the kernel refuse `io_uring` to the child with EPERM.
-pub(crate) fn forbid_io_uring(command: &mut Command) -> anyhow::Result<()> {
-    let rules = BTreeMap::from([(libc::SYS_io_uring_setup, Vec::new())]);
+/// Has the kernel refuse these system calls to the child with EPERM.
+pub(crate) fn forbid(command: &mut Command, calls: &[i64]) -> anyhow::Result<()> {
+    let rules: BTreeMap<i64, Vec<_>> = calls.iter().map(|call| (*call, Vec::new())).collect();
     let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, TargetArch::x86_64)?;
     let program: BpfProgram = filter.try_into()?;
@@ -193,6 +193,14 @@ pub(crate) fn forbid_io_uring(command: &mut Command) -> anyhow::Result<()> {
         });
     }
     Ok(())
+}
+
+/// Gives a loop device sectors of `bytes` (`linux/loop.h`).
+pub(crate) fn loop_block_size(device: &File, bytes: libc::c_ulong) -> io::Result<()> {
+    const LOOP_SET_BLOCK_SIZE: libc::c_ulong = 0x4C09;
+    // SAFETY: the descriptor is open, and the argument is a number.
+    let answer = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_BLOCK_SIZE as _, bytes) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Has the kernel kill the child when the thread that starts it ends, so that no emulator or VMM is left behind.

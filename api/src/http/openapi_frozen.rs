@@ -73,7 +73,7 @@ fn compare(frozen: &Value, now: &Value, at: &str, asked: bool, answered: bool, f
         }
     }
     let names = |schema: &Value, key| {
-        list(&schema[key]).cloned().map(|name| name.to_string()).collect::<BTreeSet<_>>()
+        list(&schema[key]).map(ToString::to_string).collect::<BTreeSet<_>>()
     };
     let (was, is) = (names(frozen, "required"), names(now, "required"));
     if asked {

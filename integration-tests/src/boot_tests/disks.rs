@@ -180,7 +180,9 @@ fn storage(ctx: &Ctx, io_uring: bool) -> Result<()> {
     let mut start = Start::of(&GuestSpec::new(vec![Vnode::on(ctx.pnode(0), 192, &[0, 1])]));
     start.flags.extend(flag(&sparse, ",queues=2"));
     start.flags.extend(flag(Path::new(device), ",queues=2,direct=on"));
-    start.forbid_io_uring = !io_uring;
+    if !io_uring {
+        start.forbidden = vec![libc::SYS_io_uring_setup];
+    }
     let mut vm = ctx.boot(&start)?;
     vm.ask("modprobe virtio_pci virtio_blk")?;
     ensure!(has_rings(&vm)? == io_uring, "the host's kernel says otherwise of io_uring");

@@ -12,6 +12,7 @@ mod cpus;
 mod cpusets;
 mod debian;
 mod disks;
+mod fields;
 mod inputs;
 mod kernels;
 mod life;
@@ -73,6 +74,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static BootTest> {
         segments::TESTS,
         nets::TESTS,
         pauses::TESTS,
+        fields::TESTS,
         sockets::TESTS,
         debian::TESTS,
         life::TESTS,

@@ -69,8 +69,8 @@ pub(crate) struct Start {
     pub(crate) flags: Vec<String>,
     /// More words for the kernel command line.
     pub(crate) cmdline: String,
-    /// The host forbids `io_uring`, as containers do.
-    pub(crate) forbid_io_uring: bool,
+    /// System calls that the host forbids, as containers do.
+    pub(crate) forbidden: Vec<i64>,
 }
 
 impl Start {
@@ -119,8 +119,8 @@ impl Vm {
     /// Starts numavisor; `transcript` collects what it and the guest say.
     pub(crate) fn start(payload: &Payload, start: &Start, transcript: &Rc<RefCell<String>>) -> Result<Self> {
         let mut command = start.command(payload);
-        if start.forbid_io_uring {
-            sys::forbid_io_uring(&mut command)?;
+        if !start.forbidden.is_empty() {
+            sys::forbid(&mut command, &start.forbidden)?;
         }
         Self::spawn(command, transcript)
     }
