@@ -5,6 +5,7 @@
 use crate::Exit;
 use crate::cpu::{StopCause, VcpuError};
 use crate::handle::{Answer, Reply, Request, Shared};
+use crate::host_side::HostSide;
 use crate::inbox::{Event, Inbox};
 use crate::running::Running;
 use crate::sys::{HostError, block_signals, is_ignored};
@@ -85,8 +86,8 @@ impl Control {
         Self { inbox, signals, power, vm, asked_to_power_off, shutdown_timeout, shared, end }
     }
 
-    /// Runs until the VM ends, then ends its threads.
-    pub fn run(mut self) -> Result<Exit, RunError> {
+    /// Runs until the VM ends, then ends its threads. After a reset, what it has of the host is for the next machine.
+    pub fn run(mut self) -> Result<(Exit, Option<HostSide>), RunError> {
         self.vm.start();
         let fail =
             |call| move |e: event_manager::Error| HostError::new(call, std::io::Error::other(e.to_string()));
@@ -106,7 +107,9 @@ impl Control {
                 control.finish(Ok(Exit::Killed));
             }
             if let Some(end) = control.end.take() {
-                return Ok(end?);
+                let exit = end?;
+                let host = if matches!(exit, Exit::Reset) { control.vm.end_for_next() } else { None };
+                return Ok((exit, host));
             }
             let after = control.vm.look().into_iter().chain(left).min();
             // Whole milliseconds, not before the time.

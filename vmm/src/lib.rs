@@ -16,6 +16,7 @@ mod disk;
 mod error;
 mod firmware;
 mod handle;
+mod host_side;
 mod inbox;
 mod interrupts;
 mod jobs;
@@ -220,13 +221,24 @@ impl Vm {
         sys::prepare_kicks()?;
         let port = serial::SerialPort::open(&options.serial)
             .map_err(|source| Error::Serial { serial: options.serial.clone(), source })?;
+        let mut host = None;
         loop {
-            let machine =
-                machine::Machine::build(&shared, &plan, &mut boot, &firmware, &kvm, &mut options, &port)?;
+            let machine = machine::Machine::build(
+                &shared,
+                &plan,
+                &mut boot,
+                &firmware,
+                &kvm,
+                &mut options,
+                &port,
+                host.take(),
+            )?;
             let Some(machine) = machine else {
                 return Ok(Exit::Killed);
             };
-            match (machine.run()?, options.on_reset) {
+            let (exit, kept) = machine.run()?;
+            host = kept;
+            match (exit, options.on_reset) {
                 (Exit::Reset, _) if shared.take_restart() => tracing::info!("reset by request"),
                 (Exit::Reset, OnReset::Reboot) => tracing::info!("the guest resets"),
                 (exit, _) => return Ok(exit),

@@ -6,10 +6,11 @@ use crate::control::{Control, take_over_signals};
 use crate::cpu::{VcpuSetup, VcpuThreads};
 use crate::firmware::{EVENT_GSI, Firmware};
 use crate::handle::{DiskFull, Shared};
+use crate::host_side::HostSide;
 use crate::inbox::{Event, Inbox, Notifier};
 use crate::interrupts::Routes;
 use crate::kvm::KvmHost;
-use crate::memory::{GuestRam, Progress, prefault};
+use crate::memory::{Progress, prefault};
 use crate::pci::{Segments, SegmentsBuilder};
 use crate::running::{Parts, Running};
 use crate::serial::{SerialLink, SerialPort};
@@ -19,7 +20,6 @@ use devices::{
     POWER_PORTS, PioBusBuilder, Power, Serial, SharedDevice,
 };
 use resources::Plan;
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
@@ -29,7 +29,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Takes memory, loads the payload and creates the vCPUs. `None` if the VM was told to end meanwhile.
+    /// Takes memory and devices, or those of the machine `before`, loads the payload and creates the vCPUs. `None` if the VM
+    /// was told to end meanwhile.
     pub fn build(
         shared: &Arc<Shared>,
         plan: &Arc<Plan>,
@@ -38,6 +39,7 @@ impl Machine {
         kvm: &KvmHost,
         options: &mut Options,
         port: &SerialPort,
+        before: Option<HostSide>,
     ) -> Result<Option<Self>, Error> {
         let Options { progress, signals, shutdown_timeout, janitor, .. } = options;
         // The devices are part of what is shared.
@@ -47,9 +49,11 @@ impl Machine {
                 shared.disk_full(full);
             }
         });
-        let ranges = plan.memory_map.ram().len();
-        let (attached, mut controls) = attach::open(&plan.devices, ranges, janitor, &on_full)?;
-        let ram = Arc::new(GuestRam::new(plan)?);
+        let host = match before {
+            Some(before) => before.renew(plan)?,
+            None => HostSide::acquire(plan, janitor, &on_full)?,
+        };
+        let HostSide { devices, mut controls, ram } = host;
         prefault(plan, &ram, &shared.abandoned, progress.as_deref_mut().map(|p| p as &mut dyn Progress))?;
         if shared.abandoned.load(Ordering::Acquire) {
             return Ok(None);
@@ -62,12 +66,10 @@ impl Machine {
         let leases = Arc::new(shared.leases(plan));
         let (balloons, entries) = crate::balloon::attach(plan, &ram, &leases)?;
         controls.balloons = entries;
-        let mut gauges = BTreeMap::new();
-        for Attached { vnode, name, device, gauge } in attached.into_iter().chain(balloons) {
+        devices.into_iter().try_for_each(|device| segments.add_host_device(device))?;
+        for Attached { vnode, name, device, .. } in balloons {
             segments.add(vnode, &name, device)?;
-            gauges.extend(gauge.map(|gauge| (name, gauge)));
         }
-        controls.gauges = Arc::new(gauges);
         let segments = segments.build();
         let devices = Devices::new(&routes, &notifier, port.link())?;
         let (pio, mmio) = devices.buses(&segments)?;
@@ -89,14 +91,16 @@ impl Machine {
         let serial = Arc::clone(port.link());
         serial.connect(Arc::clone(&devices.serial), notifier.clone());
         let parts = Parts { vcpus, segments, controls, ram, serial, leases };
-        let running = Running::new(Arc::clone(shared), notifier, Arc::clone(plan), parts);
+        let mut running = Running::new(Arc::clone(shared), notifier, Arc::clone(plan), parts);
+        running.take_affinities(&shared.view());
         Ok(Some(Self {
             control: Control::new(inbox, signals, *shutdown_timeout, shared, devices.power, running),
         }))
     }
 
-    /// Runs until the guest or the user ends it, then takes everything down.
-    pub fn run(self) -> Result<Exit, Error> {
+    /// Runs until the guest or the user ends it, then takes it down. What it had of the host is for the next one if the guest
+    /// starts again, unless requests of its devices hang.
+    pub fn run(self) -> Result<(Exit, Option<HostSide>), Error> {
         Ok(self.control.run()?)
     }
 }

@@ -8,6 +8,7 @@ use crate::balloon::{
 };
 use crate::cpu::VcpuThreads;
 use crate::handle::{Answer, DiskSize, Link, Reply, RequestError, Shared, VcpuView, VmState, VmView};
+use crate::host_side::HostSide;
 use crate::inbox::{Landed, Notifier, Stragglers};
 use crate::jobs::{JobId, Planned};
 use crate::landing::Landing;
@@ -72,6 +73,7 @@ pub struct Running {
     controls: Controls,
     ram: Arc<GuestRam>,
     serial: Arc<SerialLink>,
+    ended: bool,
 }
 
 impl Running {
@@ -97,6 +99,17 @@ impl Running {
             controls,
             ram,
             serial,
+            ended: false,
+        }
+    }
+
+    /// vCPUs go where those of the guest before were sent; what the host does not allow any more stays as planned.
+    pub fn take_affinities(&mut self, before: &VmView) {
+        for vcpu in &before.vcpus {
+            let differs = self.affinity.get(&vcpu.id).is_some_and(|cpus| *cpus != vcpu.affinity);
+            if differs && let Err(error) = self.set_affinity(vcpu.id, vcpu.affinity.clone()) {
+                tracing::warn!(%error, "a vCPU starts again where it was planned");
+            }
         }
     }
 
@@ -398,9 +411,26 @@ fn not_stopped(devices: bool, left: usize) -> RequestError {
     }
 }
 
-impl Drop for Running {
-    /// Nobody can ask any more; then threads end, and only then memory goes.
-    fn drop(&mut self) {
+impl Running {
+    /// The machine is over, and its guest starts again: what it had of the host, for the next one. `None` if requests hang.
+    pub fn end_for_next(&mut self) -> Option<HostSide> {
+        self.end_guest();
+        let devices = self.segments.take_devices();
+        if devices.is_none() {
+            self.segments.end();
+        }
+        self.join_movers();
+        let controls = Controls {
+            disks: self.controls.disks.clone(),
+            gauges: Arc::clone(&self.controls.gauges),
+            balloons: Arc::default(),
+        };
+        devices.map(|devices| HostSide { devices, controls, ram: Arc::clone(&self.ram) })
+    }
+
+    /// Nobody can ask any more, and no vCPU runs.
+    fn end_guest(&mut self) {
+        self.ended = true;
         self.shared.hold(self.keeper.held());
         self.shared.disconnect(VmState::Ended);
         self.vcpus.pause();
@@ -411,9 +441,22 @@ impl Drop for Running {
         self.segments.release_vcpus();
         self.vcpus.stop();
         self.leases.end();
-        self.segments.end();
+    }
+
+    fn join_movers(&mut self) {
         for mover in self.movers.drain(..) {
             let _ = mover.join();
+        }
+    }
+}
+
+impl Drop for Running {
+    /// First threads end, and only then memory goes.
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end_guest();
+            self.segments.end();
+            self.join_movers();
         }
     }
 }

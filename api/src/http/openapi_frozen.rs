@@ -72,9 +72,7 @@ fn compare(frozen: &Value, now: &Value, at: &str, asked: bool, answered: bool, f
             found.push(format!("{at}: its {key} was {}, and is {}", frozen[key], now[key]));
         }
     }
-    let names = |schema: &Value, key| {
-        list(&schema[key]).map(ToString::to_string).collect::<BTreeSet<_>>()
-    };
+    let names = |schema: &Value, key| list(&schema[key]).map(ToString::to_string).collect::<BTreeSet<_>>();
     let (was, is) = (names(frozen, "required"), names(now, "required"));
     if asked {
         is.difference(&was).for_each(|name| found.push(format!("{at}.{name} must be given now")));

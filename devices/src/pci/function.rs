@@ -1,5 +1,7 @@
 //! What a PCI function is to its segment. What it does when its registers are read and written is its own.
 
+use std::any::Any;
+
 use super::config::ConfigSpace;
 use crate::bus::fill_ones;
 
@@ -50,6 +52,18 @@ pub trait PciFunction: Send {
     /// [is settled](Self::is_settled), nothing of it runs or touches memory.
     fn reset(&mut self) {
         self.config_mut().reset();
+    }
+
+    /// The machine ends, and another one takes its device over: as [`reset`](Self::reset), and the device is ready for that
+    /// one's guest.
+    fn reset_for_next(&mut self) {
+        self.reset();
+    }
+
+    /// The device, once it [is settled](Self::is_settled) after [`reset_for_next`](Self::reset_for_next), if there is
+    /// one behind this function.
+    fn take_device(&mut self) -> Option<Box<dyn Any + Send>> {
+        None
     }
 
     /// The machine ends and nobody waits for its requests any longer: cancels what can be cancelled.

@@ -5,6 +5,7 @@
 //! decoding takes the segment's lock first, then that of one function at a time. A vCPU that waits for a function's
 //! requests in flight holds neither.
 
+use std::any::Any;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -238,6 +239,25 @@ impl PciSegment {
             lock(function).reset();
         }
         self.decode_all(&mut wishes);
+    }
+
+    /// The same where another machine takes over the devices in these `slots`, which are ready for its guest then.
+    pub fn reset_for_next(&self, slots: &[u8]) {
+        let mut wishes = lock(&self.wishes);
+        for (slot, function) in (0..).zip(&self.functions) {
+            let Some(function) = function else { continue };
+            match slots.contains(&slot) {
+                true => lock(function).reset_for_next(),
+                false => lock(function).reset(),
+            }
+        }
+        self.decode_all(&mut wishes);
+    }
+
+    /// The device in a slot, after [`reset_for_next`](Self::reset_for_next) once all [is settled](Self::is_settled).
+    #[must_use]
+    pub fn take_device(&self, slot: u8) -> Option<Box<dyn Any + Send>> {
+        lock(self.functions.get(usize::from(slot))?.as_ref()?).take_device()
     }
 
     /// Whether no function waits for requests in flight.

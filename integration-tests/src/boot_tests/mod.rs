@@ -22,6 +22,7 @@ mod moves;
 mod nets;
 mod pauses;
 mod policies;
+mod resets;
 mod segments;
 mod serving;
 mod soak;
@@ -74,6 +75,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static BootTest> {
         segments::TESTS,
         nets::TESTS,
         pauses::TESTS,
+        resets::TESTS,
         fields::TESTS,
         sockets::TESTS,
         debian::TESTS,

@@ -45,20 +45,48 @@ impl GuestRam {
         for range in plan.memory_map.ram() {
             regions.push(RamRegion::new(plan, *range)?);
         }
+        let memory =
+            GuestRegionCollection::from_regions(regions).map_err(|e| RamError::Plan(e.to_string()))?;
+        let ram = Self { memory };
+        ram.settle(plan)?;
+        Ok(ram)
+    }
+
+    /// The same memory for a guest that starts again: nothing of it is touched, and all of it is under the policies of the
+    /// plan, whose memory map is that of the one before.
+    pub fn renew(&self, plan: &Plan) -> Result<(), RamError> {
+        for region in self.regions() {
+            let let_go = region.mapping.discard(0, region.mapping.size());
+            let refused =
+                |error| HostError::new("madvise", error).of(format!("vnode {}", region.range.vnode));
+            let_go.map_err(refused)?;
+        }
+        self.settle(plan)
+    }
+
+    /// Whether it lies for the guest as the plan says, on the same pages.
+    pub fn fits(&self, plan: &Plan) -> bool {
+        let is_of = |region: &RamRegion| {
+            let vnode = plan.topology.vnode(region.range.vnode);
+            vnode.is_some_and(|vnode| vnode.pages == region.pages)
+        };
+        self.regions().map(|region| region.range).eq(plan.memory_map.ram().iter().copied())
+            && self.regions().all(is_of)
+    }
+
+    /// Sets policies, and gives advice.
+    fn settle(&self, plan: &Plan) -> Result<(), RamError> {
         for vnode in plan.topology.vnodes() {
             let unknown = || RamError::Plan(format!("vnode {} has no place", vnode.id));
             let at = plan.placement.vnodes.get(vnode.id.index()).ok_or_else(unknown)?;
-            let of: Vec<&RamRegion> =
-                regions.iter().filter(|region| region.range.vnode == vnode.id).collect();
+            let of: Vec<&RamRegion> = self.of(vnode.id).collect();
             let sizes = of.iter().map(|region| region.mapping.size());
             for piece in pieces(sizes, vnode.policy, &at.pnodes, &at.parts) {
                 of[piece.region].bind(vnode, &piece)?;
             }
             of.into_iter().for_each(RamRegion::advise);
         }
-        let memory =
-            GuestRegionCollection::from_regions(regions).map_err(|e| RamError::Plan(e.to_string()))?;
-        Ok(Self { memory })
+        Ok(())
     }
 
     /// Of regions that a test made, ascending.

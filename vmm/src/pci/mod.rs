@@ -9,7 +9,7 @@ mod worker;
 
 pub use doorbells::Doorbells;
 pub use node::helper_thread;
-pub use segments::{DeviceThreads, PciError, Segments, SegmentsBuilder};
+pub use segments::{DeviceThreads, HostDevice, PciError, Segments, SegmentsBuilder};
 pub use vectors::Vectors;
 pub use worker::NodeSpawner;
 

@@ -55,6 +55,24 @@ pub struct SegmentsBuilder {
     ecams: Vec<Window>,
     spawners: Vec<Arc<NodeSpawner>>,
     meters: Vec<(VnodeId, Arc<VirtioMeter>)>,
+    kept: Vec<Kept>,
+}
+
+/// A device that outlives the machine.
+struct Kept {
+    vnode: VnodeId,
+    slot: u8,
+    name: String,
+}
+
+/// A device with what it has of the host, for a guest that comes.
+pub struct HostDevice {
+    /// Where it sits.
+    pub vnode: VnodeId,
+    /// Its name in logs and counters, and that of its thread.
+    pub name: String,
+    /// The device, at rest.
+    pub device: Box<dyn VirtioDevice<GuestMemory>>,
 }
 
 /// The threads of a machine's devices, by vnode.
@@ -77,6 +95,7 @@ pub struct Segments {
     ecams: Vec<Window>,
     threads: DeviceThreads,
     meters: Vec<(VnodeId, Arc<VirtioMeter>)>,
+    kept: Vec<Kept>,
 }
 
 impl SegmentsBuilder {
@@ -90,6 +109,7 @@ impl SegmentsBuilder {
             ecams: Vec::new(),
             spawners: Vec::new(),
             meters: Vec::new(),
+            kept: Vec::new(),
         };
         for segment in plan.pci.segments() {
             let number = u16::try_from(segment.vnode.0).unwrap_or(u16::MAX);
@@ -104,13 +124,21 @@ impl SegmentsBuilder {
         this
     }
 
-    /// Puts a virtio device on a vnode's segment. `name` is for logs, counters and its thread.
+    /// Puts a device on its vnode's segment that [outlives the machine](Segments::take_devices).
+    pub fn add_host_device(&mut self, device: HostDevice) -> Result<(), PciError> {
+        let HostDevice { vnode, name, device } = device;
+        let slot = self.add(vnode, &name, device)?;
+        self.kept.push(Kept { vnode, slot, name });
+        Ok(())
+    }
+
+    /// Puts a virtio device on a vnode's segment, and gives its slot. `name` is for logs, counters and its thread.
     pub fn add(
         &mut self,
         vnode: VnodeId,
         name: &str,
         device: Box<dyn VirtioDevice<GuestMemory>>,
-    ) -> Result<(), PciError> {
+    ) -> Result<u8, PciError> {
         let no_such = || PciError::NoSuchVnode { name: name.to_owned(), vnode };
         let segment = self.segments.get_mut(vnode.index()).ok_or_else(no_such)?;
         let spawner = self.spawners.get(vnode.index()).ok_or_else(no_such)?;
@@ -122,18 +150,18 @@ impl SegmentsBuilder {
         };
         let function = VirtioPci::new(name, device, Arc::clone(&self.memory), host)?;
         self.meters.push((vnode, function.meter()));
-        segment.add(None, Box::new(function))?;
-        Ok(())
+        Ok(segment.add(None, Box::new(function))?)
     }
 
     /// Nothing can be added any more.
     pub fn build(self) -> Segments {
-        let Self { segments, ecams, spawners, meters, .. } = self;
+        let Self { segments, ecams, spawners, meters, kept, .. } = self;
         Segments {
             segments: segments.into_iter().map(PciSegmentBuilder::build).collect(),
             ecams,
             threads: DeviceThreads(spawners.into()),
             meters,
+            kept,
         }
     }
 }
@@ -164,7 +192,13 @@ impl Segments {
     /// These, of a machine that has nothing else.
     #[cfg(test)]
     pub fn of(segments: Vec<Arc<PciSegment>>) -> Self {
-        Self { segments, ecams: Vec::new(), threads: DeviceThreads::default(), meters: Vec::new() }
+        Self {
+            segments,
+            ecams: Vec::new(),
+            threads: DeviceThreads::default(),
+            meters: Vec::new(),
+            kept: Vec::new(),
+        }
     }
 
     /// The machine ends: no vCPU waits for a device any more.
@@ -176,6 +210,25 @@ impl Segments {
     /// same, and the requests that do not end keep the memory that they use. No vCPU may run any more.
     pub fn end(&self) {
         self.end_within(REQUESTS_END_WITHIN, CANCELLED_WITHIN);
+    }
+
+    /// Stops every device as [`end`](Self::end) does, and gives those of the host, ready for the guest of another machine,
+    /// in the order in which they were added; `None` if requests in flight do not end.
+    pub fn take_devices(&self) -> Option<Vec<HostDevice>> {
+        for (number, segment) in (0..).zip(&self.segments) {
+            let slots: Vec<u8> =
+                self.kept.iter().filter(|kept| kept.vnode == VnodeId(number)).map(|kept| kept.slot).collect();
+            segment.reset_for_next(&slots);
+        }
+        if !self.settle_within(REQUESTS_END_WITHIN) {
+            return None;
+        }
+        let take = |Kept { vnode, slot, name }: &Kept| {
+            let device = self.segments.get(vnode.index())?.take_device(*slot)?;
+            let device = device.downcast::<Box<dyn VirtioDevice<GuestMemory>>>().ok()?;
+            Some(HostDevice { vnode: *vnode, name: name.clone(), device: *device })
+        };
+        self.kept.iter().map(take).collect()
     }
 
     pub fn end_within(&self, requests: Duration, cancelled: Duration) {

@@ -1,6 +1,7 @@
 //! A virtio device as a PCI function (virtio 1.3, 4.1): identity, registers, status and features. What the device
 //! does is its own; carrying interrupts and notifications, and running workers, is the host's.
 
+use std::any::Any;
 use std::io;
 use std::sync::Arc;
 
@@ -338,6 +339,17 @@ fn identity<M: GuestMemoryHandle>(device: &dyn VirtioDevice<M>) -> Identity {
     }
 }
 
+impl<M: GuestMemoryHandle> VirtioPci<M> {
+    /// Registers as a guest finds them, the device on its way to rest.
+    fn power_on(&mut self) {
+        self.follow_reset();
+        self.config.reset();
+        self.follow_control();
+        self.msix.reset();
+        self.follow_config_message();
+    }
+}
+
 impl<M: GuestMemoryHandle> PciFunction for VirtioPci<M> {
     fn config(&self) -> &ConfigSpace {
         &self.config
@@ -439,11 +451,17 @@ impl<M: GuestMemoryHandle> PciFunction for VirtioPci<M> {
 
     fn reset(&mut self) {
         self.runner.end();
-        self.follow_reset();
-        self.config.reset();
-        self.follow_control();
-        self.msix.reset();
-        self.follow_config_message();
+        self.power_on();
+    }
+
+    fn reset_for_next(&mut self) {
+        self.runner.reset();
+        self.power_on();
+    }
+
+    fn take_device(&mut self) -> Option<Box<dyn Any + Send>> {
+        self.settle();
+        self.runner.take_device().map(|device| Box::new(device) as Box<dyn Any + Send>)
     }
 
     fn cancel(&mut self) {

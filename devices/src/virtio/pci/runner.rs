@@ -11,7 +11,8 @@ use super::queues::SetupError;
 use crate::interrupt::MsiMessage;
 use crate::pci::{WorkerHandle, WorkerSpawner};
 use crate::virtio::{
-    Activation, ActivationError, ActiveQueue, GuestMemoryHandle, VirtioDevice, VirtioInterrupt, Worker,
+    Activation, ActivationError, ActiveQueue, DeviceKind, GuestMemoryHandle, VirtioDevice, VirtioInterrupt,
+    Worker,
 };
 
 /// Why a device does not run although its driver wants it to.
@@ -153,6 +154,12 @@ impl<M: GuestMemoryHandle> Runner<M> {
         self.bring_to_rest();
     }
 
+    /// The device, if it is at rest; nothing is behind the function from then on.
+    pub fn take_device(&mut self) -> Option<Box<dyn VirtioDevice<M>>> {
+        let rests = matches!(self.state, State::Rest) && !self.device.is_resetting();
+        rests.then(|| std::mem::replace(&mut self.device, Box::new(Gone)))
+    }
+
     fn bring_to_rest(&mut self) {
         self.state = match std::mem::replace(&mut self.state, State::Rest) {
             State::Rest => return self.rest(None),
@@ -228,6 +235,35 @@ impl<M: GuestMemoryHandle> Runner<M> {
             self.device.config_message_changed(message);
         }
     }
+}
+
+/// What is left of a device that was taken.
+struct Gone;
+
+impl<M: GuestMemoryHandle> VirtioDevice<M> for Gone {
+    fn kind(&self) -> DeviceKind {
+        DeviceKind { id: 0, pci_class: 0 }
+    }
+
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn queue_sizes(&self) -> Vec<u16> {
+        Vec::new()
+    }
+
+    fn config(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn write_config(&mut self, _: u64, _: &[u8]) {}
+
+    fn activate(&mut self, _: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
+        Err(ActivationError::QueueMissing { device: "gone", index: 0 })
+    }
+
+    fn reset(&mut self, _: Option<Box<dyn Worker>>) {}
 }
 
 /// Whoever drops the function may unmap guest memory next.

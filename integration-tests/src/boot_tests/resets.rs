@@ -1,0 +1,105 @@
+//! A reset is the guest's: what the VM has of the host stays, and whoever is connected to it.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+
+use super::balloon::ctl;
+use super::{BootTest, Ctx, disks, nets};
+use crate::guest::READY;
+use crate::runner::check;
+use crate::runner::host::Needs;
+use crate::runner::residency;
+use crate::runner::spec::GuestSpec;
+use crate::runner::vm::{PATIENCE, Vm, note};
+
+const TWO: Needs =
+    Needs { nodes: 2, mib: 400, cpus: 2, big_mib: 0, cpuless: false, uneven: false, root: true };
+
+pub(super) const TESTS: &[BootTest] =
+    &[BootTest { name: "reset_keeps_what_the_vm_has_of_the_host", needs: TWO, run: kept }];
+
+const TAP: &str = "nvlab6";
+
+/// What must be as before.
+#[derive(Debug, Eq, PartialEq)]
+struct Host {
+    /// The kernel's number of the interface: a new one has another.
+    interface: String,
+    /// Where guest memory begins in the process.
+    memory: Vec<Vec<u64>>,
+    /// Descriptors of the disk, by number.
+    disk: BTreeSet<String>,
+    /// CPUs of the first vCPU.
+    cpus: String,
+}
+
+impl Host {
+    fn look(vm: &Vm, spec: &GuestSpec, disk: &Path) -> Result<Self> {
+        let ram = residency::guest_ram(vm.pid(), spec)?;
+        let mut descriptors = BTreeSet::new();
+        for descriptor in fs::read_dir(format!("/proc/{}/fd", vm.pid()))?.flatten() {
+            if fs::read_link(descriptor.path()).is_ok_and(|path| path == disk) {
+                descriptors.insert(descriptor.file_name().to_string_lossy().into_owned());
+            }
+        }
+        let tasks = fs::read_dir(format!("/proc/{}/task", vm.pid()))?.flatten().map(|task| task.path());
+        let mut tasks = tasks
+            .filter(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "vcpu0"));
+        let status = fs::read_to_string(tasks.next().context("no vCPU 0")?.join("status"))?;
+        let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        Ok(Self {
+            interface: fs::read_to_string(format!("/sys/class/net/{TAP}/ifindex"))?,
+            memory: ram.iter().map(|areas| areas.iter().map(|area| area.start).collect()).collect(),
+            disk: descriptors,
+            cpus: cpus.context("no list")?.trim().to_owned(),
+        })
+    }
+}
+
+fn kept(ctx: &Ctx) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let at = |name: &str| directory.path().join(name);
+    let (disk, api, console) = (at("disk"), at("api"), at("console"));
+    File::create(&disk)?.set_len(4 << 20)?;
+    let api = api.to_string_lossy().into_owned();
+    let [disk_flag, disk_text] = disks::flag(&disk, ",vnode=1,format=raw");
+    let console_text = format!("socket={}", console.display());
+    let mut flags = vec!["--api-socket", &api, "--on-reset", "reboot", "--console", &console_text];
+    flags.extend([disk_flag.as_str(), disk_text.as_str()]);
+    let (mut vm, spec) = nets::pinged(ctx, TAP, "vhost=off", &flags)?;
+    let client = UnixStream::connect(&console)?;
+    client.set_read_timeout(Some(PATIENCE))?;
+    let mut client = BufReader::new(client);
+    let cpu = ctx.cpus_of(ctx.pnode(0))[1].to_string();
+    ctl(ctx, &api, &["affinity", "0", &cpu])?;
+    vm.ask("modprobe virtio_blk virtio_console")?;
+    vm.output("yes before | dd of=/dev/vda bs=4096 count=1 iflag=fullblock conv=fsync 2>&1")?;
+
+    let before = Host::look(&vm, &spec, &disk)?;
+    ensure!(!before.disk.is_empty() && before.cpus == cpu, "the host has {before:?}");
+    for round in 0..2 {
+        let began = Instant::now();
+        ctl(ctx, &api, &["reset"])?;
+        vm.line("the guest's init after a reset", |line| (line == READY).then_some(()))?;
+        note(&ctx.transcript, &format!("reset to init: {:?}", began.elapsed()));
+        let after = Host::look(&vm, &spec, &disk)?;
+        ensure!(after == before, "after reset {round} the host has {after:?}, and had {before:?}");
+    }
+    vm.ask("modprobe virtio_pci virtio_net virtio_blk virtio_console")?;
+    vm.output("ip addr add 192.0.2.2/24 dev eth0 && ip link set eth0 up && ping -c 3 -W 5 192.0.2.1")?;
+    let said = vm.output("dd if=/dev/vda bs=7 count=1 2>/dev/null")?;
+    ensure!(said == "before", "the disk has {said:?}");
+    vm.output("echo again > /dev/hvc0")?;
+    let mut line = String::new();
+    client.read_line(&mut line).context("the console's client")?;
+    ensure!(line.trim_end() == "again", "the console's client reads {line:?}");
+    check::bound(&vm, &spec)?;
+    check::quiet_log(&vm.report()?)?;
+    vm.power_off()
+}

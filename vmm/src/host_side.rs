@@ -1,0 +1,52 @@
+//! What a VM has of the host for its guest, taken once and kept over resets: devices with their taps, files and sockets, and
+//! guest memory. Machines come and go with their guests; what a device is for a driver is `devices`' knowledge.
+
+use crate::Error;
+use crate::attach::{self, Attached, Controls, OnFull};
+use crate::memory::GuestRam;
+use crate::pci::HostDevice;
+use crate::socket_file::Janitor;
+use resources::Plan;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Devices and memory while no machine has them.
+pub struct HostSide {
+    /// At rest, in the order in which the guest shall find those of one vnode.
+    pub devices: Vec<HostDevice>,
+    /// What the control loop has of them.
+    pub controls: Controls,
+    /// Untouched.
+    pub ram: Arc<GuestRam>,
+}
+
+impl HostSide {
+    /// Opens the devices and maps the memory.
+    pub fn acquire(plan: &Plan, janitor: &Janitor, on_full: &OnFull) -> Result<Self, Error> {
+        let (attached, mut controls) =
+            attach::open(&plan.devices, plan.memory_map.ram().len(), janitor, on_full)?;
+        let (mut devices, mut gauges) = (Vec::with_capacity(attached.len()), BTreeMap::new());
+        for Attached { vnode, name, device, gauge } in attached {
+            gauges.extend(gauge.map(|gauge| (name.clone(), gauge)));
+            devices.push(HostDevice { vnode, name, device });
+        }
+        controls.gauges = Arc::new(gauges);
+        Ok(Self { devices, controls, ram: Arc::new(GuestRam::new(plan)?) })
+    }
+
+    /// For a guest that starts again: the same memory, unless there is less of it now or more.
+    pub fn renew(self, plan: &Plan) -> Result<Self, Error> {
+        let Self { devices, controls, ram } = self;
+        let ram = match ram.fits(plan) {
+            true => {
+                ram.renew(plan)?;
+                ram
+            }
+            false => {
+                drop(ram);
+                Arc::new(GuestRam::new(plan)?)
+            }
+        };
+        Ok(Self { devices, controls, ram })
+    }
+}
