@@ -226,8 +226,7 @@ impl Vm {
             let machine = machine::Machine::build(
                 &shared,
                 &plan,
-                &mut boot,
-                &firmware,
+                (&mut boot, &firmware),
                 &kvm,
                 &mut options,
                 &port,

@@ -34,8 +34,7 @@ impl Machine {
     pub fn build(
         shared: &Arc<Shared>,
         plan: &Arc<Plan>,
-        boot: &mut Boot,
-        firmware: &Firmware,
+        (boot, firmware): (&mut Boot, &Firmware),
         kvm: &KvmHost,
         options: &mut Options,
         port: &SerialPort,
