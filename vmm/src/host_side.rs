@@ -6,7 +6,7 @@ use crate::attach::{self, Attached, Controls, OnFull};
 use crate::memory::GuestRam;
 use crate::pci::HostDevice;
 use crate::socket_file::Janitor;
-use resources::Plan;
+use resources::{CpuSet, Plan, VcpuId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ pub struct HostSide {
     pub controls: Controls,
     /// Untouched.
     pub ram: Arc<GuestRam>,
+    /// Where vCPUs ran, if there was a machine before.
+    pub affinity: BTreeMap<VcpuId, CpuSet>,
 }
 
 impl HostSide {
@@ -31,12 +33,12 @@ impl HostSide {
             devices.push(HostDevice { vnode, name, device });
         }
         controls.gauges = Arc::new(gauges);
-        Ok(Self { devices, controls, ram: Arc::new(GuestRam::new(plan)?) })
+        Ok(Self { devices, controls, ram: Arc::new(GuestRam::new(plan)?), affinity: BTreeMap::new() })
     }
 
     /// For a guest that starts again: the same memory, unless there is less of it now or more.
     pub fn renew(self, plan: &Plan) -> Result<Self, Error> {
-        let Self { devices, controls, ram } = self;
+        let Self { devices, controls, ram, affinity } = self;
         let ram = match ram.fits(plan) {
             true => {
                 ram.renew(plan)?;
@@ -47,6 +49,6 @@ impl HostSide {
                 Arc::new(GuestRam::new(plan)?)
             }
         };
-        Ok(Self { devices, controls, ram })
+        Ok(Self { devices, controls, ram, affinity })
     }
 }

@@ -52,7 +52,7 @@ impl Machine {
             Some(before) => before.renew(plan)?,
             None => HostSide::acquire(plan, janitor, &on_full)?,
         };
-        let HostSide { devices, mut controls, ram } = host;
+        let HostSide { devices, mut controls, ram, affinity } = host;
         prefault(plan, &ram, &shared.abandoned, progress.as_deref_mut().map(|p| p as &mut dyn Progress))?;
         if shared.abandoned.load(Ordering::Acquire) {
             return Ok(None);
@@ -91,7 +91,7 @@ impl Machine {
         serial.connect(Arc::clone(&devices.serial), notifier.clone());
         let parts = Parts { vcpus, segments, controls, ram, serial, leases };
         let mut running = Running::new(Arc::clone(shared), notifier, Arc::clone(plan), parts);
-        running.take_affinities(&shared.view());
+        running.take_affinities(affinity);
         Ok(Some(Self {
             control: Control::new(inbox, signals, *shutdown_timeout, shared, devices.power, running),
         }))

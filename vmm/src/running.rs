@@ -104,10 +104,10 @@ impl Running {
     }
 
     /// vCPUs go where those of the guest before were sent; what the host does not allow any more stays as planned.
-    pub fn take_affinities(&mut self, before: &VmView) {
-        for vcpu in &before.vcpus {
-            let differs = self.affinity.get(&vcpu.id).is_some_and(|cpus| *cpus != vcpu.affinity);
-            if differs && let Err(error) = self.set_affinity(vcpu.id, vcpu.affinity.clone()) {
+    pub fn take_affinities(&mut self, before: BTreeMap<VcpuId, CpuSet>) {
+        for (vcpu, cpus) in before {
+            let differs = self.affinity.get(&vcpu).is_some_and(|now| *now != cpus);
+            if differs && let Err(error) = self.set_affinity(vcpu, cpus) {
                 tracing::warn!(%error, "a vCPU starts again where it was planned");
             }
         }
@@ -425,7 +425,8 @@ impl Running {
             gauges: Arc::clone(&self.controls.gauges),
             balloons: Arc::default(),
         };
-        devices.map(|devices| HostSide { devices, controls, ram: Arc::clone(&self.ram) })
+        let (ram, affinity) = (Arc::clone(&self.ram), self.affinity.clone());
+        devices.map(|devices| HostSide { devices, controls, ram, affinity })
     }
 
     /// Nobody can ask any more, and no vCPU runs.

@@ -181,7 +181,10 @@ fn room_for_another(ctx: &Ctx) -> Result<()> {
     // A VM that ends leaves all of it to others.
     place.reclaim()?;
     let second = ctx.boot(&place.second())?;
-    vm.power_off()?;
+    // A guest that powers off resets its balloon, and would wait for room.
+    let stopped = ctx.numavisor(&["ctl", "--api-socket", &place.socket("first"), "stop"])?;
+    ensure!(stopped.status.success(), "the first VM does not stop: {}", stopped.status);
+    vm.ended()?;
     ensure!(place.claimed()? == SECOND_MIB * 1024, "{} KiB are claimed", place.claimed()?);
     let mut vm = ctx.boot(&place.start("first", &GuestSpec::new(vec![Vnode::on(place.pnode, MIB, &[0])])))?;
     ensure!(vm.runs()?, "the third VM does not run");
