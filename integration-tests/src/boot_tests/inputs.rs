@@ -127,7 +127,7 @@ fn bad_files(ctx: &Ctx) -> Result<()> {
     fs::write(&text, "not a kernel\n".repeat(1000))?;
     fs::write(&empty, "")?;
     let cut = directory.path().join("cut");
-    let kernel = fs::read(ctx.payload.kernel(GuestKernel::Stock))?;
+    let kernel = fs::read(ctx.payload.kernel(GuestKernel::StockBzImage))?;
     fs::write(&cut, kernel.get(..100_000).context("a short kernel")?)?;
     let missing = directory.path().join("missing");
     let mut wrong = Vec::new();

@@ -14,9 +14,10 @@ const TWO: Needs =
 
 pub(super) const TESTS: &[BootTest] = &[
     BootTest {
-        name: "kernel_pvh_elf_with_two_vnodes",
+        // All others boot it as an ELF file.
+        name: "kernel_bzimage_with_two_vnodes",
         needs: TWO,
-        run: |ctx| two_vnodes(ctx, GuestKernel::StockElf),
+        run: |ctx| two_vnodes(ctx, GuestKernel::StockBzImage),
     },
     BootTest {
         name: "kernel_newer_with_two_vnodes",

@@ -51,6 +51,26 @@ pub(crate) struct BootTest {
     pub(crate) run: fn(&Ctx) -> Result<()>,
 }
 
+/// Tests that take long and of whose ground shorter ones cover the most: the same under another kernel, or with more of
+/// everything. They run where they are named, and with `--long`.
+const LONG: [&str; 10] = [
+    "balloon_takes_from_the_vnode_under_a_newer_kernel",
+    "balloon_of_a_newer_guest_that_compacts",
+    "balloon_beside_a_kernel_that_makes_huge_pages_whole",
+    "balloon_all_at_once_past_free_memory_under_a_newer_kernel",
+    "balloon_of_a_guest_that_poisons_free_pages",
+    "soak_of_guarded_memory_at_high_pressure",
+    "disk_two_and_entropy_under_a_newer_kernel",
+    "cpus_sixty_four_vnodes",
+    "memory_1g_pages_from_each_nodes_pool",
+    "segments_eight_vnodes_and_32_disks",
+];
+
+/// Whether a test is left to `--long`.
+pub(crate) fn is_long(test: &BootTest) -> bool {
+    LONG.contains(&test.name)
+}
+
 /// Every boot test, in the order in which they run.
 pub(crate) fn all() -> impl Iterator<Item = &'static BootTest> {
     [

@@ -84,10 +84,10 @@ pub(super) fn median<T>(samples: &[T], value: impl Fn(&T) -> f64) -> f64 {
 
 pub(super) fn numavisor(payload: &Payload, flags: &[&str]) -> Command {
     let mut command = Command::new(payload.numavisor_release());
-    command.arg("run").arg("--kernel").arg(payload.kernel(GuestKernel::Stock));
+    command.arg("run").arg("--kernel").arg(payload.kernel(GuestKernel::StockBzImage));
     command
         .arg("--initramfs")
-        .arg(payload.initramfs(GuestKernel::Stock))
+        .arg(payload.initramfs(GuestKernel::StockBzImage))
         .args(["--cmdline", CMDLINE])
         .args(flags);
     command
@@ -101,8 +101,8 @@ pub(super) fn qemu(payload: &Payload, machine: &str, vcpus: &str) -> Command {
     command.arg("-L").arg(at.join("firmware"));
     command.args(["-M", machine, "-enable-kvm", "-cpu", "host", "-smp", vcpus, "-m", "512M"]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"]);
-    command.arg("-kernel").arg(payload.kernel(GuestKernel::Stock));
-    command.arg("-initrd").arg(payload.initramfs(GuestKernel::Stock));
+    command.arg("-kernel").arg(payload.kernel(GuestKernel::StockBzImage));
+    command.arg("-initrd").arg(payload.initramfs(GuestKernel::StockBzImage));
     command
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::check;
 use super::host::{HostFacts, Needs};
-use super::payload::Payload;
+use super::payload::{GuestKernel, Payload};
 use super::residency::{self, Area};
 use super::spec::{GuestSpec, Vnode};
 use super::vm::{Start, Vm};
@@ -36,7 +36,7 @@ pub(super) fn run(payload: &Payload) -> Result<i32> {
             node.free_mib
         );
     }
-    let start = Start::of(&spec);
+    let start = Start::of(&spec).kernel(GuestKernel::StockBzImage);
     println!(
         "\nstarting\n  numavisor run --kernel vmlinuz --initramfs initramfs.cpio --cmdline ... {}",
         start.flags.join(" ")

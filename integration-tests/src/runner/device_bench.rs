@@ -315,8 +315,8 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
 
 fn numavisor(payload: &Payload, wires: &Wires) -> Command {
     let mut command = Command::new(payload.numavisor_release());
-    command.arg("run").arg("--kernel").arg(payload.kernel(GuestKernel::Stock));
-    command.arg("--initramfs").arg(payload.initramfs(GuestKernel::Stock)).args(["--cmdline", CMDLINE]);
+    command.arg("run").arg("--kernel").arg(payload.kernel(GuestKernel::StockBzImage));
+    command.arg("--initramfs").arg(payload.initramfs(GuestKernel::StockBzImage)).args(["--cmdline", CMDLINE]);
     command.args(["--vcpus", VCPUS, "--memory", "512M"]);
     command.args(["--disk", &format!("path={}", wires.disk.display())]);
     command.args(["--net", &format!("tap={},mac={},vhost={}", wires.tap, wires.mac, wires.vhost)]);

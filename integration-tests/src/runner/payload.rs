@@ -22,11 +22,11 @@ pub(crate) const DEBIAN: [&str; 2] = ["vmlinuz-debian", "initrd-debian.img"];
 /// Which kernel a guest boots.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum GuestKernel {
-    /// This Debian's own, as bzImage.
+    /// This Debian's own as an uncompressed ELF file, for the PVH entry: an emulated guest does not unpack it.
     #[default]
     Stock,
-    /// The same as an uncompressed ELF file, for the PVH entry.
-    StockElf,
+    /// The same as the distribution has it, a bzImage.
+    StockBzImage,
     /// 6.12 or later, as bzImage.
     Newer,
 }
@@ -35,8 +35,8 @@ impl GuestKernel {
     /// The kernel's file name.
     pub(crate) const fn file(self) -> &'static str {
         match self {
-            Self::Stock => "vmlinuz",
-            Self::StockElf => "vmlinux",
+            Self::Stock => "vmlinux",
+            Self::StockBzImage => "vmlinuz",
             Self::Newer => "vmlinuz-newer",
         }
     }
@@ -44,7 +44,7 @@ impl GuestKernel {
     /// The file name of the image with its modules.
     pub(crate) const fn initramfs(self) -> &'static str {
         match self {
-            Self::Stock | Self::StockElf => "initramfs.cpio",
+            Self::Stock | Self::StockBzImage => "initramfs.cpio",
             Self::Newer => "initramfs-newer.cpio",
         }
     }

@@ -97,7 +97,7 @@ fn settled(payload: &Payload, claims: &Path, children: &mut [Child]) -> Result<u
 fn start(payload: &Payload, claims: &Path, directory: &Path, number: usize, mib: u32) -> Result<Child> {
     let said = fs::File::create(directory.join(format!("start-{number}")))?;
     let mut command = Command::new(payload.numavisor());
-    command.arg("run").arg("--kernel").arg(payload.kernel(GuestKernel::Stock));
+    command.arg("run").arg("--kernel").arg(payload.kernel(GuestKernel::StockBzImage));
     command.arg("--claims-dir").arg(claims).args(["--serial", "none", "--vcpus", "1"]);
     // A guest without memory enough for its image stands still and does not end.
     command.args(["--memory", &format!("{mib}M"), "--cmdline", "panic=0"]);

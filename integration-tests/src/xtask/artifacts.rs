@@ -54,9 +54,9 @@ impl Artifacts {
         strip(&built.join("guest-init"), &init)?;
         strip(&built.join("lab-runner"), &runner)?;
         let kernel = Kernel::default_of(&cache)?;
-        copy(&kernel.bzimage(), &payload.join(GuestKernel::Stock.file()))?;
+        copy(&kernel.bzimage(), &payload.join(GuestKernel::StockBzImage.file()))?;
         write(&payload.join(GuestKernel::Stock.initramfs()), &initramfs::guest(&init, &kernel)?)?;
-        let elf = payload.join(GuestKernel::StockElf.file());
+        let elf = payload.join(GuestKernel::Stock.file());
         if !elf.exists() {
             write(&elf, &vmlinux::extract(&fs::read(kernel.bzimage())?)?)?;
         }

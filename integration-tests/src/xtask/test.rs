@@ -9,7 +9,7 @@ use anyhow::Result;
 use super::lanes::Program;
 use super::tally::Tally;
 use super::{checks, lanes, setup, unit_tests};
-use crate::boot_tests::{BootTest, all};
+use crate::boot_tests::{BootTest, all, is_long};
 
 /// What to test.
 #[derive(Debug, clap::Args)]
@@ -23,6 +23,9 @@ pub(super) struct Options {
     /// Boot tests with the release program, as in a run of all tests: quicker, but it takes minutes to build
     #[arg(long, conflicts_with = "quick")]
     release: bool,
+    /// Also the boot tests that take long
+    #[arg(long, conflicts_with = "quick")]
+    long: bool,
     /// Name the boot tests and the lab hosts they would run on, and run nothing
     #[arg(long)]
     list: bool,
@@ -34,7 +37,9 @@ pub(super) struct Options {
 pub(super) fn run(options: &Options) -> Result<ExitCode> {
     let wanted =
         |name: &str| options.filter.is_empty() || options.filter.iter().any(|part| name.contains(part));
-    let chosen: Vec<&BootTest> = all().filter(|test| wanted(test.name)).collect();
+    let everything = options.long || !options.filter.is_empty();
+    let (chosen, long): (Vec<&BootTest>, Vec<_>) =
+        all().filter(|test| wanted(test.name)).partition(|test| everything || !is_long(test));
     if options.list {
         for test in chosen {
             println!("{:<10} {}", lanes::place(test).map_or("nowhere", |shape| shape.name), test.name);
@@ -59,6 +64,10 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
         }
     }
     if !options.quick && !chosen.is_empty() {
+        if !long.is_empty() {
+            let names: Vec<&str> = long.iter().map(|test| test.name).collect();
+            println!("left to `cargo xtask test --long`: {}", names.join(", "));
+        }
         let release = options.release || options.filter.is_empty();
         let program = if release { Program::Release } else { Program::OfTests };
         lanes::run(&chosen, program, &mut tally)?;
