@@ -196,3 +196,15 @@ impl Ctx<'_> {
         Ok(output)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{LONG, all};
+
+    #[test]
+    fn what_is_long_is_a_test() {
+        let unknown: Vec<&str> =
+            LONG.into_iter().filter(|long| all().all(|test| test.name != *long)).collect();
+        assert_eq!(unknown, Vec::<&str>::new());
+    }
+}
