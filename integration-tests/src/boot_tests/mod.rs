@@ -53,7 +53,10 @@ pub(crate) struct BootTest {
 
 /// Tests that take long and of whose ground shorter ones cover the most: the same under another kernel, or with more of
 /// everything. They run where they are named, and with `--long`.
-const LONG: [&str; 10] = [
+const LONG: [&str; 13] = [
+    "reclaim_by_pnode_of_four_vnodes_on_three_of_eight",
+    "balloon_asks_nothing_where_pages_would_be_another_vnodes",
+    "cpus_apic_ids_above_255",
     "balloon_takes_from_the_vnode_under_a_newer_kernel",
     "balloon_of_a_newer_guest_that_compacts",
     "balloon_beside_a_kernel_that_makes_huge_pages_whole",
