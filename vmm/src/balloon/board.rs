@@ -166,9 +166,9 @@ impl Entry {
         let mut status = self.status();
         let (now, view) = (clock.now(), self.control.view());
         let before = status.controller.outcome();
-        if let Some(ask) = status.controller.look(now, &view) {
+        if let Some(step) = status.controller.look(now, &view) {
             // What it refuses now it refuses because of what the next look will see.
-            let _ = self.control.ask(ask.pages, ask.exact);
+            let _ = step.take(&self.control, &view);
         }
         let after = status.controller.outcome();
         if after.is_some() && after != before {

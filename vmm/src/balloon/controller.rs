@@ -2,7 +2,7 @@
 //! clocks or devices. Carrying it out is left to the balloons' thread.
 
 use super::outcome::{Outcome, Phase, Stop};
-use devices::virtio::balloon::{BalloonView, Steering};
+use devices::virtio::balloon::{BalloonControl, BalloonView, NotReady, Steering};
 use std::time::Duration;
 
 /// Most pages asked for ahead of what came, 64 MiB: a brake that costs no speed, since the driver reads its target
@@ -35,6 +35,29 @@ pub struct Ask {
     pub pages: u32,
     /// Without a page of another vnode.
     pub exact: bool,
+}
+
+/// What to ask of the balloon at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// As a balloon takes it.
+    pub ask: Ask,
+    /// One of several for a request: not if the device has turned the driver round since the look, as that step would
+    /// send it on to other vnodes' pages.
+    pub further: bool,
+}
+
+impl Step {
+    /// One that holds whatever the driver did since the look.
+    fn only(ask: Ask) -> Self {
+        Self { ask, further: false }
+    }
+
+    /// Asks a balloon that was looked at as `seen`.
+    pub fn take(self, control: &BalloonControl, seen: &BalloonView) -> Result<(), NotReady> {
+        let Ask { pages, exact } = self.ask;
+        if self.further { control.ask_further(pages, exact, seen) } else { control.ask(pages, exact) }
+    }
 }
 
 /// A request under way.
@@ -166,7 +189,7 @@ impl Controller {
     }
 
     /// Looks at the balloon; says what to ask of it, if anything.
-    pub fn look(&mut self, now: Duration, view: &BalloonView) -> Option<Ask> {
+    pub fn look(&mut self, now: Duration, view: &BalloonView) -> Option<Step> {
         self.deaf = match self.deaf {
             _ if view.ready || !view.active => None,
             Some((epoch, since)) if epoch == view.epoch => Some((epoch, since)),
@@ -189,7 +212,7 @@ impl Controller {
     }
 
     /// No request is under way: the driver may be a new one, or have been drained.
-    fn stand_by(&mut self, now: Duration, view: &BalloonView, new_driver: bool) -> Option<Ask> {
+    fn stand_by(&mut self, now: Duration, view: &BalloonView, new_driver: bool) -> Option<Step> {
         if !self.has_driver(now, view) {
             return None;
         }
@@ -205,12 +228,12 @@ impl Controller {
             self.rest = (self.rest * 2).min(REST_MOST);
             self.phase = Phase::Exhausted;
             self.outcome = Some(self.result(view, Stop::Drained, view.asked, Duration::ZERO));
-            return Some(Ask { pages: view.held, ..self.wanted });
+            return Some(Step::only(Ask { pages: view.held, ..self.wanted }));
         }
         None
     }
 
-    fn go_on(&mut self, now: Duration, view: &BalloonView, mut run: Run) -> Option<Ask> {
+    fn go_on(&mut self, now: Duration, view: &BalloonView, mut run: Run) -> Option<Step> {
         run.from.get_or_insert(view.held);
         if !self.has_driver(now, view) {
             self.run = Some(run);
@@ -268,7 +291,7 @@ impl Controller {
         if let Some(stop) = given_up {
             self.finish(now, view, stop);
             // Nobody looks any more when it goes on.
-            return if stop == Stop::HostShort { Some(self.wanted) } else { self.freeze(view) };
+            return if stop == Stop::HostShort { Some(Step::only(self.wanted)) } else { self.freeze(view) };
         }
         if dry.is_some() {
             // The device has turned the driver round by itself.
@@ -278,7 +301,7 @@ impl Controller {
     }
 
     /// The next target on the way, if it is time for another.
-    fn step(&mut self, view: &BalloonView, wanted: u32) -> Option<Ask> {
+    fn step(&mut self, view: &BalloonView, wanted: u32) -> Option<Step> {
         // One that looks by itself would take no more than a window each time.
         let window = if view.ready { WINDOW } else { u32::MAX };
         let pages = if view.held < wanted {
@@ -289,15 +312,15 @@ impl Controller {
         let run = self.run.as_mut()?;
         let far = pages.abs_diff(view.asked) >= WINDOW / 4;
         if !run.asked || far || (pages == wanted && view.asked != wanted) {
-            run.asked = true;
-            return Some(Ask { pages, ..self.wanted });
+            let further = std::mem::replace(&mut run.asked, true);
+            return Some(Step { ask: Ask { pages, ..self.wanted }, further });
         }
         None
     }
 
     /// What did not come is not wanted any more, lest it come when nobody looks.
-    fn freeze(&self, view: &BalloonView) -> Option<Ask> {
-        (view.asked > view.held).then_some(Ask { pages: view.held, ..self.wanted })
+    fn freeze(&self, view: &BalloonView) -> Option<Step> {
+        (view.asked > view.held).then(|| Step::only(Ask { pages: view.held, ..self.wanted }))
     }
 
     fn finish(&mut self, now: Duration, view: &BalloonView, stop: Stop) {

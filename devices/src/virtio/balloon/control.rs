@@ -19,6 +19,9 @@ pub enum NotReady {
     /// The pages would come from another vnode.
     #[error("the guest has the balloon's interrupt on APIC ID {0}, which is not of the vnode")]
     OffNode(u32),
+    /// It was asked as of a look at the balloon before this.
+    #[error("the driver has been turned round, as the vnode has no more pages")]
+    TurnedRound,
 }
 
 /// What device, worker and controller share. Locked for moments only.
@@ -98,8 +101,23 @@ impl BalloonControl {
     /// There is no driver; more than it holds out now can be asked only of one that will take it from the vnode, or whose
     /// steering is not known. A driver that cannot be interrupted finds its target when it looks.
     pub fn ask(&self, pages: u32, exact: bool) -> Result<(), NotReady> {
+        self.ask_of(pages, exact, |_| true)
+    }
+
+    /// As [`ask`](Self::ask), on the way to a number of pages: not if the driver was turned round since it was `seen`.
+    ///
+    /// # Errors
+    /// As there, or it was turned round.
+    pub fn ask_further(&self, pages: u32, exact: bool, seen: &BalloonView) -> Result<(), NotReady> {
+        self.ask_of(pages, exact, |state| state.figures.rollbacks == seen.figures.rollbacks)
+    }
+
+    fn ask_of(&self, pages: u32, exact: bool, may: impl Fn(&State) -> bool) -> Result<(), NotReady> {
         {
             let mut state = self.shared.state();
+            if !may(&state) {
+                return Err(NotReady::TurnedRound);
+            }
             if !state.active() {
                 return Err(NotReady::NoDriver);
             }

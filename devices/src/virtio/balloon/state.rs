@@ -47,6 +47,8 @@ pub(super) struct State {
     /// Pages of the last array, until the host has let their memory go.
     letting_go: u32,
     dry: Option<u32>,
+    /// Pages of other vnodes that were out before the array that turned the driver round.
+    off_node_before: u32,
     /// The driver waits for memory that the host does not have.
     pub owing: bool,
     /// What the driver says its free pages are filled with.
@@ -150,7 +152,7 @@ impl State {
     pub fn inflate(&mut self, pfns: &[u32], host: &dyn BalloonHost) -> Verdict {
         self.figures.inflate_arrays += 1;
         self.heard += 1;
-        let before = self.stack.len();
+        let (before, off_node_before) = (self.stack.len(), self.off_node);
         // A driver that has given all it was asked for and gives one more is moving a page (compaction): the old one
         // comes back next.
         let moving = pfns.len() == 1 && before >= self.asked;
@@ -180,6 +182,7 @@ impl State {
         let mut interrupt = false;
         if let Some(first_off) = rollback {
             // What lies above goes back with it: the driver knows no other order.
+            self.off_node_before = off_node_before;
             interrupt = self.roll_back(before.saturating_add(small(first_off)));
             new.drain(first_off..).for_each(|pfn| self.stack.keep(pfn));
         }
@@ -224,8 +227,16 @@ impl State {
             }
         }
         self.figures.drained += drained;
-        // The page that came in a migration's place is on top; if it is another vnode's it goes back too.
-        let off = if migrated && self.exact { self.off_node_on_top(host) } else { 0 };
+        // The page that came in a migration's place is on top; if it is another vnode's it goes back too. One that came
+        // while a driver went back has left a page of another vnode beneath.
+        let off = match self.dry {
+            _ if !self.exact => 0,
+            _ if migrated => self.off_node_on_top(host),
+            Some(dry) if self.stack.len() == dry => {
+                self.off_node_on_top(host).min(self.off_node.saturating_sub(self.off_node_before))
+            }
+            _ => 0,
+        };
         let interrupt = off > 0 && self.roll_back(self.stack.len() - off);
         Verdict { pages: back, interrupt, settled: false, drained: self.stack.len() < self.asked }
     }

@@ -23,12 +23,14 @@ struct World {
     linux: Linux,
     controller: Controller,
     asks: Vec<u32>,
+    /// Arrays of the driver between a look and what is asked after it.
+    between: u32,
 }
 
 /// Node 0 has `free` pages above its watermark, node 1 20,000.
 fn world(free: u32) -> World {
     let linux = Linux::new(vec![Node::new(0, free + 1000, 1000), Node::new(1, 21_000, 1000)]);
-    World { now: Duration::ZERO, linux, controller: Controller::new(), asks: Vec::new() }
+    World { now: Duration::ZERO, linux, controller: Controller::new(), asks: Vec::new(), between: 0 }
 }
 
 impl World {
@@ -49,15 +51,24 @@ impl World {
         self.now += MS;
         (0..4).for_each(|_| self.linux.run(self.now));
         let looks = self.now.as_millis().is_multiple_of(u128::from(LOOK));
-        if looks && let Some(ask) = self.controller.look(self.now, &self.linux.control.view()) {
-            self.asks.push(ask.pages);
-            let _ = self.linux.control.ask(ask.pages, ask.exact);
+        if looks {
+            self.look();
         }
         let (view, taken) = (self.linux.control.view(), self.linux.host.taken.lock().unwrap().len());
         assert_eq!(usize::try_from(view.held).unwrap(), self.linux.len());
         // A host that has no memory to give has what the guest waits with.
         let waits = if view.owing { ARRAY } else { 0 };
         assert_eq!(usize::try_from(view.returned).unwrap() + waits, taken);
+    }
+
+    /// Looks, and carries out what the controller says, while the driver gives arrays.
+    fn look(&mut self) {
+        let view = self.linux.control.view();
+        if let Some(step) = self.controller.look(self.now, &view) {
+            self.asks.push(step.ask.pages);
+            (0..self.between).for_each(|_| self.linux.run(self.now));
+            let _ = step.take(&self.linux.control, &view);
+        }
     }
 
     fn pass_all(&mut self, time: Duration) {
@@ -119,6 +130,18 @@ fn past_the_vnodes_free_memory_exact_ends_dry_without_a_foreign_page() {
     // It does not try again and again.
     assert_eq!((world.asks.len(), world.linux.control.view().figures.rollbacks), (asks, 1));
     assert_eq!(world.linux.control.view().held, reached);
+}
+
+#[test]
+fn a_driver_that_is_turned_round_between_a_look_and_the_next_step_is_not_sent_on() {
+    for (free, between) in (0..128).flat_map(|free| [1, 3, 80].map(|between| (9_800 + free * 16, between))) {
+        let mut world = World::loaded(free);
+        world.between = between;
+        let (stop, reached, off_node) = world.asked(35_000, true);
+        assert_eq!((stop, off_node), (Stop::Dry, 0), "of {free}, {between} arrays between");
+        assert!((free - 255..=free).contains(&reached), "{reached} of {free}, {between} arrays between");
+        assert_eq!(world.linux.control.view().figures.rollbacks, 1);
+    }
 }
 
 #[test]

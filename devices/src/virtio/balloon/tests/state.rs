@@ -46,6 +46,23 @@ fn exact_turns_the_driver_round_at_the_first_page_of_another_vnode() {
 }
 
 #[test]
+fn a_page_that_moves_while_the_driver_goes_back_leaves_none_of_another_vnode() {
+    let (mut state, host) = (state(500, true), TestHost::default());
+    state.inflate(&[3, 2, 1, 0], &host);
+    assert_eq!(state.inflate(&[1001, 1000, 9, 8], &host), verdict([], true));
+    // Compaction moves a page of the first array.
+    state.inflate(&[40], &host);
+    state.deflate(&[2], &host);
+    let verdict = state.deflate(&[40, 8, 9, 1000], &host);
+    assert!(verdict.interrupt, "the driver is not told");
+    let view = state.view();
+    assert_eq!((view.asked, view.held, view.off_node, view.dry), (3, 4, 1, Some(3)));
+    state.deflate(&[1001], &host);
+    let view = state.view();
+    assert_eq!((view.asked, view.held, view.off_node, view.dry), (3, 3, 0, Some(3)));
+}
+
+#[test]
 fn best_effort_keeps_pages_of_other_vnodes_and_counts_them() {
     let (mut state, host) = (state(500, false), TestHost::default());
     assert_eq!(state.inflate(&[1001, 1000, 9], &host), verdict([1001, 1000, 9], false));
