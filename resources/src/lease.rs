@@ -10,7 +10,9 @@ use crate::topology::Vnode;
 use crate::units::Bytes;
 
 /// What a vnode can use is its memory less `out` less `unbooted`; what is claimed for it is its memory less `released`.
-/// So `released <= out + unbooted` always: what the guest can use is claimed.
+/// So `released <= out + unbooted`: what the guest can use is claimed. Only a driver that is [reset](Self::forget) with pages
+/// out has it otherwise; what is [owed](Self::owed) then is claimed as soon as there is room, and until then somebody sees
+/// to it that the guest does not use it.
 ///
 /// A release lowers the lease first and the claim after it; a claim grows first and the lease learns of it after that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,7 +36,17 @@ impl Lease {
 
     /// What has to be claimed again before the guest goes on; zero while it does not wait.
     pub fn wanted(&self) -> Bytes {
-        self.wanted
+        self.wanted.max(self.owed())
+    }
+
+    /// What the guest could use though it is not claimed.
+    pub fn owed(&self) -> Bytes {
+        self.released.saturating_sub(self.out.saturating_add(self.unbooted))
+    }
+
+    /// The driver is gone, and nobody waits: all that was out is the guest's again, claimed or not.
+    pub fn forget(&mut self) {
+        (self.out, self.wanted) = (Bytes::ZERO, Bytes::ZERO);
     }
 
     /// The guest gave pages, and the host has their memory.
@@ -60,7 +72,7 @@ impl Lease {
 
     /// How much more may be released: nothing while the guest waits to have pages back.
     pub fn releasable(&self) -> Bytes {
-        if self.wanted > Bytes::ZERO {
+        if self.wanted() > Bytes::ZERO {
             return Bytes::ZERO;
         }
         self.out.saturating_add(self.unbooted).saturating_sub(self.released)

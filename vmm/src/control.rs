@@ -146,6 +146,7 @@ impl Control {
             Event::Landed(landed, reply) => {
                 let _ = reply.send(self.vm.landed(landed));
             }
+            Event::HoldStill(hold) => self.vm.hold_still(hold),
         }
     }
 

@@ -21,6 +21,8 @@ pub enum Event {
     Request(Request, Reply),
     /// Vnodes moved and lie so now; the reply comes when their threads have followed, and says which could not.
     Landed(Vec<Landed>, mpsc::SyncSender<Stragglers>),
+    /// The guest uses memory that is not claimed, and stands still; or it may go on.
+    HoldStill(bool),
 }
 
 /// Why threads of a vnode did not follow it, for the first of them.

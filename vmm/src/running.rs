@@ -64,6 +64,8 @@ pub struct Running {
     paused: bool,
     pausing: Option<Pausing>,
     movers: Vec<JoinHandle<()>>,
+    /// The host has no memory for what the guest would use.
+    still: bool,
     leases: Arc<Leases>,
     // Threads first, then the memory that they use.
     keeper: Keeper,
@@ -95,6 +97,7 @@ impl Running {
             pausing: None,
             movers: Vec::new(),
             vcpus,
+            still: false,
             segments,
             controls,
             ram,
@@ -183,7 +186,7 @@ impl Running {
     fn let_run(&self) {
         self.serial.let_guest_wait(true);
         self.segments.go_on();
-        self.vcpus.run();
+        self.run_vcpus();
         self.keeper.resume();
     }
 
@@ -191,6 +194,22 @@ impl Running {
     pub fn resume(&mut self) -> Result<Answer, RequestError> {
         if let Some(Pausing { devices, .. }) = self.pausing {
             let left = if devices { self.segments.active() } else { self.vcpus.running() };
+    fn run_vcpus(&self) {
+        if !self.still {
+            self.vcpus.run();
+        }
+    }
+
+    /// Has the guest's vCPUs stand still, whatever else is asked of it, or go on.
+    pub fn hold_still(&mut self, hold: bool) {
+        self.still = hold;
+        if hold {
+            self.vcpus.pause();
+        } else if !self.paused && self.pausing.is_none() {
+            self.vcpus.run();
+        }
+    }
+
             self.let_run();
             self.end_pause(|| Err(not_stopped(devices, left)));
         }
@@ -281,6 +300,7 @@ impl Running {
             ram: Arc::downgrade(&self.ram),
             entries: Arc::clone(&self.controls.balloons),
             leases: Arc::clone(&self.leases),
+            notifier: self.notifier.clone(),
         })?;
         let (wants, ram) = (self.keeper.wants()?, Arc::clone(&self.ram));
         let release = self.releasing();

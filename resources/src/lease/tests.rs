@@ -39,6 +39,27 @@ fn what_the_guest_may_use_is_claimed() {
 }
 
 #[test]
+fn what_was_out_of_a_driver_that_is_reset_is_owed_until_it_is_claimed_or_out_again() {
+    let mib = Bytes::mib;
+    let mut lease = Lease::default();
+    lease.came_out(mib(10));
+    lease.release(mib(8));
+    assert_eq!(lease.owed(), mib(0));
+    lease.forget();
+    assert_eq!((lease.owed(), lease.wanted(), lease.release(mib(1))), (mib(8), mib(8), mib(0)));
+    lease.claimed(mib(3));
+    assert_eq!((lease.owed(), lease.released()), (mib(5), mib(5)));
+    // The next driver gives some of it again, and waits for what it wants back of that.
+    lease.came_out(mib(4));
+    assert_eq!(lease.owed(), mib(1));
+    assert!(!lease.go_back(mib(2)));
+    assert_eq!(lease.wanted(), mib(3));
+    lease.claimed(mib(3));
+    assert!(lease.go_back(mib(2)));
+    assert_eq!((lease.owed(), lease.wanted(), lease.released()), (mib(0), mib(0), mib(2)));
+}
+
+#[test]
 fn what_a_vnode_booted_without_stays_released() {
     let mib = Bytes::mib;
     let mut lease = Lease::new(mib(6), mib(8));
@@ -90,8 +111,9 @@ struct Vm {
 }
 
 impl Vm {
+    /// What is owed is watched over.
     fn usable(&self) -> Bytes {
-        self.memory.saturating_sub(self.out)
+        self.memory.saturating_sub(self.out).saturating_sub(self.lease.owed())
     }
 
     fn as_claim(bytes: Bytes) -> Claim {
@@ -110,7 +132,10 @@ enum Step {
     Lower,
     ClaimBack(u64),
     Learn,
+    /// Of a pool: it waits.
     ResetDevice,
+    /// Of other memory.
+    Forget,
     Kill,
 }
 
@@ -126,6 +151,7 @@ fn step() -> impl Strategy<Value = (usize, Step)> {
         4 => pages().prop_map(Step::ClaimBack),
         4 => Just(Step::Learn),
         1 => Just(Step::ResetDevice),
+        1 => Just(Step::Forget),
         1 => Just(Step::Kill),
     ];
     (0_usize..2, step)
@@ -207,7 +233,11 @@ impl World {
                     vm.out = Bytes::ZERO;
                 }
             }
-            Step::Inflate(..) | Step::Deflate(_) => {}
+            Step::Forget if !vm.resetting => {
+                vm.lease.forget();
+                vm.out = Bytes::ZERO;
+            }
+            Step::Inflate(..) | Step::Deflate(_) | Step::Forget => {}
             Step::Release(most) if vm.lowering == Bytes::ZERO && vm.grown == Bytes::ZERO => {
                 vm.lowering = vm.lease.release(pages(most));
             }

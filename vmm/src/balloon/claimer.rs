@@ -3,9 +3,11 @@
 
 use super::board::Entry;
 use super::leases::Leases;
+use super::watch::{Resident, Watch};
 use crate::claims::ClaimsError;
 use crate::claims::own::{OwnClaim, Seen, Turn, memory_of};
 use crate::handle::Shared;
+use crate::inbox::{Event, Notifier};
 use crate::memory::GuestRam;
 use crate::sys::{Advice, HostError};
 use resources::lease::room_for;
@@ -57,6 +59,7 @@ pub struct Claimer {
 /// What it works on.
 pub struct Ground {
     pub shared: Arc<Shared>,
+    pub notifier: Notifier,
     pub plan: Arc<Plan>,
     pub ram: Weak<GuestRam>,
     pub entries: Arc<[Entry]>,
@@ -95,7 +98,10 @@ impl Ground {
         // The vnodes whose guests wait: when to try again, and how long it was waited before.
         let mut waiting: BTreeMap<VnodeId, (Instant, Duration)> = BTreeMap::new();
         let next = |waiting: &BTreeMap<VnodeId, (Instant, Duration)>| waiting.values().map(|at| at.0).min();
-        while self.leases.wait(next(&waiting)) {
+        let (mut watch, mut resident) = (Watch::default(), Resident::default());
+        while self.leases.wait(next(&waiting).into_iter().chain(watch.due()).min()) {
+            // Before a claim, which may take its time.
+            self.watch_over(&mut watch, &mut resident);
             let now = Instant::now();
             for entry in self.entries.iter() {
                 let wanted = self.leases.of(entry.vnode).wanted();
@@ -115,7 +121,19 @@ impl Ground {
                     waiting.insert(entry.vnode, (Instant::now() + pause, pause));
                 }
             }
+            self.watch_over(&mut watch, &mut resident);
         }
+    }
+
+    /// Has a guest stand still that uses memory which it is owed.
+    fn watch_over(&self, watch: &mut Watch, resident: &mut Resident) {
+        let each = self.entries.iter().map(|entry| self.leases.of(entry.vnode).owed());
+        let owed = each.fold(Bytes::ZERO, Bytes::saturating_add);
+        let Some(hold) = watch.look(owed > Bytes::ZERO, || resident.now()) else { return };
+        if hold {
+            tracing::warn!(%owed, "the guest stands still until there is memory for what its balloon driver left");
+        }
+        self.notifier.send(Event::HoldStill(hold));
     }
 
     fn tell(&self, vnode: VnodeId, bytes: Bytes, error: &NotClaimed) {

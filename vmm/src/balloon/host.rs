@@ -424,7 +424,13 @@ impl BalloonHost for VnodeHost {
         runs.iter().for_each(|run| self.each(*run, report));
     }
 
+    /// Who has its memory from a pool waits until it is claimed: a touch that the pool cannot serve would end the VM. Others
+    /// go on, and are watched.
     fn forget(&self) {
+        if self.ram.of(self.vnode).all(|region| region.pages.pool().is_none()) {
+            self.leases.forget(self.vnode);
+            return self.all_back();
+        }
         self.forgetting.store(true, Ordering::Relaxed);
         self.is_ready();
     }

@@ -44,6 +44,16 @@ impl Leases {
         self.ring_unless(may)
     }
 
+    /// Its driver is gone, and nobody waits for what has to be claimed again.
+    pub fn forget(&self, vnode: VnodeId) {
+        let owed = {
+            let mut lease = self.of(vnode);
+            lease.forget();
+            lease.owed()
+        };
+        self.ring_unless(owed == Bytes::ZERO);
+    }
+
     fn ring_unless(&self, may: bool) -> bool {
         if !may {
             self.bell().rung = true;

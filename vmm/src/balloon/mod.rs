@@ -23,6 +23,7 @@ mod returns;
 #[cfg(test)]
 mod simulation;
 mod target;
+mod watch;
 
 pub(crate) use attach::attach;
 pub(crate) use board::{Entry, Held, Tell, free_memory};
