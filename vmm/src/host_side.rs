@@ -1,11 +1,14 @@
-//! What a VM has of the host for its guest, taken once and kept over resets: devices with their taps, files and sockets, and
-//! guest memory. Machines come and go with their guests; what a device is for a driver is `devices`' knowledge.
+//! What a VM has of the host for its guest, taken once and kept over resets: devices with their taps, files and sockets,
+//! guest memory, and KVM's VM with its vCPUs and their threads. Machines come and go with their guests; what a device is for
+//! a driver is `devices`' knowledge.
 
 use crate::Error;
 use crate::attach::{self, Attached, Controls, OnFull};
+use crate::cpu::VcpuThreads;
 use crate::memory::GuestRam;
 use crate::pci::HostDevice;
 use crate::socket_file::Janitor;
+use crate::sys::GuestVm;
 use resources::{CpuSet, Plan, VcpuId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +23,31 @@ pub struct HostSide {
     pub ram: Arc<GuestRam>,
     /// Where vCPUs ran, if there was a machine before.
     pub affinity: BTreeMap<VcpuId, CpuSet>,
+    /// Of the machine before.
+    pub kvm: Option<KvmSide>,
+}
+
+/// A VM of KVM's, and its vCPUs at rest.
+pub struct KvmSide {
+    // vCPUs first.
+    vcpus: VcpuThreads,
+    vm: Arc<GuestVm>,
+}
+
+impl KvmSide {
+    /// The vCPUs have no guest.
+    pub fn new(vm: Arc<GuestVm>, vcpus: VcpuThreads) -> Self {
+        Self { vcpus, vm }
+    }
+
+    /// As it was at power-on: no interrupt goes anywhere, the clock is at 0, and vCPUs wait for their first guest. `None` if
+    /// KVM does not do that; then it is made anew.
+    pub fn reset(self) -> Option<(Arc<GuestVm>, VcpuThreads)> {
+        let Self { vcpus, vm } = self;
+        let done = vcpus.reset().and_then(|()| Ok(vm.power_on()?));
+        done.inspect_err(|error| tracing::warn!(%error, "the guest starts again on new vCPUs")).ok()?;
+        Some((vm, vcpus))
+    }
 }
 
 impl HostSide {
@@ -33,22 +61,29 @@ impl HostSide {
             devices.push(HostDevice { vnode, name, device });
         }
         controls.gauges = Arc::new(gauges);
-        Ok(Self { devices, controls, ram: Arc::new(GuestRam::new(plan)?), affinity: BTreeMap::new() })
+        Ok(Self {
+            devices,
+            controls,
+            ram: Arc::new(GuestRam::new(plan)?),
+            affinity: BTreeMap::new(),
+            kvm: None,
+        })
     }
 
     /// For a guest that starts again: the same memory, unless there is less of it now or more.
     pub fn renew(self, plan: &Plan) -> Result<Self, Error> {
-        let Self { devices, controls, ram, affinity } = self;
-        let ram = match ram.fits(plan) {
+        let Self { devices, controls, ram, affinity, kvm } = self;
+        let (ram, kvm) = match ram.fits(plan) {
             true => {
                 ram.renew(plan)?;
-                ram
+                (ram, kvm)
             }
             false => {
-                drop(ram);
-                Arc::new(GuestRam::new(plan)?)
+                // KVM keeps memory mapped.
+                drop((kvm, ram));
+                (Arc::new(GuestRam::new(plan)?), None)
             }
         };
-        Ok(Self { devices, controls, ram, affinity })
+        Ok(Self { devices, controls, ram, affinity, kvm })
     }
 }

@@ -174,6 +174,12 @@ impl KvmHost {
         Ok(CpuidTemplate::new(&supported, tsc_deadline).named(&name_of_host()))
     }
 
+    /// Numbers of the model-specific registers that a vCPU's state has.
+    pub fn msrs(&self) -> Result<Vec<u32>, HostError> {
+        let list = self.kvm.get_msr_index_list().map_err(HostError::kvm("KVM_GET_MSR_INDEX_LIST"))?;
+        Ok(list.as_slice().to_vec())
+    }
+
     /// Makes a VM with its memory and local APICs; the IO-APIC is ours, all interrupts are messages.
     pub fn create_vm(&self, ram: &GuestRam) -> Result<GuestVm, HostError> {
         let vm = loop {

@@ -6,7 +6,7 @@ use crate::control::{Control, take_over_signals};
 use crate::cpu::{VcpuSetup, VcpuThreads};
 use crate::firmware::{EVENT_GSI, Firmware};
 use crate::handle::{DiskFull, Shared};
-use crate::host_side::HostSide;
+use crate::host_side::{HostSide, KvmSide};
 use crate::inbox::{Event, Inbox, Notifier};
 use crate::interrupts::Routes;
 use crate::kvm::KvmHost;
@@ -52,13 +52,16 @@ impl Machine {
             Some(before) => before.renew(plan)?,
             None => HostSide::acquire(plan, janitor, &on_full)?,
         };
-        let HostSide { devices, mut controls, ram, affinity } = host;
+        let HostSide { devices, mut controls, ram, affinity, kvm: kept } = host;
         prefault(plan, &ram, &shared.abandoned, progress.as_deref_mut().map(|p| p as &mut dyn Progress))?;
         if shared.abandoned.load(Ordering::Acquire) {
             return Ok(None);
         }
         let entry = boot.load(plan, &ram, firmware)?;
-        let vm = Arc::new(kvm.create_vm(&ram)?);
+        let (vm, vcpus) = match kept.and_then(KvmSide::reset) {
+            Some((vm, vcpus)) => (vm, Some(vcpus)),
+            None => (Arc::new(kvm.create_vm(&ram)?), None),
+        };
         let (inbox, notifier) = Inbox::new()?;
         let routes = Arc::new(Routes::new(Arc::clone(&vm)));
         let mut segments = SegmentsBuilder::new(plan, &vm, &routes, &ram);
@@ -73,9 +76,10 @@ impl Machine {
         let devices = Devices::new(&routes, &notifier, port.link())?;
         let (pio, mmio) = devices.buses(&segments)?;
         let setup = Arc::new(VcpuSetup {
-            vm,
+            vm: Arc::clone(&vm),
             ram: Arc::clone(&ram),
             cpuid: kvm.cpuid()?,
+            msrs: kvm.msrs()?,
             pio: Arc::new(pio),
             mmio: Arc::new(mmio),
             ioapic: Arc::clone(&devices.ioapic),
@@ -86,10 +90,16 @@ impl Machine {
         };
         let teller = notifier.clone();
         let stopped = move |cause| teller.send(Event::Vcpu(cause));
-        let vcpus = VcpuThreads::start(&setup, plan, &ram, entry, stopped)?;
+        let vcpus = match vcpus {
+            Some(mut vcpus) => {
+                vcpus.begin(&setup, plan, entry, stopped)?;
+                vcpus
+            }
+            None => VcpuThreads::start(&setup, plan, entry, stopped)?,
+        };
         let serial = Arc::clone(port.link());
         serial.connect(Arc::clone(&devices.serial), notifier.clone());
-        let parts = Parts { vcpus, segments, controls, ram, serial, leases };
+        let parts = Parts { vm, vcpus, segments, controls, ram, serial, leases };
         let mut running = Running::new(Arc::clone(shared), notifier, Arc::clone(plan), parts);
         running.take_affinities(affinity);
         Ok(Some(Self {

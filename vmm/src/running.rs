@@ -8,14 +8,14 @@ use crate::balloon::{
 };
 use crate::cpu::VcpuThreads;
 use crate::handle::{Answer, DiskSize, Link, Reply, RequestError, Shared, VcpuView, VmState, VmView};
-use crate::host_side::HostSide;
+use crate::host_side::{HostSide, KvmSide};
 use crate::inbox::{Landed, Notifier, Stragglers};
 use crate::jobs::{JobId, Planned};
 use crate::landing::Landing;
 use crate::memory::{GuestRam, Manner, MemoryMove};
 use crate::pci::Segments;
 use crate::serial::SerialLink;
-use crate::sys::{Advice, HostError};
+use crate::sys::{Advice, GuestVm, HostError};
 use resources::{Affinity, Bytes, CpuSet, Placement, Plan, VcpuId, VnodeId, VnodePlacement};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,6 +40,8 @@ struct Pausing {
 
 /// What it consists of.
 pub struct Parts {
+    /// KVM's side of it.
+    pub vm: Arc<GuestVm>,
     /// Its vCPUs.
     pub vcpus: VcpuThreads,
     /// Its devices.
@@ -62,15 +64,16 @@ pub struct Running {
     placement: Placement,
     affinity: BTreeMap<VcpuId, CpuSet>,
     paused: bool,
-    pausing: Option<Pausing>,
-    movers: Vec<JoinHandle<()>>,
     /// The host has no memory for what the guest would use.
     still: bool,
+    pausing: Option<Pausing>,
+    movers: Vec<JoinHandle<()>>,
     leases: Arc<Leases>,
     // Threads first, then the memory that they use.
     keeper: Keeper,
     claimer: Claimer,
     vcpus: VcpuThreads,
+    vm: Arc<GuestVm>,
     segments: Segments,
     controls: Controls,
     ram: Arc<GuestRam>,
@@ -81,7 +84,7 @@ pub struct Running {
 impl Running {
     /// vCPUs exist and wait.
     pub fn new(shared: Arc<Shared>, notifier: Notifier, plan: Arc<Plan>, parts: Parts) -> Self {
-        let Parts { vcpus, segments, controls, ram, serial, leases } = parts;
+        let Parts { vm, vcpus, segments, controls, ram, serial, leases } = parts;
         let placement = plan.placement.clone();
         let affinity = placement.vnodes.iter().flat_map(|vnode| vnode.vcpus.clone()).collect();
         Self {
@@ -94,10 +97,11 @@ impl Running {
             placement,
             affinity,
             paused: false,
+            still: false,
             pausing: None,
             movers: Vec::new(),
             vcpus,
-            still: false,
+            vm,
             segments,
             controls,
             ram,
@@ -190,10 +194,6 @@ impl Running {
         self.keeper.resume();
     }
 
-    /// Lets them run again. One who waits for a pause is told that it did not come to that.
-    pub fn resume(&mut self) -> Result<Answer, RequestError> {
-        if let Some(Pausing { devices, .. }) = self.pausing {
-            let left = if devices { self.segments.active() } else { self.vcpus.running() };
     fn run_vcpus(&self) {
         if !self.still {
             self.vcpus.run();
@@ -210,6 +210,10 @@ impl Running {
         }
     }
 
+    /// Lets them run again. One who waits for a pause is told that it did not come to that.
+    pub fn resume(&mut self) -> Result<Answer, RequestError> {
+        if let Some(Pausing { devices, .. }) = self.pausing {
+            let left = if devices { self.segments.active() } else { self.vcpus.running() };
             self.let_run();
             self.end_pause(|| Err(not_stopped(devices, left)));
         }
@@ -296,11 +300,11 @@ impl Running {
         let homes = self.placement.vnodes.iter().map(|at| (at.vnode, home(at))).collect();
         self.claimer.start(|| ClaimerGround {
             shared: Arc::clone(&self.shared),
+            notifier: self.notifier.clone(),
             plan: Arc::clone(&self.plan),
             ram: Arc::downgrade(&self.ram),
             entries: Arc::clone(&self.controls.balloons),
             leases: Arc::clone(&self.leases),
-            notifier: self.notifier.clone(),
         })?;
         let (wants, ram) = (self.keeper.wants()?, Arc::clone(&self.ram));
         let release = self.releasing();
@@ -435,6 +439,7 @@ impl Running {
     /// The machine is over, and its guest starts again: what it had of the host, for the next one. `None` if requests hang.
     pub fn end_for_next(&mut self) -> Option<HostSide> {
         self.end_guest();
+        self.vcpus.rest();
         let devices = self.segments.take_devices();
         if devices.is_none() {
             self.segments.end();
@@ -446,7 +451,9 @@ impl Running {
             balloons: Arc::default(),
         };
         let (ram, affinity) = (Arc::clone(&self.ram), self.affinity.clone());
-        devices.map(|devices| HostSide { devices, controls, ram, affinity })
+        let vcpus = std::mem::replace(&mut self.vcpus, VcpuThreads::none());
+        let kvm = Some(KvmSide::new(Arc::clone(&self.vm), vcpus));
+        devices.map(|devices| HostSide { devices, controls, ram, affinity, kvm })
     }
 
     /// Nobody can ask any more, and no vCPU runs.
@@ -460,7 +467,6 @@ impl Running {
         self.shared.jobs.abandon_all();
         self.shared.reclaimer.abandon();
         self.segments.release_vcpus();
-        self.vcpus.stop();
         self.leases.end();
     }
 
@@ -476,6 +482,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         if !self.ended {
             self.end_guest();
+            self.vcpus.stop();
             self.segments.end();
             self.join_movers();
         }

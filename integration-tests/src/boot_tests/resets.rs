@@ -35,6 +35,10 @@ struct Host {
     memory: Vec<Vec<u64>>,
     /// Descriptors of the disk, by number.
     disk: BTreeSet<String>,
+    /// Descriptors of KVM's VM and its vCPUs, by number.
+    kvm: BTreeSet<String>,
+    /// Threads of vCPUs.
+    threads: BTreeSet<String>,
     /// CPUs of the first vCPU.
     cpus: String,
 }
@@ -42,21 +46,34 @@ struct Host {
 impl Host {
     fn look(vm: &Vm, spec: &GuestSpec, disk: &Path) -> Result<Self> {
         let ram = residency::guest_ram(vm.pid(), spec)?;
-        let mut descriptors = BTreeSet::new();
+        let (mut descriptors, mut kvm) = (BTreeSet::new(), BTreeSet::new());
         for descriptor in fs::read_dir(format!("/proc/{}/fd", vm.pid()))?.flatten() {
-            if fs::read_link(descriptor.path()).is_ok_and(|path| path == disk) {
-                descriptors.insert(descriptor.file_name().to_string_lossy().into_owned());
+            let Ok(target) = fs::read_link(descriptor.path()) else { continue };
+            let number = descriptor.file_name().to_string_lossy().into_owned();
+            if target == disk {
+                descriptors.insert(number);
+            } else if target.to_string_lossy().starts_with("anon_inode:kvm-v") {
+                kvm.insert(format!("{number} {}", target.display()));
             }
         }
-        let tasks = fs::read_dir(format!("/proc/{}/task", vm.pid()))?.flatten().map(|task| task.path());
-        let mut tasks = tasks
-            .filter(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "vcpu0"));
-        let status = fs::read_to_string(tasks.next().context("no vCPU 0")?.join("status"))?;
+        let (mut threads, mut status) = (BTreeSet::new(), None);
+        for task in fs::read_dir(format!("/proc/{}/task", vm.pid()))?.flatten() {
+            let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+            if name.trim() == "vcpu0" {
+                status = Some(fs::read_to_string(task.path().join("status"))?);
+            }
+            if name.starts_with("vcpu") {
+                threads.insert(format!("{} {}", task.file_name().to_string_lossy(), name.trim()));
+            }
+        }
+        let status = status.context("no vCPU 0")?;
         let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
         Ok(Self {
             interface: fs::read_to_string(format!("/sys/class/net/{TAP}/ifindex"))?,
             memory: ram.iter().map(|areas| areas.iter().map(|area| area.start).collect()).collect(),
             disk: descriptors,
+            kvm,
+            threads,
             cpus: cpus.context("no list")?.trim().to_owned(),
         })
     }
@@ -82,7 +99,8 @@ fn kept(ctx: &Ctx) -> Result<()> {
     vm.output("yes before | dd of=/dev/vda bs=4096 count=1 iflag=fullblock conv=fsync 2>&1")?;
 
     let before = Host::look(&vm, &spec, &disk)?;
-    ensure!(!before.disk.is_empty() && before.cpus == cpu, "the host has {before:?}");
+    let some = !before.disk.is_empty() && !before.kvm.is_empty() && !before.threads.is_empty();
+    ensure!(some && before.cpus == cpu, "the host has {before:?}");
     for round in 0..2 {
         let began = Instant::now();
         ctl(ctx, &api, &["reset"])?;

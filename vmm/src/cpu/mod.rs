@@ -5,6 +5,7 @@ mod exits;
 mod fault;
 mod gate;
 mod msrs;
+mod state;
 mod stopped;
 #[cfg(test)]
 mod test_vm;

@@ -37,7 +37,8 @@ impl TestVm {
         let vm = Arc::new(kvm.create_vm(&ram).unwrap());
         let ioapic = Arc::new(Mutex::new(IoApic::new(Arc::new(Routes::new(Arc::clone(&vm))))));
         let (pio, mmio) = (Arc::new(pio.build()), Arc::new(mmio.build()));
-        let setup = VcpuSetup { vm, ram: Arc::clone(&ram), cpuid: kvm.cpuid().unwrap(), pio, mmio, ioapic };
+        let (cpuid, msrs) = (kvm.cpuid().unwrap(), kvm.msrs().unwrap());
+        let setup = VcpuSetup { vm, ram: Arc::clone(&ram), cpuid, msrs, pio, mmio, ioapic };
         Some(Self { plan, ram, setup: Arc::new(setup) })
     }
 
@@ -45,7 +46,7 @@ impl TestVm {
     pub fn threads(&self) -> VcpuThreads {
         crate::sys::prepare_kicks().unwrap();
         let stopped = |cause| panic!("{cause:?}");
-        VcpuThreads::start(&self.setup, &self.plan, &self.ram, ENTRY, stopped).unwrap()
+        VcpuThreads::start(&self.setup, &self.plan, ENTRY, stopped).unwrap()
     }
 
     /// All of `vcpus` run an endless loop.

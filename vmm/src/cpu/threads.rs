@@ -1,14 +1,15 @@
-//! The thread of each vCPU: pinned first, then the vCPU is created, so that KVM's own pages for it are local too.
+//! The thread of each vCPU: pinned first, then the vCPU is created, so that KVM's own pages for it are local too. It stays
+//! over resets; between two guests it does what it is ordered.
 
 use super::exits::ExitCounters;
 use super::gate::{Gate, Wanted};
 use super::vcpu::{StopCause, Vcpu, VcpuError, VcpuSetup};
 use crate::boot::{Entry, set_boot_registers};
-use crate::memory::{GuestRam, kernel_cpus, pin_this_thread};
+use crate::memory::{kernel_cpus, pin_this_thread};
 use crate::sys::{HostError, ImmediateExit, accept_kicks, interrupt};
 use nix::sched::sched_setaffinity;
 use nix::unistd::{Pid, gettid};
-use resources::{Affinity, CpuSet, Plan, VcpuId, VnodeId};
+use resources::{Affinity, ApicId, CpuSet, Plan, VcpuId, VnodeId};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,10 +18,12 @@ use std::time::Duration;
 const STACK: usize = 256 << 10;
 /// How long until a signal that the kernel could not queue is sent again.
 const SIGNAL_AGAIN: Duration = Duration::from_millis(1);
-/// All vCPU threads of a VM; dropping them ends them.
+
+/// All vCPU threads of a VM, over all of its guests; dropping them ends them.
 pub struct VcpuThreads {
     gate: Arc<Gate>,
     threads: Vec<VcpuThread>,
+    rested: mpsc::Receiver<()>,
 }
 
 /// One of them.
@@ -29,37 +32,58 @@ struct VcpuThread {
     id: Pid,
     exits: Arc<ExitCounters>,
     immediate_exit: Arc<ImmediateExit>,
+    orders: mpsc::Sender<Order>,
     thread: JoinHandle<()>,
 }
 
+/// What a thread does while its vCPU has no guest.
+enum Order {
+    /// Has the vCPU as it was at power-on.
+    Reset(mpsc::Sender<Result<(), VcpuError>>),
+    /// Runs a guest.
+    Begin(Guest, mpsc::Sender<Result<(), VcpuError>>),
+}
+
+/// What a vCPU runs with.
+struct Guest {
+    setup: Arc<VcpuSetup>,
+    /// Of the vCPU that starts by itself.
+    boot: Option<(Entry, ApicId)>,
+    /// Hears when it stops by itself.
+    stopped: Box<dyn Fn(StopCause) + Send>,
+}
+
 impl VcpuThreads {
-    /// Starts a thread per vCPU; returns when every vCPU exists. None runs before [`Self::run`].
-    ///
-    /// `stopped` is called, from the vCPU's thread, when one stops by itself.
+    /// None.
+    pub fn none() -> Self {
+        Self { gate: Arc::new(Gate::new()), threads: Vec::new(), rested: mpsc::channel().1 }
+    }
+
+    /// Starts a thread per vCPU; returns when every vCPU exists and has its guest, see [`begin`](Self::begin).
     pub fn start(
         setup: &Arc<VcpuSetup>,
         plan: &Arc<Plan>,
-        ram: &Arc<GuestRam>,
         entry: Entry,
         stopped: impl Fn(StopCause) + Clone + Send + 'static,
     ) -> Result<Self, VcpuError> {
-        let mut all = Self { gate: Arc::new(Gate::new()), threads: Vec::new() };
+        let (rest, rested) = mpsc::channel();
+        let mut all = Self { gate: Arc::new(Gate::new()), threads: Vec::new(), rested };
         for (vcpu, vnode) in plan.topology.vcpus() {
             let (created, result) = mpsc::channel();
-            let (setup, plan, ram) = (Arc::clone(setup), Arc::clone(plan), Arc::clone(ram));
-            let (gate, stopped) = (Arc::clone(&all.gate), stopped.clone());
+            let (orders, to_do) = mpsc::channel();
+            let (setup, plan) = (Arc::clone(setup), Arc::clone(plan));
+            let (gate, rest) = (Arc::clone(&all.gate), rest.clone());
             let exits = Arc::<ExitCounters>::default();
             let counters = Arc::clone(&exits);
             let body = move || {
-                let vcpu = create(&setup, &plan, &ram, entry, vcpu, vnode);
-                drop((plan, ram));
-                let (answer, vcpu) = match vcpu {
-                    Ok(vcpu) => (Ok((gettid(), Arc::clone(&vcpu.immediate_exit))), Some(vcpu)),
-                    Err(error) => (Err(error), None),
-                };
-                let _ = created.send(answer);
-                if let Some(cause) = vcpu.and_then(|mut vcpu| vcpu.run(&setup, &gate, &counters)) {
-                    stopped(cause);
+                let vcpu = create(&setup, &plan, vcpu, vnode);
+                drop((setup, plan));
+                match vcpu {
+                    Ok(vcpu) => {
+                        let _ = created.send(Ok((gettid(), Arc::clone(&vcpu.immediate_exit))));
+                        live(vcpu, to_do, &gate, &counters, &rest);
+                    }
+                    Err(error) => drop(created.send(Err(error))),
                 }
             };
             let builder = std::thread::Builder::new().name(format!("vcpu{vcpu}")).stack_size(STACK);
@@ -67,9 +91,66 @@ impl VcpuThreads {
             let thread = builder.spawn(body).map_err(died)?;
             // One after the other: KVM takes them under one lock anyway.
             let (id, immediate_exit) = result.recv().map_err(|e| died(std::io::Error::other(e)))??;
-            all.threads.push(VcpuThread { vcpu, id, exits, immediate_exit, thread });
+            all.threads.push(VcpuThread { vcpu, id, exits, immediate_exit, orders, thread });
         }
+        all.begin(setup, plan, entry, stopped)?;
         Ok(all)
+    }
+
+    /// Gives the vCPUs, which are at rest, their guest. None runs before [`Self::run`].
+    ///
+    /// `stopped` is called, from the vCPU's thread, when one stops by itself.
+    pub fn begin(
+        &mut self,
+        setup: &Arc<VcpuSetup>,
+        plan: &Plan,
+        entry: Entry,
+        stopped: impl Fn(StopCause) + Clone + Send + 'static,
+    ) -> Result<(), VcpuError> {
+        self.gate.set(Wanted::Wait);
+        self.order(|vcpu, answer| {
+            let boot = (vcpu == VcpuId(0)).then(|| (entry, plan.cpus.max_apic_id()));
+            let stopped = Box::new(stopped.clone());
+            Order::Begin(Guest { setup: Arc::clone(setup), boot, stopped }, answer)
+        })
+    }
+
+    /// Ends their guest; the vCPUs are at rest then, and hold nothing of it.
+    pub fn rest(&self) {
+        self.gate.set(Wanted::End);
+        kick_all(&self.threads, VcpuThread::kick);
+        // One message each.
+        for _ in &self.threads {
+            let _ = self.rested.recv();
+        }
+    }
+
+    /// Has the vCPUs, which are at rest, as they were at power-on.
+    pub fn reset(&self) -> Result<(), VcpuError> {
+        self.order(|_, answer| Order::Reset(answer))
+    }
+
+    /// Has all of them do something side by side, and waits for it.
+    fn order(
+        &self,
+        order: impl Fn(VcpuId, mpsc::Sender<Result<(), VcpuError>>) -> Order,
+    ) -> Result<(), VcpuError> {
+        let (answer, answers) = mpsc::channel();
+        for thread in &self.threads {
+            // One that is gone gives no answer.
+            let _ = thread.orders.send(order(thread.vcpu, answer.clone()));
+        }
+        drop(answer);
+        let mut count = 0;
+        for answer in &answers {
+            answer?;
+            count += 1;
+        }
+        if count < self.threads.len() {
+            let gone = std::io::Error::other("a thread of a vCPU is gone");
+            return Err(HostError::new("recv", gone).into());
+        }
+        Ok(())
     }
 
     /// Lets all vCPUs run.
@@ -92,8 +173,9 @@ impl VcpuThreads {
     pub fn stop(&mut self) {
         self.gate.set(Wanted::End);
         kick_all(&self.threads, VcpuThread::kick);
-        for thread in self.threads.drain(..) {
-            let _ = thread.thread.join();
+        for VcpuThread { orders, thread, .. } in self.threads.drain(..) {
+            drop(orders);
+            let _ = thread.join();
         }
     }
 
@@ -140,14 +222,46 @@ fn kick_all<T>(threads: &[T], kick: impl Fn(&T) -> bool) {
     }
 }
 
-fn create(
-    setup: &VcpuSetup,
-    plan: &Plan,
-    ram: &GuestRam,
-    entry: Entry,
-    id: VcpuId,
-    vnode: VnodeId,
-) -> Result<Vcpu, VcpuError> {
+/// A vCPU's life: guest after guest, as it is ordered.
+fn live(
+    mut vcpu: Vcpu,
+    orders: mpsc::Receiver<Order>,
+    gate: &Gate,
+    exits: &ExitCounters,
+    rest: &mpsc::Sender<()>,
+) {
+    for order in orders {
+        match order {
+            Order::Reset(answer) => drop(answer.send(vcpu.reset().map_err(VcpuError::from))),
+            Order::Begin(guest, answer) => {
+                let _rest = Rest(rest);
+                let ready = guest.boot.map_or(Ok(()), |(entry, max_apic_id)| {
+                    set_boot_registers(&vcpu.fd, entry, max_apic_id, &guest.setup.ram)
+                });
+                let _ = answer.send(ready.map_err(VcpuError::from));
+                drop(answer);
+                run(&mut vcpu, guest, gate, exits);
+            }
+        }
+    }
+}
+
+fn run(vcpu: &mut Vcpu, guest: Guest, gate: &Gate, exits: &ExitCounters) {
+    if let Some(cause) = vcpu.run(&guest.setup, gate, exits) {
+        (guest.stopped)(cause);
+    }
+}
+
+/// Tells when a vCPU has nothing of its guest any more.
+struct Rest<'a>(&'a mpsc::Sender<()>);
+
+impl Drop for Rest<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
+fn create(setup: &VcpuSetup, plan: &Plan, id: VcpuId, vnode: VnodeId) -> Result<Vcpu, VcpuError> {
     accept_kicks()?;
     let at = plan.placement.vnodes.get(vnode.index());
     let placed = at.and_then(|at| Some((at.affinity, at.vcpus.get(&id)?)));
@@ -157,11 +271,7 @@ fn create(
         }
         Some((Affinity::None, _)) | None => {}
     }
-    let vcpu = Vcpu::create(setup, plan, id)?;
-    if id == VcpuId(0) {
-        set_boot_registers(&vcpu.fd, entry, plan.cpus.max_apic_id(), ram)?;
-    }
-    Ok(vcpu)
+    Vcpu::create(setup, plan, id)
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! Tests of [`VcpuThreads`]: kicks are neither lost nor repeated, and reach threads whatever mask they inherit.
 
 use super::{Wanted, kick_all};
-use crate::cpu::ExitReason;
-use crate::cpu::test_vm::TestVm;
+use crate::cpu::test_vm::{ENTRY, TestVm};
+use crate::cpu::{ExitReason, StopCause};
+use crate::test_kernel::SPINNING;
 use devices::{MmioBusBuilder, PioBusBuilder};
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
+use vm_memory::{Bytes, GuestAddress};
 
 const LONG: Duration = Duration::from_secs(120);
 
@@ -66,6 +69,49 @@ fn no_kick_is_lost_on_the_way_into_the_guest() {
         threads.gate.set(Wanted::Wait);
         kick_all(&threads.threads, super::VcpuThread::kick);
         assert_eq!(threads.gate.wait_for(2, LONG), 2);
+    }
+    threads.stop();
+}
+
+#[test]
+fn vcpus_run_guest_after_guest_in_the_same_threads() {
+    let Some((vm, mut threads)) = TestVm::spinning(4) else { return };
+    let ids: Vec<_> = threads.ids().collect();
+    let held = Arc::strong_count(&vm.setup);
+    for _ in 0..20 {
+        threads.rest();
+        assert_eq!(Arc::strong_count(&vm.setup), held - 4, "a thread holds what its guest had");
+        let count = GuestAddress(SPINNING.into());
+        vm.ram.memory().write_obj(0_u16, count).unwrap();
+        threads.reset().unwrap();
+        vm.setup.vm.power_on().unwrap();
+        threads.begin(&vm.setup, &vm.plan, ENTRY, |cause| panic!("{cause:?}")).unwrap();
+        threads.run();
+        // The others are started by the first, as after power-on.
+        while vm.ram.memory().read_obj::<u16>(count).unwrap() < 4 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    assert_eq!(threads.ids().collect::<Vec<_>>(), ids);
+    threads.stop();
+}
+
+#[test]
+fn a_vcpu_that_stopped_by_itself_can_be_given_another_guest() {
+    // A fault without a table of handlers.
+    let Some(vm) = TestVm::new(2, &[0x0f, 0x0b], PioBusBuilder::new(), MmioBusBuilder::new()) else { return };
+    let (stops, stopped) = std::sync::mpsc::channel();
+    let tell = move |cause| {
+        let _ = stops.send(matches!(cause, StopCause::TripleFault(..)));
+    };
+    crate::sys::prepare_kicks().unwrap();
+    let mut threads = super::VcpuThreads::start(&vm.setup, &vm.plan, ENTRY, tell.clone()).unwrap();
+    for _ in 0..3 {
+        threads.run();
+        assert_eq!(stopped.recv_timeout(LONG), Ok(true));
+        threads.rest();
+        threads.reset().unwrap();
+        threads.begin(&vm.setup, &vm.plan, ENTRY, tell.clone()).unwrap();
     }
     threads.stop();
 }

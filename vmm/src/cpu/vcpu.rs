@@ -6,6 +6,7 @@ use super::exits::{ExitCounters, ExitHistory, ExitReason};
 use super::fault::FaultPlace;
 use super::gate::Gate;
 use super::msrs::set_boot_msrs;
+use super::state::VcpuState;
 use super::stopped::StoppedVcpu;
 use crate::memory::GuestRam;
 use crate::sys::{GuestVcpu, GuestVm, HostError, ImmediateExit, Pio, pio_exit};
@@ -108,6 +109,8 @@ pub struct VcpuSetup {
     pub ram: Arc<GuestRam>,
     /// CPUID as all share it.
     pub cpuid: CpuidTemplate,
+    /// Numbers of the model-specific registers that are part of a vCPU's state.
+    pub msrs: Vec<u32>,
     /// Ports.
     pub pio: Arc<PioBus>,
     /// Addresses.
@@ -133,6 +136,7 @@ pub struct Vcpu {
     pub(super) fd: GuestVcpu,
     pub(super) immediate_exit: Arc<ImmediateExit>,
     history: ExitHistory,
+    power_on: VcpuState,
 }
 
 impl Vcpu {
@@ -144,7 +148,15 @@ impl Vcpu {
         fd.set_cpuid2(&cpuid).map_err(HostError::kvm("KVM_SET_CPUID2")).map_err(named)?;
         set_boot_msrs(&fd, id);
         let immediate_exit = Arc::new(ImmediateExit::of(&fd).map_err(named)?);
-        Ok(Self { id, fd, immediate_exit, history: ExitHistory::default() })
+        let mut power_on = VcpuState::save(&fd, &setup.msrs).map_err(named)?;
+        power_on.set_tsc(0);
+        Ok(Self { id, fd, immediate_exit, history: ExitHistory::default(), power_on })
+    }
+
+    /// Has it as it was at power-on.
+    pub(super) fn reset(&mut self) -> Result<(), HostError> {
+        self.history = ExitHistory::default();
+        self.power_on.restore(&self.fd).map_err(|error| error.of(format!("vCPU {}", self.id)))
     }
 
     /// Runs until stopped from outside (`None`) or by itself.
