@@ -1,8 +1,12 @@
 //! The few raw system calls of the test tools that have no safe wrapper: memory bound to a node, `move_pages`,
-//! an accepted connection, a network block device, and children that die with their parent or may not do all. What to do with the answers is the callers' business.
-#![expect(unsafe_code, reason = "mmap, mbind, move_pages, accept and ioctls of nbd have no safe wrapper")]
+//! an accepted connection, a network block device, a kernel started by another, and children that die with their parent or may not do all. What to do with the answers is the callers' business.
+#![expect(
+    unsafe_code,
+    reason = "mmap, mbind, move_pages, accept, kexec and ioctls of nbd have no safe wrapper"
+)]
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
@@ -210,5 +214,44 @@ pub(crate) fn die_with_parent(command: &mut Command) -> &mut Command {
         command.pre_exec(|| {
             nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(Into::into)
         })
+    }
+}
+
+/// Has this kernel ready another to be started by `RB_KEXEC` (`kexec_file_load(2)`).
+pub(crate) fn kexec_load(kernel: &File, initramfs: &File, cmdline: &CStr) -> io::Result<()> {
+    // SAFETY: the kernel reads both files and the string with its NUL, and writes nothing of ours.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_kexec_file_load,
+            kernel.as_raw_fd(),
+            initramfs.as_raw_fd(),
+            cmdline.to_bytes_with_nul().len(),
+            cmdline.as_ptr(),
+            0,
+        )
+    };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Pages of 2 MiB of a pool that are reserved and not touched.
+pub(crate) struct ReservedPages(NonNull<libc::c_void>, usize);
+
+impl ReservedPages {
+    /// So many.
+    pub(crate) fn map(pages: usize) -> io::Result<Self> {
+        let length = pages << 21;
+        let size = NonZeroUsize::new(length).ok_or(io::ErrorKind::InvalidInput)?;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_HUGETLB | MapFlags::MAP_HUGE_2MB;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no memory of ours.
+        let start = unsafe { mmap_anonymous(None, size, access, flags) }?;
+        Ok(Self(start, length))
+    }
+}
+
+impl Drop for ReservedPages {
+    fn drop(&mut self) {
+        // SAFETY: the range is our own mapping, to which nobody has a reference.
+        let _ = unsafe { munmap(self.0, self.1) };
     }
 }

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::balloon::{LOOK, PATIENCE, backed, ctl, kib};
@@ -13,14 +12,22 @@ use super::{BootTest, Ctx};
 use crate::guest::READY;
 use crate::runner::check;
 use crate::runner::host::Needs;
+use crate::runner::payload::GuestKernel;
 use crate::runner::spec::{GuestSpec, Vnode};
 use crate::runner::vm::{Start, Vm};
 
 const ONE: Needs =
     Needs { nodes: 1, mib: 700, cpus: 1, big_mib: 0, cpuless: false, uneven: false, root: false };
 
-pub(super) const TESTS: &[BootTest] =
-    &[BootTest { name: "balloon_release_makes_room_for_a_second_vm", needs: ONE, run: room_for_another }];
+pub(super) const TESTS: &[BootTest] = &[
+    BootTest { name: "balloon_release_makes_room_for_a_second_vm", needs: ONE, run: room_for_another },
+    BootTest {
+        name: "balloon_release_over_a_driver_that_goes_and_a_reset",
+        needs: ONE,
+        run: unload_and_reset,
+    },
+    BootTest { name: "balloon_of_a_guest_that_starts_another_kernel_stands_still", needs: ONE, run: kexec },
+];
 
 /// The first VM's vnode that gives memory.
 const MIB: u64 = 288;
@@ -177,17 +184,11 @@ fn room_for_another(ctx: &Ctx) -> Result<()> {
     vm.ask("free")?;
     check::bound(&vm, &spec)?;
 
-    unload_and_reset(&place, &mut vm, &spec, all)?;
-
     // A VM that ends leaves all of it to others.
     place.reclaim()?;
     let second = ctx.boot(&place.second())?;
-    // A guest that powers off resets its balloon, and would wait for room.
-    for _ in 0..2 {
-        vm.signal(Signal::SIGTERM)?;
-        std::thread::sleep(LOOK);
-    }
-    vm.ended()?;
+    // A guest that powers off resets its balloon, though there is no room for what it gave.
+    vm.power_off()?;
     ensure!(place.claimed()? == SECOND_MIB * 1024, "{} KiB are claimed", place.claimed()?);
     let mut vm = ctx.boot(&place.start("first", &GuestSpec::new(vec![Vnode::on(place.pnode, MIB, &[0])])))?;
     ensure!(vm.runs()?, "the third VM does not run");
@@ -197,9 +198,59 @@ fn room_for_another(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
+/// A kernel that starts another leaves its balloon with pages out. The other one runs until it uses them, and stands still
+/// until there is room.
+fn kexec(ctx: &Ctx) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let place = Place { ctx, directory: directory.path(), pnode: ctx.pnode(0) };
+    let spec = first(ctx, place.pnode)?;
+    let mut start = place.start("first", &spec);
+    let kernel = GuestKernel::StockBzImage;
+    for file in [ctx.payload.kernel(kernel), ctx.payload.initramfs(kernel)] {
+        let disk = format!("path={},readonly=on,format=raw", file.display());
+        start = start.flag(&["--disk", &disk]);
+    }
+    let mut vm = ctx.boot(&start)?;
+    vm.ask("modprobe virtio_pci virtio_blk virtio_balloon")?;
+    let all = spec.vnodes.iter().map(|vnode| vnode.mib * 1024).sum::<u64>();
+    place.reclaim()?;
+    let second = ctx.boot(&place.second())?;
+
+    vm.tell("kexec /dev/vda /dev/vdb")?;
+    within("the guest that waits for memory", || Ok(place.short()? > 0))?;
+    let told = "the guest stands still";
+    vm.line(told, |line| line.contains(told).then_some(()))?;
+    let had = backed(&vm, &spec)?.iter().sum::<u64>();
+    std::thread::sleep(4 * LOOK);
+    let has = backed(&vm, &spec)?.iter().sum::<u64>();
+    ensure!(has == had, "it stood still, and went from {had} to {has} KiB");
+    ensure!(has <= all - SECOND_MIB * 1024 + NOISE_KIB / 8, "the first VM has {has} KiB of {all}");
+    // What is asked of it meanwhile does not make it go on, and it can be asked.
+    place.ctl(&["pause"])?;
+    place.ctl(&["resume"])?;
+    std::thread::sleep(LOOK);
+    ensure!(backed(&vm, &spec)?.iter().sum::<u64>() == had, "it went on without memory");
+
+    second.power_off()?;
+    vm.line("the other kernel's init", |line| (line == READY).then_some(()))?;
+    ensure!(place.short()? == 0 && place.released()? == 0, "{}", place.ctl(&["vnodes"])?);
+    ensure!(place.claimed()? == all, "{} KiB are claimed, not {all}", place.claimed()?);
+    vm.ask(FILL)?;
+    vm.ask("free")?;
+    check::bound(&vm, &spec)?;
+    vm.power_off()
+}
+
 /// A driver that is unloaded gives all back first, and waits with that; a guest that resets meanwhile boots with what is
 /// claimed, and with all of it as soon as there is room.
-fn unload_and_reset(place: &Place, vm: &mut Vm, spec: &GuestSpec, all: u64) -> Result<()> {
+fn unload_and_reset(ctx: &Ctx) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let place = &Place { ctx, directory: directory.path(), pnode: ctx.pnode(0) };
+    let spec = &first(ctx, place.pnode)?;
+    let mut started = ctx.boot(&place.start("first", spec))?;
+    let vm = &mut started;
+    vm.ask("modprobe virtio_pci virtio_balloon")?;
+    let all = spec.vnodes.iter().map(|vnode| vnode.mib * 1024).sum::<u64>();
     place.reclaim()?;
     let second = place.ctx.boot(&place.second())?;
     let told = place.events("host_short")?.len();
@@ -243,6 +294,5 @@ fn unload_and_reset(place: &Place, vm: &mut Vm, spec: &GuestSpec, all: u64) -> R
         "{smaller} KiB, then {bigger} KiB in the guest"
     );
     ensure!(place.claimed()? == all, "{} KiB are claimed, not {all}", place.claimed()?);
-    vm.ask("modprobe virtio_pci virtio_balloon")?;
-    Ok(())
+    started.power_off()
 }

@@ -295,12 +295,16 @@ fn large_sectors(ctx: &Ctx) -> Result<()> {
     ctx.busybox(&["losetup", &device, &backing.to_string_lossy()])?;
     let result = (|| -> Result<()> {
         sys::loop_block_size(&File::open(&device)?, 4096).context("LOOP_SET_BLOCK_SIZE")?;
+        let name = device.trim_start_matches("/dev/");
+        fs::write(format!("/sys/block/{name}/queue/discard_max_bytes"), "0").context("discard_max_bytes")?;
         let mut start = Start::of(&one(ctx));
         start.flags.extend(disks::flag(Path::new(&device), ",direct=on"));
         let mut vm = ctx.boot(&start)?;
         vm.ask("modprobe virtio_pci virtio_blk")?;
         let size = vm.output("cat /sys/block/vda/queue/logical_block_size")?;
         ensure!(size == "4096", "the guest has sectors of {size} bytes");
+        let most = vm.output("cat /sys/block/vda/queue/discard_max_bytes")?;
+        ensure!(most == "0", "the host discards nothing, and the guest up to {most} bytes");
         vm.output("yes four-kilobytes | dd of=/dev/vda bs=4096 count=8 oflag=direct iflag=fullblock 2>&1")?;
         vm.output("dd if=/dev/vda of=/dev/null bs=4096 iflag=direct 2>&1")?;
         vm.power_off()?;
@@ -316,6 +320,11 @@ fn counted_on(ctx: &Ctx) -> Result<()> {
     let vm = |mib| {
         Start::of(&GuestSpec::new(vec![Vnode::on(ctx.pnode(0), mib, &[0]).with("pages=2M,prefault=off")]))
     };
+    // What others have reserved is in nobody's use yet, and not to be had.
+    let reserved = sys::ReservedPages::map(60)?;
+    let said = ctx.refused(&vm(128), 3)?;
+    ensure!(said.contains("2M"), "beside pages that are reserved it is told {said}");
+    drop(reserved);
     let first = ctx.boot(&vm(128))?;
     let said = ctx.refused(&vm(96), 3)?;
     ensure!(said.contains("2M"), "the second one is told {said}");

@@ -133,6 +133,8 @@ impl State {
             ("poweroff", []) => power::off(),
             ("reboot", []) => power::reboot(),
             ("crash", []) => power::crash(),
+            // kexec KERNEL INITRAMFS: from these disks, with this kernel's command line
+            ("kexec", [kernel, initramfs]) => match power::kexec(kernel, initramfs)? {},
             _ => bail!("no such command, or not so many arguments"),
         }
     }

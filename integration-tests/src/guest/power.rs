@@ -1,6 +1,7 @@
 //! The ways a guest ends: power-off, reboot, triple fault, and the ACPI power button.
 
 use std::convert::Infallible;
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Read;
 use std::thread;
@@ -10,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::reboot::{RebootMode, reboot as kernel_reboot};
 
 use super::modules;
+use crate::sys;
 
 /// Powers the machine off by ACPI; halts it where that does not work.
 pub(crate) fn off() -> ! {
@@ -19,6 +21,21 @@ pub(crate) fn off() -> ! {
 /// Resets the machine, in the way `reboot=` on the kernel command line says (`reboot=t` is a triple fault).
 pub(crate) fn reboot() -> ! {
     end(RebootMode::RB_AUTOBOOT)
+}
+
+/// Starts another kernel in place of this one, without a reset; kernel and initramfs are on these disks.
+pub(crate) fn kexec(kernel: &str, initramfs: &str) -> Result<Infallible> {
+    let copied = |from: &str, to: &str| -> Result<File> {
+        fs::copy(from, to).with_context(|| from.to_owned())?;
+        Ok(File::open(to)?)
+    };
+    let (kernel, initramfs) = (copied(kernel, "/kexec-kernel")?, copied(initramfs, "/kexec-initramfs")?);
+    let cmdline = CString::new(fs::read_to_string("/proc/cmdline")?.trim_end())?;
+    sys::kexec_load(&kernel, &initramfs, &cmdline).context("kexec_file_load")?;
+    drop((kernel, initramfs));
+    fs::remove_file("/kexec-kernel")?;
+    fs::remove_file("/kexec-initramfs")?;
+    end(RebootMode::RB_KEXEC)
 }
 
 /// A kernel panic; with `panic=-1` on the command line a reset follows at once.

@@ -21,7 +21,7 @@ use crate::lab::shape::{HostShape, SHAPES};
 /// So many lab hosts at a time, each of which may take all of its memory.
 const LANES: usize = 2;
 /// So many tests in one start of a lab host: when it ends in the middle, the others of them lose little.
-const BATCH: usize = 10;
+const BATCH: usize = 25;
 /// A lab host with its tests is stopped after this.
 const HOST_LIMIT_SECONDS: u64 = 20 * 60;
 /// Tests that failed of their hosts are tried again if they are at most so many: more than [`FLAKY_MAX`] fail the run anyway, and a
