@@ -209,6 +209,19 @@ fn enable(vm: &VmFd, cap: Cap, argument: u64, call: &'static str) -> Result<(), 
     vm.enable_cap(&cap).map_err(HostError::kvm(call))
 }
 
+/// Why no Linux can be started on this host, as far as a look tells.
+pub fn why_no_linux() -> Option<&'static str> {
+    if !Path::new("/dev/kvm").exists() {
+        return Some(
+            "there is no /dev/kvm: load kvm-intel or kvm-amd, and check that the firmware has virtualization on",
+        );
+    }
+    is_emulating().then_some(
+        "its KVM is kvm_pvm, which emulates a guest's kernel and not all of its instructions: use a host whose CPUs offer \
+         VMX or SVM",
+    )
+}
+
 /// Whether this host's KVM emulates a guest's kernel, for want of hardware virtualization.
 pub fn is_emulating() -> bool {
     is_emulating_by(Path::new("/sys"), Path::new("/proc/cpuinfo"))

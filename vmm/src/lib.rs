@@ -56,7 +56,7 @@ pub use handle::{
     VmState, VmView,
 };
 pub use jobs::{JobId, JobState, JobView, MoveCounts};
-pub use kvm::KvmError;
+pub use kvm::{KvmError, why_no_linux};
 pub use memory::{Manner, MoveOutcome, PrefaultError, Progress, RamError, Residency};
 pub use serial::{Stream, block_terminal_stops};
 pub use socket_file::{Access, Janitor, SocketFile, SocketFileError, sweep};

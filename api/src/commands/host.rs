@@ -10,8 +10,10 @@ use std::process::ExitCode;
 pub fn run(args: &HostArgs) -> Result<ExitCode, Failure> {
     let claims = || ClaimsAt::from(&args.directory).living();
     let living = args.claims.then(claims).transpose()?;
-    let host = look::host(&args.tree.root())?;
-    let document = show::host_json::document(&host, living.as_deref());
+    let root = args.tree.root();
+    let host = look::host(&root)?;
+    let no_linux = if look::is_this(&root) { vmm::why_no_linux() } else { None };
+    let document = show::host_json::document(&host, no_linux, living.as_deref());
     files::print(&match (args.json, &living) {
         (true, _) => show::json(&document)?,
         (false, None) => show::host::text(&show::value(&document)?),

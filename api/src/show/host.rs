@@ -44,7 +44,8 @@ pub fn text(host: &Value) -> String {
         |pnode| pnode["device_memory"] == true,
         "memory of a device; chosen only with --device-memory, or by pnode=",
     );
-    let notes: Vec<String> = forbidden.chain(devices).collect();
+    let no_linux = host["no_linux"].as_str().map(|why| format!("this host cannot start Linux: {why}\n"));
+    let notes: Vec<String> = forbidden.chain(devices).chain(no_linux).collect();
     let notes = if notes.is_empty() { String::new() } else { format!("\n{}", notes.concat()) };
     format!("{}\n{}{notes}", table.text(), matrix::distances(host, &ids(host, "pnodes")))
 }

@@ -13,6 +13,9 @@ pub struct Document<'a> {
     pnodes: Vec<Pnode<'a>>,
     /// SLIT distances by position in `pnodes`, from row to column.
     distances: &'a DistanceMatrix,
+    /// Why no Linux can be started on this host, if that is known; of the host that this runs on alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_linux: Option<&'static str>,
     /// Living VMs, where they were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     claims: Option<Vec<Vm<'a>>>,
@@ -89,8 +92,12 @@ struct Pool {
     free: u64,
 }
 
-/// The document of a host, with its living VMs if they were asked for.
-pub fn document<'a>(host: &'a HostTopology, living: Option<&'a [Living]>) -> Document<'a> {
+/// The document of a host, with why it can start no Linux, and its living VMs if they were asked for.
+pub fn document<'a>(
+    host: &'a HostTopology,
+    no_linux: Option<&'static str>,
+    living: Option<&'a [Living]>,
+) -> Document<'a> {
     let ledger = living.map(Living::ledger);
     let claimed = |pnode: &resources::Pnode| {
         let ledger = ledger.as_ref()?;
@@ -132,5 +139,5 @@ pub fn document<'a>(host: &'a HostTopology, living: Option<&'a [Living]>) -> Doc
         touched: vm.touched.as_ref().map(|touched| &touched.has),
     };
     let claims = living.map(|living| living.iter().map(vm).collect());
-    Document { version: 1, pnodes, distances: host.distances(), claims }
+    Document { version: 1, pnodes, distances: host.distances(), no_linux, claims }
 }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::thread;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(crate) fn reboot() -> ! {
 /// Starts another kernel in place of this one, without a reset; kernel and initramfs are on these disks.
 pub(crate) fn kexec(kernel: &str, initramfs: &str) -> Result<Infallible> {
     let copied = |from: &str, to: &str| -> Result<File> {
-        fs::copy(from, to).with_context(|| from.to_owned())?;
+        io::copy(&mut File::open(from).with_context(|| from.to_owned())?, &mut File::create(to)?)?;
         Ok(File::open(to)?)
     };
     let (kernel, initramfs) = (copied(kernel, "/kexec-kernel")?, copied(initramfs, "/kexec-initramfs")?);

@@ -65,7 +65,10 @@ impl VcpuState {
         // With the mode of the APIC, before its registers.
         vcpu.set_sregs(&self.sregs).map_err(HostError::kvm("KVM_SET_SREGS"))?;
         vcpu.set_xsave(&self.xsave)?;
-        vcpu.set_xcrs(&self.xcrs).map_err(HostError::kvm("KVM_SET_XCRS"))?;
+        // None of a CPU without XSAVE, where KVM refuses even that.
+        if self.xcrs.nr_xcrs > 0 {
+            vcpu.set_xcrs(&self.xcrs).map_err(HostError::kvm("KVM_SET_XCRS"))?;
+        }
         vcpu.set_debug_regs(&self.debug_regs).map_err(HostError::kvm("KVM_SET_DEBUGREGS"))?;
         vcpu.set_lapic(&self.lapic).map_err(HostError::kvm("KVM_SET_LAPIC"))?;
         let (deadline, others): (Vec<_>, Vec<_>) =

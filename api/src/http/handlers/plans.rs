@@ -55,5 +55,5 @@ pub async fn of_body(State(app): State<Arc<App>>, request: Request) -> Answer {
 /// `GET /v1/host`.
 pub async fn host(State(app): State<Arc<App>>, request: Request) -> Answer {
     Query::of(&request, &[])?;
-    app.slowly(|| Ok(json(StatusCode::OK, &host_json::document(&look()?, None)))).await
+    app.slowly(|| Ok(json(StatusCode::OK, &host_json::document(&look()?, vmm::why_no_linux(), None)))).await
 }
