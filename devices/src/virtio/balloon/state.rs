@@ -245,10 +245,10 @@ impl State {
         small(self.stack.downwards().take_while(|pfn| host.place(*pfn) == PagePlace::OffNode).count())
     }
 
-    /// Turns the driver round at `pages`.
+    /// Turns the driver round at `pages`, or earlier if it goes back farther already.
     fn roll_back(&mut self, pages: u32) -> bool {
         self.figures.rollbacks += 1;
-        self.dry = Some(pages);
+        self.dry = Some(self.dry.map_or(pages, |dry| dry.min(pages)));
         self.lower(pages)
     }
 

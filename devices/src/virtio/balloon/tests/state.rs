@@ -63,6 +63,28 @@ fn a_page_that_moves_while_the_driver_goes_back_leaves_none_of_another_vnode() {
 }
 
 #[test]
+fn a_page_that_moves_to_another_vnode_while_the_driver_goes_back_does_not_stop_it_on_the_way() {
+    for moves in 1..4 {
+        let (mut state, host) = (state(500, true), TestHost::default());
+        state.inflate(&[3, 2, 1, 0], &host);
+        state.inflate(&[1001, 1000, 9, 8], &host);
+        assert_eq!((state.view().asked, state.view().dry), (4, Some(4)));
+        // Compaction has each page moved by a CPU of its own.
+        (0..moves).for_each(|page| drop(state.inflate(&[1100 + page], &host)));
+        (0..moves).for_each(|page| drop(state.deflate(&[page], &host)));
+        let view = state.view();
+        assert_eq!((view.held, view.asked, view.dry), (8, 4, Some(4)), "{moves} pages");
+        if moves == 1 {
+            state.deflate(&[1100, 8, 9, 1000], &host);
+            let view = state.view();
+            assert_eq!((view.asked, view.held, view.off_node, view.dry), (3, 4, 1, Some(3)));
+            state.deflate(&[1001], &host);
+            assert_eq!((state.view().held, state.view().off_node), (3, 0));
+        }
+    }
+}
+
+#[test]
 fn best_effort_keeps_pages_of_other_vnodes_and_counts_them() {
     let (mut state, host) = (state(500, false), TestHost::default());
     assert_eq!(state.inflate(&[1001, 1000, 9], &host), verdict([1001, 1000, 9], false));
