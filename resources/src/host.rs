@@ -67,6 +67,16 @@ pub struct HugePool {
     pub total: u64,
     /// Pages in the pool that nobody has.
     pub free: u64,
+    /// Free pages that mappings have reserved and not touched, as far as they must be of this pnode: the kernel counts
+    /// them for all nodes together (`resv_hugepages`). Those of living VMs are among them.
+    pub reserved: u64,
+}
+
+impl HugePool {
+    /// Pages that are left beside `promised` ones, which are not touched yet and may be among the reserved.
+    pub fn left(&self, promised: u64) -> u64 {
+        self.free.min(self.total).saturating_sub(promised.max(self.reserved))
+    }
 }
 
 impl Pnode {
@@ -122,8 +132,9 @@ impl HostTopology {
             let more = pnode.available().saturating_sub(before.available());
             pnode.memory_free = pnode.memory_free.saturating_sub(more);
             for (size, pool) in &mut pnode.huge_pages {
-                pool.free =
-                    before.huge_pages.get(size).map_or(pool.free, |before| pool.free.min(before.free));
+                let Some(before) = before.huge_pages.get(size) else { continue };
+                pool.free = pool.free.min(before.free);
+                pool.reserved = pool.reserved.max(before.reserved);
             }
         }
         self

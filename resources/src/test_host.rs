@@ -150,7 +150,7 @@ impl HostShape {
     /// A pool of huge pages of a node.
     pub fn pool(self, id: u32, size: Bytes, total: u64, free: u64) -> Self {
         self.node(id, |node| {
-            node.pools.insert(size, HugePool { total, free });
+            node.pools.insert(size, HugePool { total, free, reserved: 0 });
         })
     }
 

@@ -90,6 +90,8 @@ struct Pool {
     total: u64,
     /// Pages that nobody has.
     free: u64,
+    /// Of these, what mappings have reserved and not touched, as far as it must be of this node.
+    reserved: u64,
 }
 
 /// The document of a host, with why it can start no Linux, and its living VMs if they were asked for.
@@ -126,7 +128,12 @@ pub fn document<'a>(
         huge_pages: pnode
             .huge_pages
             .iter()
-            .map(|(size, pool)| Pool { size: *size, total: pool.total, free: pool.free })
+            .map(|(size, pool)| Pool {
+                size: *size,
+                total: pool.total,
+                free: pool.free,
+                reserved: pool.reserved,
+            })
             .collect(),
         attributes: pnode.attributes,
         claimed: claimed(pnode),

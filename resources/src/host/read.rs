@@ -13,6 +13,9 @@ use crate::units::Bytes;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// In sysfs: the pools of all nodes together.
+const POOLS: &str = "kernel/mm/hugepages";
+
 /// Most host nodes: the largest `NODES_SHIFT` that Linux is built with is 10.
 pub const MAX_PNODES: usize = 1024;
 
@@ -126,6 +129,7 @@ fn with_numa(
         let first = ids.first().unwrap_or(PnodeId(0));
         return Err(HostError::Missing { path: node_root.join(format!("node{first}/cpulist")) });
     }
+    spread_reserved(&mut pnodes, &read_huge_pages(&root.sysfs().join(POOLS))?);
     let distances = DistanceMatrix::from_fn(pnodes.len(), |from, to| rows[from][to]);
     device_memory::mark(root.sysfs(), &mut pnodes, &distances)?;
     Ok(HostTopology { pnodes, distances, numa: true })
@@ -141,7 +145,7 @@ fn without_numa(
     let meminfo =
         text(&path)?.ok_or_else(|| HostError::NoMeminfo { path: path.clone(), nodes: root.nodes() })?;
     let memory = Meminfo::of(&path, &meminfo)?;
-    let pools = read_huge_pages(&root.sysfs().join("kernel/mm/hugepages"))?;
+    let pools = read_huge_pages(&root.sysfs().join(POOLS))?;
     let pnodes = vec![pnode(PnodeId(0), cpus, &memory, zones, pools, None)];
     Ok(HostTopology { pnodes, distances: DistanceMatrix::from_fn(1, |_, _| Distance::LOCAL), numa: false })
 }
@@ -198,6 +202,19 @@ fn read_distances(path: &Path, row: usize, nodes: usize) -> Result<Vec<Distance>
     Ok(distances)
 }
 
+/// Pages that mappings have reserved lie on whichever nodes they will be touched on: on each at least those that the
+/// others have no free page for.
+fn spread_reserved(pnodes: &mut [Pnode], all: &BTreeMap<Bytes, HugePool>) {
+    for (size, of_all) in all {
+        let free = |pnode: &Pnode| pnode.huge_pages.get(size).map_or(0, |pool| pool.free);
+        let total = pnodes.iter().map(free).fold(0, u64::saturating_add);
+        for pool in pnodes.iter_mut().filter_map(|pnode| pnode.huge_pages.get_mut(size)) {
+            let elsewhere = total.saturating_sub(pool.free);
+            pool.reserved = of_all.reserved.saturating_sub(elsewhere).min(pool.free);
+        }
+    }
+}
+
 fn read_huge_pages(directory: &Path) -> Result<BTreeMap<Bytes, HugePool>, HostError> {
     let mut pools = BTreeMap::new();
     for name in names(directory)? {
@@ -209,10 +226,10 @@ fn read_huge_pages(directory: &Path) -> Result<BTreeMap<Bytes, HugePool>, HostEr
         let size = size.ok_or_else(|| refused(&path, kib, "is not a number of kB"))?;
         let count = |file: &str| value::<u64>(&path.join(file), "is not a number of pages");
         let total = count("nr_hugepages")?.unwrap_or(0);
-        // Pages that are promised to a mapping are free until it touches them. Only all nodes together have the figure.
-        let promised = count("resv_hugepages")?.unwrap_or(0);
-        let free = count("free_hugepages")?.unwrap_or(0).saturating_sub(promised);
-        pools.insert(Bytes(size), HugePool { total, free });
+        // Only all nodes together have the figure.
+        let reserved = count("resv_hugepages")?.unwrap_or(0);
+        let free = count("free_hugepages")?.unwrap_or(0);
+        pools.insert(Bytes(size), HugePool { total, free, reserved });
     }
     Ok(pools)
 }

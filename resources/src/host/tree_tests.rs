@@ -48,6 +48,25 @@ fn without_numa() -> TempDir {
 }
 
 #[test]
+fn reserved_pages_are_of_the_nodes_that_must_have_them() {
+    let size = Bytes::mib(2);
+    let root = written(&HostShape::new(3).pool(0, size, 100, 100).pool(1, size, 50, 20));
+    let left = |reserved: &str| {
+        put(root.path(), "kernel/mm/hugepages/hugepages-2048kB/resv_hugepages", reserved);
+        let host = read(root.path()).unwrap();
+        let pools = host.pnodes().iter().filter_map(|pnode| pnode.huge_pages.get(&size));
+        pools.take(2).map(|pool| (pool.free, pool.left(0))).collect::<Vec<_>>()
+    };
+    assert_eq!(left("0\n"), [(100, 100), (20, 20)]);
+    // Anywhere.
+    assert_eq!(left("20\n"), [(100, 100), (20, 20)]);
+    // The second node has no more than 20 of them.
+    assert_eq!(left("60\n"), [(100, 60), (20, 20)]);
+    assert_eq!(left("110\n"), [(100, 10), (20, 10)]);
+    assert_eq!(left("18446744073709551615\n"), [(100, 0), (20, 0)]);
+}
+
+#[test]
 fn a_machine_without_numa_is_one_pnode_with_all_cpus_and_all_memory() {
     let root = without_numa();
     let host = read(root.path()).unwrap();
@@ -58,7 +77,12 @@ fn a_machine_without_numa_is_one_pnode_with_all_cpus_and_all_memory() {
     assert_eq!(pnode.memory_reclaimable, Bytes::mib(512 + 32));
     assert_eq!(pnode.memory_kept, Bytes::mib(128 + 32));
     let pool = pnode.huge_pages[&Bytes::mib(2)];
-    assert_eq!((pool.total, pool.free), (8, 4), "two free pages are promised to somebody");
+    assert_eq!((pool.total, pool.free, pool.reserved), (8, 6, 2));
+    assert_eq!(
+        (pool.left(0), pool.left(1), pool.left(3)),
+        (4, 4, 3),
+        "two free pages are promised to somebody"
+    );
     assert_eq!(host.distance(PnodeId(0), PnodeId(0)).unwrap().get(), 10);
     // Its zones are those of node 0.
     put(

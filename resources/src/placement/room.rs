@@ -1,6 +1,6 @@
 //! What the vnodes placed so far have left of each pnode. Which pnode comes next is `placement`'s choice.
 
-use crate::host::{HostTopology, Pnode, pool_directory};
+use crate::host::{HostTopology, HugePool, Pnode, pool_directory};
 use crate::ids::PnodeId;
 use crate::ledger::{Claim, Ledger, NodeClaim};
 use crate::placement::{Free, PlacementError, Shortfall};
@@ -34,11 +34,11 @@ impl Room {
     /// All of the host that living VMs have not been promised.
     pub fn new(host: &HostTopology, ledger: &Ledger) -> Self {
         let room = |pnode: &Pnode| {
-            let left = |size: Bytes, free: u64| free.saturating_sub(ledger.untouched_pages(pnode.id, size));
+            let left = |size: Bytes, pool: &HugePool| pool.left(ledger.untouched_pages(pnode.id, size));
             let pools = pnode.huge_pages.iter().filter(|_| pnode.memory_allowed && pnode.has_memory());
             NodeRoom {
                 memory: pnode.available().saturating_sub(ledger.untouched_memory(pnode.id)),
-                pools: pools.map(|(size, pool)| (*size, left(*size, pool.free.min(pool.total)))).collect(),
+                pools: pools.map(|(size, pool)| (*size, left(*size, pool))).collect(),
                 cpus: pnode.cpus.len() as u64,
                 claimed: ledger.vcpus(pnode.id),
             }
