@@ -18,13 +18,14 @@ use std::time::Duration;
 /// Serves until it is told to end.
 pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     vmm::block_terminal_stops().map_err(|error| Failure::new(Status::Host, error))?;
-    let (claims, janitor) = (ClaimsAt::try_from(&args.claims)?, socket_cleanup::of_this_program());
-    let socket = Socket::open(&args.socket.required()?, &janitor).map_err(refused)?;
     let failed =
         |call: &str, error: std::io::Error| Failure::new(Status::Host, format_args!("{call}: {error}"));
     let signals = vmm::end_signals();
-    // In all threads that are started from here on, so that only the one that waits for them gets them.
+    // In all threads that are started from here on, so that only the one that waits for them gets them; and before anybody
+    // can connect, who may take that for a sign that it is there to be ended.
     signals.thread_block().map_err(|error| failed("pthread_sigmask", error.into()))?;
+    let (claims, janitor) = (ClaimsAt::try_from(&args.claims)?, socket_cleanup::of_this_program());
+    let socket = Socket::open(&args.socket.required()?, &janitor).map_err(refused)?;
     let app = App::new(claims, janitor, args.host.force_host);
     let server = Server::start(&app, socket).map_err(|error| failed("--api-socket", error))?;
     let asked = Arc::new(AtomicU32::new(0));
