@@ -53,8 +53,11 @@ pub enum NotClaimed {
 /// Claims back what guests want again.
 pub struct Claimer {
     leases: Arc<Leases>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
+
+/// What one of its threads does.
+type Body = fn(&Ground);
 
 /// What it works on.
 pub struct Ground {
@@ -69,16 +72,20 @@ pub struct Ground {
 impl Claimer {
     /// Does nothing yet.
     pub fn new(leases: Arc<Leases>) -> Self {
-        Self { leases, thread: None }
+        Self { leases, threads: Vec::new() }
     }
 
-    /// From now on what a guest wants back is claimed for it.
+    /// From now on what a guest wants back is claimed for it, and one that takes it unasked stands still.
     pub fn start(&mut self, ground: impl FnOnce() -> Ground) -> Result<(), HostError> {
-        if self.thread.is_none() {
-            let ground = ground();
-            let body = move || ground.serve();
-            let thread = std::thread::Builder::new().name("claims".into()).spawn(body);
-            self.thread = Some(thread.map_err(|error| HostError::new("clone", error).of("claims"))?);
+        // Two, as a claim may keep one waiting.
+        let bodies: [(&str, Body); 2] = [("balloon-watch", Ground::watch), ("claims", Ground::serve)];
+        let missing = bodies.get(self.threads.len()..).filter(|missing| !missing.is_empty());
+        let Some(missing) = missing else { return Ok(()) };
+        let ground = Arc::new(ground());
+        for (name, body) in missing.iter().copied() {
+            let ground = Arc::clone(&ground);
+            let thread = std::thread::Builder::new().name(name.into()).spawn(move || body(&ground));
+            self.threads.push(thread.map_err(|error| HostError::new("clone", error).of(name))?);
         }
         Ok(())
     }
@@ -87,7 +94,7 @@ impl Claimer {
 impl Drop for Claimer {
     fn drop(&mut self) {
         self.leases.end();
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
@@ -98,10 +105,7 @@ impl Ground {
         // The vnodes whose guests wait: when to try again, and how long it was waited before.
         let mut waiting: BTreeMap<VnodeId, (Instant, Duration)> = BTreeMap::new();
         let next = |waiting: &BTreeMap<VnodeId, (Instant, Duration)>| waiting.values().map(|at| at.0).min();
-        let (mut watch, mut resident) = (Watch::default(), Resident::default());
-        while self.leases.wait(next(&waiting).into_iter().chain(watch.due()).min()) {
-            // Before a claim, which may take its time.
-            self.watch_over(&mut watch, &mut resident);
+        while self.leases.wait(next(&waiting)) {
             let now = Instant::now();
             for entry in self.entries.iter() {
                 let wanted = self.leases.of(entry.vnode).wanted();
@@ -121,11 +125,17 @@ impl Ground {
                     waiting.insert(entry.vnode, (Instant::now() + pause, pause));
                 }
             }
-            self.watch_over(&mut watch, &mut resident);
         }
     }
 
     /// Has a guest stand still that uses memory which it is owed.
+    fn watch(&self) {
+        let (mut watch, mut resident) = (Watch::default(), Resident::default());
+        while self.leases.wait_owed(watch.due()) {
+            self.watch_over(&mut watch, &mut resident);
+        }
+    }
+
     fn watch_over(&self, watch: &mut Watch, resident: &mut Resident) {
         let each = self.entries.iter().map(|entry| self.leases.of(entry.vnode).owed());
         let owed = each.fold(Bytes::ZERO, Bytes::saturating_add);

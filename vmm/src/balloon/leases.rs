@@ -18,6 +18,8 @@ pub struct Leases {
 #[derive(Debug, Default)]
 struct Bell {
     rung: bool,
+    /// A driver went with pages out that are not claimed.
+    owed: bool,
     over: bool,
 }
 
@@ -51,7 +53,11 @@ impl Leases {
             lease.forget();
             lease.owed()
         };
-        self.ring_unless(owed == Bytes::ZERO);
+        if owed > Bytes::ZERO {
+            let mut bell = self.bell();
+            (bell.rung, bell.owed) = (true, true);
+            self.rung.notify_all();
+        }
     }
 
     fn ring_unless(&self, may: bool) -> bool {
@@ -64,15 +70,24 @@ impl Leases {
 
     /// Waits until a guest wants something that is not claimed, or until then; false when it is over.
     pub fn wait(&self, until: Option<Instant>) -> bool {
+        self.wait_for(until, |bell| &mut bell.rung)
+    }
+
+    /// Waits until something is owed, or until then; false when it is over.
+    pub fn wait_owed(&self, until: Option<Instant>) -> bool {
+        self.wait_for(until, |bell| &mut bell.owed)
+    }
+
+    fn wait_for(&self, until: Option<Instant>, what: fn(&mut Bell) -> &mut bool) -> bool {
         let bell = self.bell();
-        let quiet = |bell: &mut Bell| !bell.rung && !bell.over;
+        let quiet = |bell: &mut Bell| !*what(bell) && !bell.over;
         let mut bell = match until.map(|until| until.saturating_duration_since(Instant::now())) {
             None => self.rung.wait_while(bell, quiet).unwrap_or_else(PoisonError::into_inner),
             Some(time) => {
                 self.rung.wait_timeout_while(bell, time, quiet).unwrap_or_else(PoisonError::into_inner).0
             }
         };
-        bell.rung = false;
+        *what(&mut bell) = false;
         !bell.over
     }
 
