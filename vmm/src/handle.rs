@@ -16,6 +16,7 @@ pub use view::{DeviceFigures, DeviceView, DiskFull, Observer, VcpuView, VmState,
 
 use crate::attach::Gauge;
 use crate::balloon::{self, HintError, ReclaimView, VnodeMemory};
+use crate::board::BoardFigures;
 use crate::cpu::ExitCounters;
 use crate::inbox::Event;
 use crate::jobs::{JobId, JobView, MoveCounts};
@@ -81,7 +82,16 @@ impl VmHandle {
         link.devices.iter().map(view).collect()
     }
 
-    /// Why each vCPU left the guest how often, since the guest started; nothing unless the VM runs.
+    /// What went wrong on the board since the guest started; `None` unless the VM runs.
+    pub fn board(&self) -> Option<BoardFigures> {
+        let board = {
+            let link = self.shared.link.lock().unwrap_or_else(PoisonError::into_inner);
+            link.as_ref().map(|link| link.board.clone())
+        };
+        board?.figures()
+    }
+
+    /// Why each vCPU left the guest how often, since the VM started; nothing unless it runs.
     pub fn exits(&self) -> Vec<(VcpuId, Arc<ExitCounters>)> {
         let link = self.shared.link.lock().unwrap_or_else(PoisonError::into_inner);
         link.as_ref().map(|link| link.exits.clone()).unwrap_or_default()

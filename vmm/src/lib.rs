@@ -6,6 +6,7 @@
 mod access;
 mod attach;
 pub mod balloon;
+mod board;
 mod boot;
 pub mod claims;
 mod console;
@@ -40,6 +41,7 @@ mod sys;
 #[cfg(any(test, feature = "test-kernel"))]
 pub mod test_kernel;
 
+pub use board::BoardFigures;
 pub use boot::{BootError, Payload};
 pub use control::end_signals;
 pub use cpu::{ExitCounters, ExitReason, StoppedVcpu};

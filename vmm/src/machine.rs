@@ -1,6 +1,7 @@
 //! A machine, built step by step from a plan and run until it ends. Each step needs the one before.
 
 use crate::attach::{self, Attached};
+use crate::board::Board;
 use crate::boot::Boot;
 use crate::control::{Control, take_over_signals};
 use crate::cpu::{VcpuSetup, VcpuThreads};
@@ -99,7 +100,8 @@ impl Machine {
         };
         let serial = Arc::clone(port.link());
         serial.connect(Arc::clone(&devices.serial), notifier.clone());
-        let parts = Parts { vm, vcpus, segments, controls, ram, serial, leases };
+        let board = Board::new(&setup.pio, &setup.mmio, &setup.ioapic, &devices.serial);
+        let parts = Parts { vm, vcpus, board, segments, controls, ram, serial, leases };
         let mut running = Running::new(Arc::clone(shared), notifier, Arc::clone(plan), parts);
         running.take_affinities(affinity);
         Ok(Some(Self {

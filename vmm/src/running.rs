@@ -6,6 +6,7 @@ use crate::balloon::{
     Ask, BalloonError, Claimer, ClaimerGround, Home, Keeper, Leases, ReclaimOrder, Release, advise,
     pages_out, release,
 };
+use crate::board::Board;
 use crate::cpu::VcpuThreads;
 use crate::handle::{Answer, DiskSize, Link, Reply, RequestError, Shared, VcpuView, VmState, VmView};
 use crate::host_side::{HostSide, KvmSide};
@@ -44,6 +45,8 @@ pub struct Parts {
     pub vm: Arc<GuestVm>,
     /// Its vCPUs.
     pub vcpus: VcpuThreads,
+    /// What goes wrong beside its devices.
+    pub board: Board,
     /// Its devices.
     pub segments: Segments,
     /// What is to be had of them.
@@ -74,6 +77,7 @@ pub struct Running {
     claimer: Claimer,
     vcpus: VcpuThreads,
     vm: Arc<GuestVm>,
+    board: Board,
     segments: Segments,
     controls: Controls,
     ram: Arc<GuestRam>,
@@ -84,7 +88,7 @@ pub struct Running {
 impl Running {
     /// vCPUs exist and wait.
     pub fn new(shared: Arc<Shared>, notifier: Notifier, plan: Arc<Plan>, parts: Parts) -> Self {
-        let Parts { vm, vcpus, segments, controls, ram, serial, leases } = parts;
+        let Parts { vm, vcpus, board, segments, controls, ram, serial, leases } = parts;
         let placement = plan.placement.clone();
         let affinity = placement.vnodes.iter().flat_map(|vnode| vnode.vcpus.clone()).collect();
         Self {
@@ -102,6 +106,7 @@ impl Running {
             movers: Vec::new(),
             vcpus,
             vm,
+            board,
             segments,
             controls,
             ram,
@@ -128,6 +133,7 @@ impl Running {
             devices: self.segments.meters().to_vec(),
             gauges: Arc::clone(&self.controls.gauges),
             exits: self.vcpus.exits().collect(),
+            board: self.board.clone(),
             disks: self.controls.disks.iter().cloned().map(DiskSize::new).collect(),
             threads: self.segments.threads().clone(),
         });

@@ -17,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use text::{Text, seconds};
 use vmm::balloon::VnodeMemory;
-use vmm::{ExitReason, VmHandle};
+use vmm::{BoardFigures, ExitReason, VmHandle};
 
 /// Upper bounds of the buckets of a latency, in microseconds; beyond the last is the bucket of the rest.
 const BUCKETS_US: [u64; 10] = [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 100_000, 1_000_000, 10_000_000];
@@ -77,6 +77,7 @@ pub fn text(
     if let Some(handle) = commands.last_handle() {
         exits(&mut text, &handle);
         process::threads(&mut text, &handle);
+        board(&mut text, &handle);
         vnodes(&mut text, &handle, samples);
         moves(&mut text, &handle);
         devices::all(&mut text, &handle.devices());
@@ -89,11 +90,38 @@ pub fn text(
 
 fn exits(text: &mut Text, handle: &VmHandle) {
     let name = "numavisor_vcpu_exits_total";
-    text.family(name, "counter", "Exits of a vCPU since the guest started, by reason.");
+    text.family(name, "counter", "Exits of a vCPU since the VM started, by reason.");
     for (vcpu, counters) in handle.exits() {
         for reason in ExitReason::ALL {
             text.line(name, &[("vcpu", &vcpu), ("reason", &reason.name())], counters.of(reason));
         }
+    }
+}
+
+fn board(text: &mut Text, handle: &VmHandle) {
+    let Some(BoardFigures { unclaimed_ports, unclaimed_memory, lost_pin_interrupts, serial }) =
+        handle.board()
+    else {
+        return;
+    };
+    let name = "numavisor_unclaimed_accesses_total";
+    text.family(name, "counter", "Accesses of the guest that no device answered, since it started.");
+    for (space, of) in [("port", unclaimed_ports), ("memory", unclaimed_memory)] {
+        text.line(name, &[("space", &space), ("kind", &"read")], of.reads);
+        text.line(name, &[("space", &space), ("kind", &"write")], of.writes);
+    }
+    let name = "numavisor_lost_interrupts_total";
+    text.family(name, "counter", "Interrupts that KVM refused, since the guest started.");
+    let serial_interrupts = serial.map(|serial| serial.lost_interrupts);
+    for (from, count) in [("ioapic", lost_pin_interrupts), ("serial", serial_interrupts)] {
+        // A vCPU is there just now.
+        if let Some(count) = count {
+            text.line(name, &[("from", &from)], count);
+        }
+    }
+    if let Some(serial) = serial {
+        let help = "Bytes of the serial port that its output did not take, since the guest started.";
+        text.one("numavisor_serial_lost_bytes_total", "counter", help, serial.lost_bytes);
     }
 }
 

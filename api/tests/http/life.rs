@@ -207,6 +207,9 @@ fn metrics_are_lines_with_types_and_the_figures_of_the_vm() {
     for line in [
         "numavisor_vm_state{state=\"running\"} 1",
         "numavisor_vcpu_exits_total{vcpu=\"0\",reason=\"port\"} 3",
+        "numavisor_lost_interrupts_total{from=\"ioapic\"} 0",
+        "numavisor_lost_interrupts_total{from=\"serial\"} 0",
+        "numavisor_serial_lost_bytes_total 0",
         "numavisor_vnode_memory_bytes{vnode=\"1\"} 33554432",
         "numavisor_http_request_duration_seconds_bucket{operation=\"getVnodes\",status=\"200\",le=\"+Inf\"} 1",
     ] {

@@ -4,6 +4,7 @@ use super::request::request;
 use super::{DiskFull, DiskSize, Observer, Request, VmState, VmView};
 use crate::attach::Gauge;
 use crate::balloon::{self, Leases, Reclaimer, VnodeMemory};
+use crate::board::Board;
 use crate::claims::Held;
 use crate::claims::own::{OwnClaim, Settled, bytes_of};
 use crate::cpu::ExitCounters;
@@ -27,6 +28,7 @@ pub(crate) struct Link {
     /// By the device's name.
     pub(crate) gauges: Arc<BTreeMap<String, Gauge>>,
     pub(crate) exits: Vec<(VcpuId, Arc<ExitCounters>)>,
+    pub(crate) board: Board,
     /// By number.
     pub(crate) disks: Vec<DiskSize>,
     pub(crate) threads: DeviceThreads,
