@@ -53,7 +53,7 @@ pub(crate) struct BootTest {
 
 /// Tests of whose ground shorter ones cover the most: the same under another kernel, or with more of everything, or one
 /// more shape of many. They run where they are named, and with `--long`; the others have to end in half an hour.
-const LONG: [&str; 51] = [
+const LONG: [&str; 55] = [
     "topology_without_any_flag_is_one_vnode",
     "topology_interleaved_vcpus",
     "topology_memory_only_vnode",
@@ -81,11 +81,14 @@ const LONG: [&str; 51] = [
     "balloon_of_a_guest_that_compacts",
     "balloon_of_a_newer_guest_that_compacts",
     "balloon_beside_a_kernel_that_makes_huge_pages_whole",
+    "balloon_all_at_once_past_free_memory",
     "balloon_all_at_once_past_free_memory_under_a_newer_kernel",
+    "balloon_of_1g_pages_that_stay_taken",
     "balloon_of_a_guest_that_clears_free_pages",
     "balloon_of_a_guest_that_poisons_free_pages",
     "balloon_asks_nothing_where_pages_would_be_another_vnodes",
     "balloon_rests_drains_and_holds_over_a_reboot",
+    "balloon_of_a_driver_that_goes_in_mid_flight_and_comes_late",
     "balloon_of_a_guest_that_starts_another_kernel_stands_still",
     "balloon_release_over_a_driver_that_goes_and_a_reset",
     "reclaim_of_a_vnode_on_two_pnodes",
@@ -95,6 +98,7 @@ const LONG: [&str; 51] = [
     "policy_bind_to_two_pnodes",
     "console_into_a_file",
     "move_keeps_preferred_and_interleave",
+    "move_4k_pages_under_load",
     "move_transparent_huge_pages_under_load",
     "swap_two_vnodes_of_nearly_full_pnodes",
     "disk_two_and_entropy_under_a_newer_kernel",

@@ -14,6 +14,7 @@ use super::{BootTest, Ctx, disks, nets};
 use crate::guest::READY;
 use crate::runner::check;
 use crate::runner::host::Needs;
+use crate::runner::open_trace::OpenTrace;
 use crate::runner::residency;
 use crate::runner::spec::GuestSpec;
 use crate::runner::vm::{PATIENCE, Vm, note};
@@ -102,9 +103,16 @@ fn kept(ctx: &Ctx) -> Result<()> {
     let some = !before.disk.is_empty() && !before.kvm.is_empty() && !before.threads.is_empty();
     ensure!(some && before.cpus == cpu, "the host has {before:?}");
     for round in 0..2 {
-        let began = Instant::now();
+        let (trace, began) = (OpenTrace::start(vm.pid())?, Instant::now());
+        // That it is seen at all.
+        let seen = || ctl(ctx, &api, &["vnodes"]).and_then(|_| trace.take());
+        ensure!(round > 0 || !seen()?.is_empty(), "no file is opened to look at vnodes");
+        let before_it = trace.take()?.len();
         ctl(ctx, &api, &["reset"])?;
         vm.line("the guest's init after a reset", |line| (line == READY).then_some(()))?;
+        let opened = trace.take()?.split_off(before_it);
+        ensure!(opened.is_empty(), "the reset opened {opened:#?}");
+        drop(trace);
         note(&ctx.transcript, &format!("reset to init: {:?}", began.elapsed()));
         let after = Host::look(&vm, &spec, &disk)?;
         ensure!(after == before, "after reset {round} the host has {after:?}, and had {before:?}");

@@ -13,6 +13,7 @@ pub(crate) mod host;
 mod kvm_trace;
 mod move_figures;
 mod one_call;
+pub(crate) mod open_trace;
 pub(crate) mod payload;
 pub(crate) mod pools;
 pub(crate) mod residency;
