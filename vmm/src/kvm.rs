@@ -8,6 +8,7 @@ use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_enable_cap};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use resources::{Diagnosis, ErrorKind, Gpa, Plan};
 use std::io::{BufRead, BufReader};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// `KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK` (`linux/kvm.h`).
@@ -15,6 +16,11 @@ const X2APIC_API: u64 = 1 | 2;
 /// Intel's KVM wants four pages of guest addresses for itself: in the hole below 4 GiB, away from APICs and PCI.
 const IDENTITY_MAP: u64 = 0xfffb_c000;
 const TSS: usize = 0xfffb_d000;
+
+/// Memory type range registers (Intel SDM volume 4, table 2-2), which KVM has and does not list: pairs for ranges, the
+/// fixed ranges, and the default type.
+const MTRRS: [RangeInclusive<u32>; 5] =
+    [0x200..=0x20f, 0x250..=0x250, 0x258..=0x259, 0x268..=0x26f, 0x2ff..=0x2ff];
 
 /// Why this host's KVM will not do.
 #[derive(Debug, thiserror::Error)]
@@ -177,7 +183,9 @@ impl KvmHost {
     /// Numbers of the model-specific registers that a vCPU's state has.
     pub fn msrs(&self) -> Result<Vec<u32>, HostError> {
         let list = self.kvm.get_msr_index_list().map_err(HostError::kvm("KVM_GET_MSR_INDEX_LIST"))?;
-        Ok(list.as_slice().to_vec())
+        let mut all = list.as_slice().to_vec();
+        all.extend(MTRRS.into_iter().flatten().filter(|msr| !list.as_slice().contains(msr)));
+        Ok(all)
     }
 
     /// Makes a VM with its memory and local APICs; the IO-APIC is ours, all interrupts are messages.

@@ -171,11 +171,13 @@ mod tests {
     #[test]
     fn a_vcpu_that_was_changed_is_as_it_was_when_its_state_is_given_back() {
         let Some(vm) = TestVm::new(1, &[0xf4], PioBusBuilder::new(), MmioBusBuilder::new()) else { return };
-        let msrs = kvm_ioctls::Kvm::new().unwrap().get_msr_index_list().unwrap();
+        let msrs = &vm.setup.msrs;
+        const DEFAULT_TYPE: u32 = 0x2ff;
+        assert!(msrs.contains(&DEFAULT_TYPE));
         let vcpu = vm.setup.vm.create_vcpu(0).unwrap();
         let cpuid = vm.setup.cpuid.for_vcpu(resources::VcpuId(0), &vm.plan.cpus).unwrap();
         vcpu.set_cpuid2(&cpuid).unwrap();
-        let state = VcpuState::save(&vcpu, msrs.as_slice()).unwrap();
+        let state = VcpuState::save(&vcpu, msrs).unwrap();
         let registers = || {
             (
                 vcpu.get_regs().unwrap(),
@@ -194,6 +196,7 @@ mod tests {
         crate::boot::set_boot_registers(&vcpu, crate::cpu::test_vm::ENTRY, resources::ApicId(0), &vm.ram)
             .unwrap();
         vcpu.set_fpu_control(0x33f).unwrap();
+        crate::cpu::msrs::set_boot_msrs(&vcpu, resources::VcpuId(0));
         debug.db[0] = 0x4321;
         vcpu.set_debug_regs(&debug).unwrap();
         // The spurious interrupt vector, and with it the APIC, on.
@@ -209,7 +212,7 @@ mod tests {
         );
         assert!(after.2 == before.2, "its local APIC differs");
         assert!(after.6 == before.6, "what XSAVE saves differs");
-        let again = read_msrs(&vcpu, msrs.as_slice()).unwrap();
+        let again = read_msrs(&vcpu, msrs).unwrap();
         let differ: Vec<u32> = (again.iter().zip(&state.msrs))
             .filter(|(now, then)| now.data != then.data && now.index != super::TSC)
             .map(|(now, _)| now.index)
