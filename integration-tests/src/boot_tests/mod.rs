@@ -209,12 +209,13 @@ impl Ctx<'_> {
 
     /// Starts a guest that the host must refuse with status `code`, and returns what was said: one line.
     pub(crate) fn refused(&self, start: &Start, code: i32) -> Result<String> {
+        let before = self.transcript.borrow().len();
         let mut vm = self.start(start)?;
         let status = vm.ended()?;
         drop(vm);
         let transcript = self.transcript.borrow();
-        let said: Vec<&str> =
-            transcript.lines().filter_map(|line| untimed(line).strip_prefix(ERRORS)).collect();
+        let since = transcript.get(before..).unwrap_or_default();
+        let said: Vec<&str> = since.lines().filter_map(|line| untimed(line).strip_prefix(ERRORS)).collect();
         ensure!(status.code() == Some(code), "ended with {status}, not with {code}: {said:?}");
         ensure!(said.len() == 1, "the refusal is not one line: {said:?}");
         Ok(said[0].to_owned())
