@@ -31,7 +31,11 @@ fn a_vm_is_defined_booted_paused_reset_moved_and_deleted() {
     assert_eq!(server.ask("POST", "/v1/vm/boot").status, 202);
     server.wait_state("running");
 
-    let vnodes = server.ask("GET", "/v1/vnodes?fresh=true").document;
+    // A busy host may not have measured within the time that the answer waits.
+    let vnodes = wait_for("a measurement", || {
+        let vnodes = server.ask("GET", "/v1/vnodes?fresh=true").document;
+        vnodes["vnodes"][0]["residency"]["on"].is_array().then_some(vnodes)
+    });
     let vnode = &vnodes["vnodes"][0];
     assert_eq!(vnode["memory"], 32 << 20);
     let on: u64 =
