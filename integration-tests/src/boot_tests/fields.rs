@@ -320,7 +320,7 @@ fn counted_on(ctx: &Ctx) -> Result<()> {
     let vm = |mib| {
         Start::of(&GuestSpec::new(vec![Vnode::on(ctx.pnode(0), mib, &[0]).with("pages=2M,prefault=off")]))
     };
-    // What others have reserved is in nobody's use yet, and not to be had.
+    // Pages that a mapping has reserved are free until it touches them, and a VM cannot have them.
     let reserved = sys::ReservedPages::map(60)?;
     let said = ctx.refused(&vm(128), 3)?;
     ensure!(said.contains("2M"), "beside pages that are reserved it is told {said}");
