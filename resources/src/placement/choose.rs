@@ -205,7 +205,7 @@ impl<'a> Search<'a> {
         for set in known.into_iter().filter(|set| set.len() == size) {
             let totals = self.totals(&set);
             if self.is_new(&totals) {
-                self.keep(&totals, set);
+                self.keep(&totals, &|| set.clone());
             }
         }
         let mut part = self.start();
@@ -313,7 +313,7 @@ impl<'a> Search<'a> {
     /// A whole set: counts it if the VM fits, and keeps it if it is better than what was seen.
     fn consider(&mut self, totals: &Totals, set: &dyn Fn() -> Vec<usize>, limit: &Allowance<'_>) {
         if self.is_new(totals) && self.fits(totals, set, limit) {
-            self.keep(totals, set());
+            self.keep(totals, set);
         }
     }
 
@@ -323,13 +323,14 @@ impl<'a> Search<'a> {
     }
 
     /// A set that fits.
-    fn keep(&mut self, totals: &Totals, mut set: Vec<usize>) {
+    fn keep(&mut self, totals: &Totals, set: &dyn Fn() -> Vec<usize>) {
         self.seen[slot(totals)] = totals.mark;
         self.candidates += 1;
         let figures = totals.figures();
         if self.next.as_ref().is_some_and(|next| figures > next.figures()) {
             return;
         }
+        let mut set = set();
         set.sort_unstable();
         let (distance, claimed, free) = figures;
         let key = Key { distance, claimed, free, set };

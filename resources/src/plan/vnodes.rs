@@ -11,7 +11,7 @@ use crate::spec::{Fit, VmSpec, VnodeSpec};
 use crate::topology::{DEFAULT_MEMORY, MEMORY_UNIT, VmTopology};
 use crate::units::Bytes;
 use crate::{VcpuSet, VnodeCount};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Places the vnodes by the rules that were typed.
 pub fn place(
@@ -52,6 +52,7 @@ pub fn as_needed(
     };
     let whole = |found: Result<(VmTopology, Placement), PlanError>| match found {
         Ok((_, placed)) if is_cut_up(&placed) => Ok(None),
+        Ok((topology, placed)) if has_own_pnodes(&placed) => Ok(Some((topology, placed))),
         Ok((topology, placed)) => joined(spec, &topology, &placed, host, ledger, workspace).map(Some),
         // It may fit in more parts. Distances between vnodes that are not there yet are refused; so is memory that
         // cannot be shared out.
@@ -92,6 +93,12 @@ fn is_cut_up(placed: &Placement) -> bool {
         Compromise::None | Compromise::CpusElsewhere | Compromise::SharedCpus => false,
         Compromise::Spread | Compromise::SpreadAndSharedCpus => true,
     })
+}
+
+/// Whether no two vnodes lie on the same pnode: then nothing is to be joined.
+fn has_own_pnodes(placed: &Placement) -> bool {
+    let pnodes: BTreeSet<Option<PnodeId>> = placed.vnodes.iter().map(|at| at.pnodes.first()).collect();
+    pnodes.len() == placed.vnodes.len()
 }
 
 /// Whether so many parts could lie whole on pnodes if all were as small as the smallest: a look at each pnode, to spare
@@ -136,4 +143,42 @@ fn joined(
         *vcpus = vcpus.as_ref().map(|vcpus| vcpus.union(&vnode.vcpus));
     }
     as_typed(&VmSpec { numa, vnodes: None, ..spec.clone() }, host, ledger, workspace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{as_typed, has_own_pnodes, joined};
+    use crate::VnodeCount;
+    use crate::ledger::Ledger;
+    use crate::placement::Workspace;
+    use crate::spec::{Fit, VmSpec};
+    use crate::test_host::{HostShape, Pattern};
+    use crate::units::Bytes;
+
+    #[test]
+    fn parts_on_pnodes_of_their_own_are_what_joining_them_would_give() {
+        let (ledger, mut compared) = (Ledger::new(), 0);
+        for pattern in [Pattern::Alike, Pattern::Sockets(2), Pattern::Ring(8), Pattern::Random] {
+            for (parts, uneven) in (1..=8).flat_map(|parts| [(parts, false), (parts, true)]) {
+                let shape = HostShape::new(8).pattern(pattern);
+                let host = if uneven { shape.uneven() } else { shape }.topology();
+                let spec = VmSpec {
+                    vnodes: Some(VnodeCount::Exactly(parts)),
+                    memory: Some(Bytes::mib(3072 * u64::from(parts))),
+                    vcpus: Some(parts + 1),
+                    fit: Fit::Strict,
+                    ..VmSpec::default()
+                };
+                let Ok((topology, placed)) = as_typed(&spec, &host, &ledger, &Workspace::default()) else {
+                    continue;
+                };
+                if has_own_pnodes(&placed) {
+                    let again = joined(&spec, &topology, &placed, &host, &ledger, &Workspace::default());
+                    assert_eq!(again, Ok((topology, placed)), "{parts} parts on {host:?}");
+                    compared += 1;
+                }
+            }
+        }
+        assert!(compared >= 16, "only {compared} were compared");
+    }
 }

@@ -62,12 +62,18 @@ fn own_figures(
             }
         }
     }
-    let initiators: Vec<usize> = (0..vnodes.len()).filter(|v| !vnodes[*v].vcpus.is_empty()).collect();
     let away = |from, to| distances.get(from, to).filter(|d| *d != Distance::UNREACHABLE);
+    // Once per target: with all pairs to fill, a search in each would be cubic in the number of vnodes.
+    let seen = |(target, figures): (usize, Option<AccessAttributes>)| {
+        let initiators = (0..vnodes.len()).filter(|v| !vnodes[*v].vcpus.is_empty());
+        Some((figures?, initiators.filter_map(|i| away(i, target)).min()?))
+    };
+    let nearest: Vec<Option<(AccessAttributes, Distance)>> =
+        local.into_iter().enumerate().map(seen).collect();
     Ok(MemoryAttributes::from_fn(specs.len(), |initiator, target| {
-        let known = initiators.iter().filter_map(|i| away(*i, target)).min()?;
-        let from = away(initiator, target).filter(|_| initiators.contains(&initiator))?;
-        Some(local[target]?.scaled(from, known))
+        let (figures, known) = nearest[target]?;
+        let from = away(initiator, target).filter(|_| !vnodes[initiator].vcpus.is_empty())?;
+        Some(figures.scaled(from, known))
     }))
 }
 

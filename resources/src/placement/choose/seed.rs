@@ -165,8 +165,14 @@ impl Search<'_> {
     }
 }
 
-/// A set with another pnode in the place of one.
+/// A set with another pnode in the place of one; in order, if the set is.
 fn exchanged((given, others): (&[usize], &[usize]), part: &Part, place: usize, comes: usize) -> Vec<usize> {
-    let kept = part.added.iter().enumerate().filter(|(at, _)| *at != place).map(|(_, kept)| *kept);
-    given.iter().copied().chain(kept.chain([comes]).map(|at| others[at])).collect()
+    let mut set = Vec::with_capacity(given.len() + part.added.len());
+    set.extend_from_slice(given);
+    set.extend(part.added[..place].iter().map(|kept| others[*kept]));
+    set.extend(part.added[place + 1..].iter().map(|kept| others[*kept]));
+    let comes = others[comes];
+    let after = set.iter().rposition(|bin| *bin < comes).map_or(0, |before| before + 1);
+    set.insert(after, comes);
+    set
 }
