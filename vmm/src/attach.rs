@@ -13,7 +13,7 @@ use crate::net::{Interface, InterfaceOptions, NetError, SocketDevice, SocketHost
 use crate::pci::GuestMemory;
 use crate::socket_file::Janitor;
 use crate::sys::{HostError, TapQueue};
-use devices::virtio::blk::{Blk, BlkControl, BlkError, BlkOptions, Serial};
+use devices::virtio::blk::{Blk, BlkError, BlkHandle, BlkOptions, Serial};
 use devices::virtio::console::{Console, ConsoleMeter};
 use devices::virtio::net::{MacAddress, NetHandle};
 use devices::virtio::vsock::VsockHandle;
@@ -44,7 +44,7 @@ pub struct Attached {
 /// Where a device's own counts are read.
 pub enum Gauge {
     /// A disk's.
-    Disk(BlkControl),
+    Disk(BlkHandle),
     /// An interface's.
     Net(Arc<NetHandle>),
     /// A socket device's that this process serves.
@@ -68,11 +68,11 @@ impl Gauge {
     }
 }
 
-/// What stays with the control loop of the devices that the guest has.
+/// What stays outside of the devices to look at and steer them.
 #[derive(Default)]
-pub struct Controls {
+pub struct Handles {
     /// By number.
-    pub disks: Vec<BlkControl>,
+    pub disks: Vec<BlkHandle>,
     /// By the device's name.
     pub gauges: Arc<BTreeMap<String, Gauge>>,
     /// The balloons, which exist once there is memory.
@@ -158,17 +158,17 @@ pub fn open(
     ranges: usize,
     janitor: &Janitor,
     on_full: &OnFull,
-) -> Result<(Vec<Attached>, Controls), AttachError> {
-    let (mut attached, mut controls) = (Vec::new(), Controls::default());
+) -> Result<(Vec<Attached>, Handles), AttachError> {
+    let (mut attached, mut handles) = (Vec::new(), Handles::default());
     let mut identities = Vec::new();
     for (index, disk) in all.disks.iter().enumerate() {
         given_once(&mut identities, index, disk)?;
         let device = open_disk(index, disk, on_full)?;
-        controls.disks.push(device.control());
+        handles.disks.push(device.handle());
         attached.push(Attached {
             vnode: disk.vnode,
             name: format!("blk{index}"),
-            gauge: Some(Gauge::Disk(device.control())),
+            gauge: Some(Gauge::Disk(device.handle())),
             device: Box::new(device),
         });
     }
@@ -209,7 +209,7 @@ pub fn open(
         let gauge = Some(Gauge::Rng(device.meter()));
         attached.push(Attached { vnode, name: "rng".into(), gauge, device: Box::new(device) });
     }
-    Ok((attached, controls))
+    Ok((attached, handles))
 }
 
 fn open_net(net: &Net, ranges: usize) -> Result<virtio::net::Net<GuestMemory, TapQueue>, NetError> {

@@ -3,7 +3,7 @@
 //! a driver is `devices`' knowledge.
 
 use crate::Error;
-use crate::attach::{self, Attached, Controls, OnFull};
+use crate::attach::{self, Attached, Handles, OnFull};
 use crate::cpu::VcpuThreads;
 use crate::memory::GuestRam;
 use crate::pci::HostDevice;
@@ -18,7 +18,7 @@ pub struct HostSide {
     /// At rest, in the order in which the guest shall find those of one vnode.
     pub devices: Vec<HostDevice>,
     /// What the control loop has of them.
-    pub controls: Controls,
+    pub handles: Handles,
     /// Untouched.
     pub ram: Arc<GuestRam>,
     /// Where vCPUs ran, if there was a machine before.
@@ -53,17 +53,17 @@ impl KvmSide {
 impl HostSide {
     /// Opens the devices and maps the memory.
     pub fn acquire(plan: &Plan, janitor: &Janitor, on_full: &OnFull) -> Result<Self, Error> {
-        let (attached, mut controls) =
+        let (attached, mut handles) =
             attach::open(&plan.devices, plan.memory_map.ram().len(), janitor, on_full)?;
         let (mut devices, mut gauges) = (Vec::with_capacity(attached.len()), BTreeMap::new());
         for Attached { vnode, name, device, gauge } in attached {
             gauges.extend(gauge.map(|gauge| (name.clone(), gauge)));
             devices.push(HostDevice { vnode, name, device });
         }
-        controls.gauges = Arc::new(gauges);
+        handles.gauges = Arc::new(gauges);
         Ok(Self {
             devices,
-            controls,
+            handles,
             ram: Arc::new(GuestRam::new(plan)?),
             affinity: BTreeMap::new(),
             kvm: None,
@@ -72,7 +72,7 @@ impl HostSide {
 
     /// For a guest that starts again: the same memory, unless there is less of it now or more.
     pub fn renew(self, plan: &Plan) -> Result<Self, Error> {
-        let Self { devices, controls, ram, affinity, kvm } = self;
+        let Self { devices, handles, ram, affinity, kvm } = self;
         let (ram, kvm) = match ram.fits(plan) {
             true => {
                 ram.renew(plan)?;
@@ -84,6 +84,6 @@ impl HostSide {
                 (Arc::new(GuestRam::new(plan)?), None)
             }
         };
-        Ok(Self { devices, controls, ram, affinity, kvm })
+        Ok(Self { devices, handles, ram, affinity, kvm })
     }
 }

@@ -53,7 +53,7 @@ impl Machine {
             Some(before) => before.renew(plan)?,
             None => HostSide::acquire(plan, janitor, &on_full)?,
         };
-        let HostSide { devices, mut controls, ram, affinity, kvm: kept } = host;
+        let HostSide { devices, mut handles, ram, affinity, kvm: kept } = host;
         prefault(plan, &ram, &shared.abandoned, progress.as_deref_mut().map(|p| p as &mut dyn Progress))?;
         if shared.abandoned.load(Ordering::Acquire) {
             return Ok(None);
@@ -68,7 +68,7 @@ impl Machine {
         let mut segments = SegmentsBuilder::new(plan, &vm, &routes, &ram);
         let leases = Arc::new(shared.leases(plan));
         let (balloons, entries) = crate::balloon::attach(plan, &ram, &leases)?;
-        controls.balloons = entries;
+        handles.balloons = entries;
         devices.into_iter().try_for_each(|device| segments.add_host_device(device))?;
         for Attached { vnode, name, device, .. } in balloons {
             segments.add(vnode, &name, device)?;
@@ -101,7 +101,7 @@ impl Machine {
         let serial = Arc::clone(port.link());
         serial.connect(Arc::clone(&devices.serial), notifier.clone());
         let board = Board::new(&setup.pio, &setup.mmio, &setup.ioapic, &devices.serial);
-        let parts = Parts { vm, vcpus, board, segments, controls, ram, serial, leases };
+        let parts = Parts { vm, vcpus, board, segments, handles, ram, serial, leases };
         let mut running = Running::new(Arc::clone(shared), notifier, Arc::clone(plan), parts);
         running.take_affinities(affinity);
         Ok(Some(Self {

@@ -1,7 +1,7 @@
 //! A VM's state while it runs: its vCPUs, its memory, where both lie now, and the work under way. Only the control loop
 //! has it, so nothing here needs a lock.
 
-use crate::attach::Controls;
+use crate::attach::Handles;
 use crate::balloon::{
     Ask, BalloonError, Claimer, ClaimerGround, Home, Keeper, Leases, ReclaimOrder, Release, advise,
     pages_out, release,
@@ -49,8 +49,8 @@ pub struct Parts {
     pub board: Board,
     /// Its devices.
     pub segments: Segments,
-    /// What is to be had of them.
-    pub controls: Controls,
+    /// Their handles.
+    pub handles: Handles,
     /// Its memory.
     pub ram: Arc<GuestRam>,
     /// Where its serial port goes.
@@ -79,7 +79,7 @@ pub struct Running {
     vm: Arc<GuestVm>,
     board: Board,
     segments: Segments,
-    controls: Controls,
+    handles: Handles,
     ram: Arc<GuestRam>,
     serial: Arc<SerialLink>,
     ended: bool,
@@ -88,11 +88,11 @@ pub struct Running {
 impl Running {
     /// vCPUs exist and wait.
     pub fn new(shared: Arc<Shared>, notifier: Notifier, plan: Arc<Plan>, parts: Parts) -> Self {
-        let Parts { vm, vcpus, board, segments, controls, ram, serial, leases } = parts;
+        let Parts { vm, vcpus, board, segments, handles, ram, serial, leases } = parts;
         let placement = plan.placement.clone();
         let affinity = placement.vnodes.iter().flat_map(|vnode| vnode.vcpus.clone()).collect();
         Self {
-            keeper: Keeper::new(Arc::clone(&controls.balloons), Arc::<Shared>::clone(&shared)),
+            keeper: Keeper::new(Arc::clone(&handles.balloons), Arc::<Shared>::clone(&shared)),
             claimer: Claimer::new(Arc::clone(&leases)),
             leases,
             shared,
@@ -108,7 +108,7 @@ impl Running {
             vm,
             board,
             segments,
-            controls,
+            handles,
             ram,
             serial,
             ended: false,
@@ -131,13 +131,13 @@ impl Running {
             notifier: self.notifier.clone(),
             ram: Arc::downgrade(&self.ram),
             devices: self.segments.meters().to_vec(),
-            gauges: Arc::clone(&self.controls.gauges),
+            gauges: Arc::clone(&self.handles.gauges),
             exits: self.vcpus.exits().collect(),
             board: self.board.clone(),
-            disks: self.controls.disks.iter().cloned().map(DiskSize::new).collect(),
+            disks: self.handles.disks.iter().cloned().map(DiskSize::new).collect(),
             threads: self.segments.threads().clone(),
         });
-        self.shared.show_balloons(Arc::clone(&self.controls.balloons));
+        self.shared.show_balloons(Arc::clone(&self.handles.balloons));
         self.publish();
         if let Err(error) = self.keeper.hold(&self.shared.held()) {
             tracing::error!(%error, "the guest keeps the memory that the one before had given");
@@ -309,7 +309,7 @@ impl Running {
             notifier: self.notifier.clone(),
             plan: Arc::clone(&self.plan),
             ram: Arc::downgrade(&self.ram),
-            entries: Arc::clone(&self.controls.balloons),
+            entries: Arc::clone(&self.handles.balloons),
             leases: Arc::clone(&self.leases),
         })?;
         let (wants, ram) = (self.keeper.wants()?, Arc::clone(&self.ram));
@@ -451,15 +451,15 @@ impl Running {
             self.segments.end();
         }
         self.join_movers();
-        let controls = Controls {
-            disks: self.controls.disks.clone(),
-            gauges: Arc::clone(&self.controls.gauges),
+        let handles = Handles {
+            disks: self.handles.disks.clone(),
+            gauges: Arc::clone(&self.handles.gauges),
             balloons: Arc::default(),
         };
         let (ram, affinity) = (Arc::clone(&self.ram), self.affinity.clone());
         let vcpus = std::mem::replace(&mut self.vcpus, VcpuThreads::none());
         let kvm = Some(KvmSide::new(Arc::clone(&self.vm), vcpus));
-        devices.map(|devices| HostSide { devices, controls, ram, affinity, kvm })
+        devices.map(|devices| HostSide { devices, handles, ram, affinity, kvm })
     }
 
     /// Nobody can ask any more, and no vCPU runs.

@@ -57,7 +57,7 @@ pub fn blk(bytes: &[u8]) {
         ..BlkOptions::default()
     };
     let device = Blk::<TestMemory>::new(Arc::new(disk.clone()), options).unwrap();
-    let control = device.control();
+    let handle = device.handle();
     drive(Box::new(device), bytes, &mut |u| {
         disk.set_mischief(
             u.arbitrary()?,
@@ -65,7 +65,7 @@ pub fn blk(bytes: &[u8]) {
         );
         if u.arbitrary()? {
             disk.state().length = Ok(u.int_in_range(1..=128)? * 512);
-            control.resize(None, || true).unwrap();
+            handle.resize(None, || true).unwrap();
         }
         Ok(())
     });
@@ -166,18 +166,18 @@ pub fn balloon(bytes: &[u8]) {
     let options =
         BalloonOptions { apic_ids, statistics: true, hinting: true, reporting: true, must_tell: false };
     let device = Balloon::new(options, Arc::clone(&host) as _).unwrap();
-    let control = device.control();
+    let handle = device.handle();
     // As long as the host has no memory for what the last driver gave, the next one waits.
     let pays = || host.poor.store(false, Ordering::Relaxed);
     drive_until(Box::new(device), bytes, &pays, &mut |u| {
         // Refused without a driver that can be interrupted.
-        let _ = control.ask(u.int_in_range(0..=2200)?, u.arbitrary()?);
+        let _ = handle.ask(u.int_in_range(0..=2200)?, u.arbitrary()?);
         if u.arbitrary()? {
-            let _ = control.begin_hints();
+            let _ = handle.begin_hints();
         }
         host.poor.store(u.arbitrary()?, Ordering::Relaxed);
         host.asked();
-        let view = control.view();
+        let view = handle.view();
         assert!(view.off_node <= view.held && view.returned <= view.held, "{view:?}");
         Ok(())
     });

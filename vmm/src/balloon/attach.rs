@@ -33,7 +33,7 @@ pub fn attach(
         let meter = Arc::clone(&books.of(vnode.id).meter);
         let host = VnodeHost::new(Arc::clone(ram), vnode.id, Arc::clone(&books), Arc::clone(leases));
         let device = Balloon::new(options, Arc::new(host)).map_err(|e| HostError::new("eventfd", e))?;
-        entries.push(Entry::new(vnode, device.control(), meter, Arc::clone(leases)));
+        entries.push(Entry::new(vnode, device.handle(), meter, Arc::clone(leases)));
         let name = format!("balloon{}", vnode.id);
         attached.push(Attached { vnode: vnode.id, name, device: Box::new(device), gauge: None });
     }

@@ -9,7 +9,7 @@ use super::outcome::{Outcome, Phase};
 use super::target::{HintError, bytes, floor};
 use crate::memory::GuestRam;
 use crate::sys::Advice;
-use devices::virtio::balloon::{BalloonControl, BalloonView, PAGE_BYTES};
+use devices::virtio::balloon::{BalloonHandle, BalloonView, PAGE_BYTES};
 use resources::{Bytes, Vnode, VnodeId};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,11 +26,11 @@ const HINT_PATIENCE: Duration = Duration::from_secs(10);
 /// holds all of that for the moment. Linux has one device do this for all its nodes.
 pub fn free_memory(entries: &[Entry]) -> Result<Vec<(VnodeId, Bytes)>, HintError> {
     let Some(first) = entries.first() else { return Err(HintError::NoDriver) };
-    let (before, began) = (first.control.view().hints, Instant::now());
-    first.control.begin_hints().map_err(|_| HintError::NoDriver)?;
-    while first.control.view().hints == before {
+    let (before, began) = (first.handle.view().hints, Instant::now());
+    first.handle.begin_hints().map_err(|_| HintError::NoDriver)?;
+    while first.handle.view().hints == before {
         if began.elapsed() >= HINT_PATIENCE {
-            first.control.end_hints();
+            first.handle.end_hints();
             return Err(HintError::Late(HINT_PATIENCE));
         }
         std::thread::sleep(HINT_LOOK);
@@ -86,7 +86,7 @@ pub struct Entry {
     pub memory: Bytes,
     /// The host has its memory back in pages of this size.
     pub page: Bytes,
-    pub control: BalloonControl,
+    pub handle: BalloonHandle,
     pub meter: Arc<DiscardMeter>,
     pub leases: Arc<Leases>,
     status: Mutex<Status>,
@@ -109,19 +109,14 @@ struct Status {
 }
 
 impl Entry {
-    pub fn new(
-        vnode: &Vnode,
-        control: BalloonControl,
-        meter: Arc<DiscardMeter>,
-        leases: Arc<Leases>,
-    ) -> Self {
+    pub fn new(vnode: &Vnode, handle: BalloonHandle, meter: Arc<DiscardMeter>, leases: Arc<Leases>) -> Self {
         let status = Mutex::new(Status { controller: Controller::new(), request: 0 });
         let page = vnode.pages.pool().unwrap_or(Bytes(PAGE_BYTES));
         Self {
             vnode: vnode.id,
             memory: vnode.memory,
             page,
-            control,
+            handle,
             meter,
             leases,
             status,
@@ -138,7 +133,7 @@ impl Entry {
         let mut status = self.status();
         // Read under the lock, so that time does not go back from one who has it to the next.
         let now = clock.now();
-        let replaced = status.controller.want(now, &self.control.view(), ask);
+        let replaced = status.controller.want(now, &self.handle.view(), ask);
         if replaced.is_some() {
             tell.ended(&VnodeMemory { outcome: replaced, ..self.seen(&status) });
         }
@@ -164,11 +159,11 @@ impl Entry {
     /// latest; if nothing is due, only a change of the device calls for it.
     pub fn look(&self, clock: &dyn Clock, tell: &dyn Tell) -> Option<Duration> {
         let mut status = self.status();
-        let (now, view) = (clock.now(), self.control.view());
+        let (now, view) = (clock.now(), self.handle.view());
         let before = status.controller.outcome();
         if let Some(step) = status.controller.look(now, &view) {
             // What it refuses now it refuses because of what the next look will see.
-            let _ = step.take(&self.control, &view);
+            let _ = step.take(&self.handle, &view);
         }
         let after = status.controller.outcome();
         if after.is_some() && after != before {
@@ -182,7 +177,7 @@ impl Entry {
         let mut refreshed = self.refreshed.lock().unwrap_or_else(PoisonError::into_inner);
         if refreshed.is_none_or(|at| at.elapsed() >= REFRESH) {
             *refreshed = Some(Instant::now());
-            self.control.refresh();
+            self.handle.refresh();
         }
     }
 
@@ -198,7 +193,7 @@ impl Entry {
         if let Some(ram) = ram {
             advise(ram, self.vnode, Advice::HugePages);
         }
-        self.control.retry();
+        self.handle.retry();
     }
 
     /// How it stands.
@@ -207,7 +202,7 @@ impl Entry {
     }
 
     fn seen(&self, status: &Status) -> VnodeMemory {
-        let (device, discards) = (self.control.view(), self.meter.figures());
+        let (device, discards) = (self.handle.view(), self.meter.figures());
         let lease = *self.leases.of(self.vnode);
         let on_node = bytes(device.held.saturating_sub(device.off_node));
         VnodeMemory {

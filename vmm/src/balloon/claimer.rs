@@ -172,7 +172,7 @@ impl Ground {
         {
             advise(&ram, vnode.id, Advice::HugePages);
         }
-        entry.control.retry();
+        entry.handle.retry();
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //! clocks or devices. Carrying it out is left to the balloons' thread.
 
 use super::outcome::{Outcome, Phase, Stop};
-use devices::virtio::balloon::{BalloonControl, BalloonView, NotReady, Steering};
+use devices::virtio::balloon::{BalloonHandle, BalloonView, NotReady, Steering};
 use std::time::Duration;
 
 /// Most pages asked for ahead of what came, 64 MiB: a brake that costs no speed, since the driver reads its target
@@ -54,9 +54,9 @@ impl Step {
     }
 
     /// Asks a balloon that was looked at as `seen`.
-    pub fn take(self, control: &BalloonControl, seen: &BalloonView) -> Result<(), NotReady> {
+    pub fn take(self, handle: &BalloonHandle, seen: &BalloonView) -> Result<(), NotReady> {
         let Ask { pages, exact } = self.ask;
-        if self.further { control.ask_further(pages, exact, seen) } else { control.ask(pages, exact) }
+        if self.further { handle.ask_further(pages, exact, seen) } else { handle.ask(pages, exact) }
     }
 }
 

@@ -94,7 +94,7 @@ impl Keeper {
         let Wants { entries, tell, clock } = self.wants.clone();
         for entry in entries.iter() {
             let clock = Arc::clone(&clock);
-            entry.control.on_change(Arc::new(move || clock.wake()));
+            entry.handle.on_change(Arc::new(move || clock.wake()));
         }
         let body = move || keep(&entries, &*tell, &*clock);
         let thread = std::thread::Builder::new().name("balloons".into()).spawn(body);

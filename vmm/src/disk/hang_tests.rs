@@ -8,7 +8,7 @@ use super::transfer::IoContext;
 use crate::pci::{NodeSpawner, Segments};
 use crate::sys::{IoVec, Ring};
 use devices::pci::{IoEvents, MsixVectors, PciSegmentBuilder};
-use devices::virtio::blk::{Blk, BlkControl, BlkOptions, Disk, DiskBackend, DiskEngine, DiskShape};
+use devices::virtio::blk::{Blk, BlkHandle, BlkOptions, Disk, DiskBackend, DiskEngine, DiskShape};
 use devices::virtio::test_driver::{BUFFERS, MEMORY_BYTES, TestMemory, TestQueue, memory};
 use devices::virtio::{VirtioPci, VirtioPciHost};
 use devices::{InterruptError, MsiMessage, SharedDevice};
@@ -124,7 +124,7 @@ struct Machine {
     ecam: SharedDevice,
     bars: SharedDevice,
     queue: TestQueue,
-    disk: BlkControl,
+    disk: BlkHandle,
 }
 
 impl Machine {
@@ -142,7 +142,7 @@ impl Machine {
     fn new(disk: Hung) -> Self {
         let memory = memory();
         let device = Blk::new(Arc::new(disk), BlkOptions::default()).unwrap();
-        let disk = device.control();
+        let disk = device.handle();
         let host = VirtioPciHost {
             vectors: Arc::new(Host),
             io_events: Arc::new(Host),

@@ -4,7 +4,7 @@
 use super::request::{Outcome, Reply, request};
 use super::{RequestError, VmHandle};
 use crate::sys::HostError;
-use devices::virtio::blk::BlkControl;
+use devices::virtio::blk::BlkHandle;
 use resources::Bytes;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -13,7 +13,7 @@ use std::time::Duration;
 /// A disk whose length one at a time may change.
 #[derive(Clone)]
 pub(crate) struct DiskSize {
-    disk: BlkControl,
+    disk: BlkHandle,
     busy: Arc<AtomicBool>,
 }
 
@@ -28,7 +28,7 @@ impl Drop for Turn {
 
 impl DiskSize {
     /// No resize is under way yet.
-    pub fn new(disk: BlkControl) -> Self {
+    pub fn new(disk: BlkHandle) -> Self {
         Self { disk, busy: Arc::default() }
     }
 
@@ -166,7 +166,7 @@ mod tests {
     fn storage_that_hangs_is_not_waited_for_and_a_resize_that_was_given_up_is_not_done() {
         let storage = Arc::new(Storage::default());
         let blk = Blk::<crate::pci::GuestMemory>::new(Arc::<Storage>::clone(&storage), BlkOptions::default());
-        let disk = DiskSize::new(blk.unwrap().control());
+        let disk = DiskSize::new(blk.unwrap().handle());
         let wanted = Some(Bytes(4096));
         storage.hang(true);
         let given_up = resize(disk.clone(), 0, wanted, Duration::from_millis(1));

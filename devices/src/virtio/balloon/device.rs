@@ -7,7 +7,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::config::{self, Written};
-use super::control::{BalloonControl, Shared};
+use super::handle::{BalloonHandle, Shared};
 use super::host::BalloonHost;
 use super::state::State;
 use super::worker::{BalloonWorker, Queues, Timers};
@@ -71,10 +71,10 @@ impl Balloon {
         self.shared.changed();
     }
 
-    /// The controller's hold on it, to keep when the device is handed to its transport.
+    /// Its handle, to keep when the device is handed to its transport.
     #[must_use]
-    pub fn control(&self) -> BalloonControl {
-        BalloonControl { shared: Arc::clone(&self.shared) }
+    pub fn handle(&self) -> BalloonHandle {
+        BalloonHandle { shared: Arc::clone(&self.shared) }
     }
 }
 

@@ -5,9 +5,9 @@
 //! host's, behind [`BalloonHost`].
 
 mod config;
-mod control;
 mod device;
 mod figures;
+mod handle;
 mod hints;
 mod host;
 mod pages;
@@ -22,9 +22,9 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-pub use control::{BalloonControl, NotReady};
 pub use device::{Balloon, BalloonOptions};
 pub use figures::{BalloonFigures, BalloonView, Steering};
+pub use handle::{BalloonHandle, NotReady};
 pub use host::{BalloonHost, PagePlace, Sweep};
 pub use pages::{PageRun, compact};
 pub use stats::GuestStats;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::PAGE_BYTES;
-use super::control::Shared;
+use super::handle::Shared;
 use super::host::{BalloonHost, Sweep};
 use super::pages::{PageRun, compact};
 use super::stats::{GuestStats, MAX_BYTES};

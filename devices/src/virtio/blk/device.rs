@@ -1,4 +1,4 @@
-//! The block device at rest: its features, its configuration, what it shares with its worker, and the hand by which
+//! The block device at rest: its features, its configuration, what it shares with its worker, and the handle by which
 //! the host resizes it. What requests mean is `request`'s.
 
 use std::fmt;
@@ -127,7 +127,7 @@ pub enum BlkError {
     },
 }
 
-/// What device, worker and control share.
+/// What device, worker and handle share.
 pub(super) struct Shared {
     pub name: String,
     pub counters: Counters,
@@ -169,9 +169,9 @@ pub struct Blk<M> {
     shared_vector: bool,
 }
 
-/// The host's hand on a block device, wherever the device is.
+/// The handle of a block device, wherever the device is.
 #[derive(Clone)]
-pub struct BlkControl {
+pub struct BlkHandle {
     disk: Arc<dyn Disk>,
     shared: Arc<Shared>,
 }
@@ -208,14 +208,14 @@ impl<M: GuestMemoryHandle> Blk<M> {
         })
     }
 
-    /// A hand on the device that works while a transport has it.
+    /// Its handle, which works while a transport has the device.
     #[must_use]
-    pub fn control(&self) -> BlkControl {
-        BlkControl { disk: Arc::clone(&self.backend) as Arc<dyn Disk>, shared: Arc::clone(&self.shared) }
+    pub fn handle(&self) -> BlkHandle {
+        BlkHandle { disk: Arc::clone(&self.backend) as Arc<dyn Disk>, shared: Arc::clone(&self.shared) }
     }
 }
 
-impl BlkControl {
+impl BlkHandle {
     /// Reads the disk's length again and tells the driver if it has changed (virtio 1.3, 5.2.4 and 2.5); with `wanted` it is
     /// made so many bytes long first, unless it is already. Gives the length that the guest sees: whole sectors, in bytes.
     /// Not to be called with the device's transport locked, nor twice at once.
@@ -279,9 +279,9 @@ impl BlkControl {
     }
 }
 
-impl fmt::Debug for BlkControl {
+impl fmt::Debug for BlkHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BlkControl").field("name", &self.shared.name).finish_non_exhaustive()
+        f.debug_struct("BlkHandle").field("name", &self.shared.name).finish_non_exhaustive()
     }
 }
 

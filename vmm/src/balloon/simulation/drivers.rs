@@ -10,10 +10,10 @@ fn a_target_before_the_driver_holds_for_the_driver_that_comes() {
     assert_eq!(world.asked(5_000, true), (Stop::NoDriver, 0, 0));
     world.pass_all(Duration::from_secs(10));
     world.linux.load(0);
-    assert_eq!(world.linux.control.view().asked, 0);
+    assert_eq!(world.linux.handle.view().asked, 0);
     world.pass_all(Duration::from_secs(1));
     assert_eq!(world.controller.outcome().map(|outcome| outcome.stop), Some(Stop::Reached));
-    assert_eq!(world.linux.control.view().held, 5_000);
+    assert_eq!(world.linux.handle.view().held, 5_000);
 }
 
 #[test]
@@ -22,7 +22,7 @@ fn a_driver_that_is_told_while_it_starts_is_asked_anew_when_it_has() {
     world.linux.starts = 1_000;
     world.linux.load(0);
     assert_eq!(world.asked(5_000, true), (Stop::Reached, 5_000, 0));
-    assert_eq!(world.linux.control.view().figures.rollbacks, 1);
+    assert_eq!(world.linux.handle.view().figures.rollbacks, 1);
 }
 
 #[test]
@@ -48,17 +48,17 @@ fn a_driver_that_can_be_told_nothing_and_does_not_look_is_unresponsive_and_gives
     world.linux.mask();
     world.want(5_000, true);
     world.pass_all(Duration::from_secs(34));
-    assert_eq!((world.controller.outcome(), world.linux.control.view().asked), (None, 5_000));
+    assert_eq!((world.controller.outcome(), world.linux.handle.view().asked), (None, 5_000));
     assert_eq!(world.settle().stop, Stop::Unresponsive);
     world.pass_all(MS * 10);
     world.linux.steer(0);
     world.pass_all(Duration::from_secs(1));
-    assert_eq!((world.linux.control.view().asked, world.linux.len()), (0, 0));
+    assert_eq!((world.linux.handle.view().asked, world.linux.len()), (0, 0));
     // One that is masked for a moment is not asked before it can be told.
     world.linux.mask();
     world.want(5_000, true);
     world.pass_all(Duration::from_secs(4));
-    assert_eq!(world.linux.control.view().asked, 0);
+    assert_eq!(world.linux.handle.view().asked, 0);
     world.linux.steer(0);
     assert_eq!(world.settle().stop, Stop::Reached);
 }
@@ -68,7 +68,7 @@ fn a_guest_that_starts_again_gives_what_the_one_before_was_asked_for() {
     let before = World::loaded(10_000);
     let entry = Entry::new(
         &crate::balloon::target::tests::vnode(),
-        before.linux.control.clone(),
+        before.linux.handle.clone(),
         Arc::default(),
         Arc::default(),
     );
@@ -80,7 +80,7 @@ fn a_guest_that_starts_again_gives_what_the_one_before_was_asked_for() {
     let (mut linux, mut now) = (world(10_000).linux, Duration::ZERO);
     let entry = Entry::new(
         &crate::balloon::target::tests::vnode(),
-        linux.control.clone(),
+        linux.handle.clone(),
         Arc::default(),
         Arc::default(),
     );
@@ -100,9 +100,9 @@ fn a_guest_that_starts_again_gives_what_the_one_before_was_asked_for() {
 fn a_vnode_without_a_free_page_is_dry_after_the_second_time() {
     let mut world = World::loaded(0);
     assert_eq!(world.asked(5_000, true), (Stop::Dry, 0, 0));
-    assert_eq!(world.linux.control.view().figures.rollbacks, 2);
+    assert_eq!(world.linux.handle.view().figures.rollbacks, 2);
     world.pass_all(Duration::from_secs(60));
-    assert_eq!(world.linux.control.view().figures.rollbacks, 2);
+    assert_eq!(world.linux.handle.view().figures.rollbacks, 2);
 }
 
 #[test]

@@ -60,12 +60,12 @@ fn live(
     linux.load(1);
     let entries = [Entry::new(
         &crate::balloon::target::tests::vnode(),
-        linux.control.clone(),
+        linux.handle.clone(),
         Arc::default(),
         Arc::default(),
     )];
     let wake = Arc::clone(&woken);
-    linux.control.on_change(Arc::new(move || wake.store(true, Ordering::Relaxed)));
+    linux.handle.on_change(Arc::new(move || wake.store(true, Ordering::Relaxed)));
     let life = Life {
         linux: Mutex::new(linux),
         now: Mutex::default(),
@@ -99,7 +99,7 @@ fn a_request_under_way_goes_on_after_a_pause_and_reaches_its_target() {
     let clock = VmClock::at(world.now);
     let entry = Entry::new(
         &crate::balloon::target::tests::vnode(),
-        world.linux.control.clone(),
+        world.linux.handle.clone(),
         Arc::default(),
         Arc::default(),
     );

@@ -2,7 +2,7 @@
 //! in reverse order of allocation, local node first down to the low watermark, then the others, a retry every 200 ms.
 
 use devices::MsiMessage;
-use devices::virtio::balloon::{Balloon, BalloonControl, BalloonHost, BalloonOptions, PagePlace, PageRun};
+use devices::virtio::balloon::{Balloon, BalloonHandle, BalloonHost, BalloonOptions, PagePlace, PageRun};
 use devices::virtio::test_driver::{
     BUFFERS, ReadConfig, TestInterrupt, TestMemory, TestQueue, activation, memory,
 };
@@ -85,7 +85,7 @@ pub struct Linux {
     pub silent: bool,
     /// It has no use for interrupts and looks for its target as often, as OSv's does.
     pub polls: Option<Duration>,
-    pub control: BalloonControl,
+    pub handle: BalloonHandle,
     pub host: Arc<Pages>,
     device: Balloon,
     list: Vec<u32>,
@@ -124,7 +124,7 @@ impl Linux {
             nodes,
             silent: false,
             polls: None,
-            control: device.control(),
+            handle: device.handle(),
             host,
             device,
             list: Vec::new(),
@@ -295,13 +295,13 @@ impl Linux {
         queue.kick();
         self.worker.as_mut().unwrap().ready(u32::try_from(index).unwrap());
         self.sleeping = Some(index);
-        assert!(!self.sleeps() || self.control.view().owing, "the driver sleeps for ever");
+        assert!(!self.sleeps() || self.handle.view().owing, "the driver sleeps for ever");
     }
 
     fn sleeps(&mut self) -> bool {
         let Some(index) = self.sleeping else { return false };
         let mut used = self.queues[index].used().is_some();
-        if !used && self.control.view().owing {
+        if !used && self.handle.view().owing {
             // As its timer would have it.
             self.worker.as_mut().unwrap().ready(1);
             used = self.queues[index].used().is_some();

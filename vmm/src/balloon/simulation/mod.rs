@@ -42,7 +42,7 @@ impl World {
     }
 
     fn want(&mut self, pages: u32, exact: bool) {
-        let view = self.linux.control.view();
+        let view = self.linux.handle.view();
         self.controller.want(self.now, &view, Ask { pages, exact });
     }
 
@@ -54,7 +54,7 @@ impl World {
         if looks {
             self.look();
         }
-        let (view, taken) = (self.linux.control.view(), self.linux.host.taken.lock().unwrap().len());
+        let (view, taken) = (self.linux.handle.view(), self.linux.host.taken.lock().unwrap().len());
         assert_eq!(usize::try_from(view.held).unwrap(), self.linux.len());
         // A host that has no memory to give has what the guest waits with.
         let waits = if view.owing { ARRAY } else { 0 };
@@ -63,11 +63,11 @@ impl World {
 
     /// Looks, and carries out what the controller says, while the driver gives arrays.
     fn look(&mut self) {
-        let view = self.linux.control.view();
+        let view = self.linux.handle.view();
         if let Some(step) = self.controller.look(self.now, &view) {
             self.asks.push(step.ask.pages);
             (0..self.between).for_each(|_| self.linux.run(self.now));
-            let _ = step.take(&self.linux.control, &view);
+            let _ = step.take(&self.linux.handle, &view);
         }
     }
 
@@ -85,7 +85,7 @@ impl World {
                 return outcome;
             }
         }
-        panic!("no outcome: {:?}", self.linux.control.view());
+        panic!("no outcome: {:?}", self.linux.handle.view());
     }
 
     fn asked(&mut self, pages: u32, exact: bool) -> (Stop, u32, u32) {
@@ -103,7 +103,7 @@ fn within_the_vnodes_free_memory_every_page_is_its_own() {
     assert_eq!(world.controller.phase(), Phase::Idle);
     assert_eq!(world.asked(30_001, true), (Stop::Reached, 30_001, 0));
     assert_eq!(world.asked(0, false), (Stop::Reached, 0, 0));
-    assert_eq!(world.linux.control.view().figures.out_of_order, 0);
+    assert_eq!(world.linux.handle.view().figures.out_of_order, 0);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn no_step_asks_for_more_than_the_window_ahead() {
     world.want(90_000, true);
     while world.controller.outcome().is_none() {
         world.pass();
-        let view = world.linux.control.view();
+        let view = world.linux.handle.view();
         assert!(view.asked <= view.held + super::controller::WINDOW, "{view:?}");
     }
     assert_eq!(world.linux.len(), 90_000);
@@ -128,8 +128,8 @@ fn past_the_vnodes_free_memory_exact_ends_dry_without_a_foreign_page() {
     let asks = world.asks.len();
     world.pass_all(Duration::from_secs(60));
     // It does not try again and again.
-    assert_eq!((world.asks.len(), world.linux.control.view().figures.rollbacks), (asks, 1));
-    assert_eq!(world.linux.control.view().held, reached);
+    assert_eq!((world.asks.len(), world.linux.handle.view().figures.rollbacks), (asks, 1));
+    assert_eq!(world.linux.handle.view().held, reached);
 }
 
 #[test]
@@ -140,14 +140,14 @@ fn a_driver_that_is_turned_round_between_a_look_and_the_next_step_is_not_sent_on
         let (stop, reached, off_node) = world.asked(35_000, true);
         assert_eq!((stop, off_node), (Stop::Dry, 0), "of {free}, {between} arrays between");
         assert!((free - 255..=free).contains(&reached), "{reached} of {free}, {between} arrays between");
-        assert_eq!(world.linux.control.view().figures.rollbacks, 1);
+        assert_eq!(world.linux.handle.view().figures.rollbacks, 1);
     }
 }
 
 #[test]
 fn a_host_that_is_slow_to_let_go_is_not_a_guest_without_memory() {
     let world = World::loaded(10_000);
-    let slow = BalloonView { held: 1_000, asked: 1_000, letting_go: 256, ..world.linux.control.view() };
+    let slow = BalloonView { held: 1_000, asked: 1_000, letting_go: 256, ..world.linux.handle.view() };
     let mut controller = Controller::new();
     controller.want(Duration::ZERO, &slow, Ask { pages: 1_000, exact: true });
     for second in 0..60 {
@@ -161,7 +161,7 @@ fn a_host_that_is_slow_to_let_go_is_not_a_guest_without_memory() {
 #[test]
 fn a_guest_whose_cpu_does_not_run_is_not_one_without_memory() {
     let world = World::loaded(10_000);
-    let view = BalloonView { held: 1_000, asked: 0, ..world.linux.control.view() };
+    let view = BalloonView { held: 1_000, asked: 0, ..world.linux.handle.view() };
     let ends = |heard: &dyn Fn(u32) -> u32| {
         let mut controller = Controller::new();
         controller.want(Duration::ZERO, &view, Ask { pages: 2_000, exact: true });
@@ -188,7 +188,7 @@ fn a_guest_without_memory_ends_exhausted_and_is_left_alone() {
     let mut world = World::loaded(10_000);
     assert_eq!(world.asked(50_000, false), (Stop::Exhausted, 30_000, 20_000));
     world.pass_all(Duration::from_secs(1));
-    assert_eq!(world.linux.control.view().asked, 30_000);
+    assert_eq!(world.linux.handle.view().asked, 30_000);
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn a_silent_guest_is_unresponsive_and_gives_nothing_when_it_wakes() {
     world.pass();
     world.linux.silent = false;
     world.pass_all(Duration::from_secs(1));
-    assert_eq!(world.linux.control.view().held, 0);
+    assert_eq!(world.linux.handle.view().held, 0);
     assert_eq!(world.asked(5_000, true), (Stop::Reached, 5_000, 0));
 }
 
@@ -260,15 +260,15 @@ fn pages_that_move_while_they_are_out_change_nothing() {
         world.linux.migrate(index, 0);
         world.pass_all(MS * 10);
     }
-    let view = world.linux.control.view();
+    let view = world.linux.handle.view();
     assert_eq!((view.held, view.off_node, view.figures.migrations), (10_000, 0, 5));
     // One goes to another vnode: exact gives it back.
     world.linux.migrate(3, 1);
     world.pass_all(MS * 10);
-    let view = world.linux.control.view();
+    let view = world.linux.handle.view();
     assert_eq!((view.held, view.off_node), (9_999, 0));
     assert_eq!(world.asked(0, true), (Stop::Reached, 0, 0));
-    assert_eq!(world.linux.control.view().figures.unknown, 0);
+    assert_eq!(world.linux.handle.view().figures.unknown, 0);
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn a_new_request_takes_the_place_of_the_one_under_way() {
     let mut world = World::loaded(90_000);
     world.want(80_000, true);
     world.pass_all(MS * 20);
-    let held = world.linux.control.view().held;
+    let held = world.linux.handle.view().held;
     assert!(held > 1_000 && held < 80_000, "{held}");
     assert_eq!(world.asked(1_000, true), (Stop::Reached, 1_000, 0));
 }
@@ -378,7 +378,7 @@ proptest! {
     ) {
         let mut linux = world(10_000).linux;
         linux.load(1);
-        let entry = Entry::new(&super::target::tests::vnode(), linux.control.clone(), Arc::default(), Arc::default());
+        let entry = Entry::new(&super::target::tests::vnode(), linux.handle.clone(), Arc::default(), Arc::default());
         let (ends, mut now) = (Ends::default(), Duration::ZERO);
         let last = (0, true, 10_000);
         for (pages, exact, time) in wants.iter().copied().chain([last]) {
@@ -400,7 +400,7 @@ proptest! {
 #[test]
 fn a_look_whose_time_was_read_before_that_of_a_request_is_none_the_worse() {
     let mut world = World::loaded(10_000);
-    let (view, later) = (world.linux.control.view(), Duration::from_secs(10));
+    let (view, later) = (world.linux.handle.view(), Duration::from_secs(10));
     let gone = BalloonView { ready: false, ..view.clone() };
     for view in [view, gone] {
         let ask = Ask { pages: 0, exact: true };

@@ -11,7 +11,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::interrupt::InterruptError;
 use crate::virtio::balloon::test_host::{Asked, TestHost, message, run};
 use crate::virtio::balloon::{
-    Balloon, BalloonControl, BalloonHost, BalloonOptions, MAX_ARRAY_PAGES, NotReady, Steering,
+    Balloon, BalloonHandle, BalloonHost, BalloonOptions, MAX_ARRAY_PAGES, NotReady, Steering,
 };
 use crate::virtio::test_driver::{
     BUFFERS, ReadConfig, TestInterrupt, TestMemory, TestQueue, activation, memory,
@@ -28,7 +28,7 @@ pub struct Bench {
     pub memory: TestMemory,
     pub host: Arc<TestHost>,
     pub device: Balloon,
-    pub control: BalloonControl,
+    pub handle: BalloonHandle,
     pub interrupt: Arc<TestInterrupt>,
     pub queues: Vec<TestQueue>,
     pub worker: Option<Box<dyn Worker>>,
@@ -47,7 +47,7 @@ pub fn bench(options: BalloonOptions, queues: u16, features: u64) -> Bench {
     let all: Vec<&TestQueue> = queues.iter().collect();
     let worker = device.activate(activation(&memory, features, &all, &interrupt)).unwrap();
     assert_eq!(host.asked(), [Asked::Begin(features & MUST_TELL_HOST != 0)]);
-    Bench { memory, host, control: device.control(), device, interrupt, queues, worker: Some(worker) }
+    Bench { memory, host, handle: device.handle(), device, interrupt, queues, worker: Some(worker) }
 }
 
 /// For a vnode with one CPU.
@@ -106,9 +106,9 @@ fn a_driver_that_came_is_seen_to_read_its_target() {
     let mut bench = plain();
     let read_at = |bench: &mut Bench, offset| {
         as_device(&mut bench.device).read_config(offset, &mut [0; 4]);
-        bench.control.view().target_read
+        bench.handle.view().target_read
     };
-    assert!(!bench.control.view().target_read);
+    assert!(!bench.handle.view().target_read);
     assert!(!read_at(&mut bench, 4) && !read_at(&mut bench, 8));
     assert!(read_at(&mut bench, 0));
     // The next driver has not, and what is read before it runs is not its look.
@@ -117,7 +117,7 @@ fn a_driver_that_came_is_seen_to_read_its_target() {
     let queues: Vec<&TestQueue> = bench.queues.iter().collect();
     let again = activation(&bench.memory, 0, &queues, &bench.interrupt);
     bench.worker = Some(bench.device.activate(again).unwrap());
-    assert!(!bench.control.view().target_read);
+    assert!(!bench.handle.view().target_read);
     assert!(read_at(&mut bench, 3));
 }
 
@@ -150,14 +150,14 @@ fn a_driver_that_does_not_tell_is_refused_where_the_host_depends_on_it() {
 #[test]
 fn the_driver_reads_its_target_and_writes_only_what_it_gave() {
     let mut bench = plain();
-    bench.control.ask(0x1_2345, false).unwrap();
+    bench.handle.ask(0x1_2345, false).unwrap();
     as_device(&mut bench.device).write_config(0, &[9, 9, 9, 9]);
     as_device(&mut bench.device).write_config(4, &7_u32.to_le_bytes());
     as_device(&mut bench.device).write_config(6, &[1]);
     as_device(&mut bench.device).write_config(7, &[1, 1]);
     as_device(&mut bench.device).write_config(u64::MAX, &[1]);
     assert_eq!(bench.config(), [0x45, 0x23, 1, 0, 7, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    let view = bench.control.view();
+    let view = bench.handle.view();
     assert_eq!((view.actual, view.figures.ignored_writes), (0x1_0007, 3));
 }
 
@@ -166,25 +166,25 @@ fn nothing_is_asked_without_a_driver_or_from_another_vnodes_cpu() {
     let host = TestHost::new();
     let options = steered();
     let mut device = Balloon::new(options, host as _).unwrap();
-    let control = device.control();
-    assert_eq!(control.ask(1, true), Err(NotReady::NoDriver));
+    let handle = device.handle();
+    assert_eq!(handle.ask(1, true), Err(NotReady::NoDriver));
     as_device(&mut device).config_message_changed(message(2));
-    assert_eq!(control.ask(1, true), Err(NotReady::NoDriver));
+    assert_eq!(handle.ask(1, true), Err(NotReady::NoDriver));
     let mut bench = plain();
     as_device(&mut bench.device).config_message_changed(message(7));
-    assert_eq!(bench.control.ask(1, false), Err(NotReady::OffNode(7)));
-    assert_eq!(bench.control.ask(0, false), Ok(()));
+    assert_eq!(bench.handle.ask(1, false), Err(NotReady::OffNode(7)));
+    assert_eq!(bench.handle.ask(0, false), Ok(()));
     as_device(&mut bench.device).config_message_changed(None);
-    assert_eq!(bench.control.ask(1, false), Ok(()), "it may look by itself");
+    assert_eq!(bench.handle.ask(1, false), Ok(()), "it may look by itself");
     as_device(&mut bench.device).config_message_changed(message(2));
-    assert_eq!(bench.control.ask(1, false), Ok(()));
+    assert_eq!(bench.handle.ask(1, false), Ok(()));
 }
 
 #[test]
 fn each_change_of_the_target_is_followed_by_an_interrupt_even_if_it_is_the_same() {
     let bench = plain();
     for _ in 0..3 {
-        bench.control.ask(100, true).unwrap();
+        bench.handle.ask(100, true).unwrap();
     }
     assert_eq!(bench.interrupt.config.load(Ordering::Relaxed), 3);
 }
@@ -192,7 +192,7 @@ fn each_change_of_the_target_is_followed_by_an_interrupt_even_if_it_is_the_same(
 #[test]
 fn pages_are_taken_as_runs_and_given_back() {
     let mut bench = plain();
-    bench.control.ask(6, true).unwrap();
+    bench.handle.ask(6, true).unwrap();
     assert!(bench.array(0, &[7, 6, 5, 30, 2]));
     assert!(bench.array(1, &[2, 30]));
     let taken = Asked::Take(vec![run(2, 1), run(5, 3), run(30, 1)]);
@@ -203,11 +203,11 @@ fn pages_are_taken_as_runs_and_given_back() {
 #[test]
 fn a_driver_waits_with_its_pages_until_the_host_has_memory_for_them() {
     let mut bench = bench(BalloonOptions { must_tell: true, ..steered() }, 2, MUST_TELL_HOST);
-    bench.control.ask(3, true).unwrap();
+    bench.handle.ask(3, true).unwrap();
     assert!(bench.array(0, &[3, 2, 1]));
     bench.host.poor.store(true, Ordering::Relaxed);
     assert!(!bench.array(1, &[1]));
-    assert!(bench.control.view().owing);
+    assert!(bench.handle.view().owing);
     // What comes after it waits too, but for arrays of pages to take.
     assert!(bench.array(0, &[8]));
     assert!(!bench.array(1, &[2]));
@@ -215,19 +215,19 @@ fn a_driver_waits_with_its_pages_until_the_host_has_memory_for_them() {
     bench.host.poor.store(false, Ordering::Relaxed);
     bench.worker.as_mut().unwrap().ready(5);
     assert_eq!(bench.host.asked(), [1, 2].map(|page| Asked::Give(vec![run(page, 1)])));
-    assert!(!bench.control.view().owing);
+    assert!(!bench.handle.view().owing);
 }
 
 #[test]
 fn a_driver_that_waits_goes_on_as_soon_as_the_host_says_so() {
     let mut bench = plain();
-    bench.control.ask(3, true).unwrap();
+    bench.handle.ask(3, true).unwrap();
     assert!(bench.array(0, &[3, 2, 1]));
     bench.host.poor.store(true, Ordering::Relaxed);
     assert!(!bench.array(1, &[1]));
     bench.host.asked();
     bench.host.poor.store(false, Ordering::Relaxed);
-    bench.control.retry();
+    bench.handle.retry();
     let worker = bench.worker.as_mut().unwrap();
     let ready = |token| {
         let source = worker.sources().into_iter().find(|source| source.token == token).unwrap();
@@ -244,7 +244,7 @@ fn a_driver_that_waits_goes_on_as_soon_as_the_host_says_so() {
 #[test]
 fn a_reset_with_pages_out_is_over_when_the_host_has_memory_for_them() {
     let mut bench = plain();
-    bench.control.ask(3, true).unwrap();
+    bench.handle.ask(3, true).unwrap();
     assert!(bench.array(0, &[3, 2, 1]));
     bench.host.poor.store(true, Ordering::Relaxed);
     assert!(!bench.array(1, &[1]));
@@ -255,7 +255,7 @@ fn a_reset_with_pages_out_is_over_when_the_host_has_memory_for_them() {
     assert!(!device.is_resetting());
     // What waited then is gone with its queue.
     assert!(bench.queues[1].used().is_none());
-    assert_eq!((bench.control.view().held, bench.control.view().owing), (0, false));
+    assert_eq!((bench.handle.view().held, bench.handle.view().owing), (0, false));
 }
 
 /// Notes in one list what the driver is told.
@@ -312,12 +312,12 @@ fn the_host_sweeps_after_arrays_while_it_has_to() {
 fn a_driver_whose_target_is_not_told_is_asked_all_the_same_and_finds_it() {
     let mut bench = plain();
     as_device(&mut bench.device).config_message_changed(None);
-    let view = bench.control.view();
+    let view = bench.handle.view();
     assert_eq!((view.active, view.ready, view.steering), (true, false, Steering::NoInterrupt));
-    bench.control.ask(3, true).unwrap();
+    bench.handle.ask(3, true).unwrap();
     assert_eq!(bench.config()[..4], 3_u32.to_le_bytes());
     assert!(bench.array(0, &[1, 2, 3]));
-    assert_eq!(bench.control.view().held, 3);
+    assert_eq!(bench.handle.view().held, 3);
 }
 
 #[test]
@@ -325,13 +325,13 @@ fn changes_that_nobody_asked_for_are_told() {
     let mut bench = plain();
     let count = Arc::new(AtomicU32::new(0));
     let counts = Arc::clone(&count);
-    bench.control.on_change(Arc::new(move || {
+    bench.handle.on_change(Arc::new(move || {
         counts.fetch_add(1, Ordering::Relaxed);
     }));
     let told = || count.swap(0, Ordering::Relaxed);
-    bench.control.ask(3, true).unwrap();
+    bench.handle.ask(3, true).unwrap();
     bench.array(0, &[1, 2, 3]);
-    bench.control.ask(2, true).unwrap();
+    bench.handle.ask(2, true).unwrap();
     bench.array(1, &[3]);
     assert_eq!(told(), 0, "what was asked for");
     bench.array(1, &[2]);
@@ -350,13 +350,13 @@ fn changes_that_nobody_asked_for_are_told() {
 #[test]
 fn the_end_of_the_vm_makes_nothing_ready_for_a_guest() {
     let mut bench = plain();
-    bench.control.ask(3, true).unwrap();
+    bench.handle.ask(3, true).unwrap();
     bench.array(0, &[3, 2, 1]);
     bench.host.asked();
     let worker = bench.worker.take();
     as_device(&mut bench.device).end(worker);
     assert_eq!(bench.host.asked(), [Asked::End]);
-    assert_eq!(bench.control.ask(1, true), Err(NotReady::NoDriver));
+    assert_eq!(bench.handle.ask(1, true), Err(NotReady::NoDriver));
 }
 
 #[test]
@@ -390,7 +390,7 @@ fn reported_pages_keep_what_the_driver_fills_them_with_unless_that_is_zeros() {
     // Where nothing is reported there is no such field.
     let mut plain = plain();
     as_device(&mut plain.device).write_config(12, &[1; 4]);
-    assert_eq!((&plain.config()[12..], plain.control.view().figures.ignored_writes), (&[0; 4][..], 1));
+    assert_eq!((&plain.config()[12..], plain.handle.view().figures.ignored_writes), (&[0; 4][..], 1));
 }
 
 #[test]
@@ -401,7 +401,7 @@ fn the_driver_is_told_to_turn_round_before_its_array_is_used() {
     let mut again = activation(&bench.memory, 0, &all, &bench.interrupt);
     again.interrupt = Arc::new(Order(Arc::clone(&order)));
     bench.worker = Some(bench.device.activate(again).unwrap());
-    bench.control.ask(100, true).unwrap();
+    bench.handle.ask(100, true).unwrap();
     assert!(bench.array(0, &[1000, 5]));
     assert_eq!(*order.lock().unwrap(), ["config", "config", "used"]);
     assert_eq!(bench.host.asked(), [Asked::Begin(false)]);
@@ -418,7 +418,7 @@ fn reporting_without_statistics_is_queue_2() {
     bench.worker.as_mut().unwrap().ready(3);
     assert!(bench.queues[2].used().is_some());
     assert_eq!(bench.host.asked(), [Asked::Reported(vec![run(0x201, 0x200)])]);
-    assert_eq!(bench.control.view().figures.reported, 0x200);
+    assert_eq!(bench.handle.view().figures.reported, 0x200);
 }
 
 #[test]
@@ -427,7 +427,7 @@ fn hints_between_the_number_of_a_round_and_a_stop_count_and_end_it() {
     let options = BalloonOptions { statistics: true, hinting: true, ..steered() };
     let mut bench = bench(options, 3, HINT);
     assert_eq!(as_device(&mut bench.device).queue_sizes().len(), 4);
-    bench.control.begin_hints().unwrap();
+    bench.handle.begin_hints().unwrap();
     assert_eq!(bench.config()[8..12], 2_u32.to_le_bytes());
     let send = |bench: &mut Bench, buffer: (u64, u32, bool)| {
         bench.queues[2].add(&[buffer]).unwrap();
@@ -443,10 +443,10 @@ fn hints_between_the_number_of_a_round_and_a_stop_count_and_end_it() {
         send(&mut bench, block);
     }
     assert_eq!(bench.host.asked(), [Asked::Hinting, Asked::Hinted(vec![run(0x400, 0x400)])]);
-    assert_eq!((bench.control.view().hints, &bench.config()[8..12]), (1, &1_u32.to_le_bytes()[..]));
+    assert_eq!((bench.handle.view().hints, &bench.config()[8..12]), (1, &1_u32.to_le_bytes()[..]));
     // Once to begin, once to have the driver take its pages back.
     assert_eq!(bench.interrupt.config.load(Ordering::Relaxed), 2);
-    assert_eq!(plain().control.begin_hints(), Err(NotReady::NoDriver));
+    assert_eq!(plain().handle.begin_hints(), Err(NotReady::NoDriver));
 }
 
 #[test]
@@ -460,10 +460,10 @@ fn the_guests_figures_are_asked_by_using_its_buffer() {
     }
     bench.memory.write_slice(&data, GuestAddress(BUFFERS)).unwrap();
     assert!(!bench.buffer(2, 30, false));
-    let guest = bench.control.view().guest;
+    let guest = bench.handle.view().guest;
     assert_eq!(guest.values, BTreeMap::from([(4, 1_000), (10, 3), (99, 5)]));
     assert_eq!(guest.named().collect::<Vec<_>>(), [("free-memory", 1_000), ("oom-kills", 3)]);
-    bench.control.refresh();
+    bench.handle.refresh();
     bench.worker.as_mut().unwrap().ready(4);
     assert!(bench.queues[2].used().is_some());
 }
@@ -471,14 +471,14 @@ fn the_guests_figures_are_asked_by_using_its_buffer() {
 #[test]
 fn a_reset_gives_every_page_back_to_the_guest() {
     let mut bench = plain();
-    bench.control.ask(3, true).unwrap();
+    bench.handle.ask(3, true).unwrap();
     bench.array(0, &[3, 2, 1]);
     let worker = bench.worker.take();
     as_device(&mut bench.device).reset(worker);
     assert_eq!(bench.host.asked().last(), Some(&Asked::Forget));
-    let view = bench.control.view();
+    let view = bench.handle.view();
     assert_eq!((view.ready, view.asked, view.held), (false, 0, 0));
-    assert_eq!(bench.control.ask(1, true), Err(NotReady::NoDriver));
+    assert_eq!(bench.handle.ask(1, true), Err(NotReady::NoDriver));
 }
 
 #[test]

@@ -8,19 +8,19 @@ use crate::virtio::balloon::MAX_ARRAY_PAGES;
 #[test]
 fn an_array_that_is_no_array_is_answered() {
     let mut bench = plain();
-    bench.control.ask(10, true).unwrap();
+    bench.handle.ask(10, true).unwrap();
     assert!(bench.buffer(0, 6, false));
     assert!(bench.buffer(0, 4, true));
     assert!(bench.buffer(1, 3, false));
-    assert_eq!(bench.control.view().figures.malformed, 2);
+    assert_eq!(bench.handle.view().figures.malformed, 2);
 }
 
 #[test]
 fn of_an_endless_array_only_so_much_is_looked_at() {
     let mut bench = plain();
-    bench.control.ask(10, false).unwrap();
+    bench.handle.ask(10, false).unwrap();
     assert!(bench.buffer(0, 0x10_0000, false));
-    let figures = bench.control.view().figures;
+    let figures = bench.handle.view().figures;
     // All of them page 0, again and again.
     let looked_at = u64::try_from(MAX_ARRAY_PAGES).unwrap();
     assert_eq!((figures.malformed, figures.taken, figures.duplicates), (1, 1, looked_at - 1));
@@ -33,9 +33,9 @@ proptest! {
     ) {
         let mut bench = plain();
         for (queue, pfns, exact) in arrays {
-            bench.control.ask(u32::try_from(pfns.len() * 7).unwrap(), exact).unwrap();
+            bench.handle.ask(u32::try_from(pfns.len() * 7).unwrap(), exact).unwrap();
             prop_assert!(bench.array(queue, &pfns));
-            let view = bench.control.view();
+            let view = bench.handle.view();
             prop_assert!(view.off_node <= view.held && view.returned <= view.held, "{:?}", view);
         }
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::virtio::blk::test_disk::TestDisk;
-use crate::virtio::blk::{Blk, BlkControl, BlkOptions, DiskBackend, Serial};
+use crate::virtio::blk::{Blk, BlkHandle, BlkOptions, DiskBackend, Serial};
 use crate::virtio::test_driver::{
     BUFFERS, MEMORY_BYTES, ReadConfig, TestInterrupt, TestMemory, TestQueue, activation, memory,
 };
@@ -19,7 +19,7 @@ pub const UNTOUCHED: u8 = 0xEE;
 pub struct Bench {
     pub memory: TestMemory,
     pub device: Blk<TestMemory>,
-    pub control: BlkControl,
+    pub handle: BlkHandle,
     pub interrupt: Arc<TestInterrupt>,
     pub queues: Vec<TestQueue>,
     pub worker: Option<Box<dyn Worker>>,
@@ -75,9 +75,9 @@ impl Bench {
         let device = Blk::new(backend, options).unwrap();
         let memory = memory();
         let queues = (0..queues).map(|index| TestQueue::new(&memory, index, size)).collect();
-        let control = device.control();
+        let handle = device.handle();
         let interrupt = Arc::default();
-        Self { memory, device, control, interrupt, queues, worker: None, heap: BUFFERS }
+        Self { memory, device, handle, interrupt, queues, worker: None, heap: BUFFERS }
     }
 
     pub fn features(&self) -> u64 {

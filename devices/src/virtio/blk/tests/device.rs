@@ -110,17 +110,17 @@ fn a_choice_before_the_start_counts_if_the_feature_was_negotiated() {
 }
 
 fn resize(bench: &Bench, wanted: Option<u64>) -> Result<u64, BlkError> {
-    bench.control.resize(wanted, || true).map(Option::unwrap)
+    bench.handle.resize(wanted, || true).map(Option::unwrap)
 }
 
 #[test]
 fn a_resize_that_was_given_up_while_the_storage_hung_changes_nothing() {
     let disk = disk(8);
     let bench = Bench::new(&disk, 1);
-    assert!(matches!(bench.control.resize(Some(9 * 512), || false), Ok(None)));
+    assert!(matches!(bench.handle.resize(Some(9 * 512), || false), Ok(None)));
     assert_eq!(disk.state().length.as_ref().unwrap(), &(8 * 512));
     disk.state().length = Ok(9 * 512);
-    assert!(matches!(bench.control.resize(None, || false), Ok(None)));
+    assert!(matches!(bench.handle.resize(None, || false), Ok(None)));
     assert_eq!(bench.config(0, 8), 8_u64.to_le_bytes());
     assert_eq!(bench.interrupt.config.load(Ordering::Relaxed), 0);
 }
@@ -265,7 +265,7 @@ fn a_device_can_be_reset_and_started_again() {
         vm_memory::Bytes::write_slice(&*bench.memory, &zeroes, vm_memory::GuestAddress(0)).unwrap();
         bench.activate(u64::MAX);
     }
-    assert_eq!(bench.control.figures().writes, 3);
+    assert_eq!(bench.handle.figures().writes, 3);
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn a_request_is_judged_by_what_holds_when_it_is_taken_and_not_when_the_round_beg
     let shared = Arc::new(Shared::default());
     let backend = EventfulDisk { disk: disk.clone(), shared: Arc::clone(&shared) };
     let mut blk = Blk::<TestMemory>::new(Arc::new(backend), BlkOptions::default()).unwrap();
-    let (memory, control) = (memory(), blk.control());
+    let (memory, handle) = (memory(), blk.handle());
     let mut driver = TestQueue::new(&memory, 0, 64);
     let write = |driver: &mut TestQueue, at: u64, sector: u64| {
         memory.write_slice(&header(OUT, sector), GuestAddress(at)).unwrap();
@@ -107,7 +107,7 @@ fn a_request_is_judged_by_what_holds_when_it_is_taken_and_not_when_the_round_beg
     let (later, second) = (Arc::clone(&queue), memory.clone());
     *shared.event.lock().unwrap() = Some(Box::new(move || {
         disk.state().length = Ok(128 * 512);
-        control.resize(None, || true).unwrap();
+        handle.resize(None, || true).unwrap();
         VirtioDevice::<TestMemory>::write_config(&mut *blk.lock().unwrap(), WRITEBACK, &[0]);
         let at = BUFFERS + 0x4000;
         second.write_slice(&header(OUT, 127), GuestAddress(at)).unwrap();

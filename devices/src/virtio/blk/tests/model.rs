@@ -218,7 +218,7 @@ proptest! {
         prop_assert_eq!(run.statuses.iter().sum::<u64>(), total);
         let injected = disk.state().injected;
         prop_assert_eq!(run.failures, [0, injected.eio + injected.enospc, injected.unsupported]);
-        let figures = run.bench.control.figures();
+        let figures = run.bench.handle.figures();
         prop_assert_eq!((figures.host_errors, figures.no_space), (injected.eio, injected.enospc));
         prop_assert_eq!(
             figures.malformed + figures.out_of_range + figures.host_errors + figures.no_space,

@@ -52,7 +52,7 @@ fn what_is_written_is_read_back_however_it_is_cut() {
             batches: 2,
             ..BlkFigures::default()
         };
-        assert_eq!(bench.control.figures(), expected);
+        assert_eq!(bench.handle.figures(), expected);
     }
 }
 
@@ -88,7 +88,7 @@ fn the_last_sector_is_the_last() {
         assert_eq!((answer.status(), answer.written), (IOERR, 0), "sector {sector}");
         assert_eq!(answer.data(), [UNTOUCHED; 512], "sector {sector}");
     }
-    assert_eq!(bench.control.figures().out_of_range, 6);
+    assert_eq!(bench.handle.figures().out_of_range, 6);
     assert_eq!(bench.ask(&header(IN, 64), 1).status(), OK, "nothing at the end is inside");
 }
 
@@ -103,7 +103,7 @@ fn data_that_is_no_multiple_of_a_sector_is_an_error() {
     request.extend([1; 511]);
     assert_eq!(bench.ask(&request, 1).status(), IOERR);
     assert_eq!(disk.state().content, pattern(64 * 512));
-    assert_eq!(bench.control.figures().malformed, 5);
+    assert_eq!(bench.handle.figures().malformed, 5);
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn a_short_header_is_an_error_and_no_room_for_a_status_is_none() {
     assert_eq!(bench.ask(&[], 513).status(), IOERR);
     let answer = bench.ask(&header(OUT, 0), 0);
     assert_eq!((answer.bytes, answer.written), (vec![], 0));
-    assert_eq!(bench.control.figures().malformed, 3);
+    assert_eq!(bench.handle.figures().malformed, 3);
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_disk_that_may_only_be_read_is_not_written() {
     assert_eq!(bench.ask(&header(IN, 0), 513).status(), OK);
     assert_eq!(bench.ask(&header(FLUSH, 0), 1).status(), OK);
     assert_eq!(disk.state().content, pattern(64 * 512));
-    assert_eq!(bench.control.figures().read_only, 3);
+    assert_eq!(bench.handle.figures().read_only, 3);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn types_that_nobody_offered_are_unsupported() {
         let answer = bench.ask(&header(kind, 0), 513);
         assert_eq!((answer.status(), answer.written), (UNSUPP, 0), "type {kind}");
     }
-    assert_eq!(bench.control.figures().unsupported, 9);
+    assert_eq!(bench.handle.figures().unsupported, 9);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn zeroes_and_discards_reach_the_disk() {
     expected[62 * 512..].fill(0);
     expected[8 * 512..16 * 512].fill(0xDD);
     assert_eq!(disk.state().content, expected);
-    let figures = bench.control.figures();
+    let figures = bench.handle.figures();
     assert_eq!((figures.discarded_bytes, figures.zeroed_bytes), (4096, 2048));
 }
 

@@ -1,4 +1,4 @@
-//! The controller's hold on a balloon: look, and ask for pages. What to ask for is decided by whoever has it.
+//! The handle of a balloon: look at it, and ask for pages. What to ask for is decided by whoever has it.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -76,11 +76,11 @@ impl Shared {
 
 /// Looks at a balloon and asks it for pages. Cheap to clone; outlives the device.
 #[derive(Clone)]
-pub struct BalloonControl {
+pub struct BalloonHandle {
     pub(super) shared: Arc<Shared>,
 }
 
-impl BalloonControl {
+impl BalloonHandle {
     /// How it stands.
     #[must_use]
     pub fn view(&self) -> BalloonView {
