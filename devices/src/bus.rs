@@ -3,10 +3,11 @@
 //! Which device sits where is decided by `vmm`; what a register means is left to each device.
 
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use thiserror::Error;
+
+use crate::SharedCounter;
 
 /// A device that answers accesses of the guest. Called from vCPU threads, one at a time.
 ///
@@ -113,6 +114,7 @@ struct Slot {
 /// Collects devices until the bus is complete. Sorted by address, never overlapping.
 pub struct BusBuilder<A> {
     slots: Vec<Slot>,
+    unclaimed: Arc<UnclaimedAccesses>,
     address: std::marker::PhantomData<A>,
 }
 
@@ -120,7 +122,13 @@ impl<A: Address> BusBuilder<A> {
     /// A bus without devices.
     #[must_use]
     pub fn new() -> Self {
-        Self { slots: Vec::new(), address: std::marker::PhantomData }
+        Self::counting_in(Arc::default())
+    }
+
+    /// As [`new`](Self::new), but accesses that no device answers are counted in `unclaimed`, which may be other buses' too.
+    #[must_use]
+    pub fn counting_in(unclaimed: Arc<UnclaimedAccesses>) -> Self {
+        Self { slots: Vec::new(), unclaimed, address: std::marker::PhantomData }
     }
 
     /// Lets `device` answer at `range`. `name` is used in errors only.
@@ -156,12 +164,7 @@ impl<A: Address> BusBuilder<A> {
     /// The complete bus; it does not change any more, so vCPU threads share it without a lock.
     #[must_use]
     pub fn build(self) -> Bus<A> {
-        Bus {
-            slots: self.slots.into_boxed_slice(),
-            unclaimed_reads: AtomicU64::new(0),
-            unclaimed_writes: AtomicU64::new(0),
-            address: self.address,
-        }
+        Bus { slots: self.slots.into_boxed_slice(), unclaimed: self.unclaimed, address: self.address }
     }
 }
 
@@ -171,13 +174,13 @@ impl<A: Address> Default for BusBuilder<A> {
     }
 }
 
-/// Accesses that no device answered since the bus was built.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Accesses that no device answered.
+#[derive(Debug, Default)]
 pub struct UnclaimedAccesses {
     /// Reads, answered with all-ones.
-    pub reads: u64,
+    pub reads: SharedCounter,
     /// Writes, ignored.
-    pub writes: u64,
+    pub writes: SharedCounter,
 }
 
 /// A complete bus. Lookup takes O(log n) in the number of devices and no lock; a [`BusDevice`]'s own lock is held
@@ -188,8 +191,7 @@ pub struct UnclaimedAccesses {
 /// string instruction, which KVM may hand over as one exit, has to be split by the caller.
 pub struct Bus<A> {
     slots: Box<[Slot]>,
-    unclaimed_reads: AtomicU64,
-    unclaimed_writes: AtomicU64,
+    unclaimed: Arc<UnclaimedAccesses>,
     address: std::marker::PhantomData<A>,
 }
 
@@ -198,7 +200,7 @@ impl<A: Address> Bus<A> {
     pub fn read(&self, address: A, data: &mut [u8]) -> bool {
         let Some((offset, device)) = self.find(address, data.len()) else {
             fill_ones(data);
-            self.unclaimed_reads.fetch_add(1, Ordering::Relaxed);
+            self.unclaimed.reads.one();
             return false;
         };
         device.read(offset, data);
@@ -208,20 +210,11 @@ impl<A: Address> Bus<A> {
     /// Hands a write of `data` at `address` to its device. Says whether there was one.
     pub fn write(&self, address: A, data: &[u8]) -> bool {
         let Some((offset, device)) = self.find(address, data.len()) else {
-            self.unclaimed_writes.fetch_add(1, Ordering::Relaxed);
+            self.unclaimed.writes.one();
             return false;
         };
         device.write(offset, data);
         true
-    }
-
-    /// How many accesses hit nothing so far.
-    #[must_use]
-    pub fn unclaimed(&self) -> UnclaimedAccesses {
-        UnclaimedAccesses {
-            reads: self.unclaimed_reads.load(Ordering::Relaxed),
-            writes: self.unclaimed_writes.load(Ordering::Relaxed),
-        }
     }
 
     fn find(&self, address: A, length: usize) -> Option<(u64, &SharedDevice)> {

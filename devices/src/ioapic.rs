@@ -6,6 +6,7 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use crate::Counter;
 use crate::bus::{BusDevice, answer, written};
 use crate::interrupt::{InterruptError, MsiMessage, MsiRouter};
 use crate::redirection_entry::RedirectionEntry;
@@ -55,15 +56,16 @@ pub struct IoApic {
     select: u8,
     id: u8,
     pins: [Pin; IOAPIC_PINS as usize],
-    failures: u64,
+    lost_interrupts: Arc<Counter>,
 }
 
 impl IoApic {
-    /// As after power-on: every pin masked, so the router hears nothing yet.
+    /// As after power-on: every pin masked, so the router hears nothing yet. What the router refuses is counted in
+    /// `lost_interrupts`.
     #[must_use]
-    pub fn new(router: Arc<dyn MsiRouter>) -> Self {
+    pub fn new(router: Arc<dyn MsiRouter>, lost_interrupts: Arc<Counter>) -> Self {
         let pin = Pin { entry: RedirectionEntry::RESET, asserted: false, routed: None };
-        Self { router, select: 0, id: IOAPIC_ID, pins: [pin; IOAPIC_PINS as usize], failures: 0 }
+        Self { router, select: 0, id: IOAPIC_ID, pins: [pin; IOAPIC_PINS as usize], lost_interrupts }
     }
 
     /// Drives `pin` active. An edge-triggered pin sends its message at each change from inactive, if unmasked (the
@@ -99,12 +101,6 @@ impl IoApic {
                 self.send_level(pin);
             }
         }
-    }
-
-    /// How often the router failed since power-on.
-    #[must_use]
-    pub fn router_failures(&self) -> u64 {
-        self.failures
     }
 
     fn register(&self) -> Register {
@@ -182,10 +178,10 @@ impl IoApic {
 
     fn note(&mut self, result: Result<(), InterruptError>) {
         let Err(error) = result else { return };
-        if self.failures == 0 {
+        if self.lost_interrupts.get() == 0 {
             tracing::warn!(%error, "ioapic: further failures are only counted");
         }
-        self.failures = self.failures.saturating_add(1);
+        self.lost_interrupts.one();
     }
 }
 

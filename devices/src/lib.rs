@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod bus;
+mod figures;
 mod i8042;
 mod interrupt;
 mod ioapic;
@@ -27,6 +28,7 @@ pub use bus::{
     Address, Bus, BusBuilder, BusDevice, BusError, ConcurrentBusDevice, MmioBus, MmioBusBuilder, PioBus,
     PioBusBuilder, SharedDevice, UnclaimedAccesses,
 };
+pub use figures::{Counter, Figure, FigureKind, Figures, Gauge, SharedCounter};
 pub use i8042::{I8042, I8042_COMMAND_PORTS};
 pub use interrupt::{InterruptError, InterruptLine, MsiMessage, MsiRouter};
 pub use ioapic::{IOAPIC_ADDRESSES, IOAPIC_ID, IOAPIC_PINS, IoApic};

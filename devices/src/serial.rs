@@ -22,6 +22,7 @@ use std::sync::Arc;
 use vm_superio::Trigger;
 use vm_superio::serial::{Error as UartError, NoEvents};
 
+use crate::Counter;
 use crate::bus::{BusDevice, fill_ones};
 use crate::interrupt::{InterruptError, InterruptLine};
 use crate::serial_output::OutputBuffer;
@@ -48,13 +49,13 @@ pub trait SerialHost: Send + Sync {
     fn output_waiting(&self);
 }
 
-/// What went wrong since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What went wrong.
+#[derive(Debug, Default)]
 pub struct SerialCounters {
     /// Output bytes that the sink did not take.
-    pub lost_bytes: u64,
+    pub lost_bytes: Counter,
     /// Interrupts that could not be raised.
-    pub lost_interrupts: u64,
+    pub lost_interrupts: Counter,
 }
 
 struct LineTrigger(Arc<dyn InterruptLine>);
@@ -77,20 +78,26 @@ pub struct Serial {
     /// The host knows that output waits.
     output_told: bool,
     loopback: bool,
-    lost_interrupts: u64,
+    counters: Arc<SerialCounters>,
 }
 
 impl Serial {
     /// A port that interrupts on `line` and writes to `sink`, which is best non-blocking and unbuffered.
     #[must_use]
-    pub fn new(line: Arc<dyn InterruptLine>, sink: Box<dyn Write + Send>, host: Arc<dyn SerialHost>) -> Self {
+    pub fn new(
+        line: Arc<dyn InterruptLine>,
+        sink: Box<dyn Write + Send>,
+        host: Arc<dyn SerialHost>,
+        counters: Arc<SerialCounters>,
+    ) -> Self {
+        let output = OutputBuffer::new(sink, Arc::clone(&counters));
         Self {
-            uart: vm_superio::Serial::new(LineTrigger(line), OutputBuffer::new(sink)),
+            uart: vm_superio::Serial::new(LineTrigger(line), output),
             host,
             input_held: false,
             output_told: false,
             loopback: false,
-            lost_interrupts: 0,
+            counters,
         }
     }
 
@@ -122,18 +129,12 @@ impl Serial {
         self.output_told
     }
 
-    /// What went wrong since the start.
-    #[must_use]
-    pub fn counters(&self) -> SerialCounters {
-        SerialCounters { lost_bytes: self.uart.writer().lost_bytes(), lost_interrupts: self.lost_interrupts }
-    }
-
     fn note(&mut self, result: Result<(), UartError<InterruptError>>) {
         let Err(error) = result else { return };
-        if self.lost_interrupts == 0 {
+        if self.counters.lost_interrupts.get() == 0 {
             tracing::warn!(%error, "serial: further failures are only counted");
         }
-        self.lost_interrupts = self.lost_interrupts.saturating_add(1);
+        self.counters.lost_interrupts.one();
     }
 
     fn tell_host(&mut self) {

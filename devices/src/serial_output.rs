@@ -3,6 +3,9 @@
 //! When to flush beyond lines and full chunks is left to [`Serial`](crate::Serial).
 
 use std::io::{self, ErrorKind, Write};
+use std::sync::Arc;
+
+use crate::SerialCounters;
 
 /// Bytes that are worth a system call even without a line's end.
 const CHUNK_BYTES: usize = 1024;
@@ -16,13 +19,13 @@ pub(crate) struct OutputBuffer {
     pending: Vec<u8>,
     /// The sink said "would block": only [`Self::emit`] from outside tries again, not every byte.
     stalled: bool,
-    lost_bytes: u64,
+    counters: Arc<SerialCounters>,
     warned: bool,
 }
 
 impl OutputBuffer {
-    pub(crate) fn new(sink: Box<dyn Write + Send>) -> Self {
-        Self { sink, pending: Vec::new(), stalled: false, lost_bytes: 0, warned: false }
+    pub(crate) fn new(sink: Box<dyn Write + Send>, counters: Arc<SerialCounters>) -> Self {
+        Self { sink, pending: Vec::new(), stalled: false, counters, warned: false }
     }
 
     /// Bytes wait, or the sink still has to be flushed.
@@ -32,10 +35,6 @@ impl OutputBuffer {
 
     pub(crate) fn is_stalled(&self) -> bool {
         self.stalled
-    }
-
-    pub(crate) fn lost_bytes(&self) -> u64 {
-        self.lost_bytes
     }
 
     /// Hands everything to the sink, as far as it takes it now.
@@ -68,7 +67,7 @@ impl OutputBuffer {
     }
 
     fn lose(&mut self, bytes: usize, error: &io::Error) {
-        self.lost_bytes = self.lost_bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.counters.lost_bytes.add(u64::try_from(bytes).unwrap_or(u64::MAX));
         if !self.warned {
             self.warned = true;
             tracing::warn!(%error, bytes, "serial: output lost, further losses are only counted");

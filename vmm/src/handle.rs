@@ -12,17 +12,16 @@ pub(crate) use request::Reply;
 pub use request::{Answer, Request, RequestError};
 pub(crate) use resize::DiskSize;
 pub(crate) use shared::{Link, Shared};
-pub use view::{DeviceFigures, DeviceView, DiskFull, Observer, VcpuView, VmState, VmView};
+pub use view::{DeviceView, DiskFull, Observer, VcpuView, VmState, VmView};
 
-use crate::attach::Gauge;
 use crate::balloon::{self, HintError, ReclaimView, VnodeMemory};
-use crate::board::BoardFigures;
+use crate::board::BoardCounters;
 use crate::cpu::ExitCounters;
 use crate::inbox::Event;
 use crate::jobs::{JobId, JobView, MoveCounts};
 use crate::memory::Residency;
+use crate::pci::DeviceHandle;
 use crate::sys::HostError;
-use devices::virtio::VirtioMeter;
 use request::Outcome;
 use resources::{Bytes, Plan, VcpuId, VnodeId};
 use std::sync::atomic::Ordering;
@@ -73,22 +72,13 @@ impl VmHandle {
     pub fn devices(&self) -> Vec<DeviceView> {
         let link = self.shared.link.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(link) = link.as_ref() else { return Vec::new() };
-        let view = |(vnode, meter): &(VnodeId, Arc<VirtioMeter>)| DeviceView {
-            name: meter.name().to_owned(),
-            vnode: *vnode,
-            counters: meter.counters(),
-            figures: link.gauges.get(meter.name()).map(Gauge::read),
-        };
-        link.devices.iter().map(view).collect()
+        link.devices.iter().map(DeviceHandle::view).collect()
     }
 
-    /// What went wrong on the board since the guest started; `None` unless the VM runs.
-    pub fn board(&self) -> Option<BoardFigures> {
-        let board = {
-            let link = self.shared.link.lock().unwrap_or_else(PoisonError::into_inner);
-            link.as_ref().map(|link| link.board.clone())
-        };
-        board?.figures()
+    /// What went wrong on the board since the VM started; `None` unless it runs.
+    pub fn board(&self) -> Option<Arc<BoardCounters>> {
+        let link = self.shared.link.lock().unwrap_or_else(PoisonError::into_inner);
+        link.as_ref().map(|link| Arc::clone(&link.board))
     }
 
     /// Why each vCPU left the guest how often, since the VM started; nothing unless it runs.

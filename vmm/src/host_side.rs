@@ -3,7 +3,7 @@
 //! a driver is `devices`' knowledge.
 
 use crate::Error;
-use crate::attach::{self, Attached, Handles, OnFull};
+use crate::attach::{self, Handles, OnFull};
 use crate::cpu::VcpuThreads;
 use crate::memory::GuestRam;
 use crate::pci::HostDevice;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub struct HostSide {
     /// At rest, in the order in which the guest shall find those of one vnode.
     pub devices: Vec<HostDevice>,
-    /// What the control loop has of them.
+    /// What stays outside of them.
     pub handles: Handles,
     /// Untouched.
     pub ram: Arc<GuestRam>,
@@ -53,14 +53,7 @@ impl KvmSide {
 impl HostSide {
     /// Opens the devices and maps the memory.
     pub fn acquire(plan: &Plan, janitor: &Janitor, on_full: &OnFull) -> Result<Self, Error> {
-        let (attached, mut handles) =
-            attach::open(&plan.devices, plan.memory_map.ram().len(), janitor, on_full)?;
-        let (mut devices, mut gauges) = (Vec::with_capacity(attached.len()), BTreeMap::new());
-        for Attached { vnode, name, device, gauge } in attached {
-            gauges.extend(gauge.map(|gauge| (name.clone(), gauge)));
-            devices.push(HostDevice { vnode, name, device });
-        }
-        handles.gauges = Arc::new(gauges);
+        let (devices, handles) = attach::open(&plan.devices, plan.memory_map.ram().len(), janitor, on_full)?;
         Ok(Self {
             devices,
             handles,

@@ -69,6 +69,38 @@ fn resets_end_the_vm_with_their_own_cause() {
 }
 
 #[test]
+fn what_goes_wrong_on_the_board_is_counted_over_resets() {
+    if !kvm_is_there() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let kernel = dir.path().join("kernel");
+    // mov dx, 0x1234; in al, dx; and a reset.
+    let mut code = vec![0x66, 0xba, 0x34, 0x12, 0xec];
+    code.extend(outs(&[(RESET, 0x52)]));
+    std::fs::write(&kernel, pvh_elf(&code, true)).unwrap();
+    let plan = Plan::new(&VmSpec::default(), &HostTopology::read(&HostRoot::this()).unwrap()).unwrap();
+    let payload = Payload { kernel, initramfs: None, cmdline: String::new() };
+    let options = Options { serial: SerialSpec::None, on_reset: OnReset::Reboot, ..Options::default() };
+    let vm = Vm::new(plan, payload, options).unwrap();
+    let handle = vm.handle();
+    let thread = std::thread::spawn(move || vm.run());
+    let mut board = None;
+    while board
+        .as_ref()
+        .is_none_or(|board: &std::sync::Arc<crate::BoardCounters>| board.ports.reads.get() < 3)
+    {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        board = board.or_else(|| handle.board());
+        assert!(!thread.is_finished());
+    }
+    while !matches!(handle.ask(Request::Stop), Ok(Answer::Done)) {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert_eq!(thread.join().unwrap().unwrap(), Exit::Killed);
+}
+
+#[test]
 fn a_crash_is_reported_in_one_line_with_the_state_of_its_vcpu() {
     // mov dx, 0x1234; out dx, al; out dx, al; lidt [its end: six zeros]; ud2
     let mut code = vec![0x66, 0xba, 0x34, 0x12, 0xee, 0xee, 0x0f, 0x01, 0x1d, 15, 0, 0x10, 0, 0x0f, 0x0b];

@@ -41,21 +41,18 @@ mod sys;
 #[cfg(any(test, feature = "test-kernel"))]
 pub mod test_kernel;
 
-pub use board::BoardFigures;
+pub use board::BoardCounters;
 pub use boot::{BootError, Payload};
 pub use control::end_signals;
 pub use cpu::{ExitCounters, ExitReason, StoppedVcpu};
-pub use devices::virtio::blk::{BlkError, BlkFigures};
-pub use devices::virtio::console::ConsoleCounters;
-pub use devices::virtio::net::{Datapath, NetCounters};
-pub use devices::virtio::vsock::VsockCounters;
-pub use devices::virtio::{RngCounters, VirtioCounters};
+pub use devices::virtio::VirtioCounters;
+pub use devices::virtio::blk::BlkError;
+pub use devices::{Figure, FigureKind, Figures};
 pub use disk::{DiskError, DiskOptions, RawDisk};
 pub use error::Error;
 pub use firmware::{Firmware, TablesError, tables};
 pub use handle::{
-    Answer, DeviceFigures, DeviceView, DiskFull, Look, Observer, Request, RequestError, VcpuView, VmHandle,
-    VmState, VmView,
+    Answer, DeviceView, DiskFull, Look, Observer, Request, RequestError, VcpuView, VmHandle, VmState, VmView,
 };
 pub use jobs::{JobId, JobState, JobView, MoveCounts};
 pub use kvm::{KvmError, why_no_linux};

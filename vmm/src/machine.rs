@@ -1,7 +1,7 @@
 //! A machine, built step by step from a plan and run until it ends. Each step needs the one before.
 
-use crate::attach::{self, Attached};
-use crate::board::Board;
+use crate::attach;
+use crate::board::BoardCounters;
 use crate::boot::Boot;
 use crate::control::{Control, take_over_signals};
 use crate::cpu::{VcpuSetup, VcpuThreads};
@@ -67,15 +67,15 @@ impl Machine {
         let routes = Arc::new(Routes::new(Arc::clone(&vm)));
         let mut segments = SegmentsBuilder::new(plan, &vm, &routes, &ram);
         let leases = Arc::new(shared.leases(plan));
-        let (balloons, entries) = crate::balloon::attach(plan, &ram, &leases)?;
+        let (balloons, entries) = crate::balloon::attach(plan, &ram, &leases, &mut handles.balloon_counters)?;
         handles.balloons = entries;
         devices.into_iter().try_for_each(|device| segments.add_host_device(device))?;
-        for Attached { vnode, name, device, .. } in balloons {
-            segments.add(vnode, &name, device)?;
+        for balloon in balloons {
+            segments.add(balloon)?;
         }
         let segments = segments.build();
-        let devices = Devices::new(&routes, &notifier, port.link())?;
-        let (pio, mmio) = devices.buses(&segments)?;
+        let devices = Devices::new(&routes, &notifier, port.link(), &handles.board)?;
+        let (pio, mmio) = devices.buses(&segments, &handles.board)?;
         let setup = Arc::new(VcpuSetup {
             vm: Arc::clone(&vm),
             ram: Arc::clone(&ram),
@@ -100,8 +100,7 @@ impl Machine {
         };
         let serial = Arc::clone(port.link());
         serial.connect(Arc::clone(&devices.serial), notifier.clone());
-        let board = Board::new(&setup.pio, &setup.mmio, &setup.ioapic, &devices.serial);
-        let parts = Parts { vm, vcpus, board, segments, handles, ram, serial, leases };
+        let parts = Parts { vm, vcpus, segments, handles, ram, serial, leases };
         let mut running = Running::new(Arc::clone(shared), notifier, Arc::clone(plan), parts);
         running.take_affinities(affinity);
         Ok(Some(Self {
@@ -124,24 +123,38 @@ struct Devices {
 }
 
 impl Devices {
-    fn new(routes: &Arc<Routes>, notifier: &Notifier, port: &Arc<SerialLink>) -> Result<Self, Error> {
+    fn new(
+        routes: &Arc<Routes>,
+        notifier: &Notifier,
+        port: &Arc<SerialLink>,
+        board: &BoardCounters,
+    ) -> Result<Self, Error> {
         let host = Arc::new(notifier.clone());
         let terminal = Arc::clone(port) as _;
         Ok(Self {
-            serial: shared(Serial::new(routes.line(COM1_IRQ)?, port.sink(), terminal)),
+            serial: shared(Serial::new(
+                routes.line(COM1_IRQ)?,
+                port.sink(),
+                terminal,
+                Arc::clone(&board.serial),
+            )),
             power: shared(Power::new(Arc::clone(&host) as _, routes.line(EVENT_GSI)?)),
-            ioapic: shared(IoApic::new(Arc::clone(routes) as _)),
+            ioapic: shared(IoApic::new(Arc::clone(routes) as _, Arc::clone(&board.lost_pin_interrupts))),
             keyboard: shared(I8042::new(host)),
         })
     }
 
-    fn buses(&self, segments: &Segments) -> Result<(devices::PioBus, devices::MmioBus), Error> {
-        let mut pio = PioBusBuilder::new();
+    fn buses(
+        &self,
+        segments: &Segments,
+        board: &BoardCounters,
+    ) -> Result<(devices::PioBus, devices::MmioBus), Error> {
+        let mut pio = PioBusBuilder::counting_in(Arc::clone(&board.ports));
         pio.register("serial", COM1_PORTS, as_device(&self.serial))?;
         pio.register("power", POWER_PORTS.range(), as_device(&self.power))?;
         pio.register("i8042", I8042_COMMAND_PORTS, as_device(&self.keyboard))?;
         segments.register_ports(&mut pio)?;
-        let mut mmio = MmioBusBuilder::new();
+        let mut mmio = MmioBusBuilder::counting_in(Arc::clone(&board.memory));
         mmio.register("ioapic", IOAPIC_ADDRESSES, as_device(&self.ioapic))?;
         segments.register(&mut mmio)?;
         Ok((pio.build(), mmio.build()))

@@ -6,7 +6,6 @@ use crate::balloon::{
     Ask, BalloonError, Claimer, ClaimerGround, Home, Keeper, Leases, ReclaimOrder, Release, advise,
     pages_out, release,
 };
-use crate::board::Board;
 use crate::cpu::VcpuThreads;
 use crate::handle::{Answer, DiskSize, Link, Reply, RequestError, Shared, VcpuView, VmState, VmView};
 use crate::host_side::{HostSide, KvmSide};
@@ -45,8 +44,6 @@ pub struct Parts {
     pub vm: Arc<GuestVm>,
     /// Its vCPUs.
     pub vcpus: VcpuThreads,
-    /// What goes wrong beside its devices.
-    pub board: Board,
     /// Its devices.
     pub segments: Segments,
     /// Their handles.
@@ -77,7 +74,6 @@ pub struct Running {
     claimer: Claimer,
     vcpus: VcpuThreads,
     vm: Arc<GuestVm>,
-    board: Board,
     segments: Segments,
     handles: Handles,
     ram: Arc<GuestRam>,
@@ -88,7 +84,7 @@ pub struct Running {
 impl Running {
     /// vCPUs exist and wait.
     pub fn new(shared: Arc<Shared>, notifier: Notifier, plan: Arc<Plan>, parts: Parts) -> Self {
-        let Parts { vm, vcpus, board, segments, handles, ram, serial, leases } = parts;
+        let Parts { vm, vcpus, segments, handles, ram, serial, leases } = parts;
         let placement = plan.placement.clone();
         let affinity = placement.vnodes.iter().flat_map(|vnode| vnode.vcpus.clone()).collect();
         Self {
@@ -106,7 +102,6 @@ impl Running {
             movers: Vec::new(),
             vcpus,
             vm,
-            board,
             segments,
             handles,
             ram,
@@ -130,10 +125,9 @@ impl Running {
         self.shared.connect(Link {
             notifier: self.notifier.clone(),
             ram: Arc::downgrade(&self.ram),
-            devices: self.segments.meters().to_vec(),
-            gauges: Arc::clone(&self.handles.gauges),
+            devices: self.segments.handles().to_vec(),
             exits: self.vcpus.exits().collect(),
-            board: self.board.clone(),
+            board: Arc::clone(&self.handles.board),
             disks: self.handles.disks.iter().cloned().map(DiskSize::new).collect(),
             threads: self.segments.threads().clone(),
         });
@@ -451,11 +445,7 @@ impl Running {
             self.segments.end();
         }
         self.join_movers();
-        let handles = Handles {
-            disks: self.handles.disks.clone(),
-            gauges: Arc::clone(&self.handles.gauges),
-            balloons: Arc::default(),
-        };
+        let handles = Handles { balloons: Arc::default(), ..std::mem::take(&mut self.handles) };
         let (ram, affinity) = (Arc::clone(&self.ram), self.affinity.clone());
         let vcpus = std::mem::replace(&mut self.vcpus, VcpuThreads::none());
         let kvm = Some(KvmSide::new(Arc::clone(&self.vm), vcpus));

@@ -48,7 +48,7 @@ pub fn vm(vm: &Vm) -> String {
     rows.iter().map(|(name, value)| format!("{name:<9}{value}\n")).collect()
 }
 
-/// Devices: where they sit, and what their transports count.
+/// Devices: where they sit, what their transports count, and what they count themselves.
 pub fn devices(devices: &[Device]) -> String {
     let right = |title| (title, Side::Right);
     let mut table = table(&[
@@ -62,7 +62,7 @@ pub fn devices(devices: &[Device]) -> String {
         right("SLOW"),
         right("FAILED"),
     ]);
-    for Device { name, vnode, counters } in devices {
+    for Device { name, vnode, counters, figures: _ } in devices {
         let mut row = vec![name.clone(), vnode.to_string()];
         let failed = counters.failed_activations.saturating_add(counters.host_failures);
         row.extend(
@@ -79,7 +79,20 @@ pub fn devices(devices: &[Device]) -> String {
         );
         table.row(row);
     }
-    table.text()
+    format!("{}{}", table.text(), figures(devices))
+}
+
+/// Those that are not 0.
+fn figures(devices: &[Device]) -> String {
+    let mut table = table(&[("DEVICE", Side::Left), ("FIGURE", Side::Left), ("VALUE", Side::Right)]);
+    let mut any = false;
+    for device in devices {
+        for (name, value) in device.figures.iter().filter(|(_, value)| **value > 0) {
+            table.row([device.name.clone(), name.clone(), value.to_string()]);
+            any = true;
+        }
+    }
+    if any { format!("\n{}", table.text()) } else { String::new() }
 }
 
 /// Vnodes: what they have, where it lies, where their vCPUs run.
@@ -278,5 +291,38 @@ pub fn state(state: JobState) -> &'static str {
         JobState::Done => "done",
         JobState::Cancelled => "cancelled",
         JobState::Failed => "failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Device, devices};
+    use crate::http::wire::DeviceCounters;
+    use std::collections::BTreeMap;
+
+    fn device(name: &str, figures: &[(&str, u64)]) -> Device {
+        let counters = DeviceCounters {
+            activations: 1,
+            resets: 2,
+            refused_features: 0,
+            failed_activations: 0,
+            queue_faults: 0,
+            ignored_accesses: 3,
+            slow_notifications: 0,
+            host_failures: 0,
+        };
+        let figures = figures.iter().map(|(name, value)| ((*name).to_owned(), *value));
+        Device { name: name.to_owned(), vnode: 1, counters, figures: BTreeMap::from_iter(figures) }
+    }
+
+    #[test]
+    fn figures_of_devices_that_are_not_0_are_listed_below_their_counters() {
+        let counters = "DEVICE  VNODE  STARTS  RESETS  REFUSED  FAULTS  IGNORED  SLOW  FAILED\n\
+                        lamp0       1       1       2        0       0        3     0       0\n";
+        let without = [device("lamp0", &[("switches", 0)])];
+        assert_eq!(devices(&without), counters);
+        let with = [device("lamp0", &[("switches", 0), ("watts", 60), ("lit", 1)])];
+        let figures = "\nDEVICE  FIGURE  VALUE\nlamp0   lit         1\nlamp0   watts      60\n";
+        assert_eq!(devices(&with), format!("{counters}{figures}"));
     }
 }

@@ -5,10 +5,10 @@ use resources::{Bytes, MemoryPolicy, NodeSet, Plan, PnodeId, VnodeId};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use vmm::balloon::{HostShort, Phase, ReclaimKind, ReclaimPart, ReclaimState, ReclaimView, VnodeMemory};
-use vmm::{Exit, JobView, VmView};
+use vmm::{DeviceView, Exit, JobView, VmView};
 
 /// The unit of balloons (virtio 1.3, 5.5.6).
-pub const BALLOON_PAGE: u64 = 4096;
+const BALLOON_PAGE: u64 = 4096;
 
 /// A measurement of one vnode.
 #[derive(Debug, Clone)]
@@ -46,6 +46,26 @@ pub fn job(view: &JobView) -> wire::Job {
     }
 }
 
+/// A virtio device.
+pub fn device(view: &DeviceView) -> wire::Device {
+    let counters = &view.counters;
+    wire::Device {
+        name: view.name.clone(),
+        vnode: view.vnode.0,
+        counters: wire::DeviceCounters {
+            activations: counters.activations.get(),
+            resets: counters.resets.get(),
+            refused_features: counters.refused_features.get(),
+            failed_activations: counters.failed_activations.get(),
+            queue_faults: counters.queue_faults.get(),
+            ignored_accesses: counters.ignored_accesses.get(),
+            slow_notifications: counters.slow_notifications.get(),
+            host_failures: counters.host_failures.get(),
+        },
+        figures: view.figures.iter().map(|figure| (figure.key(), figure.value)).collect(),
+    }
+}
+
 /// A balloon.
 pub fn balloon(memory: &VnodeMemory) -> wire::Balloon {
     let pages = |pages: u32| u64::from(pages) * BALLOON_PAGE;
@@ -71,10 +91,10 @@ pub fn balloon(memory: &VnodeMemory) -> wire::Balloon {
             Phase::Unresponsive => wire::BalloonPhase::Unresponsive,
         },
         outcome,
-        partial: memory.discards.partial_bytes,
+        partial: memory.partial.get(),
         short: memory.short.get(),
-        migrated: memory.device.figures.migrations.saturating_mul(BALLOON_PAGE),
-        reported: memory.discards.reported_bytes,
+        migrated: memory.device.migrations.saturating_mul(BALLOON_PAGE),
+        reported: memory.reported.get(),
         guest: memory.device.guest.all().collect(),
     }
 }

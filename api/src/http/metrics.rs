@@ -6,7 +6,7 @@ mod process;
 mod text;
 
 use crate::http::command_queue::CommandQueue;
-use crate::http::convert::{BALLOON_PAGE, Sample};
+use crate::http::convert::Sample;
 use crate::http::events::EventLog;
 use crate::http::wire;
 use resources::{Bytes, VnodeId};
@@ -17,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use text::{Text, seconds};
 use vmm::balloon::VnodeMemory;
-use vmm::{BoardFigures, ExitReason, VmHandle};
+use vmm::{ExitReason, VmHandle};
 
 /// Upper bounds of the buckets of a latency, in microseconds; beyond the last is the bucket of the rest.
 const BUCKETS_US: [u64; 10] = [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 100_000, 1_000_000, 10_000_000];
@@ -99,30 +99,19 @@ fn exits(text: &mut Text, handle: &VmHandle) {
 }
 
 fn board(text: &mut Text, handle: &VmHandle) {
-    let Some(BoardFigures { unclaimed_ports, unclaimed_memory, lost_pin_interrupts, serial }) =
-        handle.board()
-    else {
-        return;
-    };
+    let Some(board) = handle.board() else { return };
     let name = "numavisor_unclaimed_accesses_total";
-    text.family(name, "counter", "Accesses of the guest that no device answered, since it started.");
-    for (space, of) in [("port", unclaimed_ports), ("memory", unclaimed_memory)] {
-        text.line(name, &[("space", &space), ("kind", &"read")], of.reads);
-        text.line(name, &[("space", &space), ("kind", &"write")], of.writes);
+    text.family(name, "counter", "Guest accesses that no device answered, since the VM started.");
+    for (space, of) in [("port", &board.ports), ("memory", &board.memory)] {
+        text.line(name, &[("space", &space), ("kind", &"read")], of.reads.get());
+        text.line(name, &[("space", &space), ("kind", &"write")], of.writes.get());
     }
     let name = "numavisor_lost_interrupts_total";
-    text.family(name, "counter", "Interrupts that KVM refused, since the guest started.");
-    let serial_interrupts = serial.map(|serial| serial.lost_interrupts);
-    for (from, count) in [("ioapic", lost_pin_interrupts), ("serial", serial_interrupts)] {
-        // A vCPU is there just now.
-        if let Some(count) = count {
-            text.line(name, &[("from", &from)], count);
-        }
-    }
-    if let Some(serial) = serial {
-        let help = "Bytes of the serial port that its output did not take, since the guest started.";
-        text.one("numavisor_serial_lost_bytes_total", "counter", help, serial.lost_bytes);
-    }
+    text.family(name, "counter", "Interrupts that KVM refused, since the VM started.");
+    text.line(name, &[("from", &"ioapic")], board.lost_pin_interrupts.get());
+    text.line(name, &[("from", &"serial")], board.serial.lost_interrupts.get());
+    let help = "Serial port output that was lost because nobody read it, since the VM started.";
+    text.one("numavisor_serial_lost_bytes_total", "counter", help, board.serial.lost_bytes.get());
 }
 
 fn vnodes(text: &mut Text, handle: &VmHandle, samples: &BTreeMap<VnodeId, Sample>) {
@@ -253,38 +242,6 @@ fn balloons(text: &mut Text, handle: &VmHandle) {
         |m| m.short.get(),
     );
     each("numavisor_balloon_requests_total", counter, "Targets that were asked for.", |m| m.request);
-    each("numavisor_balloon_inflated_bytes_total", counter, "Memory that the guest gave.", |m| {
-        m.device.figures.taken.saturating_mul(BALLOON_PAGE)
-    });
-    each("numavisor_balloon_deflated_bytes_total", counter, "Memory that the guest took back.", |m| {
-        m.device.figures.given.saturating_mul(BALLOON_PAGE)
-    });
-    each(
-        "numavisor_balloon_inflated_off_node_bytes_total",
-        counter,
-        "Memory of other vnodes that the guest gave.",
-        |m| m.device.figures.off_node.saturating_mul(BALLOON_PAGE),
-    );
-    each(
-        "numavisor_balloon_rollbacks_total",
-        counter,
-        "Times that the driver was made to turn round.",
-        |m| m.device.figures.rollbacks,
-    );
-    each("numavisor_balloon_drained_bytes_total", counter, "Memory that the guest took back unasked.", |m| {
-        m.device.figures.drained.saturating_mul(BALLOON_PAGE)
-    });
-    each("numavisor_balloon_discards_total", counter, "System calls that discarded memory.", |m| {
-        m.discards.calls
-    });
-    each("numavisor_balloon_discarded_bytes_total", counter, "Memory that was discarded.", |m| {
-        m.discards.bytes
-    });
-    each("numavisor_balloon_faults_total", counter, "Malformed pages and arrays of the guest.", |m| {
-        let figures = &m.device.figures;
-        let pages = [figures.outside, figures.duplicates, figures.unknown, figures.malformed];
-        pages.iter().fold(figures.ignored_writes, |sum, count| sum.saturating_add(*count))
-    });
 }
 
 fn server(text: &mut Text, events: &EventLog, requests: &Requests) {

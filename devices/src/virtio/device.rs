@@ -9,8 +9,10 @@ use thiserror::Error;
 use virtio_queue::Queue;
 use vm_memory::GuestMemory;
 use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::timerfd::TimerFd;
 
 use super::queue_chain::QueueFault;
+use crate::Figures;
 use crate::interrupt::{InterruptError, MsiMessage};
 
 /// Guest memory as devices hold it, usable from any thread. A clone counts a reference, in a cache line that all devices on
@@ -123,6 +125,16 @@ pub enum ActivationError {
     },
 }
 
+/// A timer for a worker of `device`.
+pub(super) fn timer(device: &'static str) -> Result<TimerFd, ActivationError> {
+    let refused = |error: vmm_sys_util::errno::Error| ActivationError::Host {
+        device,
+        call: "timerfd_create",
+        source: error.into(),
+    };
+    TimerFd::new().map_err(refused)
+}
+
 /// What a driver knows a device by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceKind {
@@ -140,8 +152,10 @@ pub trait VirtioDevice<M: GuestMemoryHandle>: Send {
     /// What it is.
     fn kind(&self) -> DeviceKind;
 
-    /// Device-specific features and those of its queues; the transport adds its own (`VIRTIO_F_VERSION_1`).
-    fn features(&self) -> u64;
+    /// Device-specific features; the transport adds those of queues and its own (`VIRTIO_F_VERSION_1`).
+    fn features(&self) -> u64 {
+        0
+    }
 
     /// Whether the device can work with `features`, a part of what it offers that the driver chose: false where one that
     /// it depends on is missing. FEATURES_OK stays clear then (virtio 1.3, 2.2.2 and 3.1.1).
@@ -153,21 +167,30 @@ pub trait VirtioDevice<M: GuestMemoryHandle>: Send {
     /// The greatest size of each queue, a power of two; as many as there are queues.
     fn queue_sizes(&self) -> Vec<u16>;
 
+    /// What it counts itself, wherever the device is: the same over all drivers and guests.
+    fn figures(&self) -> Option<Arc<dyn Figures>> {
+        None
+    }
+
     /// Whether there is one interrupt vector for all queues, and not one for each.
     fn shares_vector(&self) -> bool {
         false
     }
 
     /// The configuration space as it is now. That it changed is the transport's to see and to show (virtio 1.3, 2.5.1).
-    fn config(&self) -> Vec<u8>;
+    fn config(&self) -> Vec<u8> {
+        Vec::new()
+    }
 
     /// The driver is about to read configuration from `offset` on.
     fn config_read(&self, offset: u64) {
         let _ = offset;
     }
 
-    /// Writes configuration; fields that the driver may not write ignore it.
-    fn write_config(&mut self, offset: u64, data: &[u8]);
+    /// Writes configuration, none of it past the end; fields that the driver may not write ignore it.
+    fn write_config(&mut self, offset: u64, data: &[u8]) {
+        let _ = (offset, data);
+    }
 
     /// The driver is ready: hands over a worker, which the caller runs in a thread of its own.
     fn activate(&mut self, activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError>;
@@ -180,7 +203,9 @@ pub trait VirtioDevice<M: GuestMemoryHandle>: Send {
 
     /// The driver resets the device: the worker has been stopped, nothing touches guest memory any more.
     /// `worker` is what `activate` gave, `None` if that failed or never happened.
-    fn reset(&mut self, worker: Option<Box<dyn Worker>>);
+    fn reset(&mut self, worker: Option<Box<dyn Worker>>) {
+        drop(worker);
+    }
 
     /// Whether a [`reset`](Self::reset) is not over yet: the driver reads a status other than 0 until it is (virtio 1.3,
     /// 2.1.2 and 4.1.4.3.1), and what else it asks for is ignored. Must return at once.

@@ -4,7 +4,6 @@
 pub mod balloon;
 pub mod blk;
 pub mod console;
-mod counter;
 mod device;
 mod guest_slices;
 #[cfg(any(test, feature = "test-driver"))]
@@ -26,7 +25,7 @@ pub use device::{
     SourceChange, VirtioDevice, VirtioInterrupt, Worker,
 };
 pub use kernel_datapath::{KernelDatapath, KernelQueue};
-pub use pci::{VirtioCounters, VirtioMeter, VirtioPci, VirtioPciError, VirtioPciHost};
+pub use pci::{VirtioCounters, VirtioPci, VirtioPciError, VirtioPciHost};
 pub use queue_chain::{Buffer, Chain, MAX_CHAIN_DESCRIPTORS, QueueFault};
 pub use queue_worker::{MAX_CHAINS_PER_ROUND, WorkerQueue};
-pub use rng::{EntropySource, RNG_REQUEST_BYTES_MAX, Rng, RngCounters, RngMeter};
+pub use rng::{EntropySource, RNG_REQUEST_BYTES_MAX, Rng, RngCounters};

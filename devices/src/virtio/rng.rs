@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use vmm_sys_util::timerfd::TimerFd;
 
-use super::counter::Counter;
 use super::device::{
-    Activation, ActivationError, DeviceKind, GuestMemoryHandle, Interest, Source, VirtioDevice, Worker,
+    Activation, ActivationError, DeviceKind, GuestMemoryHandle, Interest, Source, VirtioDevice, Worker, timer,
 };
 use super::queue_chain::Chain;
 use super::queue_worker::WorkerQueue;
+use crate::Figures;
 
 const NAME: &str = "rng";
 /// Base class and subclass "other", as QEMU has it: there is no class for it.
@@ -39,38 +39,13 @@ const TIMER_TOKEN: u32 = 1;
 /// Where entropy comes from. Should not block.
 pub type EntropySource = Box<dyn Read + Send>;
 
-/// Entropy given and not given.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RngCounters {
-    /// Bytes given.
-    pub bytes: u64,
-    /// Requests served.
-    pub requests: u64,
-    /// How often the rate limit made the driver wait.
-    pub waits: u64,
-    /// How often the source gave nothing.
-    pub failures: u64,
-}
-
-/// Counts for one device.
-#[derive(Debug, Default)]
-pub struct RngMeter {
-    bytes: Counter,
-    requests: Counter,
-    waits: Counter,
-    failures: Counter,
-}
-
-impl RngMeter {
-    /// The counts as they are now.
-    #[must_use]
-    pub fn counters(&self) -> RngCounters {
-        RngCounters {
-            bytes: self.bytes.get(),
-            requests: self.requests.get(),
-            waits: self.waits.get(),
-            failures: self.failures.get(),
-        }
+crate::figures! {
+    /// Entropy given and not given.
+    pub struct RngCounters: "rng" {
+        bytes: Counter = "Bytes of entropy that the guest was given.",
+        requests: Counter = "Requests that were served.",
+        waits: Counter = "Times that the rate limit made the driver wait.",
+        failures: Counter = "Times that the source gave nothing.",
     }
 }
 
@@ -78,20 +53,20 @@ impl RngMeter {
 pub struct Rng {
     source: Arc<Mutex<EntropySource>>,
     bytes_per_second: Option<NonZeroU64>,
-    meter: Arc<RngMeter>,
+    counters: Arc<RngCounters>,
 }
 
 impl Rng {
     /// A device that gives what `source` gives, `bytes_per_second` at most.
     #[must_use]
     pub fn new(source: EntropySource, bytes_per_second: Option<NonZeroU64>) -> Self {
-        Self { source: Arc::new(Mutex::new(source)), bytes_per_second, meter: Arc::default() }
+        Self { source: Arc::new(Mutex::new(source)), bytes_per_second, counters: Arc::default() }
     }
 
-    /// Its counters, to keep when the device is handed to its transport.
+    /// What it counts, to keep when the device is handed to its transport.
     #[must_use]
-    pub fn meter(&self) -> Arc<RngMeter> {
-        Arc::clone(&self.meter)
+    pub fn counters(&self) -> Arc<RngCounters> {
+        Arc::clone(&self.counters)
     }
 }
 
@@ -100,38 +75,25 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Rng {
         KIND
     }
 
-    fn features(&self) -> u64 {
-        0
-    }
-
     fn queue_sizes(&self) -> Vec<u16> {
         vec![QUEUE_SIZE]
     }
 
-    /// There is no configuration.
-    fn config(&self) -> Vec<u8> {
-        Vec::new()
+    fn figures(&self) -> Option<Arc<dyn Figures>> {
+        Some(self.counters())
     }
-
-    fn write_config(&mut self, _: u64, _: &[u8]) {}
 
     fn activate(&mut self, mut activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
         let queue = WorkerQueue::of(&mut activation, NAME, 0)?;
-        let timer = TimerFd::new().map_err(|error| ActivationError::Host {
-            device: NAME,
-            call: "timerfd_create",
-            source: error.into(),
-        })?;
+        let timer = timer(NAME)?;
         Ok(Box::new(RngWorker {
             queue,
             source: Arc::clone(&self.source),
             allowance: self.bytes_per_second.map(|rate| Allowance::new(rate, Instant::now())),
             timer,
-            meter: Arc::clone(&self.meter),
+            counters: Arc::clone(&self.counters),
         }))
     }
-
-    fn reset(&mut self, _: Option<Box<dyn Worker>>) {}
 }
 
 /// Bytes that may be given: a second's worth at most, earned as time passes.
@@ -182,7 +144,7 @@ struct RngWorker<M> {
     allowance: Option<Allowance>,
     /// Armed while the driver waits for the rate limit, or for a source that gave nothing.
     timer: TimerFd,
-    meter: Arc<RngMeter>,
+    counters: Arc<RngCounters>,
 }
 
 impl<M: GuestMemoryHandle> RngWorker<M> {
@@ -204,8 +166,8 @@ impl<M: GuestMemoryHandle> RngWorker<M> {
             if let Some(allowance) = &mut self.allowance {
                 allowance.take(given);
             }
-            self.meter.bytes.add(u64::try_from(given).unwrap_or(u64::MAX));
-            self.meter.requests.add(1);
+            self.counters.bytes.add(u64::try_from(given).unwrap_or(u64::MAX));
+            self.counters.requests.one();
             self.queue.charge(given / BYTES_PER_WORK);
             self.queue.used(chain, u32::try_from(given).unwrap_or(u32::MAX));
         }
@@ -237,10 +199,10 @@ impl<M: GuestMemoryHandle> RngWorker<M> {
 
     fn pause(&mut self, by_rate: bool) {
         let (counter, wait) = match (&self.allowance, by_rate) {
-            (Some(allowance), true) => (&self.meter.waits, allowance.wait()),
-            _ => (&self.meter.failures, RETRY),
+            (Some(allowance), true) => (&self.counters.waits, allowance.wait()),
+            _ => (&self.counters.failures, RETRY),
         };
-        counter.add(1);
+        counter.one();
         // Without the timer the next kick tries again.
         let _ = self.timer.reset(wait, None);
     }

@@ -226,7 +226,7 @@ fn no_request_of_any_device_counts_a_reference_to_guest_memory_or_allocates() {
     let costs = costs();
     assert!(costs.iter().all(|(_, cost)| *cost == Cost::default()), "{costs:?}");
     // What a balloon does to the host costs more than a list of pages.
-    let balloon = Balloon::new(BalloonOptions::default(), TestHost::new()).unwrap();
+    let balloon = Balloon::new(BalloonOptions::default(), TestHost::new(), Arc::default()).unwrap();
     let Cost { clones, .. } = cost_of(balloon, (0, &[0]), &[(BUFFERS, 64, false)], || {});
     assert_eq!(clones, 0);
 }

@@ -3,7 +3,7 @@
 use super::claimer::advise;
 use super::clock::Clock;
 use super::controller::{Ask, Controller};
-use super::host::{DiscardFigures, DiscardMeter};
+use super::host::Book;
 use super::leases::Leases;
 use super::outcome::{Outcome, Phase};
 use super::target::{HintError, bytes, floor};
@@ -35,7 +35,7 @@ pub fn free_memory(entries: &[Entry]) -> Result<Vec<(VnodeId, Bytes)>, HintError
         }
         std::thread::sleep(HINT_LOOK);
     }
-    Ok(entries.iter().map(|entry| (entry.vnode, Bytes(entry.meter.figures().hinted_bytes))).collect())
+    Ok(entries.iter().map(|entry| (entry.vnode, entry.book.hinted())).collect())
 }
 
 /// One vnode's memory as its balloon has it.
@@ -69,8 +69,10 @@ pub struct VnodeMemory {
     pub outcome: Option<Outcome>,
     /// The device and its driver.
     pub device: BalloonView,
-    /// What the host did.
-    pub discards: DiscardFigures,
+    /// What is out and stays taken: parts of pages of a pool that are not out as a whole.
+    pub partial: Bytes,
+    /// What the guest reported free, since the VM started.
+    pub reported: Bytes,
 }
 
 /// Hears of each request's end once, in their order, from the thread that ends it: so it must return at once, and look at
@@ -87,7 +89,7 @@ pub struct Entry {
     /// The host has its memory back in pages of this size.
     pub page: Bytes,
     pub handle: BalloonHandle,
-    pub meter: Arc<DiscardMeter>,
+    pub book: Arc<Book>,
     pub leases: Arc<Leases>,
     status: Mutex<Status>,
     refreshed: Mutex<Option<Instant>>,
@@ -103,13 +105,20 @@ pub struct Held {
     request: u64,
 }
 
+impl Held {
+    /// Its balloon is to hold memory.
+    pub fn wants_memory(&self) -> bool {
+        self.ask.pages > 0
+    }
+}
+
 struct Status {
     controller: Controller,
     request: u64,
 }
 
 impl Entry {
-    pub fn new(vnode: &Vnode, handle: BalloonHandle, meter: Arc<DiscardMeter>, leases: Arc<Leases>) -> Self {
+    pub fn new(vnode: &Vnode, handle: BalloonHandle, book: Arc<Book>, leases: Arc<Leases>) -> Self {
         let status = Mutex::new(Status { controller: Controller::new(), request: 0 });
         let page = vnode.pages.pool().unwrap_or(Bytes(PAGE_BYTES));
         Self {
@@ -117,7 +126,7 @@ impl Entry {
             memory: vnode.memory,
             page,
             handle,
-            meter,
+            book,
             leases,
             status,
             refreshed: Mutex::default(),
@@ -141,11 +150,11 @@ impl Entry {
         status.request
     }
 
-    /// What is wanted, for the balloon of a guest that starts again; nothing if all memory is.
+    /// What is wanted, for the balloon of a guest that starts again; nothing if nothing ever was.
     pub fn held(&self) -> Option<Held> {
         let status = self.status();
         let ask = status.controller.wanted();
-        (ask.pages > 0).then_some(Held { vnode: self.vnode, ask, request: status.request })
+        (status.request > 0).then_some(Held { vnode: self.vnode, ask, request: status.request })
     }
 
     /// The guest that was here before had this wanted of it; it holds for the driver that comes.
@@ -202,7 +211,7 @@ impl Entry {
     }
 
     fn seen(&self, status: &Status) -> VnodeMemory {
-        let (device, discards) = (self.handle.view(), self.meter.figures());
+        let (device, partial) = (self.handle.view(), self.book.partial());
         let lease = *self.leases.of(self.vnode);
         let on_node = bytes(device.held.saturating_sub(device.off_node));
         VnodeMemory {
@@ -213,14 +222,15 @@ impl Entry {
             actual: self.memory.saturating_sub(on_node),
             on_node,
             off_node: bytes(device.off_node),
-            returned: bytes(device.returned).saturating_sub(Bytes(discards.partial_bytes)),
+            returned: bytes(device.returned).saturating_sub(partial),
             released: lease.released(),
             short: lease.wanted(),
             request: status.request,
             phase: status.controller.phase(),
             outcome: status.controller.outcome(),
             device,
-            discards,
+            partial,
+            reported: Bytes(self.book.counters.reported_bytes.get()),
         }
     }
 }

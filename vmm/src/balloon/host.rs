@@ -22,30 +22,22 @@ const SWEPT_AT_ONCE: usize = 4096;
 /// Arrays wait while it does, for about as long at most; then it goes on later.
 const SWEPT_WITHIN: Duration = Duration::from_millis(50);
 
-/// What letting go took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct DiscardFigures {
-    /// System calls.
-    pub calls: u64,
-    /// Bytes that they let go.
-    pub bytes: u64,
-    /// Calls that the host refused; the memory stays taken.
-    pub refused: u64,
-    /// Bytes that are out now and stay taken: parts of pages of a pool that are not out as a whole.
-    pub partial_bytes: u64,
-    /// Bytes that the guest reported free.
-    pub reported_bytes: u64,
-    /// Bytes that it hinted were free, in the last round.
-    pub hinted_bytes: u64,
-    /// Calls that had the host back pages of a pool anew.
-    pub populates: u64,
+devices::figures! {
+    /// What letting a vnode's memory go took, over all guests of the VM.
+    pub struct DiscardCounters: "balloon" {
+        discards: SharedCounter = "System calls that discarded memory.",
+        discarded_bytes: SharedCounter = "Memory that was discarded.",
+        refused_discards: SharedCounter = "Discards that the host refused; the memory stays taken.",
+        reported_bytes: SharedCounter = "Memory that the guest reported free.",
+        populates: SharedCounter = "System calls that brought pages of a pool back.",
+    }
 }
 
 /// What is counted for each vnode, whichever balloon its pages come through.
 #[derive(Debug)]
 pub struct Books {
-    all: Vec<Book>,
-    none: Book,
+    all: Vec<Arc<Book>>,
+    none: Arc<Book>,
     /// Pages of pools that come back after a driver was reset.
     returns: Arc<Returns>,
 }
@@ -53,54 +45,44 @@ pub struct Books {
 /// One vnode's.
 #[derive(Debug, Default)]
 pub struct Book {
-    /// The counts.
-    pub meter: Arc<DiscardMeter>,
+    /// What goes on when the guest resets.
+    pub counters: Arc<DiscardCounters>,
+    /// Bytes that are out now and stay taken: parts of pages of a pool that are not out as a whole.
+    partial_bytes: AtomicI64,
+    /// Bytes that the guest hinted were free, in the last round.
+    hinted_bytes: AtomicU64,
     /// It was to have its memory from the start, so what is merely free stays.
     prefault: bool,
 }
 
+impl Book {
+    /// Bytes that are out now and stay taken.
+    pub fn partial(&self) -> Bytes {
+        Bytes(u64::try_from(self.partial_bytes.load(Ordering::Relaxed)).unwrap_or(0))
+    }
+
+    /// Bytes that the guest hinted were free, in the last round.
+    pub fn hinted(&self) -> Bytes {
+        Bytes(self.hinted_bytes.load(Ordering::Relaxed))
+    }
+}
+
 impl Books {
-    /// Nothing was counted yet.
-    pub fn new(topology: &VmTopology) -> Self {
-        let book = |vnode: &Vnode| Book { meter: Arc::default(), prefault: vnode.prefault };
+    /// For a guest that has given nothing yet; each vnode goes on counting in its `counters`.
+    pub fn new(topology: &VmTopology, counters: impl Fn(VnodeId) -> Arc<DiscardCounters>) -> Self {
+        let book = |vnode: &Vnode| {
+            Arc::new(Book { counters: counters(vnode.id), prefault: vnode.prefault, ..Book::default() })
+        };
         Self {
             all: topology.vnodes().iter().map(book).collect(),
-            none: Book::default(),
+            none: Arc::default(),
             returns: Arc::default(),
         }
     }
 
     /// A vnode's.
-    pub fn of(&self, vnode: VnodeId) -> &Book {
+    pub fn of(&self, vnode: VnodeId) -> &Arc<Book> {
         self.all.get(vnode.index()).unwrap_or(&self.none)
-    }
-}
-
-/// Counts them.
-#[derive(Debug, Default)]
-pub struct DiscardMeter {
-    calls: AtomicU64,
-    bytes: AtomicU64,
-    refused: AtomicU64,
-    partial_bytes: AtomicI64,
-    reported_bytes: AtomicU64,
-    hinted_bytes: AtomicU64,
-    populates: AtomicU64,
-}
-
-impl DiscardMeter {
-    /// The counts as they are now.
-    pub fn figures(&self) -> DiscardFigures {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        DiscardFigures {
-            calls: read(&self.calls),
-            bytes: read(&self.bytes),
-            refused: read(&self.refused),
-            partial_bytes: u64::try_from(self.partial_bytes.load(Ordering::Relaxed)).unwrap_or(0),
-            reported_bytes: read(&self.reported_bytes),
-            hinted_bytes: read(&self.hinted_bytes),
-            populates: read(&self.populates),
-        }
     }
 }
 
@@ -178,7 +160,7 @@ impl VnodeHost {
     fn partial(&self, region: &RamRegion, pages: i64) {
         if region.pages.pool().is_some() {
             let bytes = pages * PAGE_BYTES.cast_signed();
-            self.books.of(region.range.vnode).meter.partial_bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.books.of(region.range.vnode).partial_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
@@ -252,13 +234,13 @@ impl VnodeHost {
 
     fn discard_in(&self, region: &RamRegion, range: Range<u64>) {
         let length = range.end - range.start;
-        let meter = &self.books.of(region.range.vnode).meter;
+        let counters = &self.books.of(region.range.vnode).counters;
         let Some((offset, count)) = offsets(&range) else { return };
-        meter.calls.fetch_add(1, Ordering::Relaxed);
+        counters.discards.one();
         match region.mapping.discard(offset, count) {
-            Ok(()) => drop(meter.bytes.fetch_add(length, Ordering::Relaxed)),
+            Ok(()) => drop(counters.discarded_bytes.add(length)),
             Err(error) => {
-                if meter.refused.fetch_add(1, Ordering::Relaxed) == 0 {
+                if counters.refused_discards.add(1) == 0 {
                     tracing::warn!(vnode = %region.range.vnode, %error, "memory that the guest gave stays taken");
                 }
             }
@@ -272,7 +254,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Has the host back pages of a pool.
 fn populate(region: &RamRegion, offset: usize, count: usize, books: &Books) -> std::io::Result<()> {
-    books.of(region.range.vnode).meter.populates.fetch_add(1, Ordering::Relaxed);
+    books.of(region.range.vnode).counters.populates.one();
     region.mapping.populate(offset, count)
 }
 
@@ -376,13 +358,13 @@ impl BalloonHost for VnodeHost {
     }
 
     fn hinting(&self) {
-        self.books.all.iter().for_each(|book| book.meter.hinted_bytes.store(0, Ordering::Relaxed));
+        self.books.all.iter().for_each(|book| book.hinted_bytes.store(0, Ordering::Relaxed));
     }
 
     fn hinted(&self, runs: &[PageRun]) {
         let hint = |region: &RamRegion, range: Range<u64>| {
-            let meter = &self.books.of(region.range.vnode).meter;
-            meter.hinted_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
+            let book = self.books.of(region.range.vnode);
+            book.hinted_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
         };
         runs.iter().for_each(|run| self.each(*run, hint));
     }
@@ -415,7 +397,7 @@ impl BalloonHost for VnodeHost {
     fn reported(&self, runs: &[PageRun], poisoned: bool) {
         let report = |region: &RamRegion, range: Range<u64>| {
             let book = self.books.of(region.range.vnode);
-            book.meter.reported_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
+            book.counters.reported_bytes.add(range.end - range.start);
             // The guest may touch it at any time, and a pool may have no page for it then.
             if !poisoned && !book.prefault && region.pages.pool().is_none() {
                 self.discard_in(region, range);

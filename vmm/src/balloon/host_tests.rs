@@ -34,7 +34,7 @@ fn bench_with(pages: PageSize, leases: Arc<Leases>) -> Bench {
     let range = RamRange { vnode: VnodeId(0), start: Gpa(0), size: SIZE };
     let mapping = Arc::new(mapping);
     let ram = Arc::new(GuestRam::of_regions(vec![RamRegion { range, pages, mapping }]));
-    let books = Arc::new(Books::new(&topology));
+    let books = Arc::new(Books::new(&topology, |_| Arc::default()));
     let host = VnodeHost::new(Arc::clone(&ram), VnodeId(0), Arc::clone(&books), leases);
     Bench { ram, books, host }
 }
@@ -55,7 +55,7 @@ impl Bench {
     }
 
     fn populates(&self) -> u64 {
-        self.books.of(VnodeId(0)).meter.figures().populates
+        self.books.of(VnodeId(0)).counters.populates.get()
     }
 
     fn read(&self, page: u32) -> u8 {
@@ -120,7 +120,7 @@ fn reported_pages_that_are_to_keep_their_content_keep_it() {
         bench.write(3, 0xAA);
         bench.host.reported(&[run(0, 8)], poisoned);
         assert_eq!(bench.read(3), if poisoned { 0xAA } else { 0 });
-        assert_eq!(bench.books.of(VnodeId(0)).meter.figures().reported_bytes, 8 * 4096);
+        assert_eq!(bench.books.of(VnodeId(0)).counters.reported_bytes.get(), 8 * 4096);
     }
 }
 

@@ -77,7 +77,7 @@ impl Keeper {
                 .filter(|entry| entry.vnode == held.vnode)
                 .for_each(|entry| entry.hold(held));
         }
-        if all.is_empty() { Ok(()) } else { self.wants().map(drop) }
+        if all.iter().any(Held::wants_memory) { self.wants().map(drop) } else { Ok(()) }
     }
 
     /// The VM is paused: requests under way wait, and their time with them.

@@ -25,7 +25,7 @@ mod simulation;
 mod target;
 mod watch;
 
-pub(crate) use attach::attach;
+pub(crate) use attach::{AllCounters, attach};
 pub(crate) use board::{Entry, Held, Tell, free_memory};
 pub(crate) use claimer::{
     Before, Claimer, Ground as ClaimerGround, NotClaimed, advise, claim_back, look, release,
@@ -38,7 +38,6 @@ pub(crate) use target::pages_out;
 
 pub use board::VnodeMemory;
 pub use claimer::HostShort;
-pub use host::DiscardFigures;
 pub use outcome::{Outcome, Phase, Stop};
 pub use reclaim::{ReclaimKind, ReclaimOrder, ReclaimPart, ReclaimStop, ReclaimTally};
 pub use reclaimer::{ReclaimState, ReclaimView};

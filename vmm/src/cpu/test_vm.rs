@@ -35,7 +35,8 @@ impl TestVm {
         let ram = Arc::new(GuestRam::new(&plan).unwrap());
         ram.memory().write_slice(code, GuestAddress(CODE)).unwrap();
         let vm = Arc::new(kvm.create_vm(&ram).unwrap());
-        let ioapic = Arc::new(Mutex::new(IoApic::new(Arc::new(Routes::new(Arc::clone(&vm))))));
+        let routes = Arc::new(Routes::new(Arc::clone(&vm)));
+        let ioapic = Arc::new(Mutex::new(IoApic::new(routes, Arc::default())));
         let (pio, mmio) = (Arc::new(pio.build()), Arc::new(mmio.build()));
         let (cpuid, msrs) = (kvm.cpuid().unwrap(), kvm.msrs().unwrap());
         let setup = VcpuSetup { vm, ram: Arc::clone(&ram), cpuid, msrs, pio, mmio, ioapic };

@@ -147,6 +147,7 @@ impl Machine {
             vectors: Arc::new(Host),
             io_events: Arc::new(Host),
             spawner: Arc::new(NodeSpawner::new("0".parse().unwrap())),
+            counters: Arc::default(),
         };
         let function = VirtioPci::new("blk0", Box::new(device), Arc::clone(&memory), host).unwrap();
         let mut builder = PciSegmentBuilder::new(0, WINDOW..=WINDOW + 0xFFFF_FFFF);
@@ -196,7 +197,7 @@ impl Machine {
         assert_eq!(self.status(), READY);
         self.queue.add(&[(BUFFERS, 16, false), (BUFFERS + 0x1000, 513, true)]).unwrap();
         self.write(0x3000, &[0, 0]);
-        while self.disk.figures().batches == 0 {
+        while self.disk.counters().batches.get() == 0 {
             std::thread::yield_now();
         }
     }
@@ -232,7 +233,7 @@ fn a_machine_ends_although_storage_hangs() {
     let Some((mut machine, _writer)) = Machine::on_pipe() else { return };
     machine.start_reading();
     end(&machine);
-    assert_eq!(machine.disk.figures().host_errors, 1, "cancelled, and not left to itself");
+    assert_eq!(machine.disk.counters().host_errors.get(), 1, "cancelled, and not left to itself");
 }
 
 #[test]
@@ -240,5 +241,5 @@ fn a_machine_ends_although_requests_cannot_even_be_cancelled() {
     let mut machine = Machine::new(Hung::Threads(Arc::new(Helpers::new(Nowhere))));
     machine.start_reading();
     end(&machine);
-    assert_eq!(machine.disk.figures().host_errors, 0, "it has not ended");
+    assert_eq!(machine.disk.counters().host_errors.get(), 0, "it has not ended");
 }

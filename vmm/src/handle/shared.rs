@@ -2,20 +2,17 @@
 
 use super::request::request;
 use super::{DiskFull, DiskSize, Observer, Request, VmState, VmView};
-use crate::attach::Gauge;
 use crate::balloon::{self, Leases, Reclaimer, VnodeMemory};
-use crate::board::Board;
+use crate::board::BoardCounters;
 use crate::claims::Held;
 use crate::claims::own::{OwnClaim, Settled, bytes_of};
 use crate::cpu::ExitCounters;
 use crate::inbox::{Event, Notifier};
 use crate::jobs::{JobId, Jobs};
 use crate::memory::GuestRam;
-use crate::pci::DeviceThreads;
-use devices::virtio::VirtioMeter;
+use crate::pci::{DeviceHandle, DeviceThreads};
 use resources::lease::Lease;
 use resources::{Plan, VcpuId, Vnode, VnodeId};
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
@@ -24,11 +21,9 @@ use std::time::Instant;
 pub(crate) struct Link {
     pub(crate) notifier: Notifier,
     pub(crate) ram: Weak<GuestRam>,
-    pub(crate) devices: Vec<(VnodeId, Arc<VirtioMeter>)>,
-    /// By the device's name.
-    pub(crate) gauges: Arc<BTreeMap<String, Gauge>>,
+    pub(crate) devices: Vec<DeviceHandle>,
     pub(crate) exits: Vec<(VcpuId, Arc<ExitCounters>)>,
-    pub(crate) board: Board,
+    pub(crate) board: Arc<BoardCounters>,
     /// By number.
     pub(crate) disks: Vec<DiskSize>,
     pub(crate) threads: DeviceThreads,

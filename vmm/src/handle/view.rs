@@ -2,13 +2,11 @@
 
 use crate::balloon::{HostShort, VnodeMemory};
 use crate::jobs::JobView;
-use devices::virtio::blk::BlkFigures;
-use devices::virtio::console::ConsoleCounters;
-use devices::virtio::net::{Datapath, NetCounters};
-use devices::virtio::vsock::VsockCounters;
-use devices::virtio::{RngCounters, VirtioCounters};
+use devices::Figure;
+use devices::virtio::VirtioCounters;
 use resources::{CpuSet, Placement, VcpuId, VnodeId};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// How a VM stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +78,7 @@ pub struct DiskFull {
     pub failed: u64,
 }
 
-/// A device as others see it.
+/// A device as others see it. Its figures are of all guests since the VM started.
 #[derive(Debug, Clone)]
 pub struct DeviceView {
     /// Its name, such as `blk0`.
@@ -88,23 +86,7 @@ pub struct DeviceView {
     /// Where it sits.
     pub vnode: VnodeId,
     /// What its transport counts.
-    pub counters: VirtioCounters,
-    /// What it counts itself; balloons are in [`VmHandle::memory`](crate::VmHandle::memory), and what the kernel serves is not
-    /// counted here.
-    pub figures: Option<DeviceFigures>,
-}
-
-/// What a device counts itself, since it was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeviceFigures {
-    /// A disk.
-    Disk(BlkFigures),
-    /// An interface, and which way its frames go.
-    Net(Datapath, NetCounters),
-    /// A socket device.
-    Vsock(VsockCounters),
-    /// A console.
-    Console(ConsoleCounters),
-    /// An entropy device.
-    Rng(RngCounters),
+    pub counters: Arc<VirtioCounters>,
+    /// What it counts itself; what the kernel serves is not counted here.
+    pub figures: Vec<Figure>,
 }

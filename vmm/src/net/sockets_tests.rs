@@ -6,7 +6,7 @@ use crate::socket_file::{Janitor, SocketFileError};
 use devices::pci::{WorkerHandle, WorkerSpawner};
 use devices::virtio::VirtioDevice;
 use devices::virtio::test_driver::{BUFFERS, TestInterrupt, TestMemory, TestQueue, activation, memory};
-use devices::virtio::vsock::{HostSockets, HostStream, VsockHandle};
+use devices::virtio::vsock::{HostSockets, HostStream, VsockCounters};
 use resources::ErrorKind;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -29,7 +29,7 @@ struct Guest {
     memory: TestMemory,
     receive: TestQueue,
     transmit: TestQueue,
-    handle: Arc<VsockHandle>,
+    counters: Arc<VsockCounters>,
     worker: Option<Box<dyn WorkerHandle>>,
 }
 
@@ -47,7 +47,7 @@ impl Guest {
         let interrupt = Arc::<TestInterrupt>::default();
         let worker = device.activate(activation(&memory, 0, &[&receive, &transmit], &interrupt)).unwrap();
         let worker = NodeSpawner::new("0".parse().unwrap()).spawn("vsock", worker, Box::new(|_| ())).unwrap();
-        Self { memory, receive, transmit, handle: device.handle(), worker: Some(worker) }
+        Self { memory, receive, transmit, counters: device.counters(), worker: Some(worker) }
     }
 
     fn send(&mut self, operation: u16, host: u32, guest: u32, flags: u32, data: &[u8]) {
@@ -69,7 +69,7 @@ impl Guest {
         self.transmit.add(&[(BUFFERS, 44, false), (BUFFERS + 0x100, length, false)]).unwrap();
         self.transmit.kick();
         while self.transmit.used().is_none() {
-            assert!(Instant::now() < end, "{:?}", self.handle.counters());
+            assert!(Instant::now() < end, "{:?}", self.counters);
             std::thread::sleep(Duration::from_micros(100));
         }
     }
@@ -80,7 +80,7 @@ impl Guest {
             if let Some(used) = self.receive.used() {
                 break used;
             }
-            assert!(Instant::now() < end, "{:?}", self.handle.counters());
+            assert!(Instant::now() < end, "{:?}", self.counters);
             std::thread::sleep(Duration::from_micros(100));
         };
         let address = self.receive.address_of(head);
@@ -130,7 +130,7 @@ fn a_host_process_reaches_a_service_in_the_guest() {
     drop(client);
     assert_eq!(guest.receive().0, SHUTDOWN);
     guest.send(RESET, host_port, 1234, 0, &[]);
-    assert_eq!(guest.handle.counters().broken, 0);
+    assert_eq!(guest.counters.broken.get(), 0);
 }
 
 #[test]

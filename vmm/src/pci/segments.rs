@@ -1,13 +1,13 @@
 //! The PCI segments of a machine: one per vnode, with the functions that sit there.
 
-use super::{Doorbells, NodeSpawner, Vectors};
+use super::{DeviceHandle, Doorbells, HostDevice, NodeSpawner, Vectors};
 use crate::interrupts::Routes;
 use crate::memory::GuestRam;
 use crate::sys::{GuestVm, HostError};
 use devices::pci::{
     MECHANISM1_PORTS, Mechanism1, PciSegment, PciSegmentBuilder, SegmentError, WorkerSpawner,
 };
-use devices::virtio::{VirtioDevice, VirtioMeter, VirtioPci, VirtioPciError, VirtioPciHost};
+use devices::virtio::{VirtioDevice, VirtioPci, VirtioPciError, VirtioPciHost};
 use devices::{BusError, MmioBusBuilder, PioBusBuilder};
 use resources::pci_map::Window;
 use resources::{CpuSet, Plan, VnodeId};
@@ -54,25 +54,14 @@ pub struct SegmentsBuilder {
     segments: Vec<PciSegmentBuilder>,
     ecams: Vec<Window>,
     spawners: Vec<Arc<NodeSpawner>>,
-    meters: Vec<(VnodeId, Arc<VirtioMeter>)>,
+    handles: Vec<DeviceHandle>,
     kept: Vec<Kept>,
 }
 
 /// A device that outlives the machine.
 struct Kept {
-    vnode: VnodeId,
     slot: u8,
-    name: String,
-}
-
-/// A device with what it has of the host, for a guest that comes.
-pub struct HostDevice {
-    /// Where it sits.
-    pub vnode: VnodeId,
-    /// Its name in logs and counters, and that of its thread.
-    pub name: String,
-    /// The device, at rest.
-    pub device: Box<dyn VirtioDevice<GuestMemory>>,
+    handle: DeviceHandle,
 }
 
 /// The threads of a machine's devices, by vnode.
@@ -94,7 +83,7 @@ pub struct Segments {
     segments: Vec<Arc<PciSegment>>,
     ecams: Vec<Window>,
     threads: DeviceThreads,
-    meters: Vec<(VnodeId, Arc<VirtioMeter>)>,
+    handles: Vec<DeviceHandle>,
     kept: Vec<Kept>,
 }
 
@@ -108,7 +97,7 @@ impl SegmentsBuilder {
             segments: Vec::new(),
             ecams: Vec::new(),
             spawners: Vec::new(),
-            meters: Vec::new(),
+            handles: Vec::new(),
             kept: Vec::new(),
         };
         for segment in plan.pci.segments() {
@@ -126,41 +115,38 @@ impl SegmentsBuilder {
 
     /// Puts a device on its vnode's segment that [outlives the machine](Segments::take_devices).
     pub fn add_host_device(&mut self, device: HostDevice) -> Result<(), PciError> {
-        let HostDevice { vnode, name, device } = device;
-        let slot = self.add(vnode, &name, device)?;
-        self.kept.push(Kept { vnode, slot, name });
+        let handle = device.handle.clone();
+        let slot = self.add(device)?;
+        self.kept.push(Kept { slot, handle });
         Ok(())
     }
 
-    /// Puts a virtio device on a vnode's segment, and gives its slot. `name` is for logs, counters and its thread.
-    pub fn add(
-        &mut self,
-        vnode: VnodeId,
-        name: &str,
-        device: Box<dyn VirtioDevice<GuestMemory>>,
-    ) -> Result<u8, PciError> {
-        let no_such = || PciError::NoSuchVnode { name: name.to_owned(), vnode };
-        let segment = self.segments.get_mut(vnode.index()).ok_or_else(no_such)?;
-        let spawner = self.spawners.get(vnode.index()).ok_or_else(no_such)?;
+    /// Puts a virtio device on its vnode's segment, and gives its slot.
+    pub fn add(&mut self, device: HostDevice) -> Result<u8, PciError> {
+        let HostDevice { handle, device } = device;
+        let no_such = || PciError::NoSuchVnode { name: handle.name.clone(), vnode: handle.vnode };
+        let segment = self.segments.get_mut(handle.vnode.index()).ok_or_else(no_such)?;
+        let spawner = self.spawners.get(handle.vnode.index()).ok_or_else(no_such)?;
         let vectors = Vectors::new(&self.routes, VirtioPci::vectors(&*device))?;
         let host = VirtioPciHost {
             vectors: Arc::new(vectors),
             io_events: Arc::clone(&self.doorbells) as _,
             spawner: Arc::clone(spawner) as Arc<dyn WorkerSpawner>,
+            counters: Arc::clone(&handle.transport),
         };
-        let function = VirtioPci::new(name, device, Arc::clone(&self.memory), host)?;
-        self.meters.push((vnode, function.meter()));
+        let function = VirtioPci::new(&handle.name, device, Arc::clone(&self.memory), host)?;
+        self.handles.push(handle);
         Ok(segment.add(None, Box::new(function))?)
     }
 
     /// Nothing can be added any more.
     pub fn build(self) -> Segments {
-        let Self { segments, ecams, spawners, meters, kept, .. } = self;
+        let Self { segments, ecams, spawners, handles, kept, .. } = self;
         Segments {
             segments: segments.into_iter().map(PciSegmentBuilder::build).collect(),
             ecams,
             threads: DeviceThreads(spawners.into()),
-            meters,
+            handles,
             kept,
         }
     }
@@ -196,7 +182,7 @@ impl Segments {
             segments,
             ecams: Vec::new(),
             threads: DeviceThreads::default(),
-            meters: Vec::new(),
+            handles: Vec::new(),
             kept: Vec::new(),
         }
     }
@@ -216,17 +202,21 @@ impl Segments {
     /// in the order in which they were added; `None` if requests in flight do not end.
     pub fn take_devices(&self) -> Option<Vec<HostDevice>> {
         for (number, segment) in (0..).zip(&self.segments) {
-            let slots: Vec<u8> =
-                self.kept.iter().filter(|kept| kept.vnode == VnodeId(number)).map(|kept| kept.slot).collect();
+            let slots: Vec<u8> = self
+                .kept
+                .iter()
+                .filter(|kept| kept.handle.vnode == VnodeId(number))
+                .map(|kept| kept.slot)
+                .collect();
             segment.reset_for_next(&slots);
         }
         if !self.settle_within(REQUESTS_END_WITHIN) {
             return None;
         }
-        let take = |Kept { vnode, slot, name }: &Kept| {
-            let device = self.segments.get(vnode.index())?.take_device(*slot)?;
+        let take = |Kept { slot, handle }: &Kept| {
+            let device = self.segments.get(handle.vnode.index())?.take_device(*slot)?;
             let device = device.downcast::<Box<dyn VirtioDevice<GuestMemory>>>().ok()?;
-            Some(HostDevice { vnode: *vnode, name: name.clone(), device: *device })
+            Some(HostDevice { handle: handle.clone(), device: *device })
         };
         self.kept.iter().map(take).collect()
     }
@@ -280,9 +270,9 @@ impl Segments {
         &self.threads
     }
 
-    /// What each device counts.
-    pub fn meters(&self) -> &[(VnodeId, Arc<VirtioMeter>)] {
-        &self.meters
+    /// The handles of all devices.
+    pub fn handles(&self) -> &[DeviceHandle] {
+        &self.handles
     }
 }
 

@@ -33,7 +33,8 @@ impl Bench {
         let port = SerialPort::serve(output, input, Arc::default()).unwrap();
         let link: &Arc<SerialLink> = port.link();
         let host = Arc::clone(link);
-        let serial = Arc::new(Mutex::new(Serial::new(Arc::new(NoLine), link.sink(), host)));
+        let serial = Serial::new(Arc::new(NoLine), link.sink(), host, Arc::default());
+        let serial = Arc::new(Mutex::new(serial));
         let (_inbox, notifier) = Inbox::new().unwrap();
         link.connect(Arc::clone(&serial), notifier.clone());
         Self { port, serial, _inbox, notifier }

@@ -4,6 +4,7 @@ use super::json;
 use crate::http::admission::Command;
 use crate::http::app::App;
 use crate::http::body::{self, Query, number};
+use crate::http::convert;
 use crate::http::problem::Problem;
 use crate::http::wire;
 use axum::extract::{Path, Request, State};
@@ -15,21 +16,8 @@ use std::sync::Arc;
 pub async fn all(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     Query::of(&request, &[])?;
     let handle = app.commands.handle(Command::Look)?;
-    let devices = handle.devices().into_iter().map(|device| wire::Device {
-        name: device.name,
-        vnode: device.vnode.0,
-        counters: wire::DeviceCounters {
-            activations: device.counters.activations,
-            resets: device.counters.resets,
-            refused_features: device.counters.refused_features,
-            failed_activations: device.counters.failed_activations,
-            queue_faults: device.counters.queue_faults,
-            ignored_accesses: device.counters.ignored_accesses,
-            slow_notifications: device.counters.slow_notifications,
-            host_failures: device.counters.host_failures,
-        },
-    });
-    Ok(json(StatusCode::OK, &wire::Devices { devices: devices.collect() }))
+    let devices = handle.devices().iter().map(convert::device).collect();
+    Ok(json(StatusCode::OK, &wire::Devices { devices }))
 }
 
 /// `PUT /v1/disks/{id}/size`.

@@ -1,6 +1,7 @@
 //! Virtio devices and what they count.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// How long a disk is for the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,7 +13,7 @@ pub struct DiskSize {
     pub size: u64,
 }
 
-/// What the transport of a device counts, since the guest started.
+/// What the transport of a device counts, since the VM started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct DeviceCounters {
@@ -42,8 +43,13 @@ pub struct Device {
     pub name: String,
     /// Where it sits.
     pub vnode: u32,
-    /// What it counts.
+    /// What its transport counts.
     pub counters: DeviceCounters,
+    /// What the device counts itself since the VM started, and what it has now, by name. The names depend on the kind of
+    /// device: `GET /v1/metrics` has each of them with its help, as `numavisor_KIND_NAME` with `_total` for what only grows.
+    #[serde(default)]
+    #[cfg_attr(test, schema(required = true))]
+    pub figures: BTreeMap<String, u64>,
 }
 
 /// All virtio devices.

@@ -52,7 +52,7 @@ pub struct Vcpu {
     /// The host CPU it ran on last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<u32>,
-    /// How often it left the guest since the guest started.
+    /// How often it left the guest since the VM started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exits: Option<u64>,
 }

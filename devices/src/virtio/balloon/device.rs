@@ -4,14 +4,16 @@ use std::io;
 use std::sync::Arc;
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-use vmm_sys_util::timerfd::TimerFd;
 
 use super::config::{self, Written};
+use super::counters::BalloonCounters;
 use super::handle::{BalloonHandle, Shared};
 use super::host::BalloonHost;
 use super::state::State;
 use super::worker::{BalloonWorker, Queues, Timers};
+use crate::Figures;
 use crate::interrupt::MsiMessage;
+use crate::virtio::device::timer;
 use crate::virtio::{
     Activation, ActivationError, DeviceKind, GuestMemoryHandle, VirtioDevice, Worker, WorkerQueue,
 };
@@ -55,13 +57,17 @@ pub struct Balloon {
 }
 
 impl Balloon {
-    /// A balloon without a driver.
+    /// A balloon without a driver, which goes on counting in `counters`.
     ///
     /// # Errors
     /// There are no descriptors left.
-    pub fn new(options: BalloonOptions, host: Arc<dyn BalloonHost>) -> io::Result<Self> {
+    pub fn new(
+        options: BalloonOptions,
+        host: Arc<dyn BalloonHost>,
+        counters: Arc<BalloonCounters>,
+    ) -> io::Result<Self> {
         let (refresh, retry) = (EventFd::new(EFD_NONBLOCK)?, EventFd::new(EFD_NONBLOCK)?);
-        let shared = Arc::new(Shared::new(State::new(options.apic_ids.clone()), refresh, retry));
+        let shared = Arc::new(Shared::new(State::new(options.apic_ids.clone(), counters), refresh, retry));
         Ok(Self { shared, host, options })
     }
 
@@ -112,6 +118,10 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
         vec![QUEUE_SIZE; 2 + options.into_iter().filter(|option| *option).count()]
     }
 
+    fn figures(&self) -> Option<Arc<dyn Figures>> {
+        Some(Arc::new(self.handle()))
+    }
+
     fn config(&self) -> Vec<u8> {
         let state = self.shared.state();
         let (asked, actual, poison) = state.config();
@@ -130,7 +140,7 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
         match config::written(actual, poison, offset, data) {
             Some(Written::Actual(actual)) => state.set_actual(actual),
             Some(Written::Poison(poison)) if self.options.reporting => state.poison = poison,
-            Some(Written::Poison(_)) | None => state.figures.ignored_writes += 1,
+            Some(Written::Poison(_)) | None => self.shared.counters.ignored_writes.one(),
         }
     }
 
@@ -149,14 +159,7 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
         self.shared.state().begin(hints.is_some(), has(VIRTIO_BALLOON_F_PAGE_POISON));
         self.shared.connect(Some(interrupt));
         let queues = Queues { inflate, deflate, statistics, hints, reporting };
-        let timer = || {
-            TimerFd::new().map_err(|error| ActivationError::Host {
-                device: NAME,
-                call: "timerfd_create",
-                source: error.into(),
-            })
-        };
-        let timers = Timers { retry: timer()?, sweep: timer()? };
+        let timers = Timers { retry: timer(NAME)?, sweep: timer(NAME)? };
         let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
         shared.changed();
         Ok(Box::new(BalloonWorker::new(queues, timers, shared, host)))

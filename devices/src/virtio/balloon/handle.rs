@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use thiserror::Error;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::figures::{BalloonView, Steering};
+use super::counters::BalloonCounters;
 use super::state::State;
+use super::view::{BalloonView, Steering};
 use crate::interrupt::MsiMessage;
 use crate::virtio::VirtioInterrupt;
+use crate::{Figure, Figures};
 
 /// Why a balloon cannot be asked for more pages now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -26,6 +28,7 @@ pub enum NotReady {
 
 /// What device, worker and controller share. Locked for moments only.
 pub(super) struct Shared {
+    pub counters: Arc<BalloonCounters>,
     state: Mutex<State>,
     interrupt: Mutex<Option<Arc<dyn VirtioInterrupt>>>,
     /// Has the worker ask the guest for its figures.
@@ -37,8 +40,9 @@ pub(super) struct Shared {
 
 impl Shared {
     pub fn new(state: State, refresh: EventFd, retry: EventFd) -> Self {
+        let counters = Arc::clone(&state.counters);
         let (state, interrupt, changed) = (Mutex::new(state), Mutex::new(None), OnceLock::new());
-        Self { state, interrupt, refresh, retry, changed }
+        Self { counters, state, interrupt, refresh, retry, changed }
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -80,7 +84,19 @@ pub struct BalloonHandle {
     pub(super) shared: Arc<Shared>,
 }
 
+impl Figures for BalloonHandle {
+    fn figures(&self) -> Vec<Figure> {
+        self.shared.counters.with_faults()
+    }
+}
+
 impl BalloonHandle {
+    /// What it counts.
+    #[must_use]
+    pub fn counters(&self) -> &BalloonCounters {
+        &self.shared.counters
+    }
+
     /// How it stands.
     #[must_use]
     pub fn view(&self) -> BalloonView {
@@ -109,7 +125,7 @@ impl BalloonHandle {
     /// # Errors
     /// As there, or it was turned round.
     pub fn ask_further(&self, pages: u32, exact: bool, seen: &BalloonView) -> Result<(), NotReady> {
-        self.ask_of(pages, exact, |state| state.figures.rollbacks == seen.figures.rollbacks)
+        self.ask_of(pages, exact, |state| state.counters.rollbacks.get() == seen.rollbacks)
     }
 
     fn ask_of(&self, pages: u32, exact: bool, may: impl Fn(&State) -> bool) -> Result<(), NotReady> {

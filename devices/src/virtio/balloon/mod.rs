@@ -5,8 +5,8 @@
 //! host's, behind [`BalloonHost`].
 
 mod config;
+mod counters;
 mod device;
-mod figures;
 mod handle;
 mod hints;
 mod host;
@@ -17,17 +17,19 @@ mod stats;
 #[cfg(any(test, feature = "test-driver"))]
 #[allow(dead_code, clippy::unwrap_used, reason = "a test's own mistakes end the test; fuzzers use a part")]
 pub(in crate::virtio) mod test_host;
+mod view;
 mod worker;
 
 #[cfg(test)]
 mod tests;
 
+pub use counters::BalloonCounters;
 pub use device::{Balloon, BalloonOptions};
-pub use figures::{BalloonFigures, BalloonView, Steering};
 pub use handle::{BalloonHandle, NotReady};
 pub use host::{BalloonHost, PagePlace, Sweep};
 pub use pages::{PageRun, compact};
 pub use stats::GuestStats;
+pub use view::{BalloonView, Steering};
 pub use worker::MAX_ARRAY_PAGES;
 
 /// Bytes of a page of the balloon, whatever the guest's own are (virtio 1.3, 5.5.6).

@@ -1,11 +1,15 @@
 //! What a balloon knows and what it makes of each array of pages, without queues or threads. The order that matters is
 //! here: an array is judged before its buffer is used, so that `exact` can turn the driver round in time.
 
-use super::figures::{BalloonFigures, BalloonView, Steering};
+use std::sync::Arc;
+
+use super::PAGE_BYTES;
+use super::counters::BalloonCounters;
 use super::hints::Hints;
 use super::host::{BalloonHost, PagePlace};
 use super::stack::{Removed, Stack};
 use super::stats::GuestStats;
+use super::view::{BalloonView, Steering};
 use crate::interrupt::MsiMessage;
 
 /// Bit 2 of a message address: the destination is logical, no APIC ID (Intel SDM volume 3, "Message Address Register
@@ -56,13 +60,13 @@ pub(super) struct State {
     /// It fills them (PAGE_POISON).
     poisons: bool,
     pub hints: Hints,
-    pub figures: BalloonFigures,
+    pub counters: Arc<BalloonCounters>,
     pub guest: GuestStats,
 }
 
 impl State {
-    pub fn new(apic_ids: Vec<u32>) -> Self {
-        Self { apic_ids, ..Self::default() }
+    pub fn new(apic_ids: Vec<u32>, counters: Arc<BalloonCounters>) -> Self {
+        Self { apic_ids, counters, ..Self::default() }
     }
 
     /// `num_pages`, `actual` and `poison_val`.
@@ -126,9 +130,9 @@ impl State {
     }
 
     fn clear(&mut self) {
-        let Self { apic_ids, message, epoch, figures, hints, .. } = std::mem::take(self);
+        let Self { apic_ids, message, epoch, counters, hints, .. } = std::mem::take(self);
         let hints = Hints::new(false, hints.rounds());
-        *self = Self { apic_ids, message, epoch, figures, hints, ..Self::default() };
+        *self = Self { apic_ids, message, epoch, counters, hints, ..Self::default() };
     }
 
     /// Asks for as many pages. The caller has seen that this may be asked.
@@ -150,30 +154,30 @@ impl State {
 
     /// Pages that the guest gives.
     pub fn inflate(&mut self, pfns: &[u32], host: &dyn BalloonHost) -> Verdict {
-        self.figures.inflate_arrays += 1;
+        self.counters.inflate_arrays.one();
         self.heard += 1;
         let (before, off_node_before) = (self.stack.len(), self.off_node);
         // A driver that has given all it was asked for and gives one more is moving a page (compaction): the old one
         // comes back next.
         let moving = pfns.len() == 1 && before >= self.asked;
         if !moving && before >= self.asked_most {
-            self.figures.unasked += count(pfns.len());
+            self.counters.unasked.add(count(pfns.len()));
         }
         self.asked_most = self.asked;
         let (mut new, mut first_off) = (Vec::with_capacity(pfns.len()), None);
         for pfn in pfns.iter().copied() {
             let place = host.place(pfn);
             if place == PagePlace::Outside {
-                self.figures.outside += 1;
+                self.counters.outside.one();
                 continue;
             }
             if !self.stack.push(pfn) {
-                self.figures.duplicates += 1;
+                self.counters.duplicates.one();
                 continue;
             }
             if place == PagePlace::OffNode {
                 self.off_node += 1;
-                self.figures.off_node += 1;
+                self.counters.inflated_off_node_bytes.add(PAGE_BYTES);
                 first_off.get_or_insert(new.len());
             }
             new.push(pfn);
@@ -186,7 +190,7 @@ impl State {
             interrupt = self.roll_back(before.saturating_add(small(first_off)));
             new.drain(first_off..).for_each(|pfn| self.stack.keep(pfn));
         }
-        self.figures.taken += count(new.len());
+        self.counters.inflated_bytes.add(count(new.len()) * PAGE_BYTES);
         self.letting_go = small(new.len());
         let settled = !moving && rollback.is_none() && self.stack.len() >= self.asked;
         Verdict { pages: new, interrupt, settled, drained: false }
@@ -199,7 +203,7 @@ impl State {
 
     /// Pages that the guest takes back.
     pub fn deflate(&mut self, pfns: &[u32], host: &dyn BalloonHost) -> Verdict {
-        self.figures.deflate_arrays += 1;
+        self.counters.deflate_arrays.one();
         self.heard += 1;
         let (mut back, mut migrated, mut drained) = (Vec::with_capacity(pfns.len()), false, 0);
         for pfn in pfns.iter().copied() {
@@ -207,18 +211,18 @@ impl State {
             let kept = self.stack.is_kept(pfn);
             match self.stack.remove(pfn) {
                 Removed::Absent => {
-                    self.figures.unknown += 1;
+                    self.counters.unknown.one();
                     continue;
                 }
                 Removed::Deeper if pfns.len() == 1 => {
-                    self.figures.migrations += 1;
+                    self.counters.migrations.one();
                     migrated = true;
                 }
-                Removed::Deeper => self.figures.out_of_order += 1,
+                Removed::Deeper => self.counters.out_of_order.one(),
                 Removed::Top if unasked => drained += 1,
                 Removed::Top => {}
             }
-            self.figures.given += 1;
+            self.counters.deflated_bytes.add(PAGE_BYTES);
             if host.place(pfn) == PagePlace::OffNode {
                 self.off_node -= 1;
             }
@@ -226,7 +230,7 @@ impl State {
                 back.push(pfn);
             }
         }
-        self.figures.drained += drained;
+        self.counters.drained_bytes.add(drained * PAGE_BYTES);
         // The page that came in a migration's place is on top; if it is another vnode's it goes back too. One that came
         // while a driver went back has left a page of another vnode beneath.
         let off = match self.dry {
@@ -247,7 +251,7 @@ impl State {
 
     /// Turns the driver round at `pages`, or earlier if it goes back farther already.
     fn roll_back(&mut self, pages: u32) -> bool {
-        self.figures.rollbacks += 1;
+        self.counters.rollbacks.one();
         self.dry = Some(self.dry.map_or(pages, |dry| dry.min(pages)));
         self.lower(pages)
     }
@@ -278,7 +282,8 @@ impl State {
             letting_go: self.letting_go,
             dry: self.dry,
             owing: self.owing,
-            figures: self.figures,
+            rollbacks: self.counters.rollbacks.get(),
+            migrations: self.counters.migrations.get(),
             hints: self.hints.rounds(),
             guest: self.guest.clone(),
         }

@@ -222,11 +222,7 @@ impl<M: GuestMemoryHandle> BalloonWorker<M> {
         while let Some(chain) = queue.pop() {
             let runs = lent(&chain);
             if !runs.is_empty() {
-                let poisoned = {
-                    let mut state = self.shared.state();
-                    state.figures.reported += runs.iter().map(|run| u64::from(run.count)).sum::<u64>();
-                    state.is_poisoned()
-                };
+                let poisoned = self.shared.state().is_poisoned();
                 self.host.reported(&runs, poisoned);
             }
             queue.used(chain, 0);
@@ -240,7 +236,7 @@ fn read_array<M: GuestMemoryHandle>(queue: &WorkerQueue<M>, chain: &Chain, share
     let bytes = usize::try_from(chain.readable_bytes()).unwrap_or(usize::MAX);
     let wanted = bytes.min(MAX_ARRAY_PAGES * PFN_BYTES);
     if bytes != wanted || !bytes.is_multiple_of(PFN_BYTES) {
-        shared.state().figures.malformed += 1;
+        shared.counters.malformed.one();
         queue.refused("an array of pages of an odd size");
     }
     let mut data = vec![0; wanted];

@@ -12,7 +12,7 @@ use virtio_bindings::bindings::virtio_blk as bits;
 
 use super::SECTOR_BYTES;
 use super::config::{self, WRITEBACK_OFFSET, bit};
-use super::counters::{BlkFigures, Counters};
+use super::counters::BlkCounters;
 use super::engine::{Disk, DiskBackend, DiskShape};
 use super::request::Rules;
 use super::worker::BlkWorker;
@@ -21,6 +21,7 @@ use crate::virtio::{
     Activation, ActivationError, DeviceKind, GuestMemoryHandle, VirtioDevice, VirtioInterrupt, Worker,
     WorkerQueue,
 };
+use crate::{Figure, Figures};
 
 /// Entries of each queue.
 pub const QUEUE_SIZE: u16 = 256;
@@ -130,7 +131,7 @@ pub enum BlkError {
 /// What device, worker and handle share.
 pub(super) struct Shared {
     pub name: String,
-    pub counters: Counters,
+    pub counters: BlkCounters,
     pub log: Mutex<LogLimit>,
     shape: DiskShape,
     serial: Serial,
@@ -190,7 +191,7 @@ impl<M: GuestMemoryHandle> Blk<M> {
         let length = backend.length().map_err(|source| BlkError::Length { name: name.clone(), source })?;
         let shared = Shared {
             name,
-            counters: Counters::default(),
+            counters: BlkCounters::default(),
             log: Mutex::new(LogLimit::per_second(LOG_LINES_PER_SECOND)),
             shape: backend.shape(),
             serial: options.serial,
@@ -268,14 +269,20 @@ impl BlkHandle {
 
     /// What the device has counted.
     #[must_use]
-    pub fn figures(&self) -> BlkFigures {
-        self.shared.counters.figures()
+    pub fn counters(&self) -> &BlkCounters {
+        &self.shared.counters
     }
 
     /// The disk's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.shared.name
+    }
+}
+
+impl Figures for BlkHandle {
+    fn figures(&self) -> Vec<Figure> {
+        self.counters().figures()
     }
 }
 
@@ -296,6 +303,10 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Blk<M> {
 
     fn queue_sizes(&self) -> Vec<u16> {
         vec![QUEUE_SIZE; usize::from(self.queues)]
+    }
+
+    fn figures(&self) -> Option<Arc<dyn Figures>> {
+        Some(Arc::new(self.handle()))
     }
 
     fn shares_vector(&self) -> bool {

@@ -18,7 +18,7 @@ mod worker;
 mod tests;
 
 pub use config::{MAX_RANGE_SECTORS, MAX_RANGES};
-pub use counters::BlkFigures;
+pub use counters::BlkCounters;
 pub use device::{Blk, BlkError, BlkHandle, BlkOptions, MAX_QUEUES, QUEUE_SIZE, Serial};
 pub use engine::{Completion, Disk, DiskBackend, DiskEngine, DiskShape, Extent, Operation};
 pub use segments::Segments;

@@ -245,7 +245,7 @@ impl Shared {
         let (count, what) = match refusal {
             Refusal::Malformed(what) => (&self.counters.malformed, what),
             Refusal::OutOfRange => (&self.counters.out_of_range, "sectors past the end"),
-            Refusal::ReadOnly => (&self.counters.read_only, "a write to a read-only disk"),
+            Refusal::ReadOnly => (&self.counters.refused_writes, "a write to a read-only disk"),
             // Drivers ask for what a device may know; that is no fault.
             Refusal::Unsupported => return self.counters.unsupported.one(),
         };

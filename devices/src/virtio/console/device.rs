@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
-use vmm_sys_util::timerfd::TimerFd;
-
 use super::backlog::Backlog;
-use super::counters::ConsoleMeter;
+use super::counters::ConsoleCounters;
 use super::host::ConsoleHost;
 use super::worker::{ConsoleWorker, Port};
+use crate::Figures;
+use crate::virtio::device::timer;
 use crate::virtio::{
     Activation, ActivationError, DeviceKind, GuestMemoryHandle, VirtioDevice, Worker, WorkerQueue,
 };
@@ -20,7 +20,7 @@ const QUEUE_SIZE: u16 = 64;
 /// A console with one port.
 pub struct Console {
     port: Arc<Mutex<Port>>,
-    meter: Arc<ConsoleMeter>,
+    counters: Arc<ConsoleCounters>,
 }
 
 impl Console {
@@ -28,13 +28,13 @@ impl Console {
     #[must_use]
     pub fn new(host: Box<dyn ConsoleHost>) -> Self {
         let port = Port { host, backlog: Backlog::default(), stalled: false, silent: false, visit: 0 };
-        Self { port: Arc::new(Mutex::new(port)), meter: Arc::default() }
+        Self { port: Arc::new(Mutex::new(port)), counters: Arc::default() }
     }
 
-    /// Its counters, to keep when the device is handed to its transport.
+    /// What it counts, to keep when the device is handed to its transport.
     #[must_use]
-    pub fn meter(&self) -> Arc<ConsoleMeter> {
-        Arc::clone(&self.meter)
+    pub fn counters(&self) -> Arc<ConsoleCounters> {
+        Arc::clone(&self.counters)
     }
 }
 
@@ -43,32 +43,20 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Console {
         KIND
     }
 
-    fn features(&self) -> u64 {
-        0
-    }
-
+    /// Receive and transmit. Each field of a configuration belongs to a feature that is not offered (virtio 1.3, 5.3.4).
     fn queue_sizes(&self) -> Vec<u16> {
         vec![QUEUE_SIZE; 2]
     }
 
-    /// Each field belongs to a feature that is not offered (virtio 1.3, 5.3.4).
-    fn config(&self) -> Vec<u8> {
-        Vec::new()
+    fn figures(&self) -> Option<Arc<dyn Figures>> {
+        Some(self.counters())
     }
-
-    fn write_config(&mut self, _: u64, _: &[u8]) {}
 
     fn activate(&mut self, mut activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
         let mut queue = |index| WorkerQueue::of(&mut activation, NAME, index);
         let (receive, transmit) = (queue(0)?, queue(1)?);
-        let timer = TimerFd::new().map_err(|error| ActivationError::Host {
-            device: NAME,
-            call: "timerfd_create",
-            source: error.into(),
-        })?;
-        let (port, meter) = (Arc::clone(&self.port), Arc::clone(&self.meter));
-        Ok(Box::new(ConsoleWorker::new(receive, transmit, timer, port, meter)))
+        let timer = timer(NAME)?;
+        let (port, counters) = (Arc::clone(&self.port), Arc::clone(&self.counters));
+        Ok(Box::new(ConsoleWorker::new(receive, transmit, timer, port, counters)))
     }
-
-    fn reset(&mut self, _: Option<Box<dyn Worker>>) {}
 }

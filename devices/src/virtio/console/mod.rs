@@ -16,6 +16,6 @@ mod tests;
 mod worker;
 
 pub use backlog::BACKLOG_BYTES;
-pub use counters::{ConsoleCounters, ConsoleMeter};
+pub use counters::ConsoleCounters;
 pub use device::Console;
 pub use host::ConsoleHost;

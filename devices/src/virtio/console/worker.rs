@@ -9,7 +9,7 @@ use std::time::Duration;
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::backlog::{BACKLOG_BYTES, Backlog};
-use super::counters::{ConsoleMeter, add};
+use super::counters::ConsoleCounters;
 use super::host::ConsoleHost;
 use crate::virtio::{Chain, GuestMemoryHandle, Interest, Source, Worker, WorkerQueue};
 
@@ -51,7 +51,7 @@ pub(super) struct ConsoleWorker<M> {
     /// Armed while a chain waits for room in the backlog, or no client can be let in.
     timer: TimerFd,
     port: Arc<Mutex<Port>>,
-    meter: Arc<ConsoleMeter>,
+    counters: Arc<ConsoleCounters>,
     /// The guest has room for more that is typed.
     hungry: bool,
     /// A chain waits for room in the backlog.
@@ -68,10 +68,10 @@ impl<M: GuestMemoryHandle> ConsoleWorker<M> {
         transmit: WorkerQueue<M>,
         timer: TimerFd,
         port: Arc<Mutex<Port>>,
-        meter: Arc<ConsoleMeter>,
+        counters: Arc<ConsoleCounters>,
     ) -> Self {
         let (hungry, holding, listening, waiting) = (false, false, true, [None; 2]);
-        Self { receive, transmit, timer, port, meter, hungry, holding, listening, waiting }
+        Self { receive, transmit, timer, port, counters, hungry, holding, listening, waiting }
     }
 
     fn port(&self) -> MutexGuard<'_, Port> {
@@ -97,7 +97,7 @@ impl<M: GuestMemoryHandle> ConsoleWorker<M> {
                 break;
             }
             if bytes == 0 {
-                add(&self.meter.malformed, 1);
+                self.counters.malformed.one();
                 self.transmit.refused("a buffer without anything to print");
             }
             self.take(&chain, bytes, &mut port);
@@ -114,8 +114,8 @@ impl<M: GuestMemoryHandle> ConsoleWorker<M> {
     fn take(&self, chain: &Chain, bytes: usize, port: &mut Port) {
         let memory = self.transmit.memory();
         let mut at = bytes.saturating_sub(BACKLOG_BYTES);
-        add(&self.meter.printed_bytes, bytes);
-        add(&self.meter.lost_bytes, at);
+        self.counters.printed_bytes.add(bytes_of(bytes));
+        self.counters.lost_bytes.add(bytes_of(at));
         let mut buffer = [0; CHUNK_BYTES];
         while at < bytes {
             let length = (bytes - at).min(CHUNK_BYTES);
@@ -124,8 +124,8 @@ impl<M: GuestMemoryHandle> ConsoleWorker<M> {
                 break;
             }
             at += read;
-            add(&self.meter.lost_bytes, port.backlog.push(&buffer[..read]));
-            flush(port, &self.meter);
+            self.counters.lost_bytes.add(bytes_of(port.backlog.push(&buffer[..read])));
+            flush(port, &self.counters);
         }
     }
 
@@ -140,7 +140,7 @@ impl<M: GuestMemoryHandle> ConsoleWorker<M> {
             let Some(chain) = self.receive.pop() else { break };
             let room = usize::try_from(chain.writable_bytes()).unwrap_or(usize::MAX).min(CHUNK_BYTES);
             if room == 0 {
-                add(&self.meter.malformed, 1);
+                self.counters.malformed.one();
                 self.receive.refused("a buffer without room for what is typed");
                 self.receive.used(chain, 0);
                 continue;
@@ -149,7 +149,7 @@ impl<M: GuestMemoryHandle> ConsoleWorker<M> {
                 Ok(typed @ 1..) => {
                     self.receive.charge(typed / BYTES_PER_WORK + WORK_PER_READ);
                     let written = chain.write(self.receive.memory(), 0, &buffer[..typed.min(room)]);
-                    add(&self.meter.typed_bytes, written);
+                    self.counters.typed_bytes.add(bytes_of(written));
                     self.receive.used(chain, u32::try_from(written).unwrap_or(u32::MAX));
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
@@ -172,7 +172,7 @@ impl<M: GuestMemoryHandle> ConsoleWorker<M> {
 
     /// The client can take more, or it typed, or it is gone.
     fn attend(&mut self) {
-        flush(&mut self.port(), &self.meter);
+        flush(&mut self.port(), &self.counters);
         if self.holding {
             self.print();
         }
@@ -185,7 +185,7 @@ impl<M: GuestMemoryHandle> ConsoleWorker<M> {
             Ok(true) => {
                 port.visit = port.visit.wrapping_add(1);
                 (port.stalled, port.silent) = (false, false);
-                add(&self.meter.attached, 1);
+                self.counters.attached.one();
                 drop(port);
                 self.attend();
             }
@@ -218,12 +218,16 @@ impl<M: GuestMemoryHandle> ConsoleWorker<M> {
     }
 }
 
+fn bytes_of(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
+
 fn lock(port: &Mutex<Port>) -> MutexGuard<'_, Port> {
     port.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Hands over what there is, as far as it is taken now.
-fn flush(port: &mut Port, meter: &ConsoleMeter) {
+fn flush(port: &mut Port, counters: &ConsoleCounters) {
     while !port.backlog.is_empty() {
         match port.host.write(port.backlog.front()) {
             Ok(count @ 1..) => {
@@ -234,7 +238,7 @@ fn flush(port: &mut Port, meter: &ConsoleMeter) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return,
             // The next client shall have it; a file's loss is a loss.
             Ok(0) | Err(_) if port.host.attached().is_some() => return port.host.detach(),
-            Ok(0) | Err(_) => return add(&meter.lost_bytes, port.backlog.clear()),
+            Ok(0) | Err(_) => return counters.lost_bytes.add(bytes_of(port.backlog.clear())),
         }
     }
 }

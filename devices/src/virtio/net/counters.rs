@@ -1,13 +1,12 @@
-//! What a network device counts, and the handle through which the host reads it and moves its link.
+//! What a network device counts, and its handle, through which the host looks at it and moves its link.
 //! Who asks for it is left to `vmm`.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::LogLimit;
 use crate::virtio::VirtioInterrupt;
-use crate::virtio::counter::Counter;
+use crate::{Figure, Figures, LogLimit};
 
 /// Where the frames go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,54 +19,27 @@ pub enum Datapath {
     Kernel,
 }
 
-/// What happened since the device was made. "Received" and "sent" are the guest's.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct NetCounters {
-    /// Frames that the guest received.
-    pub received_frames: u64,
-    /// Their bytes, without headers.
-    pub received_bytes: u64,
-    /// Frames for the guest that no buffers of its could hold, or that came while the link was down.
-    pub received_dropped: u64,
-    /// Frames that did not fit where it was tried first and were copied once more.
-    pub received_copied: u64,
-    /// How often the guest had no buffers left.
-    pub receive_starved: u64,
-    /// Frames that the guest sent.
-    pub sent_frames: u64,
-    /// Their bytes, without headers.
-    pub sent_bytes: u64,
-    /// Frames from the guest that the host refused, or that came while the link was down.
-    pub sent_dropped: u64,
-    /// How often the host took no more for now.
-    pub send_blocked: u64,
-    /// Buffers that cannot be a frame's, or a command's.
-    pub malformed: u64,
-    /// Commands on the control queue.
-    pub commands: u64,
-    /// Reads from the interface that failed.
-    pub receive_errors: u64,
-}
-
-#[derive(Default)]
-pub(super) struct Counts {
-    pub received_frames: Counter,
-    pub received_bytes: Counter,
-    pub received_dropped: Counter,
-    pub received_copied: Counter,
-    pub receive_starved: Counter,
-    pub sent_frames: Counter,
-    pub sent_bytes: Counter,
-    pub sent_dropped: Counter,
-    pub send_blocked: Counter,
-    pub malformed: Counter,
-    pub commands: Counter,
-    pub receive_errors: Counter,
+crate::figures! {
+    /// Frames of one interface. "Received" and "sent" are the guest's; bytes are without headers.
+    pub struct NetCounters: "net" {
+        received_frames: Counter = "Frames that the guest received.",
+        received_bytes: Counter = "Bytes of the frames that the guest received.",
+        received_dropped: Counter = "Frames dropped because the guest had no room for them, or its link was down.",
+        received_copied: Counter = "Received frames that had to be copied a second time.",
+        receive_starved: Counter = "Times that the guest had no receive buffers left.",
+        receive_errors: Counter = "Reads from the interface that failed.",
+        sent_frames: Counter = "Frames that the guest sent.",
+        sent_bytes: Counter = "Bytes of the frames that the guest sent.",
+        sent_dropped: Counter = "Sent frames dropped because the host refused them, or the link was down.",
+        send_blocked: Counter = "Times that the interface could not take more frames for the moment.",
+        commands: Counter = "Commands on the control queue.",
+        malformed: Counter = "Malformed buffers and commands.",
+    }
 }
 
 /// What device, worker and host share of a network device.
 pub struct NetHandle {
-    pub(super) counts: Counts,
+    counters: NetCounters,
     link_up: AtomicBool,
     kernel_pairs: AtomicU32,
     own_pairs: AtomicU32,
@@ -79,7 +51,7 @@ pub struct NetHandle {
 impl NetHandle {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            counts: Counts::default(),
+            counters: NetCounters::default(),
             link_up: AtomicBool::new(true),
             kernel_pairs: AtomicU32::new(0),
             own_pairs: AtomicU32::new(0),
@@ -88,24 +60,10 @@ impl NetHandle {
         })
     }
 
-    /// What happened so far.
+    /// What it counts.
     #[must_use]
-    pub fn counters(&self) -> NetCounters {
-        let c = &self.counts;
-        NetCounters {
-            received_frames: c.received_frames.get(),
-            received_bytes: c.received_bytes.get(),
-            received_dropped: c.received_dropped.get(),
-            received_copied: c.received_copied.get(),
-            receive_starved: c.receive_starved.get(),
-            sent_frames: c.sent_frames.get(),
-            sent_bytes: c.sent_bytes.get(),
-            sent_dropped: c.sent_dropped.get(),
-            send_blocked: c.send_blocked.get(),
-            malformed: c.malformed.get(),
-            commands: c.commands.get(),
-            receive_errors: c.receive_errors.get(),
-        }
+    pub fn counters(&self) -> &NetCounters {
+        &self.counters
     }
 
     /// Which way the frames of the pairs in use go; [`Datapath::Own`] if some go each way.
@@ -152,5 +110,20 @@ impl NetHandle {
     pub(super) fn set_pairs(&self, kernel: u32, own: u32) {
         self.kernel_pairs.store(kernel, Ordering::Relaxed);
         self.own_pairs.store(own, Ordering::Relaxed);
+    }
+}
+
+impl Figures for NetHandle {
+    fn figures(&self) -> Vec<Figure> {
+        let now = match self.datapath() {
+            Datapath::Stopped => "stopped",
+            Datapath::Own => "own",
+            Datapath::Kernel => "kernel",
+        };
+        let help = "1 for the path that frames take; frames on the kernel's path are not counted here.";
+        let states = (&["stopped", "own", "kernel"][..], now);
+        let mut all = self.counters.figures();
+        all.extend(Figure::states("net", "datapath", help, "path", states));
+        all
     }
 }

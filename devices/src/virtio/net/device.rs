@@ -9,11 +9,11 @@ use super::features::{Offloads, bits, is_consistent, of_offloads, to_offloads};
 use super::pair::{Common, Pair};
 use super::tap::Tap;
 use super::worker::NetWorker;
-use crate::LogLimit;
 use crate::virtio::{
     Activation, ActivationError, DeviceKind, GuestMemoryHandle, KernelDatapath, VirtioDevice, Worker,
     WorkerQueue,
 };
+use crate::{Figures, LogLimit};
 
 const NAME: &str = "net";
 /// Network controller, Ethernet.
@@ -57,7 +57,7 @@ impl<M: GuestMemoryHandle, T: Tap> Net<M, T> {
         })
     }
 
-    /// What it counts, and its link.
+    /// Its handle, to keep when the device is handed to its transport.
     #[must_use]
     pub fn handle(&self) -> Arc<NetHandle> {
         Arc::clone(&self.handle)
@@ -116,8 +116,9 @@ impl<M: GuestMemoryHandle, T: Tap> VirtioDevice<M> for Net<M, T> {
         space(&self.config, self.handle.is_link_up(), self.pairs()).to_vec()
     }
 
-    /// All of it is the device's (virtio 1.3, 5.1.4).
-    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
+    fn figures(&self) -> Option<Arc<dyn Figures>> {
+        Some(self.handle())
+    }
 
     fn activate(&mut self, mut activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
         let features = activation.features;

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use vm_memory::{GuestMemory, Permissions};
 
-use super::counters::{Counts, NetHandle};
+use super::counters::{NetCounters, NetHandle};
 use super::features::bits;
 use super::pair::Common;
 use super::tap::{HEADER_BYTES, MAX_FRAME_BYTES, MAX_SLICES, Tap};
@@ -165,13 +165,13 @@ impl<M: GuestMemoryHandle> Receive<M> {
             let step = if self.held.is_empty() {
                 self.take(&mut window, tap, handle)
             } else {
-                self.place(&mut window, &handle.counts)
+                self.place(&mut window, handle.counters())
             };
             match step {
                 Step::Next => found += 1,
                 Step::Idle => break,
                 Step::Starved => {
-                    handle.counts.receive_starved.add(1);
+                    handle.counters().receive_starved.one();
                     self.starved = true;
                     break;
                 }
@@ -186,9 +186,9 @@ impl<M: GuestMemoryHandle> Receive<M> {
 
     /// Takes a frame from the interface.
     fn take<T: Tap>(&mut self, window: &mut Window<'_, M::M>, tap: &T, handle: &NetHandle) -> Step {
-        let counts = &handle.counts;
+        let counters = handle.counters();
         let wanted = if self.mergeable { self.recent.largest() } else { 1 };
-        window.fill(&mut self.queue, wanted, counts);
+        window.fill(&mut self.queue, wanted, counters);
         if window.chains.is_empty() {
             return Step::Starved;
         }
@@ -197,23 +197,23 @@ impl<M: GuestMemoryHandle> Receive<M> {
         let room: usize = slices.iter().map(|slice| slice.len()).sum();
         let bytes = match tap.receive(slices, &mut self.rest) {
             Ok(bytes) => bytes,
-            Err(error) => return self.failed(&error, counts),
+            Err(error) => return self.failed(&error, counters),
         };
         self.failures = 0;
         if bytes < HEADER_BYTES {
-            counts.receive_errors.add(1);
+            counters.receive_errors.one();
             return Step::Next;
         }
         let over = bytes.saturating_sub(room);
         if !handle.is_link_up() || (over > 0 && !self.mergeable) || over > self.rest.len() {
-            counts.received_dropped.add(1);
+            counters.received_dropped.one();
             return Step::Next;
         }
         if over == 0 {
-            self.finish(window, bytes, counts);
+            self.finish(window, bytes, counters);
             return Step::Next;
         }
-        counts.received_copied.add(1);
+        counters.received_copied.one();
         self.held.resize(room, 0);
         read_front(&window.slices, &mut self.held);
         self.held.extend_from_slice(self.rest.get(..over).unwrap_or_default());
@@ -221,27 +221,27 @@ impl<M: GuestMemoryHandle> Receive<M> {
     }
 
     /// Gives the frame that waits to the driver.
-    fn place(&mut self, window: &mut Window<'_, M::M>, counts: &Counts) -> Step {
+    fn place(&mut self, window: &mut Window<'_, M::M>, counters: &NetCounters) -> Step {
         // So that only the driver, and not the end of a round's share, leaves it without room.
         self.queue.begin();
-        window.fill(&mut self.queue, self.held.len(), counts);
+        window.fill(&mut self.queue, self.held.len(), counters);
         if window.bytes < self.held.len() {
             // A driver that has half of its buffers ready adds no more by itself: Linux does so when fewer are left.
             if window.chains.len().saturating_mul(2) < usize::from(self.most) {
                 return Step::Starved;
             }
             self.held.clear();
-            counts.received_dropped.add(1);
+            counters.received_dropped.one();
             return Step::Next;
         }
         write_at(&window.slices, 0, &self.held);
         let bytes = std::mem::take(&mut self.held).len();
-        self.finish(window, bytes, counts);
+        self.finish(window, bytes, counters);
         Step::Next
     }
 
     /// The frame of `bytes` lies in the first chains: they are the driver's now.
-    fn finish(&mut self, window: &mut Window<'_, M::M>, bytes: usize, counts: &Counts) {
+    fn finish(&mut self, window: &mut Window<'_, M::M>, bytes: usize, counters: &NetCounters) {
         let buffers = window.chains_for(bytes);
         if !self.knows_flags {
             // A tap says that it has checked a frame, also to who has not asked (virtio 1.3, 5.1.6.4.1).
@@ -254,17 +254,17 @@ impl<M: GuestMemoryHandle> Receive<M> {
         );
         self.queue.used_together(window.take(buffers, bytes));
         self.recent.came(bytes);
-        counts.received_frames.add(1);
-        counts.received_bytes.add((bytes - HEADER_BYTES) as u64);
+        counters.received_frames.one();
+        counters.received_bytes.add((bytes - HEADER_BYTES) as u64);
     }
 
-    fn failed(&mut self, error: &std::io::Error, counts: &Counts) -> Step {
+    fn failed(&mut self, error: &std::io::Error, counters: &NetCounters) -> Step {
         match error.kind() {
             ErrorKind::WouldBlock => return Step::Idle,
             ErrorKind::Interrupted => return Step::Next,
             _ => {}
         }
-        counts.receive_errors.add(1);
+        counters.receive_errors.one();
         self.failures += 1;
         if let Some(suppressed) = self.log.admit(Instant::now()) {
             let gone = self.failures >= MAX_FAILURES;
@@ -298,7 +298,7 @@ impl<'m, G: GuestMemory> Window<'m, G> {
         &mut self,
         queue: &mut WorkerQueue<M>,
         wanted: usize,
-        counts: &Counts,
+        counters: &NetCounters,
     ) {
         while self.bytes < wanted {
             let before = self.slices.len();
@@ -315,7 +315,7 @@ impl<'m, G: GuestMemory> Window<'m, G> {
                 // Too many pieces together, or bad: see when its turn comes.
                 return queue.put_back(chain);
             }
-            counts.malformed.add(1);
+            counters.malformed.one();
             queue.refused("a buffer that no frame can be put in");
             queue.used(chain, 0);
         }

@@ -55,7 +55,7 @@ impl<M: GuestMemoryHandle> Transmit<M> {
     /// pays.
     pub fn serve<T: Tap>(&mut self, tap: &T, common: &Common<M>) {
         let (memory, handle) = (common.memory.memory(), &*common.handle);
-        let counts = &handle.counts;
+        let counters = handle.counters();
         self.blocked = false;
         let mut round = Round::default();
         self.queue.begin_with(FRAMES_PER_ROUND);
@@ -78,16 +78,16 @@ impl<M: GuestMemoryHandle> Transmit<M> {
             };
             match sent {
                 Sent::Yes => {
-                    counts.sent_frames.add(1);
-                    counts.sent_bytes.add(bytes.saturating_sub(HEADER_BYTES as u64));
+                    counters.sent_frames.one();
+                    counters.sent_bytes.add(bytes.saturating_sub(HEADER_BYTES as u64));
                 }
-                Sent::Dropped => counts.sent_dropped.add(1),
+                Sent::Dropped => counters.sent_dropped.one(),
                 Sent::Malformed => {
-                    counts.malformed.add(1);
+                    counters.malformed.one();
                     self.queue.refused("what was sent is no frame");
                 }
                 Sent::Later => {
-                    counts.send_blocked.add(1);
+                    counters.send_blocked.one();
                     self.blocked = true;
                     self.queue.put_back(chain);
                     break false;

@@ -55,7 +55,7 @@ impl<M: GuestMemoryHandle, T: Tap> NetWorker<M, T> {
         let mut changed = false;
         control.begin_with(COMMANDS_PER_ROUND);
         while let Some(chain) = control.pop() {
-            self.common.handle.counts.commands.add(1);
+            self.common.handle.counters().commands.one();
             let (answer, change) = self.command(&control, &chain);
             changed |= change;
             let written = chain.write(control.memory(), 0, &[answer]);
@@ -82,7 +82,7 @@ impl<M: GuestMemoryHandle, T: Tap> NetWorker<M, T> {
                 }
             }
             None => {
-                self.common.handle.counts.malformed.add(1);
+                self.common.handle.counters().malformed.one();
                 control.refused("an unknown command");
                 (ERROR, false)
             }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::counters::{Event, VirtioMeter};
+use super::counters::Reporter;
 use super::layout;
 use crate::pci::IoEvents;
 
 pub(super) struct Doorbells {
     io_events: Arc<dyn IoEvents>,
-    meter: Arc<VirtioMeter>,
+    reporter: Arc<Reporter>,
     kicks: Vec<EventFd>,
     /// Queues that the device serves.
     served: Vec<u16>,
@@ -23,10 +23,10 @@ pub(super) struct Doorbells {
 }
 
 impl Doorbells {
-    pub fn new(io_events: Arc<dyn IoEvents>, meter: Arc<VirtioMeter>, queues: u16) -> io::Result<Self> {
+    pub fn new(io_events: Arc<dyn IoEvents>, reporter: Arc<Reporter>, queues: u16) -> io::Result<Self> {
         let kicks =
             (0..queues).map(|_| EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)).collect::<io::Result<_>>()?;
-        Ok(Self { io_events, meter, kicks, served: Vec::new(), bar: None, registered: Vec::new() })
+        Ok(Self { io_events, reporter, kicks, served: Vec::new(), bar: None, registered: Vec::new() })
     }
 
     /// The eventfd of queue `index`, for its worker.
@@ -62,7 +62,7 @@ impl Doorbells {
     pub fn ring(&self, index: u16) -> bool {
         let kick = self.kicks.get(usize::from(index)).filter(|_| self.served.contains(&index));
         let Some(kick) = kick else { return false };
-        self.meter.count(Event::SlowNotification);
+        self.reporter.counters.slow_notifications.one();
         // Fails only if the counter is full, and then the worker is to be woken anyway.
         let _ = kick.write(1);
         true
@@ -77,7 +77,7 @@ impl Doorbells {
                 Ok(()) => self.registered.push((*index, address)),
                 Err(error) => {
                     let why = format_args!("queue {index}: notifications will cost an exit: {error}");
-                    self.meter.warn(Event::HostFailure, &why);
+                    self.reporter.warn(|counters| &counters.host_failures, &why);
                 }
             }
         }
@@ -88,7 +88,7 @@ impl Doorbells {
             let Some(kick) = self.kicks.get(usize::from(index)) else { continue };
             if let Err(error) = self.io_events.unregister(address, kick) {
                 let why = format_args!("queue {index}: a notification address stays: {error}");
-                self.meter.warn(Event::HostFailure, &why);
+                self.reporter.warn(|counters| &counters.host_failures, &why);
             }
         }
     }

@@ -10,7 +10,7 @@ use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use super::common::{Asked, Common, Shown, status};
-use super::counters::{Event, VirtioMeter};
+use super::counters::{Reporter, VirtioCounters};
 use super::device_config::DeviceConfig;
 use super::doorbells::Doorbells;
 use super::interrupt::Interrupts;
@@ -49,6 +49,8 @@ pub struct VirtioPciHost {
     pub io_events: Arc<dyn IoEvents>,
     /// Threads on the function's host node.
     pub spawner: Arc<dyn WorkerSpawner>,
+    /// What is counted, kept by whoever makes the device another function later.
+    pub counters: Arc<VirtioCounters>,
 }
 
 /// Why a device cannot be made a function.
@@ -96,7 +98,7 @@ pub struct VirtioPci<M: GuestMemoryHandle> {
     access_capability: usize,
     msix: Arc<Msix>,
     interrupts: Arc<Interrupts>,
-    meter: Arc<VirtioMeter>,
+    reporter: Arc<Reporter>,
     common: Common,
     device_config: DeviceConfig,
     runner: Runner<M>,
@@ -126,7 +128,7 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
         let too_many = || VirtioPciError::Queues { name: name.to_owned(), queues: sizes.len() };
         let queues = u16::try_from(sizes.len()).ok().filter(|queues| *queues <= layout::QUEUES_MAX);
         let queues = queues.ok_or_else(too_many)?;
-        let meter = Arc::new(VirtioMeter::new(name));
+        let reporter = Arc::new(Reporter::new(name, host.counters));
         let msix = Arc::new(Msix::new(Self::vectors(&*device), host.vectors));
         let mut config = ConfigSpace::new(identity(&*device));
         let bar = |source| VirtioPciError::Bar { name: name.to_owned(), source };
@@ -136,26 +138,20 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
         let (body, writable) = msix.capability(MSIX_BAR);
         let msix_capability = config.add_capability(MSIX_CAPABILITY, &body, &writable).map_err(capability)?;
         let access_capability = layout::add_capabilities(&mut config, queues).map_err(capability)?;
-        let doorbells = Doorbells::new(host.io_events, Arc::clone(&meter), queues)
+        let doorbells = Doorbells::new(host.io_events, Arc::clone(&reporter), queues)
             .map_err(|source| VirtioPciError::EventFd { name: name.to_owned(), source })?;
         Ok(Self {
             config,
             msix_capability,
             access_capability,
-            interrupts: Arc::new(Interrupts::new(Arc::clone(&msix), Arc::clone(&meter), queues)),
+            interrupts: Arc::new(Interrupts::new(Arc::clone(&msix), Arc::clone(&reporter), queues)),
             msix,
-            meter,
+            reporter,
             common: Common::new(&sizes),
             device_config: DeviceConfig::default(),
             runner: Runner::new(name, device, memory, host.spawner, doorbells),
             control: (0, false),
         })
-    }
-
-    /// Its counters, to keep when the function is handed to its segment.
-    #[must_use]
-    pub fn meter(&self) -> Arc<VirtioMeter> {
-        Arc::clone(&self.meter)
     }
 
     fn offered(&self) -> u64 {
@@ -176,14 +172,14 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
     fn write_common(&mut self, offset: u64, data: &[u8]) {
         if self.runner.is_resetting() || self.runner.device.is_resetting() {
             // The driver has to wait until the status is 0 (virtio 1.3, 4.1.4.3.2).
-            self.meter.count(Event::IgnoredAccess);
+            self.reporter.counters.ignored_accesses.one();
             return;
         }
         match self.common.write(offset, data) {
             Asked::Nothing => {}
-            Asked::Ignored => self.meter.count(Event::IgnoredAccess),
+            Asked::Ignored => self.reporter.counters.ignored_accesses.one(),
             Asked::Status(0) => {
-                self.meter.count(Event::Reset);
+                self.reporter.counters.resets.one();
                 self.reset_device();
             }
             Asked::Status(value) => self.set_status(value & status::OF_DRIVER),
@@ -197,7 +193,7 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
     /// The driver's way through the status bits (virtio 1.3, 2.1 and 3.1.1). It only adds, never clears.
     fn set_status(&mut self, value: u8) {
         if !value & self.common.status != 0 {
-            self.meter.count(Event::IgnoredAccess);
+            self.reporter.counters.ignored_accesses.one();
             return;
         }
         let added = value & !self.common.status;
@@ -206,7 +202,7 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
         if added & status::FEATURES_OK != 0 {
             match self.features_are_good() {
                 true => self.common.status |= status::FEATURES_OK,
-                false => self.meter.count(Event::RefusedFeatures),
+                false => self.reporter.counters.refused_features.one(),
             }
         }
         if added & status::DRIVER_OK != 0 {
@@ -230,7 +226,7 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
         self.common.status |= status::DRIVER_OK;
         self.interrupts.set_live();
         match self.try_start() {
-            Ok(()) => self.meter.count(Event::Activation),
+            Ok(()) => self.reporter.counters.activations.one(),
             Err(error) => self.give_up(&error),
         }
     }
@@ -254,7 +250,8 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
 
     /// The driver has to reset (virtio 1.3, 2.1.2).
     fn give_up(&mut self, error: &StartError) {
-        self.meter.warn(Event::FailedActivation, &format_args!("{error}; the driver has to reset"));
+        self.reporter
+            .warn(|counters| &counters.failed_activations, &format_args!("{error}; the driver has to reset"));
         self.interrupts.ask_for_reset();
     }
 
@@ -403,7 +400,7 @@ impl<M: GuestMemoryHandle> PciFunction for VirtioPci<M> {
                 let bytes = start.checked_add(data.len()).and_then(|end| image.get(start..end));
                 match bytes {
                     Some(bytes) => data.copy_from_slice(bytes),
-                    None => self.meter.count(Event::IgnoredAccess),
+                    None => self.reporter.counters.ignored_accesses.one(),
                 }
             }
             Some((Structure::Isr, 0)) => {
@@ -414,7 +411,9 @@ impl<M: GuestMemoryHandle> PciFunction for VirtioPci<M> {
                 self.runner.device.config_read(offset);
                 self.device_config.read(self.runner.device.config(), offset, data);
             }
-            Some((Structure::Isr | Structure::Notify, _)) | None => self.meter.count(Event::IgnoredAccess),
+            Some((Structure::Isr | Structure::Notify, _)) | None => {
+                self.reporter.counters.ignored_accesses.one()
+            }
         }
     }
 
@@ -431,16 +430,16 @@ impl<M: GuestMemoryHandle> PciFunction for VirtioPci<M> {
                 self.follow_config_message();
             }
             Some((Structure::Device, _)) if self.runner.is_resetting() => {
-                self.meter.count(Event::IgnoredAccess);
+                self.reporter.counters.ignored_accesses.one();
             }
             Some((Structure::Device, offset)) => self.runner.device.write_config(offset, data),
             Some((Structure::Notify, offset)) => {
                 let queue = layout::doorbell_queue(offset).filter(|_| matches!(data.len(), 2 | 4));
                 if !queue.is_some_and(|queue| self.runner.doorbells.ring(queue)) {
-                    self.meter.count(Event::IgnoredAccess);
+                    self.reporter.counters.ignored_accesses.one();
                 }
             }
-            Some((Structure::Isr, _)) | None => self.meter.count(Event::IgnoredAccess),
+            Some((Structure::Isr, _)) | None => self.reporter.counters.ignored_accesses.one(),
         }
     }
 
@@ -470,7 +469,10 @@ impl<M: GuestMemoryHandle> PciFunction for VirtioPci<M> {
 
     fn abandon(&mut self) {
         if !self.is_settled() {
-            self.meter.warn(Event::HostFailure, &"requests do not end; they are left to themselves");
+            self.reporter.warn(
+                |counters| &counters.host_failures,
+                &"requests do not end; they are left to themselves",
+            );
             self.runner.abandon();
             self.reset_registers();
         }

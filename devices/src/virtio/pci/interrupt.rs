@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 
 use vmm_sys_util::eventfd::EventFd;
 
-use super::counters::{Event, VirtioMeter};
+use super::counters::Reporter;
 use crate::interrupt::{InterruptError, MsiMessage};
 use crate::pci::Msix;
 use crate::virtio::{QueueFault, VirtioInterrupt};
@@ -20,7 +20,7 @@ const ISR_CONFIG: u8 = 1 << 1;
 
 pub(super) struct Interrupts {
     msix: Arc<Msix>,
-    meter: Arc<VirtioMeter>,
+    reporter: Arc<Reporter>,
     isr: AtomicU8,
     /// DRIVER_OK is set: without it the driver is not told anything (virtio 1.3, 3.1.1).
     live: AtomicBool,
@@ -30,10 +30,10 @@ pub(super) struct Interrupts {
 }
 
 impl Interrupts {
-    pub fn new(msix: Arc<Msix>, meter: Arc<VirtioMeter>, queues: u16) -> Self {
+    pub fn new(msix: Arc<Msix>, reporter: Arc<Reporter>, queues: u16) -> Self {
         Self {
             msix,
-            meter,
+            reporter,
             isr: AtomicU8::new(0),
             live: AtomicBool::new(false),
             needs_reset: AtomicBool::new(false),
@@ -106,7 +106,9 @@ impl Interrupts {
         if vector == NO_VECTOR {
             return Ok(());
         }
-        self.msix.trigger(vector).inspect_err(|error| self.meter.warn(Event::HostFailure, error))
+        self.msix
+            .trigger(vector)
+            .inspect_err(|error| self.reporter.warn(|counters| &counters.host_failures, error))
     }
 }
 
@@ -128,17 +130,21 @@ impl VirtioInterrupt for Interrupts {
     }
 
     fn driver_fault(&self, index: u16, fault: QueueFault) {
-        self.meter.warn(Event::QueueFault, &format_args!("queue {index}: {fault}; the driver has to reset"));
+        self.reporter.warn(
+            |counters| &counters.queue_faults,
+            &format_args!("queue {index}: {fault}; the driver has to reset"),
+        );
         self.ask_for_reset();
     }
 
     fn device_failed(&self, why: &str) {
-        self.meter.warn(Event::HostFailure, &format_args!("{why}; the driver has to reset"));
+        self.reporter
+            .warn(|counters| &counters.host_failures, &format_args!("{why}; the driver has to reset"));
         self.ask_for_reset();
     }
 
     fn request_refused(&self, index: u16, why: &'static str) {
-        self.meter.say(&format_args!("queue {index}: {why}"));
+        self.reporter.log(&format_args!("queue {index}: {why}"));
     }
 
     fn config_message(&self) -> Option<MsiMessage> {

@@ -17,7 +17,7 @@ pub(in crate::virtio) mod test_echo;
 #[allow(dead_code, clippy::unwrap_used, reason = "a test's own mistakes end the test; fuzzers use a part")]
 pub(in crate::virtio) mod test_machine;
 
-pub use counters::{VirtioCounters, VirtioMeter};
+pub use counters::VirtioCounters;
 pub use function::{VirtioPci, VirtioPciError, VirtioPciHost};
 
 #[cfg(test)]

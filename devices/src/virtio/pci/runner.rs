@@ -245,25 +245,13 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Gone {
         DeviceKind { id: 0, pci_class: 0 }
     }
 
-    fn features(&self) -> u64 {
-        0
-    }
-
     fn queue_sizes(&self) -> Vec<u16> {
         Vec::new()
     }
 
-    fn config(&self) -> Vec<u8> {
-        Vec::new()
-    }
-
-    fn write_config(&mut self, _: u64, _: &[u8]) {}
-
     fn activate(&mut self, _: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
         Err(ActivationError::QueueMissing { device: "gone", index: 0 })
     }
-
-    fn reset(&mut self, _: Option<Box<dyn Worker>>) {}
 }
 
 /// Whoever drops the function may unmap guest memory next.

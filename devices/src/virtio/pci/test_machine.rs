@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::common::status;
 use super::test_echo::{Echo, EchoState, QUEUE_SIZE, QUEUES};
-use super::{VirtioCounters, VirtioMeter, VirtioPci, VirtioPciHost};
+use super::{VirtioCounters, VirtioPci, VirtioPciHost};
 use crate::bus::SharedDevice;
 use crate::interrupt::MsiMessage;
 use crate::pci::testing::{TestIoEvents, TestSpawner, TestVectors};
@@ -58,7 +58,7 @@ pub(in crate::virtio) struct Machine {
     pub events: Arc<TestIoEvents>,
     pub spawner: Arc<TestSpawner>,
     pub state: Arc<EchoState>,
-    pub meter: Arc<VirtioMeter>,
+    pub counters: Arc<VirtioCounters>,
     pub memory: TestMemory,
     queues: u16,
     /// By `cfg_type`.
@@ -75,16 +75,30 @@ impl Machine {
 
     pub fn with_spawner(workers: Arc<dyn WorkerSpawner>) -> Self {
         let state = Arc::<EchoState>::default();
-        Self { state: Arc::clone(&state), ..Self::with(Box::new(Echo(state)), workers) }
+        Self { state: Arc::clone(&state), ..Self::with(Box::new(Echo(state)), workers, Arc::default()) }
     }
 
     /// With another device; workers run when the test says so.
     pub fn of(device: Box<dyn VirtioDevice<TestMemory>>) -> Self {
         let spawner = Arc::<TestSpawner>::default();
-        Self { spawner: Arc::clone(&spawner), ..Self::with(device, spawner) }
+        Self { spawner: Arc::clone(&spawner), ..Self::with(device, spawner, Arc::default()) }
     }
 
-    fn with(device: Box<dyn VirtioDevice<TestMemory>>, workers: Arc<dyn WorkerSpawner>) -> Self {
+    /// The machine that follows when the guest resets, with the same device.
+    pub fn next(self) -> Self {
+        self.segment.reset_for_next(&[u8::try_from(SLOT).unwrap()]);
+        assert!(self.segment.is_settled());
+        let device = self.segment.take_device(u8::try_from(SLOT).unwrap()).unwrap();
+        let device = *device.downcast::<Box<dyn VirtioDevice<TestMemory>>>().unwrap();
+        let spawner = Arc::<TestSpawner>::default();
+        Self { spawner: Arc::clone(&spawner), ..Self::with(device, spawner, Arc::clone(&self.counters)) }
+    }
+
+    fn with(
+        device: Box<dyn VirtioDevice<TestMemory>>,
+        workers: Arc<dyn WorkerSpawner>,
+        counters: Arc<VirtioCounters>,
+    ) -> Self {
         let (vectors, events) = (Arc::<TestVectors>::default(), Arc::<TestIoEvents>::default());
         let (spawner, state) = (Arc::default(), Arc::default());
         let memory = memory();
@@ -93,10 +107,10 @@ impl Machine {
             vectors: Arc::clone(&vectors) as _,
             io_events: Arc::clone(&events) as _,
             spawner: workers,
+            counters: Arc::clone(&counters),
         };
         assert_eq!(VirtioPci::<TestMemory>::vectors(&*device), queues + 1);
         let function = VirtioPci::new("test0", device, Arc::clone(&memory), host).unwrap();
-        let meter = function.meter();
         let mut builder = PciSegmentBuilder::new(0, WINDOW..=WINDOW + (WINDOW_BYTES - 1));
         builder.add(None, Box::new(function)).unwrap();
         let segment = builder.build();
@@ -110,7 +124,7 @@ impl Machine {
             events,
             spawner,
             state,
-            meter,
+            counters,
             memory,
             queues,
             found,
@@ -138,10 +152,6 @@ impl Machine {
             }
             at = u16::from(next);
         }
-    }
-
-    pub fn counters(&self) -> VirtioCounters {
-        self.meter.counters()
     }
 
     pub fn config<const N: usize>(&self, offset: u16) -> [u8; N] {

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::counters::VsockHandle;
+use super::counters::VsockCounters;
 use super::host::HostSockets;
 use super::worker::VsockWorker;
+use crate::Figures;
 use crate::virtio::{
     Activation, ActivationError, DeviceKind, GuestMemoryHandle, VirtioDevice, Worker, WorkerQueue,
 };
@@ -45,6 +46,11 @@ pub trait Server<M>: Send {
 
     /// As [`VirtioDevice::reset`].
     fn end(&mut self, worker: Option<Box<dyn Worker>>);
+
+    /// As [`VirtioDevice::figures`].
+    fn figures(&self) -> Option<Arc<dyn Figures>> {
+        None
+    }
 }
 
 /// A socket device, whoever serves its connections: to a driver it is the same.
@@ -76,15 +82,16 @@ impl<M: GuestMemoryHandle, S: Server<M>> VirtioDevice<M> for Socket<S> {
         u64::from(self.cid.get()).to_le_bytes().to_vec()
     }
 
-    /// All of it is the device's.
-    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
-
     fn activate(&mut self, activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
         self.server.begin(self.cid, activation)
     }
 
     fn reset(&mut self, worker: Option<Box<dyn Worker>>) {
         self.server.end(worker);
+    }
+
+    fn figures(&self) -> Option<Arc<dyn Figures>> {
+        self.server.figures()
     }
 }
 
@@ -94,20 +101,20 @@ pub type Vsock<H> = Socket<Process<H>>;
 /// This process, as a server of connections.
 pub struct Process<H> {
     sockets: Arc<H>,
-    handle: Arc<VsockHandle>,
+    counters: Arc<VsockCounters>,
 }
 
 impl<H: HostSockets> Vsock<H> {
     /// A device of a guest with this context id, whose connections end in `sockets`.
     #[must_use]
     pub fn new(cid: GuestCid, sockets: Arc<H>) -> Self {
-        Self { cid, server: Process { sockets, handle: VsockHandle::new() } }
+        Self { cid, server: Process { sockets, counters: Arc::default() } }
     }
 
     /// What it counts.
     #[must_use]
-    pub fn handle(&self) -> Arc<VsockHandle> {
-        Arc::clone(&self.server.handle)
+    pub fn counters(&self) -> Arc<VsockCounters> {
+        Arc::clone(&self.server.counters)
     }
 }
 
@@ -126,13 +133,17 @@ impl<M: GuestMemoryHandle, H: HostSockets> Server<M> for Process<H> {
             activation.memory,
             Arc::clone(&self.sockets),
             cid.get().into(),
-            Arc::clone(&self.handle),
+            Arc::clone(&self.counters),
         )))
     }
 
     /// With the worker, its streams are closed.
     fn end(&mut self, worker: Option<Box<dyn Worker>>) {
         drop(worker);
-        self.handle.set_connections(0);
+        self.counters.connections.set(0);
+    }
+
+    fn figures(&self) -> Option<Arc<dyn Figures>> {
+        Some(Arc::clone(&self.counters) as _)
     }
 }

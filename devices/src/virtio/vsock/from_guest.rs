@@ -42,7 +42,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
                 cut(&mut slices, 0, HEADER_BYTES, header.length as usize);
                 self.hear(&Packet::<M::M> { header, data: &slices });
             } else {
-                self.handle.counts.malformed.add(1);
+                self.counters.malformed.one();
                 self.transmit.refused("what was sent is no packet");
                 // With a part of its stream lost, a connection cannot go on.
                 if complete
@@ -74,7 +74,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
             (None, Some(_)) => self.owe_reset(ports),
             (_, None) if header.operation == Some(Operation::Reset) => {}
             (_, None) => {
-                self.handle.counts.malformed.add(1);
+                self.counters.malformed.one();
                 self.transmit.refused("a packet of an unknown kind, or to another host");
                 if header.destination_cid == HOST_CID {
                     self.owe_reset(ports);
@@ -88,10 +88,10 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
         let room = !self.table.is_full() || self.make_room();
         let stream = room.then(|| self.sockets.connect(header.destination_port)).and_then(Result::ok);
         let Some(stream) = stream else {
-            self.handle.counts.refused.add(1);
+            self.counters.refused.one();
             return self.owe_reset(header.ports());
         };
-        self.handle.counts.guest_connects.add(1);
+        self.counters.guest_connects.one();
         let mut connection = Connection::new(stream, header.ports(), State::Open);
         connection.hear_credit(header);
         connection.owed.response = true;
@@ -105,12 +105,12 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
         match (operation, &connection.state) {
             (Operation::Reset, state) => {
                 if *state == State::Requested {
-                    self.handle.counts.refused.add(1);
+                    self.counters.refused.one();
                 }
                 self.remove(token);
             }
             (Operation::Response, State::Requested) => {
-                self.handle.counts.host_connects.add(1);
+                self.counters.host_connects.one();
                 if connection.accepted().is_err() {
                     return self.break_off(token);
                 }
@@ -137,7 +137,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
         if !connection.guest_may_send() || !connection.our_room.receive(length) {
             return self.break_off(token);
         }
-        self.handle.counts.to_host_bytes.add(length.into());
+        self.counters.to_host_bytes.add(length.into());
         if connection.write(packet.data).is_err() {
             return self.break_off(token);
         }

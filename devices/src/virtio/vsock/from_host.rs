@@ -62,7 +62,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
                     self.table.assign(token, port);
                 }
                 Ok(Greeting::Nonsense) | Err(_) => {
-                    self.handle.counts.refused.add(1);
+                    self.counters.refused.one();
                     self.remove(token);
                 }
             },
@@ -149,7 +149,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
             };
             if slices.len() - before > MAX_PIECES {
                 slices.truncate(before);
-                self.handle.counts.malformed.add(1);
+                self.counters.malformed.one();
                 self.receive.refused("a buffer in too many pieces");
                 self.receive.used(chain, 0);
                 continue;
@@ -184,7 +184,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
             connection.guest_room.sent(length);
             let header = connection.header(self.guest_cid, Operation::Data);
             self.say(chain, &Header { length, ..header });
-            self.handle.counts.to_guest_bytes.add(length.into());
+            self.counters.to_guest_bytes.add(length.into());
         }
         count
     }

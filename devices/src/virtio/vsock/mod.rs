@@ -27,7 +27,7 @@ mod unreported;
 mod worker;
 
 pub use connection::BUFFER_BYTES;
-pub use counters::{VsockCounters, VsockHandle};
+pub use counters::VsockCounters;
 pub use device::{GuestCid, Process, Server, Socket, Vsock};
 pub use host::{HostSockets, HostStream, MAX_PIECES};
 pub use kernel::{Kernel, KernelVsock};

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::connection::{Connection, Owed, State};
-use super::counters::VsockHandle;
+use super::counters::VsockCounters;
 use super::host::{HostSockets, HostStream};
 use super::packet::{HEADER_BYTES, Header, Operation, Ports};
 use super::table::{MAX_CONNECTIONS, Table};
@@ -51,7 +51,7 @@ pub(super) struct VsockWorker<M, H: HostSockets> {
     /// What of the sources has changed and the thread does not know yet.
     pub(super) unreported: Unreported,
     pub(super) log: LogLimit,
-    pub(super) handle: Arc<VsockHandle>,
+    pub(super) counters: Arc<VsockCounters>,
 }
 
 impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
@@ -61,7 +61,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
         memory: M,
         sockets: Arc<H>,
         guest_cid: u64,
-        handle: Arc<VsockHandle>,
+        counters: Arc<VsockCounters>,
     ) -> Self {
         Self {
             receive,
@@ -77,7 +77,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
             relieved: false,
             unreported: Unreported::default(),
             log: LogLimit::per_second(1),
-            handle,
+            counters,
         }
     }
 
@@ -94,7 +94,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
     fn end(&mut self) -> bool {
         self.say_what_is_owed();
         self.receive.signal();
-        self.handle.set_connections(self.table.len());
+        self.counters.connections.set(self.table.len() as u64);
         if std::mem::take(&mut self.relieved) && !self.listening && !self.table.is_full() {
             self.set_listening(true);
         }
@@ -143,7 +143,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
     }
 
     pub(super) fn break_off(&mut self, token: u32) {
-        self.handle.counts.broken.add(1);
+        self.counters.broken.one();
         self.reset(token);
     }
 
@@ -151,7 +151,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
         if self.resets.len() < MAX_RESETS {
             self.resets.push_back(ports);
         } else {
-            self.handle.counts.lost_resets.add(1);
+            self.counters.lost_resets.one();
         }
     }
 
@@ -174,7 +174,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
             if chain.writable_bytes() >= HEADER_BYTES as u64 + data {
                 return Some(chain);
             }
-            self.handle.counts.malformed.add(1);
+            self.counters.malformed.one();
             self.receive.refused("a buffer that no packet can be put in");
             self.receive.used(chain, 0);
         }

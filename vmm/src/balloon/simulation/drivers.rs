@@ -22,7 +22,7 @@ fn a_driver_that_is_told_while_it_starts_is_asked_anew_when_it_has() {
     world.linux.starts = 1_000;
     world.linux.load(0);
     assert_eq!(world.asked(5_000, true), (Stop::Reached, 5_000, 0));
-    assert_eq!(world.linux.handle.view().figures.rollbacks, 1);
+    assert_eq!(world.linux.handle.view().rollbacks, 1);
 }
 
 #[test]
@@ -100,9 +100,9 @@ fn a_guest_that_starts_again_gives_what_the_one_before_was_asked_for() {
 fn a_vnode_without_a_free_page_is_dry_after_the_second_time() {
     let mut world = World::loaded(0);
     assert_eq!(world.asked(5_000, true), (Stop::Dry, 0, 0));
-    assert_eq!(world.linux.handle.view().figures.rollbacks, 2);
+    assert_eq!(world.linux.handle.view().rollbacks, 2);
     world.pass_all(Duration::from_secs(60));
-    assert_eq!(world.linux.handle.view().figures.rollbacks, 2);
+    assert_eq!(world.linux.handle.view().rollbacks, 2);
 }
 
 #[test]

@@ -118,7 +118,8 @@ impl Linux {
     pub fn new(nodes: Vec<Node>) -> Self {
         let (memory, host) = (memory(), Arc::<Pages>::default());
         let options = BalloonOptions { apic_ids: vec![0, 1], ..BalloonOptions::default() };
-        let device = Balloon::new(options, Arc::clone(&host) as Arc<dyn BalloonHost>).unwrap();
+        let device =
+            Balloon::new(options, Arc::clone(&host) as Arc<dyn BalloonHost>, Arc::default()).unwrap();
         let queues = [0, 1].map(|index| TestQueue::new(&memory, index, 16));
         Self {
             nodes,

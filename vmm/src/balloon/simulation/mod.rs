@@ -103,7 +103,7 @@ fn within_the_vnodes_free_memory_every_page_is_its_own() {
     assert_eq!(world.controller.phase(), Phase::Idle);
     assert_eq!(world.asked(30_001, true), (Stop::Reached, 30_001, 0));
     assert_eq!(world.asked(0, false), (Stop::Reached, 0, 0));
-    assert_eq!(world.linux.handle.view().figures.out_of_order, 0);
+    assert_eq!(world.linux.handle.counters().out_of_order.get(), 0);
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn past_the_vnodes_free_memory_exact_ends_dry_without_a_foreign_page() {
     let asks = world.asks.len();
     world.pass_all(Duration::from_secs(60));
     // It does not try again and again.
-    assert_eq!((world.asks.len(), world.linux.handle.view().figures.rollbacks), (asks, 1));
+    assert_eq!((world.asks.len(), world.linux.handle.view().rollbacks), (asks, 1));
     assert_eq!(world.linux.handle.view().held, reached);
 }
 
@@ -140,7 +140,7 @@ fn a_driver_that_is_turned_round_between_a_look_and_the_next_step_is_not_sent_on
         let (stop, reached, off_node) = world.asked(35_000, true);
         assert_eq!((stop, off_node), (Stop::Dry, 0), "of {free}, {between} arrays between");
         assert!((free - 255..=free).contains(&reached), "{reached} of {free}, {between} arrays between");
-        assert_eq!(world.linux.handle.view().figures.rollbacks, 1);
+        assert_eq!(world.linux.handle.view().rollbacks, 1);
     }
 }
 
@@ -261,14 +261,14 @@ fn pages_that_move_while_they_are_out_change_nothing() {
         world.pass_all(MS * 10);
     }
     let view = world.linux.handle.view();
-    assert_eq!((view.held, view.off_node, view.figures.migrations), (10_000, 0, 5));
+    assert_eq!((view.held, view.off_node, view.migrations), (10_000, 0, 5));
     // One goes to another vnode: exact gives it back.
     world.linux.migrate(3, 1);
     world.pass_all(MS * 10);
     let view = world.linux.handle.view();
     assert_eq!((view.held, view.off_node), (9_999, 0));
     assert_eq!(world.asked(0, true), (Stop::Reached, 0, 0));
-    assert_eq!(world.linux.handle.view().figures.unknown, 0);
+    assert_eq!(world.linux.handle.counters().unknown.get(), 0);
 }
 
 #[test]

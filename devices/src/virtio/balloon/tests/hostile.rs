@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::device::plain;
-use crate::virtio::balloon::MAX_ARRAY_PAGES;
+use crate::virtio::balloon::{MAX_ARRAY_PAGES, PAGE_BYTES};
 
 #[test]
 fn an_array_that_is_no_array_is_answered() {
@@ -12,7 +12,7 @@ fn an_array_that_is_no_array_is_answered() {
     assert!(bench.buffer(0, 6, false));
     assert!(bench.buffer(0, 4, true));
     assert!(bench.buffer(1, 3, false));
-    assert_eq!(bench.handle.view().figures.malformed, 2);
+    assert_eq!(bench.handle.counters().malformed.get(), 2);
 }
 
 #[test]
@@ -20,10 +20,11 @@ fn of_an_endless_array_only_so_much_is_looked_at() {
     let mut bench = plain();
     bench.handle.ask(10, false).unwrap();
     assert!(bench.buffer(0, 0x10_0000, false));
-    let figures = bench.handle.view().figures;
+    let counters = bench.handle.counters();
     // All of them page 0, again and again.
     let looked_at = u64::try_from(MAX_ARRAY_PAGES).unwrap();
-    assert_eq!((figures.malformed, figures.taken, figures.duplicates), (1, 1, looked_at - 1));
+    let (malformed, bytes) = (counters.malformed.get(), counters.inflated_bytes.get());
+    assert_eq!((malformed, bytes, counters.duplicates.get()), (1, PAGE_BYTES, looked_at - 1));
 }
 
 proptest! {

@@ -1,9 +1,12 @@
 //! What is made of each array: where `exact` turns the driver round, and which pages stay with the guest.
 
+use std::sync::Arc;
+
+use crate::Counter;
 use crate::interrupt::MsiMessage;
-use crate::virtio::balloon::Steering;
 use crate::virtio::balloon::state::{State, Verdict};
 use crate::virtio::balloon::test_host::{TestHost, message};
+use crate::virtio::balloon::{PAGE_BYTES, Steering};
 
 #[test]
 fn a_balloon_that_has_all_that_was_asked_for_has_settled() {
@@ -14,7 +17,7 @@ fn a_balloon_that_has_all_that_was_asked_for_has_settled() {
 }
 
 fn state(pages: u32, exact: bool) -> State {
-    let mut state = State::new(vec![2, 3]);
+    let mut state = State::new(vec![2, 3], Arc::default());
     state.begin(false, false);
     state.steer(message(3));
     state.ask(pages, exact);
@@ -41,7 +44,9 @@ fn exact_turns_the_driver_round_at_the_first_page_of_another_vnode() {
     assert_eq!(state.deflate(&[8, 9, 1000], &host), verdict([], false));
     let view = state.view();
     assert_eq!((view.asked, view.held, view.off_node, view.returned), (6, 6, 0, 6));
-    assert_eq!((view.figures.rollbacks, view.figures.drained, view.figures.off_node), (1, 0, 1));
+    let counters = &state.counters;
+    assert_eq!((view.rollbacks, counters.drained_bytes.get()), (1, 0));
+    assert_eq!(counters.inflated_off_node_bytes.get(), PAGE_BYTES);
     assert_eq!(state.deflate(&[10], &host).pages, [10]);
 }
 
@@ -108,9 +113,9 @@ fn a_page_that_moves_is_dropped_from_beneath_and_comes_back_on_top() {
     assert_eq!(state.inflate(&[40], &host), verdict([40], false));
     assert_eq!(state.deflate(&[3], &host), verdict([3], false));
     let view = state.view();
-    assert_eq!((view.held, view.figures.migrations, view.figures.unasked), (3, 1, 0));
+    assert_eq!((view.held, view.migrations, state.counters.unasked.get()), (3, 1, 0));
     assert_eq!(state.deflate(&[40], &host).pages, [40]);
-    assert_eq!(state.view().figures.out_of_order, 0);
+    assert_eq!(state.counters.out_of_order.get(), 0);
 }
 
 #[test]
@@ -130,8 +135,9 @@ fn numbers_outside_twice_or_unknown_are_answered_and_counted() {
     assert_eq!(state.inflate(&[1, 5000, 1, u32::MAX, 2], &host), verdict([1, 2], false));
     assert_eq!(state.inflate(&[2, 3], &host), verdict([3], false));
     assert_eq!(state.deflate(&[77, 3, 5000], &host), Verdict { drained: true, ..verdict([3], false) });
-    let figures = state.view().figures;
-    assert_eq!((figures.outside, figures.duplicates, figures.unknown, figures.taken), (2, 2, 2, 3));
+    let counters = &state.counters;
+    let faults = [&counters.outside, &counters.duplicates, &counters.unknown].map(Counter::get);
+    assert_eq!((faults, counters.inflated_bytes.get()), ([2, 2, 2], 3 * PAGE_BYTES));
 }
 
 #[test]
@@ -141,9 +147,9 @@ fn pages_that_nobody_asked_for_are_counted_but_not_one_array_that_was_under_way(
     state.ask(2, false);
     // The driver read its target before it was lowered.
     state.inflate(&[3, 4], &host);
-    assert_eq!(state.view().figures.unasked, 0);
+    assert_eq!(state.counters.unasked.get(), 0);
     state.inflate(&[5, 6], &host);
-    assert_eq!(state.view().figures.unasked, 2);
+    assert_eq!(state.counters.unasked.get(), 2);
 }
 
 #[test]
@@ -151,7 +157,8 @@ fn what_the_guest_takes_back_unasked_is_counted_as_drained() {
     let (mut state, host) = (state(4, false), TestHost::default());
     state.inflate(&[4, 3, 2, 1], &host);
     state.deflate(&[1, 2], &host);
-    assert_eq!((state.view().figures.drained, state.view().held, state.view().asked), (2, 2, 4));
+    assert_eq!((state.view().held, state.view().asked), (2, 4));
+    assert_eq!(state.counters.drained_bytes.get(), 2 * PAGE_BYTES);
 }
 
 #[test]
@@ -179,5 +186,5 @@ fn a_driver_that_goes_leaves_nothing_and_the_next_begins_at_nothing() {
     state.begin(false, false);
     let view = state.view();
     assert_eq!((view.epoch, view.ready, view.asked, view.held, view.dry), (2, true, 0, 0, None));
-    assert_eq!(view.figures.taken, 2);
+    assert_eq!(state.counters.inflated_bytes.get(), 2 * PAGE_BYTES);
 }

@@ -265,7 +265,7 @@ fn a_device_can_be_reset_and_started_again() {
         vm_memory::Bytes::write_slice(&*bench.memory, &zeroes, vm_memory::GuestAddress(0)).unwrap();
         bench.activate(u64::MAX);
     }
-    assert_eq!(bench.handle.figures().writes, 3);
+    assert_eq!(bench.handle.counters().writes.get(), 3);
 }
 
 #[test]

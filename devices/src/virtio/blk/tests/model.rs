@@ -218,13 +218,13 @@ proptest! {
         prop_assert_eq!(run.statuses.iter().sum::<u64>(), total);
         let injected = disk.state().injected;
         prop_assert_eq!(run.failures, [0, injected.eio + injected.enospc, injected.unsupported]);
-        let figures = run.bench.handle.figures();
-        prop_assert_eq!((figures.host_errors, figures.no_space), (injected.eio, injected.enospc));
+        let counters = run.bench.handle.counters();
+        prop_assert_eq!((counters.host_errors.get(), counters.no_space.get()), (injected.eio, injected.enospc));
         prop_assert_eq!(
-            figures.malformed + figures.out_of_range + figures.host_errors + figures.no_space,
+            counters.malformed.get() + counters.out_of_range.get() + counters.host_errors.get() + counters.no_space.get(),
             run.statuses[1]
         );
-        prop_assert_eq!(figures.unsupported, run.statuses[2]);
+        prop_assert_eq!(counters.unsupported.get(), run.statuses[2]);
         for (i, (known, is)) in run.model.content.iter().zip(&disk.state().content).enumerate() {
             prop_assert!(known.is_none_or(|known| known == *is), "byte {}", i);
         }

@@ -77,7 +77,7 @@ fn offloads_can_be_switched_while_it_runs() {
     assert_eq!(command(&mut bench, &set(bits::GUEST_TSO6)), Some(1));
     assert_eq!(command(&mut bench, &[9, 9]), Some(1));
     assert_eq!(command(&mut bench, &[0; 600]), Some(1));
-    assert_eq!((bench.handle.counters().commands, bench.handle.counters().malformed), (4, 3));
+    assert_eq!((bench.handle.counters().commands.get(), bench.handle.counters().malformed.get()), (4, 3));
 }
 
 #[test]

@@ -286,7 +286,7 @@ proptest! {
                 prop_assert_eq!(model.machine.vectors.route(index), live.then(|| message(index)));
             }
         }
-        let counters = model.machine.counters();
-        prop_assert_eq!((counters.queue_faults, counters.failed_activations, counters.host_failures), (0, 0, 0));
+        let counters = &model.machine.counters;
+        prop_assert_eq!((counters.queue_faults.get(), counters.failed_activations.get(), counters.host_failures.get()), (0, 0, 0));
     }
 }

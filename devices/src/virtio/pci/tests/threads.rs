@@ -125,5 +125,5 @@ fn vcpus_that_reset_mask_and_move_at_once_do_not_wait_for_ever() {
     assert_eq!(queues[1].used(), Some((head, 4)));
     machine.segment.reset();
     assert_eq!(machine.interrupts(), [2]);
-    assert_eq!((machine.counters().queue_faults, machine.counters().failed_activations), (0, 0));
+    assert_eq!((machine.counters.queue_faults.get(), machine.counters.failed_activations.get()), (0, 0));
 }

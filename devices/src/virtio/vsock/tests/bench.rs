@@ -9,7 +9,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::super::packet::{HEADER_BYTES, Header, Operation, Ports};
 use crate::virtio::test_driver::{BORDER, BUFFERS, TestInterrupt, TestMemory, TestQueue, activation, memory};
 use crate::virtio::vsock::test_sockets::{FakeSockets, HostEnd};
-use crate::virtio::vsock::{GuestCid, Vsock, VsockHandle};
+use crate::virtio::vsock::{GuestCid, Vsock, VsockCounters};
 use crate::virtio::{Interest, Source, SourceChange, VirtioDevice, Worker};
 
 pub(super) const CID: u64 = 42;
@@ -36,7 +36,7 @@ pub(super) struct Bench {
     pub receive: TestQueue,
     pub transmit: TestQueue,
     pub interrupt: Arc<TestInterrupt>,
-    pub handle: Arc<VsockHandle>,
+    pub counters: Arc<VsockCounters>,
     pub worker: Option<Box<dyn Worker>>,
     /// What a thread would wait for that knows of changes alone.
     waited: BTreeMap<RawFd, Source>,
@@ -54,7 +54,7 @@ impl Bench {
         let interrupt = Arc::<TestInterrupt>::default();
         let activation = activation(&memory, features, &[&receive, &transmit], &interrupt);
         let worker = Some(device.activate(activation).unwrap());
-        let handle = device.handle();
+        let counters = device.counters();
         let posted = VecDeque::new();
         let mut bench = Self {
             memory,
@@ -63,7 +63,7 @@ impl Bench {
             receive,
             transmit,
             interrupt,
-            handle,
+            counters,
             worker,
             waited: BTreeMap::new(),
             posted,

@@ -25,7 +25,7 @@ fn data_without_credit_ends_the_connection() {
         answers.extend(operations(&bench.say(PORTS, Operation::Data, &data)));
     }
     assert!(answers.contains(&Operation::Reset), "{answers:?}");
-    assert_eq!((bench.handle.counters().broken, bench.handle.counters().connections), (1, 0));
+    assert_eq!((bench.counters.broken.get(), bench.counters.connections.get()), (1, 0));
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn packets_that_make_no_sense_are_answered_as_the_specification_says() {
         assert!(bench.send(header, &[1, 2, 3]));
         assert_eq!(operations(&bench.exchange()), vec![Operation::Reset; resets], "{header:?}");
     }
-    assert_eq!(bench.handle.counters().malformed, 6);
+    assert_eq!(bench.counters.malformed.get(), 6);
     // A second request, a response to nothing asked: the connection ends.
     for operation in [Operation::Request, Operation::Response] {
         let _host = bench.connect(PORTS);
@@ -65,7 +65,7 @@ fn answers_that_a_guest_does_not_take_are_bounded() {
         assert!(bench.send(Bench::header(Ports { host: 200, guest }, Operation::Request), &[]));
         bench.run();
     }
-    assert!(bench.handle.counters().lost_resets > 0);
+    assert!(bench.counters.lost_resets.get() > 0);
     let mut resets = 0;
     loop {
         let packets = bench.exchange();
@@ -130,7 +130,7 @@ proptest! {
             hosts.extend(std::iter::from_fn(|| bench.sockets.connected()).map(|(_, host)| host));
             bench.packets();
         }
-        prop_assert!(bench.handle.counters().connections <= MAX_CONNECTIONS as u64);
+        prop_assert!(bench.counters.connections.get() <= MAX_CONNECTIONS as u64);
         prop_assert!(bench.interrupt.faults.lock().unwrap().is_empty());
     }
 

@@ -1,4 +1,4 @@
-//! What a balloon counts and how it stands, for the controller and for people. Nothing here changes anything.
+//! A balloon as it is now, for the controller and for people. Nothing here changes anything.
 
 use super::stats::GuestStats;
 
@@ -14,43 +14,6 @@ pub enum Steering {
     OffNode(u32),
     /// The message names no single APIC ID (logical destination, or remapped).
     Unknown,
-}
-
-/// Counts since the VM started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct BalloonFigures {
-    /// Arrays of pages to take.
-    pub inflate_arrays: u64,
-    /// Arrays of pages to give back.
-    pub deflate_arrays: u64,
-    /// Pages whose memory was let go.
-    pub taken: u64,
-    /// Pages that the guest took back.
-    pub given: u64,
-    /// Pages of other vnodes that came.
-    pub off_node: u64,
-    /// Times that `exact` turned the driver round.
-    pub rollbacks: u64,
-    /// Pages that moved inside of the guest while they were out.
-    pub migrations: u64,
-    /// Pages given back from beneath others in an array.
-    pub out_of_order: u64,
-    /// Numbers that are no memory.
-    pub outside: u64,
-    /// Pages that were out already.
-    pub duplicates: u64,
-    /// Pages given back that were not out.
-    pub unknown: u64,
-    /// Pages that came although none were asked for.
-    pub unasked: u64,
-    /// Pages given back although none were to be: deflated on OOM, or a driver that goes.
-    pub drained: u64,
-    /// Arrays with more pages than are looked at, or no whole number of them.
-    pub malformed: u64,
-    /// Writes to configuration that is not the driver's.
-    pub ignored_writes: u64,
-    /// Pages reported free.
-    pub reported: u64,
 }
 
 /// How a balloon stands.
@@ -87,8 +50,10 @@ pub struct BalloonView {
     pub owing: bool,
     /// Rounds of hints that came to their end.
     pub hints: u64,
-    /// Counts.
-    pub figures: BalloonFigures,
+    /// Times that `exact` turned the driver round, since the VM started.
+    pub rollbacks: u64,
+    /// Pages that moved inside of the guest while they were out, since the VM started.
+    pub migrations: u64,
     /// What the guest says of itself; empty unless this device asks it.
     pub guest: GuestStats,
 }
