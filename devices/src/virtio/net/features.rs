@@ -39,10 +39,6 @@ pub mod bits {
     pub const CTRL_VQ: u64 = 1 << 17;
     /// There are several pairs of queues.
     pub const MQ: u64 = 1 << 22;
-    /// Descriptors may lie in a table of their own (virtio 1.3, 6).
-    pub const RING_INDIRECT_DESC: u64 = 1 << 28;
-    /// Both sides say from where on they want to be notified (virtio 1.3, 6).
-    pub const RING_EVENT_IDX: u64 = 1 << 29;
     /// The driver takes large UDP datagrams over IPv4 to be segmented.
     pub const GUEST_USO4: u64 = 1 << 54;
     /// The driver takes large UDP datagrams over IPv6 to be segmented.

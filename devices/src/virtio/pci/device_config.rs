@@ -27,6 +27,12 @@ impl DeviceConfig {
     pub fn generation(&self) -> u8 {
         self.generation
     }
+
+    /// What of `data`, written from `offset` on, lies in the space; `None` if nothing does.
+    pub fn written<'a>(space: &[u8], offset: u64, data: &'a [u8]) -> Option<&'a [u8]> {
+        let room = space.len().checked_sub(usize::try_from(offset).ok()?).filter(|room| *room > 0)?;
+        data.get(..room.min(data.len()))
+    }
 }
 
 #[cfg(test)]
@@ -45,6 +51,15 @@ mod tests {
             assert_eq!(data, [0; 4]);
         }
         assert_eq!(config.generation(), 0);
+    }
+
+    #[test]
+    fn of_a_write_only_what_lies_in_the_space_is_the_devices() {
+        let written = |offset| DeviceConfig::written(&[0; 4], offset, &[1, 2, 3]);
+        assert_eq!([0, 1].map(written), [Some(&[1, 2, 3][..]); 2]);
+        assert_eq!([2, 3].map(written), [Some(&[1, 2][..]), Some(&[1])]);
+        assert_eq!([4, 5, u64::MAX].map(written), [None; 3]);
+        assert_eq!(DeviceConfig::written(&[], 0, &[1]), None);
     }
 
     /// Wherever in the driver's sequence a change comes, and however many there are, the driver takes no torn value.

@@ -190,6 +190,15 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
         }
     }
 
+    /// What lies past the end of the space is nobody's, and a device on its way to rest takes nothing.
+    fn write_device_config(&mut self, offset: u64, data: &[u8]) {
+        let space = self.runner.device.config();
+        match DeviceConfig::written(&space, offset, data).filter(|_| !self.runner.is_resetting()) {
+            Some(data) => self.runner.device.write_config(offset, data),
+            None => self.reporter.counters.ignored_accesses.one(),
+        }
+    }
+
     /// The driver's way through the status bits (virtio 1.3, 2.1 and 3.1.1). It only adds, never clears.
     fn set_status(&mut self, value: u8) {
         if !value & self.common.status != 0 {
@@ -429,10 +438,7 @@ impl<M: GuestMemoryHandle> PciFunction for VirtioPci<M> {
                 self.write_common(offset, data);
                 self.follow_config_message();
             }
-            Some((Structure::Device, _)) if self.runner.is_resetting() => {
-                self.reporter.counters.ignored_accesses.one();
-            }
-            Some((Structure::Device, offset)) => self.runner.device.write_config(offset, data),
+            Some((Structure::Device, offset)) => self.write_device_config(offset, data),
             Some((Structure::Notify, offset)) => {
                 let queue = layout::doorbell_queue(offset).filter(|_| matches!(data.len(), 2 | 4));
                 if !queue.is_some_and(|queue| self.runner.doorbells.ring(queue)) {

@@ -5,11 +5,12 @@ use proptest::prelude::*;
 
 use super::{Bench, frame};
 use crate::virtio::net::bits;
+use crate::virtio::pci::test_machine::{EVENT_IDX, INDIRECT};
 
 proptest! {
     #[test]
     fn rings_full_of_nonsense_end_in_a_fault_or_in_frames(
-        features in prop_oneof![Just(0), Just(bits::MRG_RXBUF), Just(bits::RING_EVENT_IDX | bits::RING_INDIRECT_DESC | bits::MRG_RXBUF)],
+        features in prop_oneof![Just(0), Just(bits::MRG_RXBUF), Just(EVENT_IDX | INDIRECT | bits::MRG_RXBUF)],
         descriptors in vec((0_u64..0x90_0000, prop_oneof![0_u32..5000, any::<u32>()], 0_u16..8, 0_u16..20), 48),
         heads in vec(0_u16..20, 1..32),
         bytes in vec(any::<u8>(), 256),

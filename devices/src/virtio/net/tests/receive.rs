@@ -9,6 +9,7 @@ use super::{Bench, Reply, frame};
 use crate::virtio::Interest;
 use crate::virtio::net::test_tap::{EAGAIN, EIO};
 use crate::virtio::net::{HEADER_BYTES, bits};
+use crate::virtio::pci::test_machine::EVENT_IDX;
 use crate::virtio::test_driver::{BORDER, BUFFERS, accesses};
 
 const RX: usize = 0;
@@ -258,7 +259,7 @@ proptest! {
         script in vec(prop_oneof![4 => Just(Reply::Work), 1 => Just(Reply::Fail(EAGAIN)), 1 => Just(Reply::Fail(4))], 0..40),
         event_idx in any::<bool>(),
     ) {
-        let features = bits::MRG_RXBUF | if event_idx { bits::RING_EVENT_IDX } else { 0 };
+        let features = bits::MRG_RXBUF | if event_idx { EVENT_IDX } else { 0 };
         let mut bench = Bench::new(features);
         let mut driver = Driver::default();
         let frames: Vec<_> = sizes.iter().enumerate().map(|(i, bytes)| frame(i, *bytes)).collect();
@@ -291,7 +292,7 @@ proptest! {
         sizes in vec(prop_oneof![1_usize..1600, 4000_usize..20_000], 1..100),
     ) {
         // It asks for an interrupt at the next used buffer, and looks only when one came.
-        let mut bench = Bench::new(bits::MRG_RXBUF | bits::RING_EVENT_IDX);
+        let mut bench = Bench::new(bits::MRG_RXBUF | EVENT_IDX);
         let mut driver = Driver::default();
         while driver.post(&mut bench, 1536) {}
         let mut used = 0_u16;

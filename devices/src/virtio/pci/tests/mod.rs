@@ -6,3 +6,4 @@ mod model;
 mod negotiation;
 mod notifications;
 mod threads;
+mod trivial_device;
