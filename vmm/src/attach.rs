@@ -10,6 +10,7 @@ mod vsock;
 use crate::balloon;
 use crate::board::BoardCounters;
 use crate::console::ConsoleError;
+use crate::cpu::ExitCounters;
 use crate::diagnosis::of_file;
 use crate::disk::DiskError;
 use crate::handle::DiskFull;
@@ -19,7 +20,8 @@ use crate::socket_file::Janitor;
 use crate::sys::HostError;
 use devices::virtio::blk::{BlkError, BlkHandle};
 use resources::devices::VmDevices;
-use resources::{Diagnosis, ErrorKind};
+use resources::{Diagnosis, ErrorKind, VcpuId};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// All kinds of devices, in the order in which the guest shall find those of one vnode. Only balloons are made elsewhere, with
@@ -45,7 +47,7 @@ struct Opening<'a> {
     handles: Handles,
 }
 
-/// What stays outside of devices to look at and steer them, over all guests of the VM.
+/// What stays outside of devices and vCPUs to look at and steer them, over all guests of the VM.
 #[derive(Default)]
 pub struct Handles {
     /// By number.
@@ -54,6 +56,8 @@ pub struct Handles {
     pub balloons: Arc<[balloon::Entry]>,
     /// What they count.
     pub balloon_counters: balloon::AllCounters,
+    /// How often each vCPU left the guest.
+    pub exits: BTreeMap<VcpuId, Arc<ExitCounters>>,
     /// What goes wrong beside the devices.
     pub board: Arc<BoardCounters>,
 }

@@ -96,7 +96,7 @@ impl Machine {
                 vcpus.begin(&setup, plan, entry, stopped)?;
                 vcpus
             }
-            None => VcpuThreads::start(&setup, plan, entry, stopped)?,
+            None => VcpuThreads::start(&setup, plan, entry, &mut handles.exits, stopped)?,
         };
         let serial = Arc::clone(port.link());
         serial.connect(Arc::clone(&devices.serial), notifier.clone());

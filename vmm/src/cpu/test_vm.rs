@@ -8,6 +8,7 @@ use crate::memory::GuestRam;
 use crate::test_kernel::{SPINNING, spin_on_all_vcpus};
 use devices::{IoApic, MmioBusBuilder, PioBusBuilder};
 use resources::{HostRoot, HostTopology, Plan, VmSpec};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -47,7 +48,7 @@ impl TestVm {
     pub fn threads(&self) -> VcpuThreads {
         crate::sys::prepare_kicks().unwrap();
         let stopped = |cause| panic!("{cause:?}");
-        VcpuThreads::start(&self.setup, &self.plan, ENTRY, stopped).unwrap()
+        VcpuThreads::start(&self.setup, &self.plan, ENTRY, &mut BTreeMap::new(), stopped).unwrap()
     }
 
     /// All of `vcpus` run an endless loop.

@@ -10,6 +10,7 @@ use crate::sys::{HostError, ImmediateExit, accept_kicks, interrupt};
 use nix::sched::sched_setaffinity;
 use nix::unistd::{Pid, gettid};
 use resources::{Affinity, ApicId, CpuSet, Plan, VcpuId, VnodeId};
+use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -59,11 +60,13 @@ impl VcpuThreads {
         Self { gate: Arc::new(Gate::new()), threads: Vec::new(), rested: mpsc::channel().1 }
     }
 
-    /// Starts a thread per vCPU; returns when every vCPU exists and has its guest, see [`begin`](Self::begin).
+    /// Starts a thread per vCPU; returns when every vCPU exists and has its guest, see [`begin`](Self::begin). What they count
+    /// they count in `exits`, where those that were there before them have counted.
     pub fn start(
         setup: &Arc<VcpuSetup>,
         plan: &Arc<Plan>,
         entry: Entry,
+        exits: &mut BTreeMap<VcpuId, Arc<ExitCounters>>,
         stopped: impl Fn(StopCause) + Clone + Send + 'static,
     ) -> Result<Self, VcpuError> {
         let (rest, rested) = mpsc::channel();
@@ -73,7 +76,7 @@ impl VcpuThreads {
             let (orders, to_do) = mpsc::channel();
             let (setup, plan) = (Arc::clone(setup), Arc::clone(plan));
             let (gate, rest) = (Arc::clone(&all.gate), rest.clone());
-            let exits = Arc::<ExitCounters>::default();
+            let exits = Arc::clone(exits.entry(vcpu).or_default());
             let counters = Arc::clone(&exits);
             let body = move || {
                 let vcpu = create(&setup, &plan, vcpu, vnode);

@@ -6,6 +6,7 @@ use crate::cpu::{ExitReason, StopCause};
 use crate::test_kernel::SPINNING;
 use devices::{MmioBusBuilder, PioBusBuilder};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use vm_memory::{Bytes, GuestAddress};
@@ -105,7 +106,8 @@ fn a_vcpu_that_stopped_by_itself_can_be_given_another_guest() {
         let _ = stops.send(matches!(cause, StopCause::TripleFault(..)));
     };
     crate::sys::prepare_kicks().unwrap();
-    let mut threads = super::VcpuThreads::start(&vm.setup, &vm.plan, ENTRY, tell.clone()).unwrap();
+    let mut threads =
+        super::VcpuThreads::start(&vm.setup, &vm.plan, ENTRY, &mut BTreeMap::new(), tell.clone()).unwrap();
     for _ in 0..3 {
         threads.run();
         assert_eq!(stopped.recv_timeout(LONG), Ok(true));
