@@ -1,6 +1,6 @@
 //! A reset is the guest's: what the VM has of the host stays, and whoever is connected to it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::balloon::ctl;
 use super::{BootTest, Ctx, disks, nets};
@@ -80,6 +81,26 @@ impl Host {
     }
 }
 
+/// What the devices and their transports have counted, by device and name, without what goes up and down.
+fn counted(ctx: &Ctx, api: &str) -> Result<BTreeMap<String, u64>> {
+    let answer = ctl(ctx, api, &["devices"])?;
+    let mut all = BTreeMap::new();
+    for device in answer["devices"].as_array().context("no devices")? {
+        let name = device["name"].as_str().context("no name")?;
+        for kind in ["counters", "figures"] {
+            let counts = device[kind].as_object().with_context(|| format!("{name} has no {kind}"))?;
+            for (figure, value) in counts.iter().filter(|(figure, _)| !is_gauge(figure)) {
+                all.insert(format!("{name} {figure}"), Value::as_u64(value).context("no number")?);
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn is_gauge(figure: &str) -> bool {
+    figure == "connections" || figure.starts_with("datapath_")
+}
+
 fn kept(ctx: &Ctx) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let at = |name: &str| directory.path().join(name);
@@ -102,6 +123,10 @@ fn kept(ctx: &Ctx) -> Result<()> {
     let before = Host::look(&vm, &spec, &disk)?;
     let some = !before.disk.is_empty() && !before.kvm.is_empty() && !before.threads.is_empty();
     ensure!(some && before.cpus == cpu, "the host has {before:?}");
+    let mut counts = counted(ctx, &api)?;
+    for name in ["blk0 written_bytes", "blk0 activations", "net0 sent_frames", "console activations"] {
+        ensure!(counts.get(name).is_some_and(|count| *count > 0), "{name} is not counted: {counts:?}");
+    }
     for round in 0..2 {
         let (trace, began) = (OpenTrace::start(vm.pid())?, Instant::now());
         // That it is seen at all.
@@ -116,6 +141,11 @@ fn kept(ctx: &Ctx) -> Result<()> {
         note(&ctx.transcript, &format!("reset to init: {:?}", began.elapsed()));
         let after = Host::look(&vm, &spec, &disk)?;
         ensure!(after == before, "after reset {round} the host has {after:?}, and had {before:?}");
+        let now = counted(ctx, &api)?;
+        let less = |(name, count): &(&String, &u64)| now.get(*name).is_none_or(|now| now < *count);
+        let less: Vec<_> = counts.iter().filter(less).collect();
+        ensure!(less.is_empty(), "after reset {round} counts are {now:?}, and were {less:?}");
+        counts = now;
     }
     vm.ask("modprobe virtio_pci virtio_net virtio_blk virtio_console")?;
     vm.output("ip addr add 192.0.2.2/24 dev eth0 && ip link set eth0 up && ping -c 3 -W 5 192.0.2.1")?;
