@@ -1,6 +1,7 @@
 //! How other threads look at a running VM and ask it for things. The control loop decides; nothing here changes a VM
 //! by itself.
 
+mod dirty;
 mod moves;
 mod request;
 mod resize;

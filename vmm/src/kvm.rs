@@ -1,6 +1,7 @@
 //! `/dev/kvm`: opened, checked for what we need, and a VM made on it, with interrupt controllers.
 
 use crate::cpu::{CpuidTemplate, name_of_host};
+use crate::host_side::add_memory;
 use crate::memory::GuestRam;
 use crate::sys::{GuestVm, HostError};
 use devices::IOAPIC_PINS;
@@ -205,9 +206,7 @@ impl KvmHost {
             vm.set_tss_address(TSS).map_err(HostError::kvm("KVM_SET_TSS_ADDR"))?;
         }
         let vm = GuestVm::new(vm);
-        for (slot, region) in (0..).zip(ram.regions()) {
-            vm.add_memory(slot, region.range.start, &region.mapping)?;
-        }
+        add_memory(&vm, ram)?;
         Ok(vm)
     }
 }

@@ -40,6 +40,8 @@ mod socket_file;
 mod sys;
 #[cfg(any(test, feature = "test-kernel"))]
 pub mod test_kernel;
+#[cfg(feature = "test-kernel")]
+pub mod test_memory;
 
 pub use board::BoardCounters;
 pub use boot::{BootError, Payload};
@@ -56,7 +58,7 @@ pub use handle::{
 };
 pub use jobs::{JobId, JobState, JobView, MoveCounts};
 pub use kvm::{KvmError, why_no_linux};
-pub use memory::{Manner, MoveOutcome, PrefaultError, Progress, RamError, Residency};
+pub use memory::{Manner, MoveOutcome, PrefaultError, Progress, RamError, Residency, Written};
 pub use serial::{Stream, block_terminal_stops};
 pub use socket_file::{Access, Janitor, SocketFile, SocketFileError, sweep};
 pub use sys::{HostError, inherited_fd, spawn_without_signals};

@@ -125,6 +125,7 @@ impl Running {
         self.shared.connect(Link {
             notifier: self.notifier.clone(),
             ram: Arc::downgrade(&self.ram),
+            vm: Arc::downgrade(&self.vm),
             devices: self.segments.handles().to_vec(),
             exits: self.vcpus.exits().collect(),
             board: Arc::clone(&self.handles.board),

@@ -59,6 +59,8 @@ pub enum CtlCommand {
     Give(GiveArgs),
     /// Ask the guest how much it has free of each vnode
     FreeMemory,
+    /// Measure how much memory of each vnode is written by the guest and its devices
+    DirtyRate(DirtyRateArgs),
     /// Move a vnode to other pnodes, and wait until it is there
     Move(MoveArgs),
     /// Move two vnodes into each other's places, and wait until they are there
@@ -175,6 +177,14 @@ pub struct GiveArgs {
     /// Do not wait until the guest has taken it
     #[arg(long)]
     pub detach: bool,
+}
+
+/// `ctl dirty-rate`.
+#[derive(Debug, Args)]
+pub struct DirtyRateArgs {
+    /// How long to measure, up to 10000
+    #[arg(long, value_name = "N", value_parser = count, default_value = "1000")]
+    pub milliseconds: u32,
 }
 
 /// `ctl move`.

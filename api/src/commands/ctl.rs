@@ -72,6 +72,11 @@ pub fn run(args: CtlArgs) -> Result<ExitCode, Failure> {
             let answer = ctl.client.ask("POST", "/v1/free-memory", None)?;
             ctl.print(&answer, |free: wire::FreeMemory| show::free_memory(&free))
         }
+        CtlCommand::DirtyRate(rate) => {
+            let body = wire::DirtyRateRequest { milliseconds: rate.milliseconds };
+            let answer = ctl.send("POST", "/v1/dirty-rate", &body)?;
+            ctl.print(&answer, |rate: wire::DirtyRate| show::dirty_rate(&rate))
+        }
         CtlCommand::Move(wanted) => ctl.start_move(&wanted),
         CtlCommand::Swap(wanted) => {
             let vnodes = [wanted.vnode, wanted.with];

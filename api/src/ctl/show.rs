@@ -1,6 +1,8 @@
 //! Tables of the VM, its vnodes and its jobs.
 
-use crate::http::wire::{Device, End, EndCause, FreeMemory, Job, JobState, PnodeUse, Reclaim, Vm, Vnode};
+use crate::http::wire::{
+    Device, DirtyRate, End, EndCause, FreeMemory, Job, JobState, PnodeUse, Reclaim, Vm, Vnode,
+};
 use crate::show::{
     self,
     table::{Side, Table},
@@ -198,6 +200,18 @@ pub fn free_memory(free: &FreeMemory) -> String {
     let mut table = table(&[("VNODE", Side::Right), ("FREE", Side::Right)]);
     for of in &free.vnodes {
         table.row([of.vnode.to_string(), human(of.bytes)]);
+    }
+    table.text()
+}
+
+/// A row per vnode: what was written, and how much that would be in a second.
+pub fn dirty_rate(rate: &DirtyRate) -> String {
+    let columns = ["VNODE", "WRITTEN", "GUEST", "DEVICES", "PER SECOND"].map(|name| (name, Side::Right));
+    let mut table = table(&columns);
+    for of in &rate.vnodes {
+        let per_second = of.bytes.saturating_mul(1000) / u64::from(rate.milliseconds.max(1));
+        let sizes = [of.bytes, of.guest, of.devices, per_second].map(human);
+        table.row(std::iter::once(of.vnode.to_string()).chain(sizes));
     }
     table.text()
 }

@@ -3,7 +3,7 @@
 use crate::claims::ClaimsAt;
 use crate::http::command_queue::CommandQueue;
 use crate::http::events::EventLog;
-use crate::http::handlers::{devices, events, plans, reclaim, service, vm, vnodes};
+use crate::http::handlers::{devices, dirty_rate, events, plans, reclaim, service, vm, vnodes};
 use crate::http::metrics::Requests;
 use crate::http::problem::Problem;
 use crate::http::route::{Op, ROUTES, Route, find};
@@ -127,6 +127,7 @@ fn method(route: &Route) -> MethodRouter<Arc<App>> {
         Op::PostReclaim => on(filter, reclaim::take),
         Op::PostGive => on(filter, reclaim::give),
         Op::PostFreeMemory => on(filter, reclaim::free_memory),
+        Op::PostDirtyRate => on(filter, dirty_rate::measure),
         Op::GetReclaim => on(filter, reclaim::get),
         Op::CancelReclaim => on(filter, reclaim::cancel),
         Op::MoveVnode => on(filter, vnodes::start_move),

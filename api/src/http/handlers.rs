@@ -1,6 +1,7 @@
 //! One function per operation: reads the request, has it done, and answers. Who may do what is `admission`'s table.
 
 pub mod devices;
+pub mod dirty_rate;
 pub mod events;
 pub mod plans;
 pub mod reclaim;

@@ -147,6 +147,8 @@ fn components() -> utoipa::openapi::Components {
     add::<wire::GiveRequest>(&mut schemas);
     add::<wire::Reclaim>(&mut schemas);
     add::<wire::FreeMemory>(&mut schemas);
+    add::<wire::DirtyRateRequest>(&mut schemas);
+    add::<wire::DirtyRate>(&mut schemas);
     add::<wire::Health>(&mut schemas);
     add::<wire::Version>(&mut schemas);
     let open = |description: &str| {

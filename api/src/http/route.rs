@@ -24,6 +24,7 @@ pub enum Op {
     PostGive,
     GetReclaim,
     PostFreeMemory,
+    PostDirtyRate,
     CancelReclaim,
     MoveVnode,
     SwapVnodes,
@@ -155,7 +156,7 @@ const FRESH: &[(&str, Parameter, &str)] =
     &[("fresh", Parameter::Switch, "wait for a measurement of the memory that begins now")];
 
 /// All operations, those of one path together.
-pub static ROUTES: [Route; 34] = [
+pub static ROUTES: [Route; 35] = [
     route(Op::GetVm, Method::GET, "/v1/vm", "getVm", "The VM and its state")
         .gives(&[(200, "the VM")], Media::Json("Vm"))
         .fails(NO_VM),
@@ -253,6 +254,16 @@ pub static ROUTES: [Route; 34] = [
     )
     .gives(&[(200, "what it says")], Media::Json("FreeMemory"))
     .fails(COMMANDED),
+    route(
+        Op::PostDirtyRate,
+        Method::POST,
+        "/v1/dirty-rate",
+        "postDirtyRate",
+        "Measure how much memory of each vnode is written",
+    )
+    .takes("DirtyRateRequest")
+    .gives(&[(200, "what was written")], Media::Json("DirtyRate"))
+    .fails(CHANGED),
     route(Op::CancelReclaim, Method::DELETE, "/v1/reclaim", "cancelReclaim", "Ask the reclaim to end")
         .gives(&[(202, "it ends soon; what was had is kept")], Media::Json("Reclaim"))
         .fails(&[404, 409]),

@@ -2,6 +2,7 @@
 //! Fields are added, never changed. Sizes are bytes; sets are Linux lists (`0-3,8`).
 
 mod devices;
+mod dirty_rate;
 mod jobs;
 mod reclaim;
 mod requests;
@@ -10,6 +11,7 @@ mod vm;
 mod vnodes;
 
 pub use devices::{Device, DeviceCounters, Devices, DiskSize};
+pub use dirty_rate::{DirtyRate, DirtyRateRequest, DirtyVnode};
 pub use jobs::{Job, JobState, Jobs, LeftBehind};
 pub use reclaim::{PnodeFree, Reclaim, ReclaimKind, ReclaimPart};
 pub use requests::{

@@ -41,6 +41,7 @@ fn body(operation: &Value) -> &'static str {
         "putAffinity" => r#"{"cpus": 0}"#,
         "putVnodeAffinity" => r#"{"affinity": "soft"}"#,
         "postPlan" => r#"{"memory": "64M"}"#,
+        "postDirtyRate" => r#"{"milliseconds": 10}"#,
         "postGive" => r#"{"pnode": 0, "bytes": "1M"}"#,
         "putVm" => r#"{"kernel": "kernel", "memory": "64M"}"#,
         _ => "",

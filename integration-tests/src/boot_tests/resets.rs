@@ -15,9 +15,9 @@ use super::{BootTest, Ctx, disks, nets};
 use crate::guest::READY;
 use crate::runner::check;
 use crate::runner::host::Needs;
-use crate::runner::open_trace::OpenTrace;
 use crate::runner::residency;
 use crate::runner::spec::GuestSpec;
+use crate::runner::syscall_trace::SyscallTrace;
 use crate::runner::vm::{PATIENCE, Vm, note};
 
 const TWO: Needs =
@@ -128,7 +128,7 @@ fn kept(ctx: &Ctx) -> Result<()> {
         ensure!(counts.get(name).is_some_and(|count| *count > 0), "{name} is not counted: {counts:?}");
     }
     for round in 0..2 {
-        let (trace, began) = (OpenTrace::start(vm.pid())?, Instant::now());
+        let (trace, began) = (SyscallTrace::opens(vm.pid())?, Instant::now());
         // That it is seen at all.
         let seen = || ctl(ctx, &api, &["vnodes"]).and_then(|_| trace.take());
         ensure!(round > 0 || !seen()?.is_empty(), "no file is opened to look at vnodes");
@@ -155,7 +155,46 @@ fn kept(ctx: &Ctx) -> Result<()> {
     let mut line = String::new();
     client.read_line(&mut line).context("the console's client")?;
     ensure!(line.trim_end() == "again", "the console's client reads {line:?}");
+    control_thread_waits_for_events_alone(ctx, &mut vm, &api)?;
+    what_is_written_is_seen(ctx, &mut vm, &api)?;
     check::bound(&vm, &spec)?;
     check::quiet_log(&vm.report()?)?;
     vm.power_off()
+}
+
+/// Under load on its devices, and while it is looked at and asked for things, the VM's main thread makes no system call that could
+/// wait for anything but events.
+fn control_thread_waits_for_events_alone(ctx: &Ctx, vm: &mut Vm, api: &str) -> Result<()> {
+    const EPOLL: [i64; 2] = [libc::SYS_epoll_wait, libc::SYS_epoll_pwait];
+    // Event descriptors; a lock held for moments; the time, where the host's kernel has no fast way to tell it.
+    const BESIDES: [i64; 4] = [libc::SYS_read, libc::SYS_write, libc::SYS_futex, libc::SYS_clock_gettime];
+    let target = || ctl(ctx, api, &["mem-set", "0", "64M", "--detach"]);
+    // The first request starts the thread that watches balloons.
+    target()?;
+    let trace = SyscallTrace::of_thread(vm.pid())?;
+    vm.output("dd if=/dev/vda of=/dev/null bs=64k iflag=direct & for i in 1 2 3; do echo $i; echo $i > /dev/hvc0; done; ping -c 3 -i 0.2 192.0.2.1; wait")?;
+    for look in ["vnodes", "devices", "jobs", "info"] {
+        ctl(ctx, api, &[look])?;
+    }
+    ctx.numavisor(&["ctl", "--api-socket", api, "metrics"])?;
+    target()?;
+    let calls = trace.numbers()?;
+    let allowed = |call: &i64| EPOLL.contains(call) || BESIDES.contains(call);
+    ensure!(calls.iter().any(|call| EPOLL.contains(call)), "the trace has no wait for events: {calls:?}");
+    ensure!(calls.iter().all(allowed), "the control thread made system calls {calls:?}");
+    Ok(())
+}
+
+/// What the guest writes and what its disk writes for it are told apart, by vnode.
+fn what_is_written_is_seen(ctx: &Ctx, vm: &mut Vm, api: &str) -> Result<()> {
+    let copies =
+        "while :; do dd if=/dev/vda of=/copy bs=64k iflag=direct conv=notrunc; done >/dev/null 2>&1 &";
+    vm.output(copies)?;
+    let rate = ctl(ctx, api, &["dirty-rate", "--milliseconds", "3000"])?;
+    let sum = |of: &str| -> u64 {
+        rate["vnodes"].as_array().into_iter().flatten().filter_map(|vnode| vnode[of].as_u64()).sum()
+    };
+    ensure!(sum("guest") > 0 && sum("devices") > 0, "what is written: {rate}");
+    ensure!(sum("bytes") <= sum("guest") + sum("devices"), "what is written: {rate}");
+    Ok(())
 }

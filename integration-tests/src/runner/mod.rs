@@ -13,7 +13,6 @@ pub(crate) mod host;
 mod kvm_trace;
 mod move_figures;
 mod one_call;
-pub(crate) mod open_trace;
 pub(crate) mod payload;
 pub(crate) mod pools;
 pub(crate) mod residency;
@@ -21,6 +20,7 @@ pub(crate) mod soak;
 pub(crate) mod spec;
 mod start_figures;
 pub(crate) mod suite;
+pub(crate) mod syscall_trace;
 pub(crate) mod vm;
 pub(crate) mod withheld;
 

@@ -237,7 +237,7 @@ impl VnodeHost {
         let counters = &self.books.of(region.range.vnode).counters;
         let Some((offset, count)) = offsets(&range) else { return };
         counters.discards.one();
-        match region.mapping.discard(offset, count) {
+        match region.discard(offset, count) {
             Ok(()) => drop(counters.discarded_bytes.add(length)),
             Err(error) => {
                 if counters.refused_discards.add(1) == 0 {

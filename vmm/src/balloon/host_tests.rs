@@ -33,7 +33,7 @@ fn bench_with(pages: PageSize, leases: Arc<Leases>) -> Bench {
     let mapping = Mapping::new(SIZE, 0, Bytes::mib(2), Backing::Anonymous, "balloon-test").unwrap();
     let range = RamRange { vnode: VnodeId(0), start: Gpa(0), size: SIZE };
     let mapping = Arc::new(mapping);
-    let ram = Arc::new(GuestRam::of_regions(vec![RamRegion { range, pages, mapping }]));
+    let ram = Arc::new(GuestRam::of_regions(vec![RamRegion::of(range, pages, mapping)]));
     let books = Arc::new(Books::new(&topology, |_| Arc::default()));
     let host = VnodeHost::new(Arc::clone(&ram), VnodeId(0), Arc::clone(&books), leases);
     Bench { ram, books, host }

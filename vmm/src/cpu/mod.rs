@@ -8,7 +8,7 @@ mod msrs;
 mod state;
 mod stopped;
 #[cfg(test)]
-mod test_vm;
+pub mod test_vm;
 mod threads;
 mod vcpu;
 

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use vm_memory::{Bytes, GuestAddress};
 
 /// Where the code is.
-const CODE: u64 = 0x10_0000;
+pub const CODE: u64 = 0x10_0000;
 /// How the first vCPU starts.
 pub const ENTRY: Entry = Entry::Pvh { rip: CODE };
 

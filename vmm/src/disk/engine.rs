@@ -4,6 +4,7 @@
 use super::helpers::{Call, Helpers, Job, Letter, Mailbox};
 use super::transfer::{IoContext, Step, Transfer};
 use super::write_order::Turn;
+use crate::memory::FilledByKernel;
 use crate::sys::{IoVec, Landed, Ring, wait_readable};
 use devices::virtio::blk::{Completion, DiskEngine, Operation, Segments};
 use std::io;
@@ -11,7 +12,6 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use vm_memory::GuestMemory;
 
 /// Between two looks at whether requests were cancelled, while the engine waits for them.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -47,7 +47,7 @@ struct Request {
 
 impl<G> Engine<G>
 where
-    G: GuestMemory<Bitmap = ()> + Send + Sync + 'static,
+    G: FilledByKernel + Send + Sync + 'static,
 {
     /// An engine for up to `depth` operations at a time.
     ///
@@ -180,7 +180,7 @@ where
 
 impl<G> DiskEngine for Engine<G>
 where
-    G: GuestMemory<Bitmap = ()> + Send + Sync + 'static,
+    G: FilledByKernel + Send + Sync + 'static,
 {
     fn fds(&self) -> [Option<RawFd>; 2] {
         [self.ring.as_ref().map(Ring::fd), Some(self.mailbox.fd())]

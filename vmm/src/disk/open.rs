@@ -9,6 +9,7 @@ use super::lock::{Identity, LockedFile, Taken, is_ours};
 use super::shape::{DirectAlignment, shape};
 use super::transfer::IoContext;
 use super::write_order::WriteOrder;
+use crate::memory::FilledByKernel;
 use crate::sys::{IoVec, Ring, is_open_for_writing};
 use devices::LogLimit;
 use devices::virtio::blk::{Disk, DiskBackend, DiskEngine, DiskShape, SECTOR_BYTES};
@@ -20,7 +21,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use vm_memory::GuestMemory;
 
 /// Depth of the ring that only finds out whether there may be one.
 const TRIAL_DEPTH: u16 = 1;
@@ -334,7 +334,7 @@ impl Disk for RawDisk {
 
 impl<G> DiskBackend<Arc<G>> for RawDisk
 where
-    G: GuestMemory<Bitmap = ()> + Send + Sync + 'static,
+    G: FilledByKernel + Send + Sync + 'static,
 {
     fn engine(&self, memory: &Arc<G>, depth: u16) -> Box<dyn DiskEngine> {
         let context = IoContext {

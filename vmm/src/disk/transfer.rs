@@ -4,6 +4,7 @@
 use super::helpers::Call;
 use super::shape::DirectAlignment;
 use super::write_order::{Claim, WriteOrder};
+use crate::memory::FilledByKernel;
 use crate::sys::{IoVec, RingOperation};
 use devices::virtio::blk::{Extent, Operation, Segments};
 use std::cell::RefCell;
@@ -206,7 +207,7 @@ impl Transfer {
     /// What comes next.
     pub fn next<G>(&mut self, context: &IoContext<G>) -> Step
     where
-        G: GuestMemory<Bitmap = ()> + Send + Sync + 'static,
+        G: FilledByKernel + Send + Sync + 'static,
     {
         loop {
             if let Some(error) = self.failure.take() {
@@ -269,14 +270,19 @@ impl Transfer {
     }
 
     /// The last step has ended so; `memory` is what it worked on.
-    pub fn landed<G: GuestMemory>(
+    pub fn landed<G: FilledByKernel>(
         &mut self,
         context: &IoContext<G>,
         call: Call,
         result: io::Result<usize>,
         memory: Option<IoVec>,
     ) {
-        // What lies in guest memory is where it belongs.
+        // What lies in guest memory is where it belongs, some of it also if the call failed.
+        if let (Work::Move { write: false, left, .. }, Some(filled)) = (&self.work, &memory)
+            && filled.is_guest()
+        {
+            note_filled(&*context.memory, left, filled.length());
+        }
         let memory = memory.and_then(|memory| context.recycle(memory));
         match result {
             Ok(count) => {
@@ -400,6 +406,18 @@ impl Transfer {
     }
 }
 
+/// The kernel has filled the first bytes of these pieces.
+fn note_filled(memory: &impl FilledByKernel, pieces: &Segments, mut bytes: usize) {
+    for part in pieces.parts() {
+        let length = bytes.min(part.length as usize);
+        if length == 0 {
+            return;
+        }
+        memory.filled(part.address, length);
+        bytes -= length;
+    }
+}
+
 /// The disk has become shorter than its guest was told.
 fn ends(is_write: bool) -> io::Error {
     if is_write { io::ErrorKind::WriteZero.into() } else { io::ErrorKind::UnexpectedEof.into() }
@@ -475,7 +493,7 @@ fn extent_step(way: Way, offset: u64, length: u64) -> Option<Step> {
 /// The step with guest memory itself, or a buffer of our own if direct I/O would not take it.
 fn pieces<G>(context: &IoContext<G>, left: &Segments, Bare { call, length }: Bare) -> Option<Step>
 where
-    G: GuestMemory<Bitmap = ()> + Send + Sync + 'static,
+    G: FilledByKernel + Send + Sync + 'static,
 {
     let write =
         matches!(call, Call::Disk(RingOperation::Write { .. }) | Call::Buffered(RingOperation::Write { .. }));

@@ -3,10 +3,12 @@
 use super::helpers::Call;
 use super::shape::DirectAlignment;
 use super::transfer::{IoContext, Step, Transfer};
-use crate::sys::{IoVec, RingOperation};
+use crate::memory::{FilledByKernel, GuestRam, RamRegion};
+use crate::sys::{Backing, IoVec, Mapping, RingOperation};
 use devices::virtio::Buffer;
 use devices::virtio::blk::{Extent, Operation, Segments};
 use proptest::prelude::*;
+use resources::{Gpa, PageSize, RamRange, VnodeId};
 use std::cell::RefCell;
 use std::fs::File;
 use std::io;
@@ -54,8 +56,8 @@ fn refuses(direct: Option<DirectAlignment>, call: Call, memory: &IoVec) -> bool 
 }
 
 /// Carries an operation out, each call cut to the next of `shares` bytes; of direct I/O, to whole blocks of these.
-fn carry_out(
-    context: &IoContext<GuestMemoryMmap>,
+fn carry_out<G: FilledByKernel + Send + Sync + 'static>(
+    context: &IoContext<G>,
     file: &File,
     operation: Operation,
     shares: &[usize],
@@ -369,4 +371,37 @@ fn a_host_that_is_short_of_something_is_asked_again_where_there_is_time() {
     ask(&mut transfer, short());
     let Step::Done(Err(error)) = transfer.next(&context) else { panic!() };
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn what_the_kernel_reads_into_guest_memory_is_in_the_dirty_bitmap() {
+    const PAGE: u64 = 4096;
+    let size = resources::Bytes::mib(2);
+    for direct in [None, Some((512, 4096))] {
+        let mapping = Mapping::new(size, 0, size, Backing::Anonymous, "t").unwrap();
+        let range = RamRange { vnode: VnodeId(0), start: Gpa(0), size };
+        let region = RamRegion::of(range, PageSize::Small, Arc::new(mapping));
+        let ram = GuestRam::of_regions(vec![region]);
+        let context = IoContext {
+            memory: Arc::new(ram.memory().clone()),
+            direct: direct.map(|(memory, offset)| DirectAlignment { memory, offset }),
+            device_block: None,
+            length: Arc::new(AtomicU64::new(DISK_BYTES as u64)),
+            order: None,
+            spare: RefCell::default(),
+        };
+        let dirty = &ram.regions().next().unwrap().dirty;
+        dirty.switch_on(2 << 20);
+        let (file, _) = file();
+        // One whole page, the end of one with the beginning of the next, and nothing between.
+        let data = segments(&[(3 * PAGE, 4096), (9 * PAGE + 3584, 1024)]);
+        let read = Operation::Read { offset: 512, data: data.clone() };
+        carry_out(&context, &file, read, &[700, 512]).unwrap();
+        let mut expected = vec![0; 8];
+        expected[0] = 1 << 3 | 1 << 9 | 1 << 10;
+        assert_eq!(dirty.take(), expected, "{direct:?}");
+        // A write to the disk only reads.
+        carry_out(&context, &file, Operation::Write { offset: 0, data, durable: false }, &[]).unwrap();
+        assert_eq!(dirty.take(), [0; 8], "{direct:?}");
+    }
 }

@@ -86,6 +86,9 @@ pub enum RequestError {
     #[error("another request changes where vnodes of this VM are, try again")]
     PlacementBusy,
     /// One at a time.
+    #[error("the rate of writes to memory is being measured, try again")]
+    DirtyLogBusy,
+    /// One at a time.
     #[error("reclaim {0} is under way")]
     Reclaiming(u64),
     /// Nothing was asked for.
@@ -139,6 +142,7 @@ impl RequestError {
             Self::State { .. } => Diagnosis::new(ErrorKind::Conflict, "vm_not_running"),
             Self::Busy { .. } => Diagnosis::new(ErrorKind::Conflict, "vnode_busy"),
             Self::PlacementBusy => Diagnosis::new(ErrorKind::Transient, "placement_busy"),
+            Self::DirtyLogBusy => Diagnosis::new(ErrorKind::Transient, "dirty_log_busy"),
             Self::Reclaiming(_) => Diagnosis::new(ErrorKind::Conflict, "reclaim_busy"),
             Self::NothingAsked => Diagnosis::new(ErrorKind::Invalid, "nothing_asked").at("bytes"),
             Self::NoSuchDisk(_) => Diagnosis::new(ErrorKind::NotFound, "no_such_disk"),

@@ -11,6 +11,7 @@ use crate::inbox::{Event, Notifier};
 use crate::jobs::{JobId, Jobs};
 use crate::memory::GuestRam;
 use crate::pci::{DeviceHandle, DeviceThreads};
+use crate::sys::GuestVm;
 use resources::lease::Lease;
 use resources::{Plan, VcpuId, Vnode, VnodeId};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,7 @@ pub(crate) struct Link {
     pub(crate) notifier: Notifier,
     pub(crate) ram: Weak<GuestRam>,
     pub(crate) devices: Vec<DeviceHandle>,
+    pub(crate) vm: Weak<GuestVm>,
     pub(crate) exits: Vec<(VcpuId, Arc<ExitCounters>)>,
     pub(crate) board: Arc<BoardCounters>,
     /// By number.
@@ -45,6 +47,8 @@ pub(crate) struct Shared {
     held: Mutex<Vec<balloon::Held>>,
     pub(crate) reclaimer: Reclaimer,
     pub(crate) jobs: Jobs,
+    /// Held by who logs what is written.
+    pub(super) dirty_log: Mutex<()>,
     pub(crate) claim: OwnClaim,
 }
 
@@ -75,6 +79,7 @@ impl Shared {
             held: Mutex::default(),
             reclaimer: Reclaimer::default(),
             jobs: Jobs::default(),
+            dirty_log: Mutex::default(),
             claim: OwnClaim::new(claim, &plan.placement),
         })
     }

@@ -1,6 +1,8 @@
 //! Guest memory: a mapping or two per vnode, each under its policy before anything touches it.
 //! Where a vnode lies was decided in `resources`; the calls themselves are in `sys`.
 
+mod dirty;
+mod dirty_log;
 mod moves;
 mod parts;
 mod policy;
@@ -9,6 +11,8 @@ mod ram;
 mod residency;
 mod shift;
 
+pub use dirty::FilledByKernel;
+pub use dirty_log::{DirtyLog, Written};
 pub use moves::{Manner, MemoryMove, MoveOutcome, MoveProgress, Moved, move_memory};
 pub use prefault::{PrefaultError, Progress, kernel_cpus, pin_this_thread, prefault};
 pub use ram::{GuestRam, RamError, RamRegion};

@@ -1,10 +1,12 @@
 //! All guest RAM of a VM: mapped per vnode range, policy first. Prefault and residency build on it.
 
+use super::dirty::{DirtyBitmap, DirtySlice};
 use super::parts::{Piece, pieces};
 use super::policy::kernel_policy;
 use crate::sys::{Advice, Backing, HostError, Mapping, Mode};
 use resources::{Bytes, PageSize, Plan, RamRange, Vnode, VnodeId};
 use std::sync::Arc;
+use vm_memory::bitmap::Bitmap;
 use vm_memory::{
     GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion, GuestMemoryRegionBytes,
     GuestRegionCollection, MemoryRegionAddress, VolatileSlice,
@@ -25,6 +27,8 @@ pub struct RamRegion {
     pub pages: PageSize,
     /// The host memory.
     pub mapping: Arc<Mapping>,
+    /// What of it this process has written.
+    pub dirty: DirtyBitmap,
 }
 
 /// Why there is no guest RAM.
@@ -56,7 +60,7 @@ impl GuestRam {
     /// plan, whose memory map is that of the one before.
     pub fn renew(&self, plan: &Plan) -> Result<(), RamError> {
         for region in self.regions() {
-            let let_go = region.mapping.discard(0, region.mapping.size());
+            let let_go = region.discard(0, region.mapping.size());
             let refused =
                 |error| HostError::new("madvise", error).of(format!("vnode {}", region.range.vnode));
             let_go.map_err(refused)?;
@@ -90,7 +94,7 @@ impl GuestRam {
     }
 
     /// Of regions that a test made, ascending.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "test-kernel"))]
     pub fn of_regions(regions: Vec<RamRegion>) -> Self {
         Self { memory: GuestRegionCollection::from_regions(regions).expect("regions ascend") }
     }
@@ -112,7 +116,7 @@ impl GuestRam {
 }
 
 impl GuestMemoryRegion for RamRegion {
-    type B = ();
+    type B = DirtyBitmap;
 
     fn len(&self) -> u64 {
         self.range.size.get()
@@ -122,15 +126,18 @@ impl GuestMemoryRegion for RamRegion {
         GuestAddress(self.range.start.0)
     }
 
-    fn bitmap(&self) {}
+    fn bitmap(&self) -> DirtySlice<'_> {
+        self.dirty.slice_at(0)
+    }
 
     fn get_slice(
         &self,
         offset: MemoryRegionAddress,
         count: usize,
-    ) -> Result<VolatileSlice<'_>, GuestMemoryError> {
+    ) -> Result<VolatileSlice<'_, DirtySlice<'_>>, GuestMemoryError> {
         let offset = usize::try_from(offset.0).map_err(|_| GuestMemoryError::InvalidBackendAddress)?;
-        self.mapping.slice(offset, count).ok_or(GuestMemoryError::InvalidBackendAddress)
+        let writes = self.dirty.slice_at(offset);
+        self.mapping.noted_slice(offset, count, writes).ok_or(GuestMemoryError::InvalidBackendAddress)
     }
 
     fn get_host_address(&self, offset: MemoryRegionAddress) -> Result<*mut u8, GuestMemoryError> {
@@ -141,6 +148,18 @@ impl GuestMemoryRegion for RamRegion {
 impl GuestMemoryRegionBytes for RamRegion {}
 
 impl RamRegion {
+    /// Of memory that is mapped.
+    pub fn of(range: RamRange, pages: PageSize, mapping: Arc<Mapping>) -> Self {
+        Self { range, pages, mapping, dirty: DirtyBitmap::default() }
+    }
+
+    /// Gives whole pages back to the host; they read as zeroes afterwards.
+    pub fn discard(&self, offset: usize, length: usize) -> std::io::Result<()> {
+        let discarded = self.mapping.discard(offset, length);
+        self.dirty.mark_dirty(offset, length);
+        discarded
+    }
+
     fn new(plan: &Plan, range: RamRange) -> Result<Self, RamError> {
         let unknown = || RamError::Plan(format!("vnode {} is not in the plan", range.vnode));
         let vnode = plan.topology.vnode(range.vnode).ok_or_else(unknown)?;
@@ -154,7 +173,7 @@ impl RamRegion {
         let mapping = Mapping::new(range.size, range.start.0, align, backing, &name)
             .map_err(|error| error.because_of(format_args!("vnodes[{}].memory", range.vnode)))?;
         let mapping = Arc::new(if plan.host_has_numa { mapping } else { mapping.without_numa() });
-        Ok(Self { range, pages: vnode.pages, mapping })
+        Ok(Self::of(range, vnode.pages, mapping))
     }
 
     /// Sets the policy of some of it, before anything is touched.

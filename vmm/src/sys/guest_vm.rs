@@ -4,43 +4,91 @@
 
 use super::errno::HostError;
 use super::mapping::Mapping;
-use kvm_bindings::{KvmIrqRouting, Xsave, kvm_clock_data, kvm_userspace_memory_region, kvm_xsave};
+use kvm_bindings::{
+    KVM_MEM_LOG_DIRTY_PAGES, KvmIrqRouting, Xsave, kvm_clock_data, kvm_userspace_memory_region, kvm_xsave,
+};
 use kvm_ioctls::{Cap, VcpuFd, VmFd};
 use resources::{Bytes, Gpa};
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A VM and the memory behind its guest-physical addresses.
 pub struct GuestVm {
     // Before the memory: fields are dropped in this order.
     fd: VmFd,
-    memory: Mutex<Vec<Arc<Mapping>>>,
+    slots: Mutex<Vec<Option<Memory>>>,
+}
+
+/// What lies in a slot.
+struct Memory {
+    start: Gpa,
+    mapping: Arc<Mapping>,
 }
 
 impl GuestVm {
     /// A VM without memory.
     pub fn new(fd: VmFd) -> Self {
-        Self { fd, memory: Mutex::default() }
+        Self { fd, slots: Mutex::default() }
     }
 
-    /// Puts all of `mapping` at `start` in the guest, where no other memory is.
-    pub fn add_memory(&self, slot: u32, start: Gpa, mapping: &Arc<Mapping>) -> Result<(), HostError> {
-        let region = kvm_userspace_memory_region {
-            slot,
-            flags: 0,
-            guest_phys_addr: start.0,
-            memory_size: mapping.size() as u64,
-            userspace_addr: mapping.address() as u64,
-        };
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: the range is mapped as long as `mapping` lives, which this VM and each of its vCPUs keep.
-        unsafe { self.fd.set_user_memory_region(region) }.map_err(|error| {
-            HostError::kvm("KVM_SET_USER_MEMORY_REGION")(error)
-                .of(format!("guest memory at {start}"))
-                .length(Bytes(mapping.size() as u64))
-        })?;
-        memory.push(Arc::clone(mapping));
+    /// Puts all of `mapping` at `start` in the guest, where no other memory is, in the lowest slot that is free.
+    pub fn add_memory(&self, start: Gpa, mapping: &Arc<Mapping>) -> Result<(), HostError> {
+        let mut slots = self.slots();
+        let slot = slots.iter().position(Option::is_none).unwrap_or(slots.len());
+        let memory = Memory { start, mapping: Arc::clone(mapping) };
+        self.set_slot(slot, &memory, memory.mapping.size(), 0)?;
+        match slots.get_mut(slot) {
+            Some(free) => *free = Some(memory),
+            None => slots.push(Some(memory)),
+        }
         Ok(())
+    }
+
+    /// Takes the memory at `start` out of the guest; an access there is one to no memory from now on.
+    pub fn remove_memory(&self, start: Gpa) -> Result<(), HostError> {
+        let mut slots = self.slots();
+        let slot = find(&slots, start)?;
+        if let Some(memory) = &slots[slot] {
+            self.set_slot(slot, memory, 0, 0)?;
+        }
+        slots[slot] = None;
+        Ok(())
+    }
+
+    /// Has KVM note which pages at `start` the guest writes, or no longer. What it notes costs a page fault for each page.
+    pub fn log_writes(&self, start: Gpa, on: bool) -> Result<(), HostError> {
+        let slots = self.slots();
+        let slot = find(&slots, start)?;
+        let Some(memory) = &slots[slot] else { return Ok(()) };
+        self.set_slot(slot, memory, memory.mapping.size(), if on { KVM_MEM_LOG_DIRTY_PAGES } else { 0 })
+    }
+
+    /// The pages of the memory at `start` that the guest has written since the last call, a bit per 4 KiB, the first in the
+    /// lowest; they are noted again from then on.
+    pub fn dirty_log(&self, start: Gpa) -> Result<Vec<u64>, HostError> {
+        let slots = self.slots();
+        let slot = find(&slots, start)?;
+        let size = slots[slot].as_ref().map_or(0, |memory| memory.mapping.size());
+        let log = self.fd.get_dirty_log(number(slot), size);
+        log.map_err(|error| refused("KVM_GET_DIRTY_LOG", start)(error))
+    }
+
+    fn set_slot(&self, slot: usize, memory: &Memory, size: usize, flags: u32) -> Result<(), HostError> {
+        let region = kvm_userspace_memory_region {
+            slot: number(slot),
+            flags,
+            guest_phys_addr: memory.start.0,
+            memory_size: size as u64,
+            userspace_addr: memory.mapping.address() as u64,
+        };
+        // SAFETY: the range is mapped as long as `mapping` lives, which this VM and each of its vCPUs keep while the slot is set.
+        unsafe { self.fd.set_user_memory_region(region) }.map_err(|error| {
+            refused("KVM_SET_USER_MEMORY_REGION", memory.start)(error).length(Bytes(size as u64))
+        })
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Vec<Option<Memory>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has it as it was before its first guest, but for its vCPUs: no interrupt goes anywhere, and its clock is at 0.
@@ -57,6 +105,23 @@ impl GuestVm {
         let fd = self.fd.create_vcpu(apic_id).map_err(HostError::kvm("KVM_CREATE_VCPU"))?;
         Ok(GuestVcpu { fd, vm: Arc::clone(self) })
     }
+}
+
+/// The slot of the memory at `start`.
+fn find(slots: &[Option<Memory>], start: Gpa) -> Result<usize, HostError> {
+    let here = |slot: &Option<Memory>| slot.as_ref().is_some_and(|memory| memory.start == start);
+    slots.iter().position(here).ok_or_else(|| {
+        HostError::new("KVM_SET_USER_MEMORY_REGION", std::io::Error::from_raw_os_error(libc::ENOENT))
+            .of(format!("guest memory at {start}"))
+    })
+}
+
+fn number(slot: usize) -> u32 {
+    u32::try_from(slot).unwrap_or(u32::MAX)
+}
+
+fn refused(call: &'static str, start: Gpa) -> impl FnOnce(kvm_ioctls::Error) -> HostError {
+    move |error| HostError::kvm(call)(error).of(format!("guest memory at {start}"))
 }
 
 impl Deref for GuestVm {
@@ -165,10 +230,20 @@ mod tests {
         let mapping = Mapping::new(Bytes::mib(2), 0, Bytes::mib(2), Backing::Anonymous, "t").unwrap();
         let mapping = Arc::new(mapping);
         let vm = Arc::new(GuestVm::new(kvm_ioctls::Kvm::new().unwrap().create_vm().unwrap()));
-        vm.add_memory(0, Gpa(0), &mapping).unwrap();
+        vm.add_memory(Gpa(0), &mapping).unwrap();
         // A range that is taken is refused, and not kept.
-        assert_eq!(vm.add_memory(1, Gpa(4096), &mapping).unwrap_err().errno(), libc::EEXIST);
+        assert_eq!(vm.add_memory(Gpa(4096), &mapping).unwrap_err().errno(), libc::EEXIST);
         assert_eq!(Arc::strong_count(&mapping), 2);
+        let other = Mapping::new(Bytes::mib(2), 0, Bytes::mib(2), Backing::Anonymous, "t").unwrap();
+        let other = Arc::new(other);
+        vm.add_memory(Gpa(4 << 20), &other).unwrap();
+        // A slot that is free is the next to be taken.
+        vm.remove_memory(Gpa(0)).unwrap();
+        assert_eq!(Arc::strong_count(&mapping), 1);
+        assert_eq!(vm.remove_memory(Gpa(0)).unwrap_err().errno(), libc::ENOENT);
+        vm.add_memory(Gpa(8 << 20), &mapping).unwrap();
+        let starts = |slot: &Option<super::Memory>| slot.as_ref().map(|memory| memory.start.0 >> 20);
+        assert_eq!(vm.slots().iter().map(starts).collect::<Vec<_>>(), [Some(8), Some(4)]);
         let vcpu = vm.create_vcpu(0).unwrap();
         drop(vm);
         assert_eq!(Arc::strong_count(&mapping), 2);

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use vm_memory::VolatileSlice;
+use vm_memory::bitmap::BitmapSlice;
 
 /// Unmapped bytes kept behind every mapping, so that no two of them can become one.
 const GUARD: usize = 4096;
@@ -175,9 +176,20 @@ impl Mapping {
 
     /// A view for volatile access, which is all that memory shared with a guest allows; `None` past the end.
     pub fn slice(&self, offset: usize, length: usize) -> Option<VolatileSlice<'_>> {
+        self.noted_slice(offset, length, ())
+    }
+
+    /// The same; `writes` notes what is written to it.
+    pub fn noted_slice<B: BitmapSlice>(
+        &self,
+        offset: usize,
+        length: usize,
+        writes: B,
+    ) -> Option<VolatileSlice<'_, B>> {
         offset.checked_add(length).filter(|end| *end <= self.size)?;
+        let start = self.address().wrapping_add(offset);
         // SAFETY: the range was checked to lie in this mapping, which outlives the slice; accesses are volatile.
-        Some(unsafe { VolatileSlice::new(self.address().wrapping_add(offset), length) })
+        Some(unsafe { VolatileSlice::with_bitmap(start, length, writes, None) })
     }
 
     /// Sets where pages of this mapping may lie, or of some whole pages of it; pages that are there already stay where

@@ -6,6 +6,7 @@
 )]
 
 mod aligned;
+mod barrier;
 mod crash;
 mod errno;
 mod guest_vm;
@@ -22,6 +23,7 @@ mod tap;
 mod thread;
 mod uring;
 
+pub use barrier::barrier_of_all_threads;
 pub use crash::restore_terminal_at_a_crash;
 pub use errno::HostError;
 pub use guest_vm::{GuestVcpu, GuestVm};

@@ -57,13 +57,13 @@ impl IoVec {
     }
 
     /// The first [`MAX_PARTS`] pieces of guest memory that `segments` name; `None` if one is not in it. `writable` if
-    /// the kernel is to fill them. No dirty bitmap is kept, so memory with one does not fit.
+    /// the kernel is to fill them; whoever asked for that notes it in a dirty bitmap.
     ///
     /// `spare` is one that is not used any more: if it was for the same memory, nothing is allocated, and no reference to
     /// the memory counted, which others share.
     pub fn guest<G>(memory: &Arc<G>, segments: &Segments, writable: bool, spare: Option<Self>) -> Option<Self>
     where
-        G: GuestMemory<Bitmap = ()> + Send + Sync + 'static,
+        G: GuestMemory + Send + Sync + 'static,
     {
         let access = if writable { Permissions::Write } else { Permissions::Read };
         let spare = spare.and_then(|spare| match spare.keep {
