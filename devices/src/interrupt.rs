@@ -4,6 +4,7 @@
 
 use std::io;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// The host could not deliver an interrupt or change its route.
@@ -73,7 +74,8 @@ pub trait MsiRouter: Send + Sync {
 
 /// A message-signalled interrupt as the guest writes it: Intel SDM volume 3, "Message Signalled Interrupts" (address and data
 /// register formats), with the extended destination ID of KVM_FEATURE_MSI_EXT_DEST_ID.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MsiMessage {
     /// Message address: 0xFEE in bits 31:20, destination bits 7:0 in 19:12 and 14:8 in 11:5.
     pub address: u64,

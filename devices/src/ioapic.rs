@@ -3,6 +3,8 @@
 //! It turns redirection entries into MSIs and leaves their delivery, and edges on pins with an irqfd, to a
 //! [`MsiRouter`].
 
+mod state;
+
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -10,6 +12,8 @@ use crate::Counter;
 use crate::bus::{BusDevice, answer, written};
 use crate::interrupt::{InterruptError, MsiMessage, MsiRouter};
 use crate::redirection_entry::RedirectionEntry;
+
+pub use state::{IoApicState, PinState};
 
 /// Where the IOAPIC is expected: the default of the MP specification.
 pub const IOAPIC_ADDRESSES: RangeInclusive<u64> = 0xFEC0_0000..=0xFEC0_0FFF;
@@ -151,11 +155,17 @@ impl IoApic {
     /// Tells the router what `pin` sends now. A level-triggered pin that is masked keeps its route until its end of
     /// interrupt: KVM reports that only for vectors in its routing table, and Linux masks before it acknowledges.
     fn route(&mut self, pin: u8) {
-        let Some(state) = self.pins.get_mut(usize::from(pin)) else { return };
+        let Some(state) = self.pins.get(usize::from(pin)) else { return };
         let message = state.entry.message();
-        if message == state.routed || (message.is_none() && state.entry.remote_irr()) {
-            return;
+        if message.is_some() || !state.entry.remote_irr() {
+            self.route_to(pin, message);
         }
+    }
+
+    fn route_to(&mut self, pin: u8, message: Option<MsiMessage>) {
+        let Some(state) = self.pins.get_mut(usize::from(pin)).filter(|state| state.routed != message) else {
+            return;
+        };
         let set = self.router.set(pin, message);
         if set.is_ok() {
             state.routed = message;

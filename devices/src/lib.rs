@@ -4,6 +4,8 @@
 //! leave KVM, threads, event loops and the choice of addresses to `vmm`, and the tables that announce them to
 //! `acpi`.
 //!
+//! Every part with state that a guest can see saves and restores it: [`state`].
+//!
 //! Whatever the guest does, a device neither panics nor blocks on it nor logs without bound: it answers as its
 //! data sheet says and counts.
 #![forbid(unsafe_code)]
@@ -19,6 +21,7 @@ mod power;
 mod redirection_entry;
 mod serial;
 mod serial_output;
+pub mod state;
 pub mod virtio;
 
 #[cfg(test)]
@@ -31,9 +34,10 @@ pub use bus::{
 pub use figures::{Counter, Figure, FigureKind, Figures, Gauge, SharedCounter};
 pub use i8042::{I8042, I8042_COMMAND_PORTS};
 pub use interrupt::{InterruptError, InterruptLine, MsiMessage, MsiRouter};
-pub use ioapic::{IOAPIC_ADDRESSES, IOAPIC_ID, IOAPIC_PINS, IoApic};
+pub use ioapic::{IOAPIC_ADDRESSES, IOAPIC_ID, IOAPIC_PINS, IoApic, IoApicState, PinState};
 pub use log_limit::LogLimit;
 pub use power::{
-    POWER_BUTTON_EVENT, POWER_PORTS, Power, PowerPorts, PowerRequest, PowerSink, RESET_VALUE, SLEEP_TYPE_S5,
+    POWER_BUTTON_EVENT, POWER_PORTS, Power, PowerPorts, PowerRequest, PowerSink, PowerState, RESET_VALUE,
+    SLEEP_TYPE_S5,
 };
-pub use serial::{COM1_IRQ, COM1_PORTS, Serial, SerialCounters, SerialHost};
+pub use serial::{COM1_IRQ, COM1_PORTS, Serial, SerialCounters, SerialHost, SerialState};

@@ -3,11 +3,15 @@
 //!
 //! The FADT and DSDT that announce them are left to `acpi`, what a request does to the VM to a [`PowerSink`].
 
+mod state;
+
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::bus::{BusDevice, answer, fill_ones};
 use crate::interrupt::{InterruptError, InterruptLine};
+
+pub use state::PowerState;
 
 /// Where the power registers are, as I/O ports. All are 8 bits wide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

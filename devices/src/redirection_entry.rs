@@ -24,13 +24,20 @@ const MSI_LEVEL_ASSERT: u32 = 1 << 14;
 /// A redirection table entry as its two registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RedirectionEntry {
-    low: u32,
-    high: u32,
+    pub(crate) low: u32,
+    pub(crate) high: u32,
 }
 
 impl RedirectionEntry {
     /// As after power-on: masked, all else zero.
     pub(crate) const RESET: Self = Self { low: MASKED, high: 0 };
+
+    /// An entry that reads as these registers, if one can.
+    pub(crate) fn from_registers(low: u32, high: u32) -> Option<Self> {
+        let entry = Self { low, high };
+        let readable = low & !(WRITABLE_LOW | REMOTE_IRR) == 0 && high & !WRITABLE_HIGH == 0;
+        (readable && (entry.is_level() || !entry.remote_irr())).then_some(entry)
+    }
 
     pub(crate) fn low(self) -> u32 {
         self.low

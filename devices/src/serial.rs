@@ -15,17 +15,22 @@
 //! **Input.** The FIFO holds 64 bytes. [`Serial::enqueue`] takes what fits; if not all did, the caller stops
 //! watching its source until [`SerialHost::input_room`].
 
+mod state;
+
+use std::convert::Infallible;
 use std::io::Write;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use vm_superio::Trigger;
-use vm_superio::serial::{Error as UartError, NoEvents};
+use vm_superio::serial::NoEvents;
 
 use crate::Counter;
 use crate::bus::{BusDevice, fill_ones};
-use crate::interrupt::{InterruptError, InterruptLine};
+use crate::interrupt::InterruptLine;
 use crate::serial_output::OutputBuffer;
+
+pub use state::SerialState;
 
 /// Ports of COM1.
 pub const COM1_PORTS: RangeInclusive<u16> = 0x3F8..=0x3FF;
@@ -36,6 +41,8 @@ const INTERRUPT_ENABLE: u8 = 1;
 const MODEM_CONTROL: u8 = 4;
 const MODEM_CONTROL_LOOPBACK: u8 = 1 << 4;
 const REGISTERS: u8 = 8;
+/// Room for input, of `vm_superio`.
+const FIFO_BYTES: usize = 64;
 
 /// The host is told of room only when it is worth a wake-up: half of the FIFO.
 const INPUT_ROOM_BYTES: usize = 32;
@@ -58,13 +65,23 @@ pub struct SerialCounters {
     pub lost_interrupts: Counter,
 }
 
-struct LineTrigger(Arc<dyn InterruptLine>);
+/// Raises the interrupt. Outlives the UART, which a restore replaces.
+struct LineTrigger {
+    line: Arc<dyn InterruptLine>,
+    counters: Arc<SerialCounters>,
+}
 
 impl Trigger for LineTrigger {
-    type E = InterruptError;
+    type E = Infallible;
 
-    fn trigger(&self) -> Result<(), InterruptError> {
-        self.0.trigger()
+    fn trigger(&self) -> Result<(), Infallible> {
+        if let Err(error) = self.line.trigger() {
+            if self.counters.lost_interrupts.get() == 0 {
+                tracing::warn!(%error, "serial: further failures are only counted");
+            }
+            self.counters.lost_interrupts.one();
+        }
+        Ok(())
     }
 }
 
@@ -78,6 +95,7 @@ pub struct Serial {
     /// The host knows that output waits.
     output_told: bool,
     loopback: bool,
+    line: Arc<dyn InterruptLine>,
     counters: Arc<SerialCounters>,
 }
 
@@ -91,12 +109,14 @@ impl Serial {
         counters: Arc<SerialCounters>,
     ) -> Self {
         let output = OutputBuffer::new(sink, Arc::clone(&counters));
+        let trigger = LineTrigger { line: Arc::clone(&line), counters: Arc::clone(&counters) };
         Self {
-            uart: vm_superio::Serial::new(LineTrigger(line), output),
+            uart: vm_superio::Serial::new(trigger, output),
             host,
             input_held: false,
             output_told: false,
             loopback: false,
+            line,
             counters,
         }
     }
@@ -106,9 +126,8 @@ impl Serial {
     pub fn enqueue(&mut self, bytes: &[u8]) -> usize {
         let before = self.uart.fifo_capacity();
         if !self.loopback && before > 0 {
-            // Bytes are taken even if the interrupt then fails.
-            let result = self.uart.enqueue_raw_bytes(bytes).map(|_| ());
-            self.note(result);
+            // Fails without room only.
+            let _ = self.uart.enqueue_raw_bytes(bytes);
         }
         let taken = before - self.uart.fifo_capacity();
         self.input_held |= taken < bytes.len() || !self.has_room();
@@ -127,14 +146,6 @@ impl Serial {
         self.uart.writer_mut().emit();
         self.output_told = self.uart.writer().is_waiting();
         self.output_told
-    }
-
-    fn note(&mut self, result: Result<(), UartError<InterruptError>>) {
-        let Err(error) = result else { return };
-        if self.counters.lost_interrupts.get() == 0 {
-            tracing::warn!(%error, "serial: further failures are only counted");
-        }
-        self.counters.lost_interrupts.one();
     }
 
     fn tell_host(&mut self) {
@@ -167,8 +178,8 @@ impl BusDevice for Serial {
 
     fn write(&mut self, offset: u64, data: &[u8]) {
         let (Some(register), &[value]) = (register(offset, data.len()), data) else { return };
-        let result = self.uart.write(register, value);
-        self.note(result);
+        // Neither the line nor the buffer refuses: each counts what it loses.
+        let _ = self.uart.write(register, value);
         match register {
             MODEM_CONTROL => self.loopback = value & MODEM_CONTROL_LOOPBACK != 0,
             INTERRUPT_ENABLE if !self.uart.writer().is_stalled() => self.uart.writer_mut().emit(),

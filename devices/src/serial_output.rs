@@ -11,7 +11,7 @@ use crate::SerialCounters;
 const CHUNK_BYTES: usize = 1024;
 /// Bytes kept for a sink that takes nothing for now: some screens full, so that a slow terminal loses nothing in a
 /// burst while a stopped one costs little memory.
-const STALLED_MAX_BYTES: usize = 64 * 1024;
+pub(crate) const STALLED_MAX_BYTES: usize = 64 * 1024;
 
 /// Bytes on their way to the sink. Never fails: what the sink refuses is counted.
 pub(crate) struct OutputBuffer {
@@ -54,6 +54,16 @@ impl OutputBuffer {
             }
         }
         self.pending.shrink_to(CHUNK_BYTES);
+    }
+
+    /// What the sink has not taken.
+    pub(crate) fn pending(&self) -> &[u8] {
+        &self.pending
+    }
+
+    /// Adds what another buffer had pending.
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.push(*byte));
     }
 
     fn push(&mut self, byte: u8) {
