@@ -74,6 +74,7 @@ impl Bars {
     }
 }
 
-fn offset(index: u8) -> usize {
+/// Where the registers of BAR `index` are in the configuration space.
+pub(super) fn offset(index: u8) -> usize {
     register::BAR0 + usize::from(index) * REGISTER_BYTES
 }

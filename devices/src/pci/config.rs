@@ -1,10 +1,15 @@
 //! The 4 KiB configuration space of a type 0 function (PCI Express Base Specification 6.0, 7.5.1 and 7.7): bytes, and
 //! which of their bits the guest may change. What a change leads to is left to the function.
 
+mod state;
+
 use thiserror::Error;
 
 use super::bar::{Bar, BarError, Bars};
 use crate::bus::fill_ones;
+use state::WritableCapability;
+
+pub use state::{BarState, CapabilityState, ConfigSpaceState};
 
 /// Bytes of a function's configuration space.
 pub const CONFIG_BYTES: usize = 4096;
@@ -81,9 +86,10 @@ pub struct ConfigSpace {
     bytes: Box<[u8; CONFIG_BYTES]>,
     /// Bits that the guest may change.
     writable: Box<[u8; CONFIG_BYTES]>,
-    /// What [`reset`](Self::reset) goes back to.
-    initial: Box<[u8; CONFIG_BYTES]>,
+    /// What [`reset`](Self::reset) goes back to; as it is now while nobody has written.
+    power_on: ConfigSpaceState,
     bars: Bars,
+    capabilities: Vec<WritableCapability>,
     /// Where the number of the next capability goes, and where that may begin.
     link: usize,
     free: usize,
@@ -96,23 +102,25 @@ impl ConfigSpace {
         let zeros = Box::new([0; CONFIG_BYTES]);
         let mut config = Self {
             bytes: zeros.clone(),
-            writable: zeros.clone(),
-            initial: zeros,
+            writable: zeros,
+            power_on: ConfigSpaceState::default(),
             bars: Bars::default(),
+            capabilities: Vec::new(),
             link: register::CAPABILITIES,
             free: register::CAPABILITIES_FIRST,
         };
         let [interface, subclass, base, _] = identity.class.to_le_bytes();
-        config.set(register::VENDOR, &identity.vendor.to_le_bytes());
-        config.set(register::DEVICE, &identity.device.to_le_bytes());
-        config.set(register::COMMAND, &COMMAND_MEMORY.to_le_bytes());
-        config.set(register::REVISION, &[identity.revision]);
-        config.set(register::CLASS, &[interface, subclass, base]);
-        config.set(register::SUBSYSTEM_VENDOR, &identity.subsystem_vendor.to_le_bytes());
-        config.set(register::SUBSYSTEM, &identity.subsystem.to_le_bytes());
+        config.show(register::VENDOR, &identity.vendor.to_le_bytes());
+        config.show(register::DEVICE, &identity.device.to_le_bytes());
+        config.show(register::COMMAND, &COMMAND_MEMORY.to_le_bytes());
+        config.show(register::REVISION, &[identity.revision]);
+        config.show(register::CLASS, &[interface, subclass, base]);
+        config.show(register::SUBSYSTEM_VENDOR, &identity.subsystem_vendor.to_le_bytes());
+        config.show(register::SUBSYSTEM, &identity.subsystem.to_le_bytes());
         config.allow(register::COMMAND, &COMMAND_WRITABLE.to_le_bytes());
         config.allow(register::CACHE_LINE, &[0xFF]);
         config.allow(register::INTERRUPT_LINE, &[0xFF]);
+        config.power_on = config.save();
         config
     }
 
@@ -123,8 +131,9 @@ impl ConfigSpace {
     /// [`BarError`] if there is no such pair, one of it is taken, or the size is no power of two of at least 16.
     pub fn add_bar(&mut self, index: u8, size: u64) -> Result<(), BarError> {
         let (offset, fixed, writable) = self.bars.add(index, size)?;
-        self.set(offset, &fixed.to_le_bytes());
+        self.show(offset, &fixed.to_le_bytes());
         self.allow(offset, &writable.to_le_bytes());
+        self.power_on = self.save();
         Ok(())
     }
 
@@ -137,7 +146,8 @@ impl ConfigSpace {
     /// Gives BAR `index` an address, as firmware does before the guest starts; it is kept across resets.
     pub fn place_bar(&mut self, index: u8, address: u64) {
         if let Some((offset, fixed)) = self.bars.register(index, address) {
-            self.set(offset, &fixed.to_le_bytes());
+            self.show(offset, &fixed.to_le_bytes());
+            self.power_on = self.save();
         }
     }
 
@@ -159,13 +169,18 @@ impl ConfigSpace {
         let start = self.free;
         let end = start.checked_add(bytes).filter(|end| *end <= register::CAPABILITIES_END);
         let (Some(end), Ok(pointer)) = (end, u8::try_from(start)) else { return Err(error) };
-        self.set(self.link, &[pointer]);
-        self.set(start, &[id, 0]);
-        self.set(start + 2, body);
-        self.allow(start + 2, writable.get(..body.len()).unwrap_or(writable));
-        self.set(register::STATUS, &STATUS_CAPABILITIES.to_le_bytes());
+        self.show(self.link, &[pointer]);
+        self.show(start, &[id, 0]);
+        self.show(start + 2, body);
+        let writable = writable.get(..body.len()).unwrap_or(writable);
+        self.allow(start + 2, writable);
+        if writable.iter().any(|bits| *bits != 0) {
+            self.capabilities.push(WritableCapability { id, body: start + 2, end });
+        }
+        self.show(register::STATUS, &STATUS_CAPABILITIES.to_le_bytes());
         self.link = start + 1;
         self.free = end.next_multiple_of(4);
+        self.power_on = self.save();
         Ok(start)
     }
 
@@ -197,11 +212,6 @@ impl ConfigSpace {
         }
     }
 
-    /// Back to how the guest found it.
-    pub fn reset(&mut self) {
-        self.bytes.copy_from_slice(self.initial.as_slice());
-    }
-
     /// Changes bytes for a function that shows values of its own there.
     pub fn show(&mut self, offset: usize, data: &[u8]) {
         if let Some(bytes) = self.bytes.get_mut(offset..offset + data.len()) {
@@ -217,13 +227,6 @@ impl ConfigSpace {
 
     fn u64_at(&self, offset: usize) -> u64 {
         u64::from_le_bytes(self.bytes_at(offset))
-    }
-
-    fn set(&mut self, offset: usize, data: &[u8]) {
-        self.show(offset, data);
-        if let Some(bytes) = self.initial.get_mut(offset..offset + data.len()) {
-            bytes.copy_from_slice(data);
-        }
     }
 
     fn allow(&mut self, offset: usize, bits: &[u8]) {

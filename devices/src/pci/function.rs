@@ -2,8 +2,9 @@
 
 use std::any::Any;
 
-use super::config::ConfigSpace;
+use super::config::{ConfigSpace, ConfigSpaceState};
 use crate::bus::fill_ones;
+use crate::state::{Section, Sections, StateError};
 
 /// A function of a segment. Called by vCPU threads, one at a time; nothing else of its segment waits meanwhile.
 ///
@@ -46,6 +47,32 @@ pub trait PciFunction: Send {
     /// resets. Such requests may touch guest memory, and only those.
     fn is_settled(&mut self) -> bool {
         true
+    }
+
+    /// Finishes what is in flight and starts nothing more until [`resume`](Self::resume): once it
+    /// [is settled](Self::is_settled), nothing of it runs or touches memory. Does not wait for that.
+    fn hold(&mut self) {}
+
+    /// Goes on after [`hold`](Self::hold) or [`restore`](Self::restore).
+    fn resume(&mut self) {}
+
+    /// The state of a function that is held.
+    ///
+    /// # Errors
+    /// [`StateError::Running`] if it is not, or not yet.
+    fn save(&self) -> Result<Vec<Section>, StateError> {
+        Ok(vec![Section::of(&self.config().save())?])
+    }
+
+    /// Puts a function that is held, or that no driver has used yet, into a state. It is held then.
+    ///
+    /// # Errors
+    /// [`StateError`]; the function has not changed, or is as at power-on.
+    fn restore(&mut self, sections: Vec<Section>) -> Result<(), StateError> {
+        let mut sections = Sections::new(sections);
+        let config: ConfigSpaceState = sections.take()?;
+        sections.finish()?;
+        self.config_mut().restore(&config)
     }
 
     /// The machine ends: back to the state in which a guest finds it. Does not wait for requests in flight: once it

@@ -4,7 +4,10 @@
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 use crate::bus::{ConcurrentBusDevice, SharedDevice, answer, fill_ones, written};
+use crate::state::{State, StateError, ensure};
 
 /// The address register and the data window.
 pub const MECHANISM1_PORTS: RangeInclusive<u16> = 0xCF8..=0xCFF;
@@ -18,6 +21,27 @@ const BUS_SHIFT: u32 = 16;
 const FUNCTION_SHIFT: u32 = 8;
 const ECAM_FUNCTION_SHIFT: u32 = 12;
 
+/// State of a [`Mechanism1`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mechanism1State {
+    /// The address register, without its reserved bits.
+    pub address: u32,
+}
+
+impl State for Mechanism1State {
+    const NAME: &'static str = "pci-mechanism1";
+    const VERSION: u32 = 1;
+}
+
+impl Mechanism1State {
+    /// As a guest finds it.
+    #[must_use]
+    pub fn power_on() -> Self {
+        Self::default()
+    }
+}
+
 /// The ports. Nothing is locked while a function answers, which may take as long as its requests in flight.
 pub struct Mechanism1 {
     address: AtomicU32,
@@ -29,6 +53,34 @@ impl Mechanism1 {
     #[must_use]
     pub fn new(configuration: SharedDevice) -> Self {
         Self { address: AtomicU32::new(0), configuration }
+    }
+
+    /// The state now.
+    #[must_use]
+    pub fn save(&self) -> Mechanism1State {
+        Mechanism1State { address: self.address.load(Ordering::Acquire) }
+    }
+
+    /// Puts the ports into `state`.
+    ///
+    /// # Errors
+    /// [`StateError::Value`]; nothing has changed.
+    pub fn restore(&self, state: &Mechanism1State) -> Result<(), StateError> {
+        let address = state.address;
+        ensure::<Mechanism1State>(
+            address & !WRITABLE == 0,
+            "address",
+            format_args!("{address:#x}"),
+            "must have bits 30:24 and 1:0 clear",
+        )?;
+        self.address.store(address, Ordering::Release);
+        Ok(())
+    }
+
+    /// As at power-on.
+    pub fn reset(&self) {
+        // Refused for no state that the ports have been in.
+        let _ = self.restore(&Mechanism1State::power_on());
     }
 
     /// Where in ECAM an access to the data window goes; `None` where the address names nothing on bus 0.
@@ -75,7 +127,7 @@ impl ConcurrentBusDevice for Mechanism1 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::Mechanism1;
+    use super::{Mechanism1, Mechanism1State, WRITABLE};
     use crate::bus::ConcurrentBusDevice;
     use crate::pci::PciSegmentBuilder;
 
@@ -111,6 +163,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn an_address_that_reads_back_is_restored_and_no_other(address: u32) {
+            let (ports, other) = (ports(), self::ports());
+            ports.write(0, &address.to_le_bytes());
+            prop_assert_eq!(other.restore(&ports.save()), Ok(()));
+            prop_assert_eq!(read(&other, 0, 4), read(&ports, 0, 4));
+            let refused = other.restore(&Mechanism1State { address });
+            prop_assert_eq!(refused.is_ok(), address & !WRITABLE == 0);
+            other.reset();
+            prop_assert_eq!(read(&other, 0, 4), 0);
+        }
+
         #[test]
         fn no_access_panics(accesses in proptest::collection::vec((0_u64..8, any::<u32>(), 0_usize..5, any::<bool>()), 0..40)) {
             let ports = ports();

@@ -15,10 +15,15 @@ mod segment;
 pub(crate) mod testing;
 
 pub use bar::{Bar, BarError};
-pub use config::{CONFIG_BYTES, CapabilityError, Command, ConfigSpace, Identity};
+pub use config::{
+    BarState, CONFIG_BYTES, CapabilityError, CapabilityState, Command, ConfigSpace, ConfigSpaceState,
+    Identity,
+};
 pub use function::PciFunction;
 pub use host::{IoEvents, MsixVectors, OnFailure, WorkerHandle, WorkerSpawner};
 pub use host_bridge::HostBridge;
-pub use mechanism1::{MECHANISM1_PORTS, Mechanism1};
-pub use msix::{MSIX_CAPABILITY, MSIX_VECTORS_MAX, Msix};
-pub use segment::{ECAM_BYTES, PciSegment, PciSegmentBuilder, SLOTS, SegmentError};
+pub use mechanism1::{MECHANISM1_PORTS, Mechanism1, Mechanism1State};
+pub use msix::{MSIX_CAPABILITY, MSIX_VECTORS_MAX, Msix, MsixState, VectorState};
+pub use segment::{
+    DecodedBar, ECAM_BYTES, FunctionState, PciSegment, PciSegmentBuilder, SLOTS, SegmentError, SegmentState,
+};

@@ -4,6 +4,8 @@
 //! Every vector has a lock of its own, held for moments and inside of the function's: workers trigger without the
 //! function's lock, and not waiting for each other's vectors.
 
+mod state;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +14,8 @@ use vmm_sys_util::eventfd::EventFd;
 use super::host::MsixVectors;
 use crate::bus::fill_ones;
 use crate::interrupt::{InterruptError, MsiMessage};
+
+pub use state::{MsixState, VectorState};
 
 /// The capability's ID (PCI Code and ID Assignment Specification 1.16, 2).
 pub const MSIX_CAPABILITY: u8 = 0x11;
@@ -154,9 +158,9 @@ impl Msix {
         self.enabled.store(enabled, Ordering::Relaxed);
         for (number, vector) in (0..).zip(&self.vectors) {
             let mut vector = lock(vector);
+            vector.pending &= gate != Gate::Off;
             if vector.gate != gate {
                 vector.gate = gate;
-                vector.pending &= gate != Gate::Off;
                 self.apply(number, &mut vector);
             }
         }
@@ -233,17 +237,6 @@ impl Msix {
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
-    }
-
-    /// All vectors masked and off.
-    pub fn reset(&self) {
-        self.enabled.store(false, Ordering::Relaxed);
-        for (number, vector) in (0..).zip(&self.vectors) {
-            let mut vector = lock(vector);
-            let sent = vector.sent;
-            *vector = Vector { sent, ..Vector::RESET };
-            self.apply(number, &mut vector);
-        }
     }
 
     /// Tells the host what changed, and sends what was waiting.

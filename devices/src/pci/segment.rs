@@ -5,6 +5,8 @@
 //! decoding takes the segment's lock first, then that of one function at a time. A vCPU that waits for a function's
 //! requests in flight holds neither.
 
+mod state;
+
 use std::any::Any;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +20,8 @@ use super::decode::{self, Decoded, Wish};
 use super::function::PciFunction;
 use super::host_bridge::HostBridge;
 use crate::bus::{ConcurrentBusDevice, SharedDevice, fill_ones};
+
+pub use state::{DecodedBar, FunctionState, SegmentState};
 
 /// Bytes of a segment's configuration space: one bus of 32 devices of 8 functions.
 pub const ECAM_BYTES: u64 = 1 << 20;

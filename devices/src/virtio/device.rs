@@ -1,12 +1,14 @@
 //! The boundary between a virtio device, its transport and its worker thread.
 
+use std::any::Any;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use virtio_queue::Queue;
+use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestMemory;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
@@ -14,6 +16,7 @@ use vmm_sys_util::timerfd::TimerFd;
 use super::queue_chain::QueueFault;
 use crate::Figures;
 use crate::interrupt::{InterruptError, MsiMessage};
+use crate::state::{Section, StateError};
 
 /// Guest memory as devices hold it, usable from any thread. A clone counts a reference, in a cache line that all devices on
 /// all nodes share: a device has one for each of its parts, and requests borrow.
@@ -77,6 +80,39 @@ pub struct ActiveQueue {
     pub queue: Queue,
     /// Counts the driver's notifications. Non-blocking; nobody needs to read it.
     pub kick: EventFd,
+    /// The driver broke it before the state was saved that is restored here.
+    pub broken: bool,
+}
+
+impl ActiveQueue {
+    /// How far the device has come with it.
+    #[must_use]
+    pub fn position(&self) -> QueuePosition {
+        QueuePosition {
+            next_available: self.queue.next_avail(),
+            next_used: self.queue.next_used(),
+            broken: self.broken,
+        }
+    }
+
+    /// Has the device go on where it had come to.
+    pub fn set_position(&mut self, position: QueuePosition) {
+        self.queue.set_next_avail(position.next_available);
+        self.queue.set_next_used(position.next_used);
+        self.broken = position.broken;
+    }
+}
+
+/// How far a device has come with a queue. The interrupt of all that was used has been sent, or was not wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueuePosition {
+    /// The available index at which the device goes on.
+    pub next_available: u16,
+    /// The used index as the device has last written it.
+    pub next_used: u16,
+    /// The driver broke the queue: nothing is taken from it until the device is reset.
+    pub broken: bool,
 }
 
 /// What a device gets when the driver says DRIVER_OK (virtio 1.3, 3.1.1).
@@ -201,6 +237,20 @@ pub trait VirtioDevice<M: GuestMemoryHandle>: Send {
         let _ = message;
     }
 
+    /// The device's own state: what its configuration, its worker and it know beyond the transport's registers and the
+    /// queues' positions. `worker` is what [`activate`](Self::activate) gave, and stopped.
+    ///
+    /// # Errors
+    /// There is no state: the device was taken away.
+    fn save(&self, worker: Option<&dyn Worker>) -> Result<Section, StateError>;
+
+    /// Puts the device into a state of its kind: just made or [reset](Self::reset), or with `worker` just
+    /// [activated](Self::activate), which has not started yet.
+    ///
+    /// # Errors
+    /// The state makes no sense, or the host refuses: the caller resets the device.
+    fn restore(&mut self, state: Section, worker: Option<&mut dyn Worker>) -> Result<(), StateError>;
+
     /// The driver resets the device: the worker has been stopped, nothing touches guest memory any more.
     /// `worker` is what `activate` gave, `None` if that failed or never happened.
     fn reset(&mut self, worker: Option<Box<dyn Worker>>) {
@@ -270,7 +320,7 @@ pub struct Rest {
 /// The running half of a device: one thread, which its owner pins to a host node, waits for the sources
 /// (level-triggered) and calls [`ready`](Self::ready). A worker that was stopped may be started again, in another
 /// thread: while the driver holds the bus master bit off, a function must not touch memory.
-pub trait Worker: Send {
+pub trait Worker: Send + Any {
     /// What to wait for; asked again after each round in which [`ready`](Self::ready) returned true, unless the worker
     /// lists its [`changes`](Self::changes).
     fn sources(&self) -> Vec<Source>;
@@ -312,6 +362,22 @@ pub trait Worker: Send {
         let _ = cancelled;
     }
 
+    /// The queues that it serves and how far it has come with each, once it has [stopped](Self::stop) or before it has
+    /// started.
+    fn positions(&self) -> Vec<(u16, QueuePosition)>;
+
     /// For the device to get its own things back.
     fn into_any(self: Box<Self>) -> Box<dyn std::any::Any>;
+}
+
+/// The worker as what its device made.
+pub(super) fn worker_as<W: Worker>(worker: Option<&dyn Worker>) -> Option<&W> {
+    let worker: &dyn Any = worker?;
+    worker.downcast_ref()
+}
+
+/// The same, to be changed.
+pub(super) fn worker_as_mut<W: Worker>(worker: Option<&mut dyn Worker>) -> Option<&mut W> {
+    let worker: &mut dyn Any = worker?;
+    worker.downcast_mut()
 }

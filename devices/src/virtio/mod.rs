@@ -21,11 +21,13 @@ pub mod test_driver;
 pub mod vsock;
 
 pub use device::{
-    Activation, ActivationError, ActiveQueue, DeviceKind, GuestMemoryHandle, Interest, Rest, Source,
-    SourceChange, VirtioDevice, VirtioInterrupt, Worker,
+    Activation, ActivationError, ActiveQueue, DeviceKind, GuestMemoryHandle, Interest, QueuePosition, Rest,
+    Source, SourceChange, VirtioDevice, VirtioInterrupt, Worker,
 };
 pub use kernel_datapath::{KernelDatapath, KernelQueue};
-pub use pci::{VirtioCounters, VirtioPci, VirtioPciError, VirtioPciHost};
+pub use pci::{
+    QueueState, TransportState, VirtioCounters, VirtioPci, VirtioPciError, VirtioPciHost,
+};
 pub use queue_chain::{Buffer, Chain, MAX_CHAIN_DESCRIPTORS, QueueFault};
 pub use queue_worker::{MAX_CHAINS_PER_ROUND, WorkerQueue};
-pub use rng::{EntropySource, RNG_REQUEST_BYTES_MAX, Rng, RngCounters};
+pub use rng::{EntropySource, RNG_REQUEST_BYTES_MAX, Rng, RngCounters, RngState};

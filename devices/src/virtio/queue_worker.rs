@@ -11,7 +11,8 @@ use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, GuestMemoryError, Per
 use vmm_sys_util::eventfd::EventFd;
 
 use super::device::{
-    Activation, ActivationError, ActiveQueue, GuestMemoryHandle, Interest, Source, VirtioInterrupt,
+    Activation, ActivationError, ActiveQueue, GuestMemoryHandle, Interest, QueuePosition, Source,
+    VirtioInterrupt,
 };
 use super::guest_slices::{GuestSlice, Slices};
 use super::queue_chain::{Buffer, Chain, QueueFault, Table};
@@ -114,7 +115,7 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
     /// One queue of an activation; `features` are the negotiated ones.
     #[must_use]
     pub fn new(active: ActiveQueue, memory: &M, interrupt: &Arc<dyn VirtioInterrupt>, features: u64) -> Self {
-        let ActiveQueue { index, queue, kick } = active;
+        let ActiveQueue { index, queue, kick, broken } = active;
         let signalled = queue.next_used();
         Self {
             index,
@@ -123,7 +124,7 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
             memory: memory.clone(),
             interrupt: Arc::clone(interrupt),
             indirect: features & (1 << VIRTIO_RING_F_INDIRECT_DESC) != 0,
-            broken: false,
+            broken,
             quiet: false,
             unsignalled: false,
             signalled,
@@ -137,6 +138,13 @@ impl<M: GuestMemoryHandle> WorkerQueue<M> {
     #[must_use]
     pub fn index(&self) -> u16 {
         self.index
+    }
+
+    /// Its number, and how far it has come: for [`Worker::positions`](super::Worker::positions).
+    #[must_use]
+    pub fn position(&self) -> (u16, QueuePosition) {
+        let (next_available, next_used) = (self.queue.next_avail(), self.queue.next_used());
+        (self.index, QueuePosition { next_available, next_used, broken: self.broken })
     }
 
     /// Its entries.

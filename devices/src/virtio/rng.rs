@@ -7,14 +7,17 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::device::{
-    Activation, ActivationError, DeviceKind, GuestMemoryHandle, Interest, Source, VirtioDevice, Worker, timer,
+    Activation, ActivationError, DeviceKind, GuestMemoryHandle, Interest, QueuePosition, Source,
+    VirtioDevice, Worker, timer,
 };
 use super::queue_chain::Chain;
 use super::queue_worker::WorkerQueue;
 use crate::Figures;
+use crate::state::{Section, State, StateError};
 
 const NAME: &str = "rng";
 /// Base class and subclass "other", as QEMU has it: there is no class for it.
@@ -47,6 +50,16 @@ crate::figures! {
         waits: Counter = "Times that the rate limit made the driver wait.",
         failures: Counter = "Times that the source gave nothing.",
     }
+}
+
+/// State of an [`Rng`]: there is none beyond its queue. A rate limit begins with a full allowance.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RngState {}
+
+impl State for RngState {
+    const NAME: &'static str = "virtio-rng";
+    const VERSION: u32 = 1;
 }
 
 /// An entropy device.
@@ -93,6 +106,14 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Rng {
             timer,
             counters: Arc::clone(&self.counters),
         }))
+    }
+
+    fn save(&self, _: Option<&dyn Worker>) -> Result<Section, StateError> {
+        Section::of(&RngState {})
+    }
+
+    fn restore(&mut self, state: Section, _: Option<&mut dyn Worker>) -> Result<(), StateError> {
+        state.decode().map(|RngState {}| ())
     }
 }
 
@@ -225,6 +246,10 @@ impl<M: GuestMemoryHandle> Worker for RngWorker<M> {
         }
         self.serve();
         false
+    }
+
+    fn positions(&self) -> Vec<(u16, QueuePosition)> {
+        vec![self.queue.position()]
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {

@@ -186,7 +186,7 @@ impl TestQueue {
         queue.try_set_used_ring_address(GuestAddress(self.used_ring())).unwrap();
         queue.set_ready(true);
         assert!(queue.is_valid(&*self.memory));
-        ActiveQueue { index: self.index, queue, kick: self.kick.try_clone().unwrap() }
+        ActiveQueue { index: self.index, queue, kick: self.kick.try_clone().unwrap(), broken: false }
     }
 
     /// Writes a descriptor.

@@ -2,7 +2,7 @@
 
 use super::{NodeSpawner, Watched};
 use devices::pci::WorkerSpawner;
-use devices::virtio::{Interest, Rest, Source, SourceChange, Worker};
+use devices::virtio::{Interest, QueuePosition, Rest, Source, SourceChange, Worker};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -38,6 +38,10 @@ impl Worker for Echo {
         self.heard.send("stop").unwrap();
     }
 
+    fn positions(&self) -> Vec<(u16, QueuePosition)> {
+        Vec::new()
+    }
+
     fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {
         self
     }
@@ -70,6 +74,10 @@ impl Worker for Lazy {
         self.rests = self.rests.saturating_sub(1);
         self.heard.send("look").unwrap();
         false
+    }
+
+    fn positions(&self) -> Vec<(u16, QueuePosition)> {
+        Vec::new()
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {
@@ -229,6 +237,10 @@ impl Worker for Slow {
         }
     }
 
+    fn positions(&self) -> Vec<(u16, QueuePosition)> {
+        Vec::new()
+    }
+
     fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {
         self
     }
@@ -267,6 +279,10 @@ impl Worker for Broken {
 
     fn ready(&mut self, _: u32) -> bool {
         false
+    }
+
+    fn positions(&self) -> Vec<(u16, QueuePosition)> {
+        Vec::new()
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {

@@ -9,11 +9,12 @@ use super::config::{self, Written};
 use super::counters::BalloonCounters;
 use super::handle::{BalloonHandle, Shared};
 use super::host::BalloonHost;
-use super::state::State;
+use super::state::{BalloonState, State};
 use super::worker::{BalloonWorker, Queues, Timers};
 use crate::Figures;
 use crate::interrupt::MsiMessage;
-use crate::virtio::device::timer;
+use crate::state::{Section, StateError};
+use crate::virtio::device::{timer, worker_as, worker_as_mut};
 use crate::virtio::{
     Activation, ActivationError, DeviceKind, GuestMemoryHandle, VirtioDevice, Worker, WorkerQueue,
 };
@@ -167,6 +168,22 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Balloon {
 
     fn config_message_changed(&mut self, message: Option<MsiMessage>) {
         self.shared.steer(message);
+    }
+
+    fn save(&self, worker: Option<&dyn Worker>) -> Result<Section, StateError> {
+        let worker: Option<&BalloonWorker<M>> = worker_as(worker);
+        Section::of(&self.shared.state().save(worker.map(BalloonWorker::waited_for)))
+    }
+
+    fn restore(&mut self, state: Section, worker: Option<&mut dyn Worker>) -> Result<(), StateError> {
+        let state: BalloonState = state.decode()?;
+        let taken = self.shared.state().restore(&state, &*self.host)?;
+        let worker: Option<&mut BalloonWorker<M>> = worker_as_mut(worker);
+        if let Some((worker, driver)) = worker.zip(state.driver) {
+            worker.restore(taken, driver.waited_for);
+        }
+        self.shared.changed();
+        Ok(())
     }
 
     fn reset(&mut self, _: Option<Box<dyn Worker>>) {

@@ -29,6 +29,21 @@ impl Hints {
         self.command
     }
 
+    /// The last round's number.
+    pub fn round(self) -> u32 {
+        self.number
+    }
+
+    /// Whether the configuration can have `command` after the round of that number.
+    pub fn is_command(command: u32, round: u32) -> bool {
+        command <= DONE || command == round
+    }
+
+    /// As they were; a round under way ends, as nobody knows of it any more.
+    pub fn restore(&mut self, command: u32, round: u32) {
+        (self.command, self.number, self.open) = (command.min(DONE), round, false);
+    }
+
     /// Rounds that came to their end.
     pub fn rounds(self) -> u64 {
         self.rounds

@@ -28,6 +28,7 @@ pub use device::{Balloon, BalloonOptions};
 pub use handle::{BalloonHandle, NotReady};
 pub use host::{BalloonHost, PagePlace, Sweep};
 pub use pages::{PageRun, compact};
+pub use state::{BalloonDriverState, BalloonState, PagesOut};
 pub use stats::GuestStats;
 pub use view::{BalloonView, Steering};
 pub use worker::MAX_ARRAY_PAGES;

@@ -1,7 +1,10 @@
 //! Runs of pages out of lists of page numbers: as few system calls as can be. Whose the pages are is left to others.
 
+use serde::{Deserialize, Serialize};
+
 /// Pages one after the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PageRun {
     /// The first page's number: its guest-physical address divided by 4096.
     pub first: u32,

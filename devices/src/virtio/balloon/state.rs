@@ -1,6 +1,8 @@
 //! What a balloon knows and what it makes of each array of pages, without queues or threads. The order that matters is
 //! here: an array is judged before its buffer is used, so that `exact` can turn the driver round in time.
 
+mod saved;
+
 use std::sync::Arc;
 
 use super::PAGE_BYTES;
@@ -11,6 +13,8 @@ use super::stack::{Removed, Stack};
 use super::stats::GuestStats;
 use super::view::{BalloonView, Steering};
 use crate::interrupt::MsiMessage;
+
+pub use saved::{BalloonDriverState, BalloonState, PagesOut};
 
 /// Bit 2 of a message address: the destination is logical, no APIC ID (Intel SDM volume 3, "Message Address Register
 /// Format").

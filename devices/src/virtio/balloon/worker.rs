@@ -3,6 +3,7 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use vmm_sys_util::timerfd::TimerFd;
@@ -12,7 +13,7 @@ use super::handle::Shared;
 use super::host::{BalloonHost, Sweep};
 use super::pages::{PageRun, compact};
 use super::stats::{GuestStats, MAX_BYTES};
-use crate::virtio::{Chain, GuestMemoryHandle, Interest, Source, Worker, WorkerQueue};
+use crate::virtio::{Chain, GuestMemoryHandle, Interest, QueuePosition, Source, Worker, WorkerQueue};
 
 /// Most pages of one array that are looked at; Linux has 256. The others are answered and counted, and stay the
 /// guest's.
@@ -65,6 +66,10 @@ pub(super) struct BalloonWorker<M> {
     waiting: Option<Chain>,
     /// An array that the guest takes back and the host has no memory for yet.
     owed: Option<(Chain, Vec<PageRun>)>,
+    /// The pages of such an array while the worker is stopped: the array is the next on its queue again.
+    waited_for: Option<Vec<PageRun>>,
+    /// Pages that were out before a restore, whose memory the host has not let go again.
+    taken: Vec<PageRun>,
     timers: Timers,
     sweeps: bool,
     shared: Arc<Shared>,
@@ -73,7 +78,31 @@ pub(super) struct BalloonWorker<M> {
 
 impl<M: GuestMemoryHandle> BalloonWorker<M> {
     pub fn new(queues: Queues<M>, timers: Timers, shared: Arc<Shared>, host: Arc<dyn BalloonHost>) -> Self {
-        Self { queues, waiting: None, owed: None, timers, sweeps: false, shared, host }
+        let (waiting, owed, waited_for, taken) = (None, None, None, Vec::new());
+        Self { queues, waiting, owed, waited_for, taken, timers, sweeps: false, shared, host }
+    }
+
+    /// The pages that the driver waits for, of the array that is next on the deflate queue; for a worker that is stopped.
+    pub fn waited_for(&self) -> Option<&[PageRun]> {
+        self.waited_for.as_deref()
+    }
+
+    /// Before the first start: memory of `taken` goes to the host again, and the driver waits for that of `waited_for`.
+    pub fn restore(&mut self, taken: Vec<PageRun>, waited_for: Option<Vec<PageRun>>) {
+        (self.taken, self.waited_for) = (taken, waited_for);
+    }
+
+    /// The host lets memory go again that it had let go before a restore.
+    fn take_again(&mut self) {
+        let taken = std::mem::take(&mut self.taken);
+        if taken.is_empty() {
+            return;
+        }
+        self.host.take(&taken);
+        if self.shared.state().is_settled() {
+            self.host.settled();
+        }
+        self.follow_torn();
     }
 
     fn inflate(&mut self) {
@@ -101,6 +130,14 @@ impl<M: GuestMemoryHandle> BalloonWorker<M> {
     }
 
     fn deflate(&mut self) {
+        if let Some(runs) = self.waited_for.take() {
+            self.queues.deflate.begin_with(ROUND);
+            let Some(chain) = self.queues.deflate.pop() else {
+                self.waited_for = Some(runs);
+                return;
+            };
+            self.owed = Some((chain, runs));
+        }
         if !self.pay() {
             return;
         }
@@ -281,6 +318,7 @@ impl<M: GuestMemoryHandle> Worker for BalloonWorker<M> {
     }
 
     fn start(&mut self) {
+        self.take_again();
         self.inflate();
         self.deflate();
         self.statistics();
@@ -314,6 +352,23 @@ impl<M: GuestMemoryHandle> Worker for BalloonWorker<M> {
             _ => self.refresh(),
         }
         false
+    }
+
+    /// What waits is on its queue again, where the next start finds it.
+    fn stop(&mut self, _: &AtomicBool) {
+        if let Some((chain, runs)) = self.owed.take() {
+            self.queues.deflate.put_back(chain);
+            self.waited_for = Some(runs);
+        }
+        if let Some((queue, chain)) = self.queues.statistics.as_mut().zip(self.waiting.take()) {
+            queue.put_back(chain);
+        }
+    }
+
+    fn positions(&self) -> Vec<(u16, QueuePosition)> {
+        let Queues { inflate, deflate, statistics, hints, reporting } = &self.queues;
+        let others = [statistics, hints, reporting].into_iter().flatten();
+        [inflate, deflate].into_iter().chain(others).map(WorkerQueue::position).collect()
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {

@@ -15,8 +15,10 @@ use super::config::{self, WRITEBACK_OFFSET, bit};
 use super::counters::BlkCounters;
 use super::engine::{Disk, DiskBackend, DiskShape};
 use super::request::Rules;
+use super::state::BlkState;
 use super::worker::BlkWorker;
 use crate::log_limit::LogLimit;
+use crate::state::{Section, StateError};
 use crate::virtio::{
     Activation, ActivationError, DeviceKind, GuestMemoryHandle, VirtioDevice, VirtioInterrupt, Worker,
     WorkerQueue,
@@ -209,6 +211,20 @@ impl<M: GuestMemoryHandle> Blk<M> {
         })
     }
 
+    /// Whether writes may be complete before they are durable: as the driver chose, if it may. Without VIRTIO_BLK_F_FLUSH it
+    /// cannot ask for durability, so every write has it (virtio 1.3, 5.2.5.2).
+    fn set_writeback(&self) {
+        let has = |features: u64, number| features & bit(number) != 0;
+        let writeback = match self.negotiated {
+            None => self.chosen.unwrap_or(true),
+            Some(features) => {
+                let chosen = self.chosen.filter(|_| has(features, bits::VIRTIO_BLK_F_CONFIG_WCE));
+                chosen.unwrap_or(has(features, bits::VIRTIO_BLK_F_FLUSH))
+            }
+        };
+        self.shared.writeback.store(writeback, Ordering::Release);
+    }
+
     /// Its handle, which works while a transport has the device.
     #[must_use]
     pub fn handle(&self) -> BlkHandle {
@@ -330,7 +346,7 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Blk<M> {
         let features = self.negotiated.unwrap_or_else(|| VirtioDevice::<M>::features(self));
         if features & bit(bits::VIRTIO_BLK_F_CONFIG_WCE) != 0 {
             self.chosen = Some(writeback);
-            self.shared.writeback.store(writeback, Ordering::Release);
+            self.set_writeback();
         }
     }
 
@@ -339,22 +355,28 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Blk<M> {
             return Err(ActivationError::QueueMissing { device: "blk", index: 0 });
         }
         let (features, memory) = (activation.features, activation.memory.clone());
-        // 5.2.5.2: without VIRTIO_BLK_F_FLUSH a driver cannot ask for durability, so every write has it.
-        let can_flush = features & bit(bits::VIRTIO_BLK_F_FLUSH) != 0;
-        let can_choose = features & bit(bits::VIRTIO_BLK_F_CONFIG_WCE) != 0;
         self.negotiated = Some(features);
-        let writeback = self.chosen.filter(|_| can_choose).unwrap_or(can_flush);
-        self.shared.writeback.store(writeback, Ordering::Release);
+        self.set_writeback();
         *self.shared.interrupt() = Some(Arc::clone(&activation.interrupt));
         let queues = WorkerQueue::all(activation);
         let (backend, shared) = (Arc::clone(&self.backend), Arc::clone(&self.shared));
         Ok(Box::new(BlkWorker::new(backend, shared, memory, features, queues)))
     }
 
+    fn save(&self, _: Option<&dyn Worker>) -> Result<Section, StateError> {
+        Section::of(&BlkState { writeback: self.chosen })
+    }
+
+    fn restore(&mut self, state: Section, _: Option<&mut dyn Worker>) -> Result<(), StateError> {
+        self.chosen = state.decode::<BlkState>()?.writeback;
+        self.set_writeback();
+        Ok(())
+    }
+
     fn reset(&mut self, worker: Option<Box<dyn Worker>>) {
         drop(worker);
         (self.chosen, self.negotiated) = (None, None);
-        self.shared.writeback.store(true, Ordering::Release);
+        self.set_writeback();
         *self.shared.interrupt() = None;
     }
 }

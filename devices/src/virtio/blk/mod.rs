@@ -9,6 +9,7 @@ mod device;
 mod engine;
 mod request;
 mod segments;
+mod state;
 #[cfg(any(test, feature = "test-driver"))]
 #[allow(dead_code, clippy::unwrap_used, reason = "a test's own mistakes end the test; fuzzers use a part")]
 pub(in crate::virtio) mod test_disk;
@@ -22,6 +23,7 @@ pub use counters::BlkCounters;
 pub use device::{Blk, BlkError, BlkHandle, BlkOptions, MAX_QUEUES, QUEUE_SIZE, Serial};
 pub use engine::{Completion, Disk, DiskBackend, DiskEngine, DiskShape, Extent, Operation};
 pub use segments::Segments;
+pub use state::BlkState;
 
 /// Bytes of a sector, whatever the disk's block size (virtio 1.3, 5.2.4: "in 512-byte sectors").
 pub const SECTOR_BYTES: u64 = 512;

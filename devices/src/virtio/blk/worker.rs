@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::device::Shared;
 use super::engine::{Completion, DiskBackend, DiskEngine};
 use super::request::{Kind, Refusal, Status, Task, task};
-use crate::virtio::{Chain, GuestMemoryHandle, Interest, Source, Worker, WorkerQueue};
+use crate::virtio::{Chain, GuestMemoryHandle, Interest, QueuePosition, Source, Worker, WorkerQueue};
 
 /// Tokens of a queue: its notifications, and its engine's two descriptors.
 const TOKENS_PER_QUEUE: u32 = 3;
@@ -98,6 +98,11 @@ impl<M: GuestMemoryHandle> Worker for BlkWorker<M> {
             lane.finish(&self.shared, memory);
             lane.queue.signal();
         }
+    }
+
+    fn positions(&self) -> Vec<(u16, QueuePosition)> {
+        let started = self.lanes.iter().map(|lane| &lane.queue);
+        started.chain(&self.waiting).map(WorkerQueue::position).collect()
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {

@@ -36,6 +36,11 @@ impl Backlog {
         self.bytes.as_slices().0
     }
 
+    /// All of them, the oldest first.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.bytes.iter().copied().collect()
+    }
+
     /// The oldest `count` are taken.
     pub fn take(&mut self, count: usize) {
         self.bytes.drain(..count.min(self.bytes.len()));

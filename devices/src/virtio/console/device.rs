@@ -1,12 +1,14 @@
 //! The console as its transport sees it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::backlog::Backlog;
 use super::counters::ConsoleCounters;
 use super::host::ConsoleHost;
+use super::state::ConsoleState;
 use super::worker::{ConsoleWorker, Port};
 use crate::Figures;
+use crate::state::{Section, StateError};
 use crate::virtio::device::timer;
 use crate::virtio::{
     Activation, ActivationError, DeviceKind, GuestMemoryHandle, VirtioDevice, Worker, WorkerQueue,
@@ -58,5 +60,16 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Console {
         let timer = timer(NAME)?;
         let (port, counters) = (Arc::clone(&self.port), Arc::clone(&self.counters));
         Ok(Box::new(ConsoleWorker::new(receive, transmit, timer, port, counters)))
+    }
+
+    fn save(&self, _: Option<&dyn Worker>) -> Result<Section, StateError> {
+        let port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
+        Section::of(&ConsoleState::of(&port.backlog))
+    }
+
+    fn restore(&mut self, state: Section, _: Option<&mut dyn Worker>) -> Result<(), StateError> {
+        let backlog = state.decode::<ConsoleState>()?.backlog()?;
+        self.port.lock().unwrap_or_else(PoisonError::into_inner).backlog = backlog;
+        Ok(())
     }
 }

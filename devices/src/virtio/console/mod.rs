@@ -8,6 +8,7 @@ mod backlog;
 mod counters;
 mod device;
 mod host;
+mod state;
 #[cfg(any(test, feature = "test-driver"))]
 #[allow(dead_code, clippy::unwrap_used, reason = "a test's own mistakes end the test; fuzzers use a part")]
 pub(in crate::virtio) mod test_terminal;
@@ -19,3 +20,4 @@ pub use backlog::BACKLOG_BYTES;
 pub use counters::ConsoleCounters;
 pub use device::Console;
 pub use host::ConsoleHost;
+pub use state::ConsoleState;

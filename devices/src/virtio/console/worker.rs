@@ -11,7 +11,7 @@ use vmm_sys_util::timerfd::TimerFd;
 use super::backlog::{BACKLOG_BYTES, Backlog};
 use super::counters::ConsoleCounters;
 use super::host::ConsoleHost;
-use crate::virtio::{Chain, GuestMemoryHandle, Interest, Source, Worker, WorkerQueue};
+use crate::virtio::{Chain, GuestMemoryHandle, Interest, QueuePosition, Source, Worker, WorkerQueue};
 
 /// How long the guest may have to wait for a client that reads slowly, before output is lost to it. Linux calls a CPU
 /// that spins for 10 seconds stuck.
@@ -278,6 +278,10 @@ impl<M: GuestMemoryHandle> Worker for ConsoleWorker<M> {
         let changed = now != self.waiting;
         self.waiting = now;
         changed
+    }
+
+    fn positions(&self) -> Vec<(u16, QueuePosition)> {
+        vec![self.receive.position(), self.transmit.position()]
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {

@@ -7,8 +7,11 @@ use super::config::{MAX_QUEUE_PAIRS, NetConfig, space};
 use super::counters::NetHandle;
 use super::features::{Offloads, bits, is_consistent, of_offloads, to_offloads};
 use super::pair::{Common, Pair};
+use super::state::NetState;
 use super::tap::Tap;
 use super::worker::NetWorker;
+use crate::state::{Section, StateError, ensure};
+use crate::virtio::device::{worker_as, worker_as_mut};
 use crate::virtio::{
     Activation, ActivationError, DeviceKind, GuestMemoryHandle, KernelDatapath, VirtioDevice, Worker,
     WorkerQueue,
@@ -147,6 +150,22 @@ impl<M: GuestMemoryHandle, T: Tap> VirtioDevice<M> for Net<M, T> {
         let used = std::mem::replace(&mut self.queues, unused);
         let pairs = used.into_iter().zip(rings).map(|(queues, (rx, tx))| Pair::new(queues, rx, tx)).collect();
         Ok(Box::new(NetWorker::new(common, pairs, control)))
+    }
+
+    fn save(&self, worker: Option<&dyn Worker>) -> Result<Section, StateError> {
+        let worker: Option<&NetWorker<M, T>> = worker_as(worker);
+        Section::of(&NetState { driver: worker.map(NetWorker::save) })
+    }
+
+    fn restore(&mut self, state: Section, worker: Option<&mut dyn Worker>) -> Result<(), StateError> {
+        let worker: Option<&mut NetWorker<M, T>> = worker_as_mut(worker);
+        match (worker, state.decode::<NetState>()?.driver) {
+            (Some(worker), Some(state)) => worker.restore(state),
+            (worker, state) => {
+                let rule = "must be there if the device is active, and only then";
+                ensure::<NetState>(worker.is_none() && state.is_none(), "driver", state.is_some(), rule)
+            }
+        }
     }
 
     fn reset(&mut self, worker: Option<Box<dyn Worker>>) {

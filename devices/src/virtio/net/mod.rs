@@ -13,6 +13,7 @@ mod features;
 mod moderation;
 mod pair;
 mod receive;
+mod state;
 mod tap;
 #[cfg(any(test, feature = "test-driver"))]
 #[allow(dead_code, clippy::unwrap_used, reason = "a test's own mistakes end the test; fuzzers use a part")]
@@ -26,4 +27,5 @@ pub use config::{MAX_QUEUE_PAIRS, MIN_MTU, MacAddress, MacError, NetConfig};
 pub use counters::{Datapath, NetCounters, NetHandle};
 pub use device::{Net, NetQueues};
 pub use features::{Offloads, bits};
+pub use state::{NetDriverState, NetState, ReceiveState};
 pub use tap::{HEADER_BYTES, MAX_FRAME_BYTES, MAX_SLICES, Tap};

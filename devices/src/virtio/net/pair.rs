@@ -11,10 +11,12 @@ use virtio_queue::QueueT;
 use super::counters::NetHandle;
 use super::device::NetQueues;
 use super::receive::Receive;
+use super::state::ReceiveState;
 use super::tap::Tap;
 use super::transmit::{REST, Transmit};
 use crate::virtio::{
-    ActiveQueue, GuestMemoryHandle, Interest, KernelQueue, Source, VirtioInterrupt, WorkerQueue,
+    ActiveQueue, GuestMemoryHandle, Interest, KernelQueue, QueuePosition, Source, VirtioInterrupt,
+    WorkerQueue,
 };
 
 /// What the queues of a device have in common while its driver runs it.
@@ -53,6 +55,8 @@ impl PairSource {
 pub(super) struct Pair<M, T> {
     pub queues: NetQueues<M, T>,
     path: Path<M>,
+    /// For the receive queue as it starts.
+    restored: ReceiveState,
     /// When to look for more of a burst from the driver, which has not been asked to notify.
     rest_until: Option<Instant>,
 }
@@ -67,7 +71,32 @@ enum Path<M> {
 
 impl<M: GuestMemoryHandle, T: Tap> Pair<M, T> {
     pub fn new(queues: NetQueues<M, T>, receive: ActiveQueue, transmit: ActiveQueue) -> Self {
-        Self { queues, path: Path::Rest(receive, transmit), rest_until: None }
+        let restored = ReceiveState::default();
+        Self { queues, path: Path::Rest(receive, transmit), restored, rest_until: None }
+    }
+
+    /// What its receive queue knows, for a state.
+    pub fn save(&self) -> ReceiveState {
+        match &self.path {
+            Path::Own(own) => own.0.save(),
+            Path::Rest(..) | Path::Kernel(..) | Path::Moving => self.restored.clone(),
+        }
+    }
+
+    /// Before the first start.
+    pub fn restore(&mut self, state: ReceiveState) {
+        self.restored = state;
+    }
+
+    /// How far it has come, at rest or stopped.
+    pub fn positions(&self) -> Vec<(u16, QueuePosition)> {
+        match &self.path {
+            Path::Own(own) => vec![own.0.queue.position(), own.1.queue.position()],
+            Path::Rest(receive, transmit) | Path::Kernel(receive, transmit) => {
+                [receive, transmit].map(|queue| (queue.index, queue.position())).to_vec()
+            }
+            Path::Moving => Vec::new(),
+        }
     }
 
     /// Begins to serve the queues, or goes on.
@@ -90,11 +119,19 @@ impl<M: GuestMemoryHandle, T: Tap> Pair<M, T> {
         transmit: ActiveQueue,
         common: &Common<M>,
     ) -> Path<M> {
-        if let Some(kernel) = &mut self.queues.kernel {
+        let restored = std::mem::take(&mut self.restored);
+        // The kernel would go on with a queue that the driver broke.
+        let broken = receive.broken || transmit.broken;
+        if let Some(kernel) = self.queues.kernel.as_mut().filter(|_| !broken) {
             let queues =
                 kernel_queue(&receive, common).and_then(|r| Ok([r, kernel_queue(&transmit, common)?]));
             match queues.and_then(|queues| kernel.start(&common.memory, common.features, &queues)) {
-                Ok(()) => return Path::Kernel(receive, transmit),
+                Ok(()) => {
+                    if !restored.frame.0.is_empty() {
+                        common.handle.counts.received_dropped.add(1);
+                    }
+                    return Path::Kernel(receive, transmit);
+                }
                 // For the next driver, or after a pause, it may.
                 Err(error) => {
                     common.handle.report("the kernel does not serve the queues, doing it here", &error)
@@ -102,7 +139,8 @@ impl<M: GuestMemoryHandle, T: Tap> Pair<M, T> {
             }
         }
         let take = |queue| WorkerQueue::new(queue, &common.memory, &common.interrupt, common.features);
-        Path::Own(Box::new((Receive::new(take(receive), common.features), Transmit::new(take(transmit)))))
+        let receive = Receive::new(take(receive), common.features, restored);
+        Path::Own(Box::new((receive, Transmit::new(take(transmit)))))
     }
 
     /// Stops: nothing touches guest memory until the next start.

@@ -14,8 +14,10 @@ use vm_memory::{GuestMemory, Permissions};
 use super::counters::{NetCounters, NetHandle};
 use super::features::bits;
 use super::pair::Common;
+use super::state::ReceiveState;
 use super::tap::{HEADER_BYTES, MAX_FRAME_BYTES, MAX_SLICES, Tap};
 use crate::LogLimit;
+use crate::state::HexBytes;
 use crate::virtio::guest_slices::{GuestSlice, Slices, read_front, write_at};
 use crate::virtio::queue_worker::Emptied;
 use crate::virtio::{Chain, GuestMemoryHandle, WorkerQueue};
@@ -120,22 +122,27 @@ enum Step {
 }
 
 impl<M: GuestMemoryHandle> Receive<M> {
-    /// For a driver with these features.
-    pub fn new(queue: WorkerQueue<M>, features: u64) -> Self {
+    /// For a driver with these features, as it was in `state`.
+    pub fn new(queue: WorkerQueue<M>, features: u64, state: ReceiveState) -> Self {
         Self {
             queue,
             starved: false,
             mergeable: features & bits::MRG_RXBUF != 0,
             knows_flags: features & bits::GUEST_CSUM != 0,
             rest: vec![0; MAX_FRAME_BYTES],
-            held: Vec::new(),
+            held: state.frame.0,
             ahead: VecDeque::new(),
             recent: Recent::default(),
             pace: Pace::START,
-            most: 0,
+            most: state.most_chains,
             failures: 0,
             log: LogLimit::per_second(1),
         }
+    }
+
+    /// What it knows beyond its queue.
+    pub fn save(&self) -> ReceiveState {
+        ReceiveState { frame: HexBytes(self.held.clone()), most_chains: self.most }
     }
 
     /// Whether frames can be taken now.

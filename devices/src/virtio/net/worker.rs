@@ -7,11 +7,13 @@ use std::time::Instant;
 
 use super::control::{COMMAND_BYTES, Command, ERROR, OK, parse};
 use super::device::NetQueues;
-use super::features::to_offloads;
+use super::features::{switchable, to_offloads};
 use super::pair::{Common, Pair, PairSource};
+use super::state::NetDriverState;
 use super::tap::Tap;
 use crate::LogLimit;
-use crate::virtio::{Chain, GuestMemoryHandle, Rest, Source, Worker, WorkerQueue};
+use crate::state::StateError;
+use crate::virtio::{Chain, GuestMemoryHandle, QueuePosition, Rest, Source, Worker, WorkerQueue};
 
 const CONTROL_TOKEN: u32 = u32::MAX;
 /// Most commands of one round: each may cost a system call or more.
@@ -24,12 +26,49 @@ pub(super) struct NetWorker<M, T> {
     control: Option<WorkerQueue<M>>,
     /// Pairs in use, from the first on.
     in_use: usize,
+    /// The driver's offloads that are on, as feature bits.
+    offloads: u64,
     log: LogLimit,
 }
 
 impl<M: GuestMemoryHandle, T: Tap> NetWorker<M, T> {
     pub fn new(common: Common<M>, pairs: Vec<Pair<M, T>>, control: Option<WorkerQueue<M>>) -> Self {
-        Self { common, pairs, control, in_use: 1, log: LogLimit::per_second(1) }
+        let offloads = switchable(common.features);
+        Self { common, pairs, control, in_use: 1, offloads, log: LogLimit::per_second(1) }
+    }
+
+    /// What it does for its driver.
+    pub fn save(&self) -> NetDriverState {
+        NetDriverState {
+            queue_pairs: u16::try_from(self.in_use).unwrap_or(u16::MAX),
+            offloads: self.offloads,
+            receive: self.pairs.iter().map(Pair::save).collect(),
+        }
+    }
+
+    /// Does so for it again, before it has started.
+    pub fn restore(&mut self, state: NetDriverState) -> Result<(), StateError> {
+        state.check(self.common.features, self.pairs.len())?;
+        let host = |call| {
+            move |error: std::io::Error| StateError::Host {
+                part: "net".to_owned(),
+                call,
+                reason: error.to_string(),
+            }
+        };
+        self.in_use = usize::from(state.queue_pairs);
+        for pair in self.pairs.iter().take(self.in_use) {
+            pair.queues.tap.set_enabled(true).map_err(host("enable a queue of the interface"))?;
+        }
+        self.offloads = state.offloads;
+        if let Some(first) = self.pairs.first() {
+            let set = first.queues.tap.set_offloads(to_offloads(self.offloads));
+            set.map_err(host("set the interface's offloads"))?;
+        }
+        for (pair, state) in self.pairs.iter_mut().zip(state.receive) {
+            pair.restore(state);
+        }
+        Ok(())
     }
 
     /// The interface's queues back.
@@ -77,7 +116,10 @@ impl<M: GuestMemoryHandle, T: Tap> NetWorker<M, T> {
             Some(Command::Offloads(features)) => {
                 let Some(first) = self.pairs.first() else { return (ERROR, false) };
                 match first.queues.tap.set_offloads(to_offloads(features)) {
-                    Ok(()) => (OK, false),
+                    Ok(()) => {
+                        self.offloads = features;
+                        (OK, false)
+                    }
                     Err(error) => (self.refused("set offloads", &error), false),
                 }
             }
@@ -163,6 +205,11 @@ impl<M: GuestMemoryHandle, T: Tap> Worker for NetWorker<M, T> {
             pair.stop(&self.common);
         }
         self.common.handle.set_pairs(0, 0);
+    }
+
+    fn positions(&self) -> Vec<(u16, QueuePosition)> {
+        let control = self.control.as_ref().map(WorkerQueue::position);
+        self.pairs.iter().flat_map(Pair::positions).chain(control).collect()
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

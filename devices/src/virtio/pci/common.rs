@@ -3,6 +3,7 @@
 
 use super::layout::COMMON_BYTES;
 use super::queues::QueueSetup;
+use super::state::TransportState;
 
 /// Offsets of the fields.
 mod field {
@@ -57,8 +58,8 @@ pub(super) enum Asked {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Common {
-    device_feature_select: u32,
-    driver_feature_select: u32,
+    pub device_feature_select: u32,
+    pub driver_feature_select: u32,
     pub driver_features: u64,
     /// The driver picked features above bit 63, where none are offered.
     pub beyond: bool,
@@ -97,10 +98,27 @@ impl Common {
         }
     }
 
-    pub fn reset(&mut self) {
-        let mut queues = std::mem::take(&mut self.queues);
-        queues.iter_mut().for_each(QueueSetup::reset);
-        *self = Self { queues, ..Self::new(&[]) };
+    /// The greatest sizes of the queues.
+    pub fn sizes(&self) -> Vec<u16> {
+        self.queues.iter().map(|queue| queue.max).collect()
+    }
+
+    /// Registers as in `state`, which has been checked.
+    pub fn restore(&mut self, state: &TransportState) {
+        self.device_feature_select = state.device_feature_select;
+        self.driver_feature_select = state.driver_feature_select;
+        (self.driver_features, self.beyond) = (state.driver_features, state.features_above_63);
+        (self.status, self.queue_select) = (state.status, state.queue_select);
+        for (queue, state) in self.queues.iter_mut().zip(&state.queues) {
+            *queue = QueueSetup {
+                max: queue.max,
+                size: state.size,
+                enabled: state.enabled,
+                descriptors: state.descriptors,
+                available: state.available,
+                used: state.used,
+            };
+        }
     }
 
     pub fn has(&self, bits: u8) -> bool {

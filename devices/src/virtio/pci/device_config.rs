@@ -5,8 +5,8 @@
 #[derive(Debug, Default)]
 pub(super) struct DeviceConfig {
     /// The whole space at the last read; `None` before the first.
-    last: Option<Vec<u8>>,
-    generation: u8,
+    pub last: Option<Vec<u8>>,
+    pub generation: u8,
 }
 
 impl DeviceConfig {

@@ -1,6 +1,8 @@
 //! A virtio device as a PCI function (virtio 1.3, 4.1): identity, registers, status and features. What the device
 //! does is its own; carrying interrupts and notifications, and running workers, is the host's.
 
+mod state;
+
 use std::any::Any;
 use std::io;
 use std::sync::Arc;
@@ -16,12 +18,14 @@ use super::doorbells::Doorbells;
 use super::interrupt::Interrupts;
 use super::layout::{self, MSIX_BAR, REGISTERS_BAR, REGISTERS_BYTES, Structure};
 use super::runner::{Runner, StartError};
+use super::state::TransportState;
 use crate::bus::fill_ones;
 use crate::pci::{
     BarError, CapabilityError, ConfigSpace, Identity, IoEvents, MSIX_CAPABILITY, Msix, MsixVectors,
     PciFunction, WorkerSpawner,
 };
-use crate::virtio::{ActiveQueue, GuestMemoryHandle, VirtioDevice, VirtioInterrupt};
+use crate::state::{Section, StateError};
+use crate::virtio::{ActiveQueue, GuestMemoryHandle, QueuePosition, VirtioDevice, VirtioInterrupt};
 
 /// Vendor ID of all virtio devices, and the device ID of the one with id 0 (virtio 1.3, 4.1.2).
 const VENDOR: u16 = 0x1AF4;
@@ -234,13 +238,14 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
         }
         self.common.status |= status::DRIVER_OK;
         self.interrupts.set_live();
-        match self.try_start() {
+        match self.try_start(|_| None) {
             Ok(()) => self.reporter.counters.activations.one(),
             Err(error) => self.give_up(&error),
         }
     }
 
-    fn try_start(&mut self) -> Result<(), StartError> {
+    /// Starts the device; on queues with a position, where it had come to.
+    fn try_start(&mut self, position: impl Fn(usize) -> Option<QueuePosition>) -> Result<(), StartError> {
         let features = self.common.driver_features;
         let event_idx = features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
         let memory = self.runner.memory.memory();
@@ -250,7 +255,11 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
                 let queue = setup.build(index, memory, event_idx)?;
                 let kick = self.runner.doorbells.kick(index);
                 let kick = kick.map_err(|source| StartError::Kick { index, source })?;
-                queues.push(ActiveQueue { index, queue, kick });
+                let mut queue = ActiveQueue { index, queue, kick, broken: false };
+                if let Some(position) = position(index.into()) {
+                    queue.set_position(position);
+                }
+                queues.push(queue);
             }
         }
         let interrupt = Arc::clone(&self.interrupts) as Arc<dyn VirtioInterrupt>;
@@ -279,8 +288,9 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
     }
 
     fn reset_registers(&mut self) {
-        self.interrupts.reset();
-        self.common.reset();
+        let state = TransportState::power_on(&self.common.sizes());
+        self.interrupts.restore(&state);
+        self.common.restore(&state);
     }
 
     /// Goes on with what waits for requests in flight, if they have ended. Comes before everything that a driver does.
@@ -305,7 +315,12 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
         if bus_master == bus_master_before {
             return;
         }
-        if let Err(error) = self.runner.set_bus_master(bus_master) {
+        let followed = self.runner.set_bus_master(bus_master);
+        self.note_failure(followed);
+    }
+
+    fn note_failure(&mut self, result: Result<(), StartError>) {
+        if let Err(error) = result {
             self.give_up(&error);
         }
     }
@@ -349,6 +364,7 @@ impl<M: GuestMemoryHandle> VirtioPci<M> {
     /// Registers as a guest finds them, the device on its way to rest.
     fn power_on(&mut self) {
         self.follow_reset();
+        self.device_config = DeviceConfig::default();
         self.config.reset();
         self.follow_control();
         self.msix.reset();
@@ -452,6 +468,25 @@ impl<M: GuestMemoryHandle> PciFunction for VirtioPci<M> {
     fn is_settled(&mut self) -> bool {
         self.settle();
         self.runner.is_settled()
+    }
+
+    fn hold(&mut self) {
+        let held = self.runner.hold();
+        self.note_failure(held);
+    }
+
+    fn resume(&mut self) {
+        let resumed = self.runner.resume();
+        self.note_failure(resumed);
+    }
+
+    fn save(&self) -> Result<Vec<Section>, StateError> {
+        self.save_sections()
+    }
+
+    fn restore(&mut self, sections: Vec<Section>) -> Result<(), StateError> {
+        self.settle();
+        self.restore_sections(sections)
     }
 
     fn reset(&mut self) {

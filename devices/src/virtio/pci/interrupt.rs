@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 
 use vmm_sys_util::eventfd::EventFd;
 
+use super::common::status;
 use super::counters::Reporter;
+use super::state::TransportState;
 use crate::interrupt::{InterruptError, MsiMessage};
 use crate::pci::Msix;
 use crate::virtio::{QueueFault, VirtioInterrupt};
@@ -88,13 +90,19 @@ impl Interrupts {
         }
     }
 
-    pub fn reset(&self) {
-        self.live.store(false, Ordering::Release);
-        self.needs_reset.store(false, Ordering::Release);
-        self.isr.store(0, Ordering::Release);
-        self.config_vector.store(NO_VECTOR, Ordering::Release);
-        for vector in &self.queue_vectors {
-            vector.store(NO_VECTOR, Ordering::Release);
+    /// The ISR status, for a state: reading it otherwise clears it.
+    pub fn isr(&self) -> u8 {
+        self.isr.load(Ordering::Acquire)
+    }
+
+    /// As in `state`. DRIVER_OK is what makes the driver hear of anything.
+    pub fn restore(&self, state: &TransportState) {
+        self.live.store(state.status & status::DRIVER_OK != 0, Ordering::Release);
+        self.needs_reset.store(state.needs_reset, Ordering::Release);
+        self.isr.store(state.isr, Ordering::Release);
+        self.set_config_vector(state.config_vector);
+        for (index, queue) in (0..).zip(&state.queues) {
+            self.set_queue_vector(index, queue.vector);
         }
     }
 

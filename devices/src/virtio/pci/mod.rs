@@ -10,6 +10,7 @@ mod interrupt;
 mod layout;
 mod queues;
 mod runner;
+mod state;
 #[cfg(any(test, feature = "test-driver"))]
 #[allow(dead_code, clippy::unwrap_used, reason = "a test's own mistakes end the test; fuzzers use a part")]
 pub(in crate::virtio) mod test_echo;
@@ -19,6 +20,7 @@ pub(in crate::virtio) mod test_machine;
 
 pub use counters::VirtioCounters;
 pub use function::{VirtioPci, VirtioPciError, VirtioPciHost};
+pub use state::{QueueState, TransportState};
 
 #[cfg(test)]
 mod tests;

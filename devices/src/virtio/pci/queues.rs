@@ -46,10 +46,6 @@ impl QueueSetup {
         Self { max, size: max, enabled: false, descriptors: 0, available: 0, used: 0 }
     }
 
-    pub fn reset(&mut self) {
-        *self = Self::new(self.max);
-    }
-
     /// Takes the size if the driver may choose it: a power of two, no more than the maximum.
     pub fn set_size(&mut self, size: u16) -> bool {
         let good = size.is_power_of_two() && size <= self.max;

@@ -10,6 +10,7 @@ use super::doorbells::Doorbells;
 use super::queues::SetupError;
 use crate::interrupt::MsiMessage;
 use crate::pci::{WorkerHandle, WorkerSpawner};
+use crate::state::{Section, StateError};
 use crate::virtio::{
     Activation, ActivationError, ActiveQueue, DeviceKind, GuestMemoryHandle, VirtioDevice, VirtioInterrupt,
     Worker,
@@ -37,7 +38,7 @@ enum State {
     Running(Box<dyn WorkerHandle>),
     /// Asked to stop; requests are in flight.
     Stopping(Box<dyn WorkerHandle>, Next),
-    /// The bus master bit is off.
+    /// The bus master bit is off, or the function is held.
     Held(Box<dyn Worker>),
 }
 
@@ -56,6 +57,8 @@ pub(super) struct Runner<M: GuestMemoryHandle> {
     pub doorbells: Doorbells,
     state: State,
     bus_master: bool,
+    /// The machine is paused, saved or restored.
+    held: bool,
     /// The way to the driver that has started the device.
     interrupt: Option<Arc<dyn VirtioInterrupt>>,
     /// No guest comes any more for whom the device would have to be made ready.
@@ -80,13 +83,14 @@ impl<M: GuestMemoryHandle> Runner<M> {
             doorbells,
             state: State::Rest,
             bus_master: false,
+            held: false,
             interrupt: None,
             vm_ends: false,
             config_message: None,
         }
     }
 
-    /// Gives the device its queues, and its worker a thread unless the bus master bit is off.
+    /// Gives the device its queues, and its worker a thread unless it is held.
     pub fn start(
         &mut self,
         features: u64,
@@ -102,7 +106,7 @@ impl<M: GuestMemoryHandle> Runner<M> {
     }
 
     fn run(&mut self, worker: Box<dyn Worker>) -> Result<(), StartError> {
-        if !self.bus_master {
+        if !self.may_run() {
             self.state = State::Held(worker);
             return Ok(());
         }
@@ -120,6 +124,54 @@ impl<M: GuestMemoryHandle> Runner<M> {
     /// Stops or continues the worker as the bus master bit says. Does not wait for requests in flight.
     pub fn set_bus_master(&mut self, on: bool) -> Result<(), StartError> {
         self.bus_master = on;
+        self.follow()
+    }
+
+    /// Stops the worker until [`resume`](Self::resume). Does not wait for requests in flight.
+    pub fn hold(&mut self) -> Result<(), StartError> {
+        self.held = true;
+        self.follow()
+    }
+
+    /// Continues the worker, unless the bus master bit is off.
+    pub fn resume(&mut self) -> Result<(), StartError> {
+        self.held = false;
+        self.follow()
+    }
+
+    /// The worker while the function is held and nothing of it runs, if the device is active; `None` while it is not held.
+    pub fn held_worker(&self) -> Option<Option<&dyn Worker>> {
+        match &self.state {
+            State::Rest if self.held => Some(None),
+            State::Held(worker) if self.held => Some(Some(&**worker)),
+            State::Rest | State::Held(_) | State::Running(_) | State::Stopping(..) => None,
+        }
+    }
+
+    /// Nothing of the function runs.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.state, State::Rest | State::Held(_))
+    }
+
+    /// Puts the device, which has been started or is at rest, into a state.
+    pub fn restore_device(&mut self, state: Section) -> Result<(), StateError> {
+        match &mut self.state {
+            State::Held(worker) => self.device.restore(state, Some(&mut **worker)),
+            State::Rest | State::Running(_) | State::Stopping(..) => self.device.restore(state, None),
+        }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn may_run(&self) -> bool {
+        self.bus_master && !self.held
+    }
+
+    fn follow(&mut self) -> Result<(), StartError> {
+        let on = self.may_run();
         match std::mem::replace(&mut self.state, State::Rest) {
             State::Held(worker) => self.run(worker),
             State::Stopping(handle, Next::Hold) if on => {
@@ -251,6 +303,14 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Gone {
 
     fn activate(&mut self, _: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
         Err(ActivationError::QueueMissing { device: "gone", index: 0 })
+    }
+
+    fn save(&self, _: Option<&dyn Worker>) -> Result<Section, StateError> {
+        Err(StateError::Missing { section: "device".to_owned() })
+    }
+
+    fn restore(&mut self, state: Section, _: Option<&mut dyn Worker>) -> Result<(), StateError> {
+        Err(StateError::Unknown { section: state.name })
     }
 }
 

@@ -4,10 +4,13 @@ use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use serde::{Deserialize, Serialize};
+
 use crate::interrupt::MsiMessage;
+use crate::state::{Section, State, StateError};
 use crate::virtio::{
-    Activation, ActivationError, DeviceKind, GuestMemoryHandle, Source, VirtioDevice, VirtioInterrupt,
-    Worker, WorkerQueue,
+    Activation, ActivationError, DeviceKind, GuestMemoryHandle, QueuePosition, Source, VirtioDevice,
+    VirtioInterrupt, Worker, WorkerQueue,
 };
 
 pub(in crate::virtio) const QUEUES: u16 = 2;
@@ -28,6 +31,18 @@ pub(in crate::virtio) struct EchoState {
     /// A reset takes its time.
     pub resetting: AtomicBool,
     pub interrupt: Mutex<Option<Arc<dyn VirtioInterrupt>>>,
+}
+
+/// What outlives the device.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EchoSection {
+    config: [u8; 8],
+}
+
+impl State for EchoSection {
+    const NAME: &'static str = "echo";
+    const VERSION: u32 = 1;
 }
 
 pub(in crate::virtio) struct Echo(pub Arc<EchoState>);
@@ -79,6 +94,17 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Echo {
         self.0.ended.store(true, Ordering::Relaxed);
     }
 
+    fn save(&self, worker: Option<&dyn Worker>) -> Result<Section, StateError> {
+        assert_eq!(worker.is_some(), self.0.active.load(Ordering::Relaxed));
+        Section::of(&EchoSection { config: *self.0.config.lock().unwrap() })
+    }
+
+    fn restore(&mut self, state: Section, worker: Option<&mut dyn Worker>) -> Result<(), StateError> {
+        assert_eq!(worker.is_some(), self.0.active.load(Ordering::Relaxed));
+        *self.0.config.lock().unwrap() = state.decode::<EchoSection>()?.config;
+        Ok(())
+    }
+
     fn reset(&mut self, _: Option<Box<dyn Worker>>) {
         self.0.active.store(false, Ordering::Relaxed);
     }
@@ -122,6 +148,10 @@ impl<M: GuestMemoryHandle> Worker for EchoWorker<M> {
     fn ready(&mut self, token: u32) -> bool {
         self.serve(usize::try_from(token).unwrap());
         false
+    }
+
+    fn positions(&self) -> Vec<(u16, QueuePosition)> {
+        self.queues.iter().map(WorkerQueue::position).collect()
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use super::counters::VsockCounters;
+use super::events::Events;
 use super::host::HostSockets;
+use super::state::VsockState;
 use super::worker::VsockWorker;
 use crate::Figures;
+use crate::state::{Section, StateError};
+use crate::virtio::device::worker_as_mut;
 use crate::virtio::{
     Activation, ActivationError, DeviceKind, GuestMemoryHandle, VirtioDevice, Worker, WorkerQueue,
 };
@@ -43,6 +47,9 @@ pub trait Server<M>: Send {
     /// As [`VirtioDevice::activate`].
     fn begin(&mut self, cid: GuestCid, activation: Activation<M>)
     -> Result<Box<dyn Worker>, ActivationError>;
+
+    /// The driver that this worker is for has lost its connections in a restore.
+    fn transport_reset(&mut self, worker: &mut dyn Worker);
 
     /// As [`VirtioDevice::reset`].
     fn end(&mut self, worker: Option<Box<dyn Worker>>);
@@ -86,6 +93,18 @@ impl<M: GuestMemoryHandle, S: Server<M>> VirtioDevice<M> for Socket<S> {
         self.server.begin(self.cid, activation)
     }
 
+    fn save(&self, _: Option<&dyn Worker>) -> Result<Section, StateError> {
+        Section::of(&VsockState {})
+    }
+
+    fn restore(&mut self, state: Section, worker: Option<&mut dyn Worker>) -> Result<(), StateError> {
+        let VsockState {} = state.decode()?;
+        if let Some(worker) = worker {
+            self.server.transport_reset(worker);
+        }
+        Ok(())
+    }
+
     fn reset(&mut self, worker: Option<Box<dyn Worker>>) {
         self.server.end(worker);
     }
@@ -124,17 +143,24 @@ impl<M: GuestMemoryHandle, H: HostSockets> Server<M> for Process<H> {
         cid: GuestCid,
         mut activation: Activation<M>,
     ) -> Result<Box<dyn Worker>, ActivationError> {
-        // Of the event queue nothing is needed: it tells of guests that were moved to another host.
         let mut queue = |index| WorkerQueue::of(&mut activation, NAME, index);
         let (receive, transmit) = (queue(0)?, queue(1)?);
         Ok(Box::new(VsockWorker::new(
             receive,
             transmit,
+            Events::of(&mut activation),
             activation.memory,
             Arc::clone(&self.sockets),
             cid.get().into(),
             Arc::clone(&self.counters),
         )))
+    }
+
+    fn transport_reset(&mut self, worker: &mut dyn Worker) {
+        let worker: Option<&mut VsockWorker<M, H>> = worker_as_mut(Some(worker));
+        if let Some(events) = worker.and_then(|worker| worker.events.as_mut()) {
+            events.transport_reset();
+        }
     }
 
     /// With the worker, its streams are closed.

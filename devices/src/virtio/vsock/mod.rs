@@ -12,11 +12,13 @@ mod connection;
 mod counters;
 mod credit;
 mod device;
+mod events;
 mod from_guest;
 mod from_host;
 mod host;
 mod kernel;
 mod packet;
+mod state;
 mod table;
 #[cfg(any(test, feature = "test-driver"))]
 #[allow(dead_code, clippy::unwrap_used, reason = "a test's own mistakes end the test; fuzzers use a part")]
@@ -31,4 +33,5 @@ pub use counters::VsockCounters;
 pub use device::{GuestCid, Process, Server, Socket, Vsock};
 pub use host::{HostSockets, HostStream, MAX_PIECES};
 pub use kernel::{Kernel, KernelVsock};
+pub use state::VsockState;
 pub use table::MAX_CONNECTIONS;

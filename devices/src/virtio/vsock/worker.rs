@@ -7,18 +7,21 @@ use std::sync::Arc;
 
 use super::connection::{Connection, Owed, State};
 use super::counters::VsockCounters;
+use super::events::Events;
 use super::host::{HostSockets, HostStream};
 use super::packet::{HEADER_BYTES, Header, Operation, Ports};
 use super::table::{MAX_CONNECTIONS, Table};
 use super::unreported::Unreported;
 use crate::LogLimit;
 use crate::virtio::{
-    Chain, GuestMemoryHandle, Interest, MAX_CHAIN_DESCRIPTORS, Source, SourceChange, Worker, WorkerQueue,
+    Chain, GuestMemoryHandle, Interest, MAX_CHAIN_DESCRIPTORS, QueuePosition, Source, SourceChange, Worker,
+    WorkerQueue,
 };
 
 const RECEIVE_TOKEN: u32 = 0;
 const TRANSMIT_TOKEN: u32 = 1;
 const LISTENER_TOKEN: u32 = 2;
+const EVENTS_TOKEN: u32 = 3;
 
 /// Most packets of one round, so that the other direction and other connections get their turn.
 pub(super) const PACKETS_PER_ROUND: u16 = 64;
@@ -34,6 +37,8 @@ pub(super) struct VsockWorker<M, H: HostSockets> {
     pub(super) receive: WorkerQueue<M>,
     /// From the guest.
     pub(super) transmit: WorkerQueue<M>,
+    /// What the guest is told of the device as a whole.
+    pub(super) events: Option<Events<M>>,
     /// Taken out while packets lie in it, so that it need not be counted that they do.
     pub(super) memory: Option<M>,
     pub(super) sockets: Arc<H>,
@@ -58,6 +63,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
     pub fn new(
         receive: WorkerQueue<M>,
         transmit: WorkerQueue<M>,
+        events: Option<Events<M>>,
         memory: M,
         sockets: Arc<H>,
         guest_cid: u64,
@@ -66,6 +72,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
         Self {
             receive,
             transmit,
+            events,
             memory: Some(memory),
             sockets,
             table: Table::new(),
@@ -88,6 +95,12 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
             self.set_starved(false);
         }
         self.say_what_is_owed();
+    }
+
+    fn serve_events(&mut self) {
+        if let Some(events) = &mut self.events {
+            events.serve();
+        }
     }
 
     /// After each source was served: says what is owed, and whether what to wait for has changed.
@@ -217,6 +230,7 @@ fn watch<S: HostStream>(unreported: &mut Unreported, token: u32, connection: &mu
 impl<M: GuestMemoryHandle, H: HostSockets> Worker for VsockWorker<M, H> {
     fn sources(&self) -> Vec<Source> {
         let mut sources = vec![self.receive.source(RECEIVE_TOKEN), self.transmit.source(TRANSMIT_TOKEN)];
+        sources.extend(self.events.as_ref().map(|events| events.source(EVENTS_TOKEN)));
         if self.listening {
             let fd = self.sockets.listener();
             sources.push(Source { fd, token: LISTENER_TOKEN, interest: Interest::Readable });
@@ -238,6 +252,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> Worker for VsockWorker<M, H> {
     }
 
     fn start(&mut self) {
+        self.serve_events();
         self.begin();
         self.serve_transmit();
         self.end();
@@ -252,9 +267,15 @@ impl<M: GuestMemoryHandle, H: HostSockets> Worker for VsockWorker<M, H> {
                 self.serve_transmit();
             }
             LISTENER_TOKEN => self.accept(),
+            EVENTS_TOKEN => self.serve_events(),
             token => self.serve_stream(token),
         }
         self.end()
+    }
+
+    fn positions(&self) -> Vec<(u16, QueuePosition)> {
+        let events = self.events.as_ref().map(Events::position);
+        [self.receive.position(), self.transmit.position()].into_iter().chain(events).collect()
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
