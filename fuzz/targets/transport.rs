@@ -1,4 +1,4 @@
 //! A guest that does what the bytes say to the transport, and then drives it by the rules.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| devices::virtio::hostile_driver::transport(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| devices::virtio::hostile_driver::transport(bytes, &[]));

@@ -149,3 +149,58 @@ proptest! {
         prop_assert_eq!(&config.bytes, &before);
     }
 }
+
+#[test]
+fn a_state_of_another_function_is_refused_and_changes_nothing() {
+    let mut config = config();
+    let before = config.bytes.clone();
+    let with = |change: &dyn Fn(&mut ConfigSpaceState)| {
+        let mut state = self::config().save();
+        change(&mut state);
+        state
+    };
+    for (state, text) in [
+        (
+            with(&|state| state.command = 1),
+            "pci-config: command: 0x1, must have no bits but 1, 2, 6, 8 and 10",
+        ),
+        (with(&|state| state.bars.truncate(1)), "pci-config: bars: 1, must be the BARs of this function"),
+        (
+            with(&|state| state.bars[1].address = 0x800),
+            "pci-config: bars[1].address: 0x800, must be a multiple of the BAR's size",
+        ),
+        (
+            with(&|state| state.capabilities.clear()),
+            "pci-config: capabilities: 0, must be the capabilities of this function",
+        ),
+        (
+            with(&|state| state.capabilities[0].offset = 0x48),
+            "pci-config: capabilities[0]: 0x11 at 0x48, must have the place and the size that it has here",
+        ),
+        (
+            with(&|state| state.capabilities[0].body.0[1] = 1),
+            "pci-config: capabilities[0].body: [00, 01, 00, 00], must have no bits that cannot be written",
+        ),
+    ] {
+        assert_eq!(config.restore(&state).unwrap_err().to_string(), text);
+        assert_eq!(config.bytes, before);
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_restored_space_reads_as_the_one_before_and_a_reset_as_on_the_first_day(
+        writes in prop::collection::vec((0_u16..0x60, any::<[u8; 4]>()), 0..40),
+    ) {
+        let (mut old, mut new) = (config(), config());
+        for (offset, data) in writes {
+            old.write(offset, &data);
+        }
+        let text = serde_json::to_string(&old.save()).unwrap();
+        new.restore(&serde_json::from_str(&text).unwrap()).unwrap();
+        prop_assert_eq!(&new.bytes, &old.bytes);
+        prop_assert_eq!(new.save(), old.save());
+        new.reset();
+        prop_assert_eq!(&new.bytes, &config().bytes);
+    }
+}

@@ -276,3 +276,72 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_state_of_other_vectors_is_refused_and_changes_nothing() {
+    let (msix, host) = msix(2);
+    program(&msix, 1, message(1));
+    let before = msix.save();
+    let mut odd = MsixState::power_on(2);
+    odd.vectors[1].address = 0xFEE0_0002;
+    for (state, text) in [
+        (MsixState::power_on(3), "msix: vectors: 3, must be the function's vectors"),
+        (odd, "msix: vectors[1].address: 0xfee00002, must be a multiple of 4"),
+    ] {
+        assert_eq!(msix.restore(&state).unwrap_err().to_string(), text);
+    }
+    assert_eq!((msix.save(), host.take()), (before, vec![]));
+}
+
+#[test]
+fn what_is_pending_is_sent_once_control_allows_and_not_with_msix_off() {
+    let mut state = MsixState::power_on(1);
+    state.vectors[0] = VectorState { address: 0xFEE0_0000, data: 0x40, masked: false, pending: true };
+    let (msix, host) = msix(1);
+    msix.restore(&state).unwrap();
+    assert_eq!(host.take(), []);
+    msix.set_control(ENABLE | FUNCTION_MASK, true);
+    assert_eq!((host.take(), pending(&msix)), (vec![], 1));
+    msix.set_control(ENABLE, true);
+    assert_eq!((host.take(), pending(&msix)), (vec![(0, message(0))], 0));
+    msix.restore(&state).unwrap();
+    msix.set_control(0, true);
+    msix.set_control(ENABLE, true);
+    assert_eq!(host.take(), []);
+}
+
+proptest! {
+    #[test]
+    fn restored_vectors_cannot_be_told_from_those_that_ran_on(
+        script in prop::collection::vec((0_u8..6, 0_u16..3, any::<u32>(), any::<bool>()), 0..100),
+    ) {
+        let ((plain, plain_host), (mut other, mut host)) = (msix(3), msix(3));
+        let (mut control, mut bus_master) = (0, false);
+        for (action, vector, value, save) in script {
+            if save {
+                let text = serde_json::to_string(&other.save()).unwrap();
+                (other, host) = msix(3);
+                other.restore(&serde_json::from_str(&text).unwrap()).unwrap();
+                other.set_control(control, bus_master);
+                prop_assert_eq!(host.take(), vec![]);
+            }
+            for msix in [&plain, &other] {
+                let entry = u64::from(vector) * 16;
+                match action {
+                    0 => {
+                        (control, bus_master) = (u16::try_from(value >> 16).unwrap() & 0xC000, value & 3 != 0);
+                        msix.set_control(control, bus_master);
+                    }
+                    1 => mask(msix, vector, value % 2 == 0),
+                    2 => msix.write(entry, &(0xFEE0_0000 | value & 0xFF000).to_le_bytes()),
+                    3 => msix.write(entry + u64::from(value % 4) * 4, &value.to_le_bytes()),
+                    _ => msix.trigger(vector).unwrap(),
+                }
+            }
+            prop_assert_eq!(plain_host.take(), host.take());
+            prop_assert_eq!((plain.save(), pending(&plain)), (other.save(), pending(&other)));
+        }
+        other.reset();
+        prop_assert_eq!(other.save(), MsixState::power_on(3));
+    }
+}

@@ -259,3 +259,44 @@ fn functions_of_a_segment_do_not_wait_for_each_other() {
     leaves.send(()).unwrap();
     thread.join().unwrap();
 }
+
+fn saved(segment: &Arc<PciSegment>) -> SegmentState {
+    let text = serde_json::to_string(&segment.save().unwrap()).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn of_two_bars_at_one_address_the_same_answers_after_a_restore() {
+    let (old, _) = segment();
+    // The first slot's comes second.
+    move_bar(&old, 1, 2, A + 0x8000);
+    move_bar(&old, 1, 0, B);
+    assert_eq!((who(&old, B), who(&old, C)), (None, Some((2, 0))));
+    let (new, log) = segment();
+    log.lock().unwrap().clear();
+    new.restore(saved(&old)).unwrap();
+    assert_eq!((who(&new, C), who(&new, A), who(&new, A + 0x8000)), (Some((2, 0)), None, Some((1, 2))));
+    assert_eq!(saved(&new), saved(&old));
+    // And the other one as soon as it can.
+    set_config_32(&new, 2, 4, 0);
+    assert_eq!(who(&new, C), Some((1, 0)));
+}
+
+#[test]
+fn a_state_of_other_slots_is_refused_and_so_is_one_with_more_sections() {
+    let (segment, _) = segment();
+    let mut state = saved(&segment);
+    let sections = state.functions[1].sections.clone();
+    state.functions[1].sections.extend(sections);
+    let text = segment.restore(state.clone()).unwrap_err().to_string();
+    assert_eq!(text, "pci-config: no part takes this section, each name may be there once");
+    state.functions[1].sections.clear();
+    let text = segment.restore(state.clone()).unwrap_err().to_string();
+    assert_eq!(text, "pci-config: the section is missing");
+    state.functions[1].slot = 3;
+    let text = segment.restore(state).unwrap_err().to_string();
+    assert_eq!(
+        text,
+        "pci-segment: functions: slots [0, 3, 2], must be the slots of this segment's functions, ascending"
+    );
+}

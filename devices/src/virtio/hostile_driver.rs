@@ -1,21 +1,26 @@
 //! A guest that writes whatever it likes, wherever it likes, as the bytes of a fuzzer say; and afterwards a driver within
 //! the rules, which must find the device as good as new. Each device has a function here, with a host of its own; the
 //! transport's is the device that echoes.
+//!
+//! Between any two of its steps the device may be held, saved, and restored into a new one on the same host. Neither the
+//! guest nor the driver after it may find a difference.
 #![expect(clippy::unwrap_used, reason = "a test's own mistakes end the test")]
 
+use std::cell::RefCell;
 use std::io::{self, Read};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arbitrary::{Result, Unstructured};
+use serde_json::Value;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::VirtioDevice;
 use super::balloon::test_host::TestHost;
-use super::balloon::{Balloon, BalloonOptions};
+use super::balloon::{Balloon, BalloonHandle, BalloonOptions};
 use super::blk::test_disk::{Mischief, SHAPE, TestDisk};
-use super::blk::{Blk, BlkOptions, Serial};
+use super::blk::{Blk, BlkHandle, BlkOptions, Serial};
 use super::console::Console;
 use super::console::test_terminal::TestTerminal;
 use super::net::test_tap::{FakeTap, Reply, frame};
@@ -25,7 +30,7 @@ use super::pci::test_machine::{Machine, VERSION_1, WINDOW, WINDOW_BYTES};
 use super::rng::Rng;
 use super::test_driver::{BUFFERS, MEMORY_BYTES, QUEUE_BYTES, TestMemory, accesses};
 use super::vsock::test_sockets::{FakeSockets, HostEnd};
-use super::vsock::{GuestCid, Vsock};
+use super::vsock::{GuestCid, Vsock, VsockCounters};
 
 /// Most steps of one run.
 const STEPS: usize = 256;
@@ -42,42 +47,64 @@ const NEEDS_RESET: u8 = 64;
 /// Does something on the host's side of a device.
 type Outside<'a> = dyn FnMut(&mut Unstructured<'_>) -> Result<()> + 'a;
 
+/// Makes the device, another one for each restore, always on the same host.
+type Make<'a> = dyn FnMut() -> Box<dyn VirtioDevice<TestMemory>> + 'a;
+
+/// What becomes of the device before a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Save {
+    /// Nothing.
+    No,
+    /// It is saved and restored.
+    Whole,
+    /// The state gets into wrong hands meanwhile, which change one value of it, as this number says.
+    Damaged(u64),
+}
+
+/// The first entry is for the first step, and after the last one they begin again.
+pub type Saves<'a> = &'a [Save];
+
 /// The transport, with the device that echoes.
-pub fn transport(bytes: &[u8]) {
-    let state = Arc::default();
-    drive(Box::new(Echo(state)), bytes, &mut |_| Ok(()));
+pub fn transport(bytes: &[u8], saves: Saves<'_>) {
+    drive(&mut || Box::new(Echo(Arc::default())), bytes, saves, &mut |_| Ok(()));
 }
 
 /// The block device, on a disk of 64 KiB that fails at times.
-pub fn blk(bytes: &[u8]) {
+pub fn blk(bytes: &[u8], saves: Saves<'_>) {
     let disk = TestDisk::new(vec![0x5A; 64 << 10], SHAPE);
     let options = BlkOptions {
         queues: NonZeroU16::new(2).unwrap(),
         serial: Serial::new("HOSTILE").unwrap(),
         ..BlkOptions::default()
     };
-    let device = Blk::<TestMemory>::new(Arc::new(disk.clone()), options).unwrap();
-    let handle = device.handle();
-    drive(Box::new(device), bytes, &mut |u| {
+    let handle = RefCell::<Option<BlkHandle>>::default();
+    let mut make = || -> Box<dyn VirtioDevice<TestMemory>> {
+        let device = Blk::<TestMemory>::new(Arc::new(disk.clone()), options).unwrap();
+        *handle.borrow_mut() = Some(device.handle());
+        Box::new(device)
+    };
+    drive(&mut make, bytes, saves, &mut |u| {
         disk.set_mischief(
             u.arbitrary()?,
             Mischief { fail: u.int_in_range(0..=8)?, hold: u.int_in_range(0..=8)? },
         );
         if u.arbitrary()? {
             disk.state().length = Ok(u.int_in_range(1..=128)? * 512);
-            handle.resize(None, || true).unwrap();
+            handle.borrow().as_ref().unwrap().resize(None, || true).unwrap();
         }
         Ok(())
     });
 }
 
 /// The network device, with two pairs of queues on an interface that fails at times.
-pub fn net(bytes: &[u8]) {
+pub fn net(bytes: &[u8], saves: Saves<'_>) {
     let taps = [FakeTap::new(), FakeTap::new()];
     let config = NetConfig { mac: "52:54:00:12:34:56".parse().unwrap(), mtu: None };
-    let queues = taps.iter().map(|tap| NetQueues { tap: Arc::clone(tap), kernel: None }).collect();
-    let device = Net::<TestMemory, _>::new(config, queues).unwrap();
-    drive(Box::new(device), bytes, &mut |u| {
+    let mut make = || -> Box<dyn VirtioDevice<TestMemory>> {
+        let queues = taps.iter().map(|tap| NetQueues { tap: Arc::clone(tap), kernel: None }).collect();
+        Box::new(Net::<TestMemory, _>::new(config, queues).unwrap())
+    };
+    drive(&mut make, bytes, saves, &mut |u| {
         let mut state = taps[u.choose_index(taps.len())?].state.lock().unwrap();
         match u.int_in_range(0..=2)? {
             0 => state.send_script.push_back(*u.choose(&[Reply::Fail(5), Reply::Fail(11), Reply::Short])?),
@@ -92,12 +119,16 @@ pub fn net(bytes: &[u8]) {
 }
 
 /// The socket device, with host processes that come, write, read and go.
-pub fn vsock(bytes: &[u8]) {
+pub fn vsock(bytes: &[u8], saves: Saves<'_>) {
     let sockets = FakeSockets::new();
-    let device = Vsock::new(GuestCid::new(42).unwrap(), Arc::clone(&sockets));
-    let counters = device.counters();
+    let counters = RefCell::<Option<Arc<VsockCounters>>>::default();
+    let mut make = || -> Box<dyn VirtioDevice<TestMemory>> {
+        let device = Vsock::new(GuestCid::new(42).unwrap(), Arc::clone(&sockets));
+        *counters.borrow_mut() = Some(device.counters());
+        Box::new(device)
+    };
     let mut hosts: Vec<HostEnd> = Vec::new();
-    drive(Box::new(device), bytes, &mut |u| {
+    drive(&mut make, bytes, saves, &mut |u| {
         hosts.extend(std::iter::from_fn(|| sockets.connected()).map(|(_, host)| host));
         match u.int_in_range(0..=3)? {
             0 => {
@@ -117,13 +148,14 @@ pub fn vsock(bytes: &[u8]) {
                 }
             }
         }
-        assert!(counters.connections.get() <= super::vsock::MAX_CONNECTIONS as u64);
+        let connections = counters.borrow().as_ref().unwrap().connections.get();
+        assert!(connections <= super::vsock::MAX_CONNECTIONS as u64);
         Ok(())
     });
 }
 
 /// The entropy device, with a source that gives nothing at times.
-pub fn rng(bytes: &[u8]) {
+pub fn rng(bytes: &[u8], saves: Saves<'_>) {
     struct Moody(u8);
 
     impl Read for Moody {
@@ -137,14 +169,13 @@ pub fn rng(bytes: &[u8]) {
         }
     }
 
-    drive(Box::new(Rng::new(Box::new(Moody(0)), None)), bytes, &mut |_| Ok(()));
+    drive(&mut || Box::new(Rng::new(Box::new(Moody(0)), None)), bytes, saves, &mut |_| Ok(()));
 }
 
 /// The console, with somebody who comes, types, reads or does not, and goes.
-pub fn console(bytes: &[u8]) {
+pub fn console(bytes: &[u8], saves: Saves<'_>) {
     let terminal = TestTerminal::new();
-    let device = Console::new(Box::new(terminal.clone()));
-    drive(Box::new(device), bytes, &mut |u| {
+    drive(&mut || Box::new(Console::new(Box::new(terminal.clone()))), bytes, saves, &mut |u| {
         let mut desk = terminal.desk();
         match u.int_in_range(0..=5_u8)? {
             0 => desk.comes = true,
@@ -160,16 +191,25 @@ pub fn console(bytes: &[u8]) {
 }
 
 /// The balloon, with a controller that asks for this and that.
-pub fn balloon(bytes: &[u8]) {
+pub fn balloon(bytes: &[u8], saves: Saves<'_>) {
     let host = TestHost::new();
-    let apic_ids = vec![0, 1];
-    let options =
-        BalloonOptions { apic_ids, statistics: true, hinting: true, reporting: true, must_tell: false };
-    let device = Balloon::new(options, Arc::clone(&host) as _, Arc::default()).unwrap();
-    let handle = device.handle();
+    let options = BalloonOptions {
+        apic_ids: vec![0, 1],
+        statistics: true,
+        hinting: true,
+        reporting: true,
+        must_tell: false,
+    };
+    let handle = RefCell::<Option<BalloonHandle>>::default();
+    let mut make = || -> Box<dyn VirtioDevice<TestMemory>> {
+        let device = Balloon::new(options.clone(), Arc::clone(&host) as _, Arc::default()).unwrap();
+        *handle.borrow_mut() = Some(device.handle());
+        Box::new(device)
+    };
     // As long as the host has no memory for what the last driver gave, the next one waits.
     let pays = || host.poor.store(false, Ordering::Relaxed);
-    drive_until(Box::new(device), bytes, &pays, &mut |u| {
+    drive_until(&mut make, bytes, saves, &pays, &mut |u| {
+        let handle = handle.borrow().clone().unwrap();
         // Refused without a driver that can be interrupted.
         let _ = handle.ask(u.int_in_range(0..=2200)?, u.arbitrary()?);
         if u.arbitrary()? {
@@ -183,21 +223,31 @@ pub fn balloon(bytes: &[u8]) {
     });
 }
 
-fn drive(device: Box<dyn VirtioDevice<TestMemory>>, bytes: &[u8], outside: &mut Outside<'_>) {
-    drive_until(device, bytes, &|| {}, outside);
+fn drive(make: &mut Make<'_>, bytes: &[u8], saves: Saves<'_>, outside: &mut Outside<'_>) {
+    drive_until(make, bytes, saves, &|| {}, outside);
 }
 
 /// The same; the host's side does `last` before a driver within the rules comes.
 fn drive_until(
-    device: Box<dyn VirtioDevice<TestMemory>>,
+    make: &mut Make<'_>,
     bytes: &[u8],
+    saves: Saves<'_>,
     last: &dyn Fn(),
     outside: &mut Outside<'_>,
 ) {
-    let mut driver = HostileDriver::new(device);
+    let mut driver = HostileDriver::new(make());
     let mut script = Unstructured::new(bytes);
+    let mut saves = saves.iter().copied().cycle();
     for _ in 0..STEPS {
-        if script.is_empty() || driver.step(&mut script, outside).is_err() {
+        if script.is_empty() {
+            break;
+        }
+        match saves.next().unwrap_or(Save::No) {
+            Save::No => {}
+            Save::Whole => driver.go_on_with(make()),
+            Save::Damaged(how) => driver.go_on_damaged(make(), how),
+        }
+        if driver.step(&mut script, outside).is_err() {
             break;
         }
     }
@@ -225,6 +275,26 @@ impl HostileDriver {
         let mut driver = Self { machine, sizes, features, available };
         driver.bring_up(u64::MAX);
         driver
+    }
+
+    /// What the guest does not see: its device is saved, and another one goes on from there.
+    fn go_on_with(&mut self, device: Box<dyn VirtioDevice<TestMemory>>) {
+        let saved = self.machine.save();
+        self.machine = self.machine.successor(device);
+        self.machine.restore(&saved);
+    }
+
+    /// The same, with a state that may make no sense: the device is as at power-on then, or as the state says.
+    fn go_on_damaged(&mut self, device: Box<dyn VirtioDevice<TestMemory>>, how: u64) {
+        let mut state: Value = serde_json::from_str(&self.machine.save()).unwrap();
+        let leaves = damage(&mut state, &mut u64::MAX.clone(), how);
+        damage(&mut state, &mut (how % leaves), how / leaves);
+        self.machine = self.machine.successor(device);
+        if !self.machine.try_restore(&state.to_string()) {
+            // The segment may have functions of both states then.
+            self.machine.segment.reset();
+        }
+        self.machine.segment.resume();
     }
 
     fn step(&mut self, u: &mut Unstructured<'_>, outside: &mut Outside<'_>) -> Result<()> {
@@ -364,6 +434,42 @@ impl HostileDriver {
     }
 }
 
+/// Changes leaf `at` of a state, counted from 0; how many there are.
+fn damage(state: &mut Value, at: &mut u64, how: u64) -> u64 {
+    match state {
+        Value::Array(values) if !values.is_empty() => {
+            values.iter_mut().map(|value| damage(value, at, how)).sum()
+        }
+        Value::Object(fields) if !fields.is_empty() => {
+            fields.values_mut().map(|value| damage(value, at, how)).sum()
+        }
+        leaf => {
+            if *at == 0 {
+                *leaf = other(leaf, how);
+            }
+            *at = at.wrapping_sub(1);
+            1
+        }
+    }
+}
+
+/// Another value in the place of one.
+fn other(value: &Value, how: u64) -> Value {
+    let bits = how / 8;
+    match (how % 8, value) {
+        (0, _) => Value::Null,
+        (1, _) => Value::from(bits % 70_000),
+        (2, _) => Value::from(!bits),
+        (3, _) => Value::from(bits % 2 == 0),
+        (4, _) => Value::from("00".repeat(usize::try_from(bits % 40).unwrap())),
+        (5, Value::Number(number)) => Value::from(number.as_u64().unwrap_or(0).wrapping_add(bits % 3)),
+        (6, Value::Number(number)) => Value::from(number.as_u64().unwrap_or(0) ^ 1 << (bits % 64)),
+        (_, Value::Bool(is)) => Value::from(!is),
+        (_, Value::Number(number)) => Value::from(number.as_u64().unwrap_or(0).wrapping_sub(1)),
+        _ => Value::Array(vec![]),
+    }
+}
+
 fn width(u: &mut Unstructured<'_>) -> Result<usize> {
     Ok(*u.choose(&[1, 2, 4, 8])?)
 }
@@ -389,7 +495,9 @@ mod tests {
 
     use proptest::prelude::*;
 
-    type Run = fn(&[u8]);
+    use super::{Save, Saves};
+
+    type Run = fn(&[u8], Saves<'_>);
     const DEVICES: [(&str, Run); 7] = [
         ("transport", super::transport),
         ("blk", super::blk),
@@ -406,7 +514,9 @@ mod tests {
             let at = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(name);
             let mut seeds = 0;
             for entry in std::fs::read_dir(&at).unwrap() {
-                run(&std::fs::read(entry.unwrap().path()).unwrap());
+                let seed = std::fs::read(entry.unwrap().path()).unwrap();
+                run(&seed, &[]);
+                run(&seed, &[Save::Whole]);
                 seeds += 1;
             }
             assert!(seeds > 0, "no seeds for {name}");
@@ -418,8 +528,34 @@ mod tests {
         #[test]
         fn nonsense_neither_panics_nor_lasts(bytes in proptest::collection::vec(any::<u8>(), 0..4000)) {
             for (_, run) in DEVICES {
-                run(&bytes);
+                run(&bytes, &[]);
             }
         }
+
+        /// On whichever step it is saved and restored.
+        #[test]
+        fn a_restored_device_takes_nonsense_as_the_one_before(
+            bytes in proptest::collection::vec(any::<u8>(), 0..4000),
+            saves in saves(Just(Save::Whole)),
+        ) {
+            for (_, run) in DEVICES {
+                run(&bytes, &saves);
+            }
+        }
+
+        #[test]
+        fn a_state_that_was_tampered_with_harms_nobody(
+            bytes in proptest::collection::vec(any::<u8>(), 0..4000),
+            saves in saves(any::<u64>().prop_map(Save::Damaged)),
+        ) {
+            for (_, run) in DEVICES {
+                run(&bytes, &saves);
+            }
+        }
+    }
+
+    /// One in five or so.
+    fn saves(save: impl Strategy<Value = Save>) -> impl Strategy<Value = Vec<Save>> {
+        proptest::collection::vec(prop_oneof![4 => Just(Save::No), 1 => save], 1..64)
     }
 }

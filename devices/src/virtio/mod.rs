@@ -13,6 +13,8 @@ pub mod net;
 mod pci;
 mod queue_chain;
 mod queue_worker;
+#[cfg(test)]
+mod restore_tests;
 mod rng;
 #[cfg(test)]
 mod shared_memory_tests;

@@ -118,12 +118,6 @@ impl Stack {
         self.slots.iter().copied().filter(|pfn| *pfn != GONE)
     }
 
-    /// Whether a page is out.
-    pub fn has(&self, pfn: u32) -> bool {
-        let (high, low) = split(pfn);
-        self.index.get(&high).is_some_and(|leaf| leaf.slots[low] != GONE)
-    }
-
     /// The top is always a page.
     fn drop_gone(&mut self) {
         while self.slots.last() == Some(&GONE) {

@@ -9,7 +9,8 @@ use super::{VirtioCounters, VirtioPci, VirtioPciHost};
 use crate::bus::SharedDevice;
 use crate::interrupt::MsiMessage;
 use crate::pci::testing::{TestIoEvents, TestSpawner, TestVectors};
-use crate::pci::{PciSegment, PciSegmentBuilder, WorkerSpawner};
+use crate::pci::{PciSegment, PciSegmentBuilder, SegmentState, WorkerSpawner};
+use crate::state::Section;
 use crate::virtio::VirtioDevice;
 use crate::virtio::test_driver::{TestMemory, TestQueue, memory};
 
@@ -94,14 +95,54 @@ impl Machine {
         Self { spawner: Arc::clone(&spawner), ..Self::with(device, spawner, Arc::clone(&self.counters)) }
     }
 
+    /// Another machine with this device, as at power-on but for memory, which is this machine's.
+    pub fn successor(&self, device: Box<dyn VirtioDevice<TestMemory>>) -> Self {
+        let spawner = Arc::<TestSpawner>::default();
+        let workers = Arc::clone(&spawner) as _;
+        let machine = Self::with_memory(Arc::clone(&self.memory), device, workers, Arc::default());
+        Self { spawner, ..machine }
+    }
+
+    /// Holds the function, and gives its state as it would be kept in a file.
+    pub fn save(&self) -> String {
+        self.segment.hold();
+        assert!(self.segment.is_settled(), "requests in flight do not end");
+        let running = self.spawner.running();
+        assert_eq!(running, 0, "held, and {running} workers run");
+        serde_json::to_string(&Section::of(&self.segment.save().unwrap()).unwrap()).unwrap()
+    }
+
+    /// Becomes as that state says, and goes on.
+    pub fn restore(&self, saved: &str) {
+        let section: Section = serde_json::from_str(saved).unwrap();
+        self.segment.restore(section.decode::<SegmentState>().unwrap()).unwrap();
+        assert_eq!(self.spawner.running(), 0, "not resumed yet");
+        self.segment.resume();
+    }
+
+    /// As far as that state makes sense; false if it does not.
+    pub fn try_restore(&self, saved: &str) -> bool {
+        let section = serde_json::from_str::<Section>(saved);
+        let state = section.ok().and_then(|section| section.decode::<SegmentState>().ok());
+        state.is_some_and(|state| self.segment.restore(state).is_ok())
+    }
+
     fn with(
+        device: Box<dyn VirtioDevice<TestMemory>>,
+        workers: Arc<dyn WorkerSpawner>,
+        counters: Arc<VirtioCounters>,
+    ) -> Self {
+        Self::with_memory(memory(), device, workers, counters)
+    }
+
+    fn with_memory(
+        memory: TestMemory,
         device: Box<dyn VirtioDevice<TestMemory>>,
         workers: Arc<dyn WorkerSpawner>,
         counters: Arc<VirtioCounters>,
     ) -> Self {
         let (vectors, events) = (Arc::<TestVectors>::default(), Arc::<TestIoEvents>::default());
         let (spawner, state) = (Arc::default(), Arc::default());
-        let memory = memory();
         let queues = u16::try_from(device.queue_sizes().len()).unwrap();
         let host = VirtioPciHost {
             vectors: Arc::clone(&vectors) as _,

@@ -126,24 +126,25 @@ impl BalloonDriverState {
                 }
             }
         }
-        taken.extend(self.waited_for_pages(host, &pages.stack)?);
+        taken.extend(self.waited_for_pages(host)?);
         pages.taken = compact(&mut taken);
         Ok(pages)
     }
 
-    fn waited_for_pages(&self, host: &dyn BalloonHost, out: &Stack) -> Result<Vec<u32>, StateError> {
+    /// They may be out again: a driver that does not wait for an answer may give them once more.
+    fn waited_for_pages(&self, host: &dyn BalloonHost) -> Result<Vec<u32>, StateError> {
         let mut pages = Vec::new();
         for (number, PageRun { first, count }) in self.waited_for.iter().flatten().copied().enumerate() {
             let count_fits = usize::try_from(count).is_ok_and(|count| pages.len() + count <= MAX_ARRAY_PAGES);
             let end = first.checked_add(count).filter(|_| count > 0 && count_fits);
-            let good = |pfn| host.place(pfn) != PagePlace::Outside && !out.has(pfn);
+            let good = |pfn| host.place(pfn) != PagePlace::Outside;
             match end {
                 Some(end) if (first..end).all(good) => pages.extend(first..end),
                 Some(_) | None => {
                     return Err(StateError::value::<BalloonState>(
                         format!("driver.waited_for[{number}]"),
                         format_args!("{count} from {first}"),
-                        "must be pages of the guest's memory that are not out, of an array of at most 16384",
+                        "must be pages of the guest's memory, at most 16384 in all",
                     ));
                 }
             }

@@ -3,4 +3,5 @@
 mod device;
 mod hostile;
 mod pages;
+mod restore;
 mod state;

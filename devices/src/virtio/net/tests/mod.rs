@@ -4,6 +4,7 @@ mod bench;
 mod control;
 mod hostile;
 mod receive;
+mod restore;
 mod transmit;
 
 pub(super) use super::test_tap::{FakeTap, Reply, frame};

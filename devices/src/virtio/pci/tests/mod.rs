@@ -5,5 +5,6 @@ mod lifecycle;
 mod model;
 mod negotiation;
 mod notifications;
+mod restore;
 mod threads;
 mod trivial_device;

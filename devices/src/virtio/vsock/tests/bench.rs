@@ -75,6 +75,13 @@ impl Bench {
         bench
     }
 
+    /// Another device serves the same driver.
+    pub fn goes_on_with(&mut self, device: Vsock<FakeSockets>, worker: Box<dyn Worker>) {
+        (self.handle, self.device, self.worker) = (device.handle(), device, Some(worker));
+        self.worker().start();
+        self.waited = self.sources();
+    }
+
     pub fn worker(&mut self) -> &mut dyn Worker {
         self.worker.as_deref_mut().unwrap()
     }

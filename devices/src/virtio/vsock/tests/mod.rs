@@ -4,5 +4,6 @@ mod bench;
 mod flow;
 mod hostile;
 mod life;
+mod restore;
 
 use bench::{Bench, Packet};
