@@ -27,9 +27,7 @@ pub use device::{
     Source, SourceChange, VirtioDevice, VirtioInterrupt, Worker,
 };
 pub use kernel_datapath::{KernelDatapath, KernelQueue};
-pub use pci::{
-    QueueState, TransportState, VirtioCounters, VirtioPci, VirtioPciError, VirtioPciHost,
-};
+pub use pci::{QueueState, TransportState, VirtioCounters, VirtioPci, VirtioPciError, VirtioPciHost};
 pub use queue_chain::{Buffer, Chain, MAX_CHAIN_DESCRIPTORS, QueueFault};
 pub use queue_worker::{MAX_CHAINS_PER_ROUND, WorkerQueue};
 pub use rng::{EntropySource, RNG_REQUEST_BYTES_MAX, Rng, RngCounters, RngState};

@@ -13,9 +13,9 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::VirtioDevice;
 use super::balloon::test_host::{Asked, TestHost};
-use super::balloon::{Balloon, BalloonControl, BalloonOptions};
+use super::balloon::{Balloon, BalloonHandle, BalloonOptions};
 use super::blk::test_disk::{Mischief, SHAPE, TestDisk};
-use super::blk::{Blk, BlkControl, BlkOptions};
+use super::blk::{Blk, BlkHandle, BlkOptions};
 use super::console::Console;
 use super::console::test_terminal::TestTerminal;
 use super::net::test_tap::{FakeTap, frame};
@@ -72,7 +72,7 @@ impl<'a> Bench<'a> {
         self.machine = next;
         self.machine.restore(&saved);
         self.machine.segment.hold();
-        assert_eq!(self.machine.counters().queue_faults, 0);
+        assert_eq!(self.machine.counters.queue_faults.get(), 0);
         self.machine.segment.resume();
     }
 
@@ -143,11 +143,11 @@ fn blk(script: &[u8], saves: &Saves) -> Outcome {
     let disk = TestDisk::new(vec![0x5A; 64 << 10], SHAPE);
     // Half of what has ended is not told at once: so requests are in flight.
     disk.set_mischief(7, Mischief { fail: 0, hold: 8 });
-    let controls = RefCell::<Vec<BlkControl>>::default();
+    let handles = RefCell::<Vec<BlkHandle>>::default();
     let make = || -> Device {
         let options = BlkOptions { queues: NonZeroU16::new(2).unwrap(), ..BlkOptions::default() };
         let device = Blk::<TestMemory>::new(Arc::new(disk.clone()), options).unwrap();
-        controls.borrow_mut().push(device.control());
+        handles.borrow_mut().push(device.handle());
         Box::new(device)
     };
     let mut bench = Bench::new(Box::new(make), saves);
@@ -176,8 +176,8 @@ fn blk(script: &[u8], saves: &Saves) -> Outcome {
         }
         assert!(used.is_empty(), "answered twice: {used:?}");
     }
-    let counted = controls.borrow().iter().fold((0, 0), |(reads, writes), control| {
-        (reads + control.figures().reads, writes + control.figures().writes)
+    let counted = handles.borrow().iter().fold((0, 0), |(reads, writes), handle| {
+        (reads + handle.counters().reads.get(), writes + handle.counters().writes.get())
     });
     outcome.push(format!("{counted:?} {:?}", disk.state().content));
     outcome
@@ -321,23 +321,23 @@ fn released(host: &TestHost, pages: &mut BTreeSet<u32>) {
 fn balloon(script: &[u8], saves: &Saves) -> Outcome {
     const STATISTICS: usize = 2;
     let host = TestHost::new();
-    let control = RefCell::<Option<BalloonControl>>::default();
+    let handle = RefCell::<Option<BalloonHandle>>::default();
     let make = || -> Device {
         let options = BalloonOptions { apic_ids: vec![0], statistics: true, ..BalloonOptions::default() };
-        let device = Balloon::new(options, Arc::clone(&host) as _).unwrap();
-        *control.borrow_mut() = Some(device.control());
+        let device = Balloon::new(options, Arc::clone(&host) as _, Arc::default()).unwrap();
+        *handle.borrow_mut() = Some(device.handle());
         Box::new(device)
     };
     let mut bench = Bench::new(Box::new(make), saves);
     let (mut outcome, mut pages) = (Vec::new(), BTreeSet::new());
     let mut deflating = None;
     for (number, byte) in script.iter().enumerate() {
-        let control = control.borrow().clone().unwrap();
+        let handle = handle.borrow().clone().unwrap();
         // Some of them of another vnode.
         let first = u32::from(*byte) * 5;
         let array: Vec<u8> = (first..first + 4).rev().flat_map(u32::to_le_bytes).collect();
         match byte % 6 {
-            0 => control.ask(u32::from(*byte), byte % 4 == 0).unwrap(),
+            0 => handle.ask(u32::from(*byte), byte % 4 == 0).unwrap(),
             1 | 2 => assert_eq!(bench.request(0, &array, 0), Some(vec![])),
             3 if deflating.is_none() => {
                 let address = bench.place();
@@ -370,7 +370,7 @@ fn balloon(script: &[u8], saves: &Saves) -> Outcome {
     host.poor.store(false, Ordering::Relaxed);
     bench.serve();
     released(&host, &mut pages);
-    let view = control.borrow().as_ref().unwrap().view();
+    let view = handle.borrow().as_ref().unwrap().view();
     outcome.push(format!("{pages:?} {:?}", (view.asked, view.actual, view.held)));
     outcome.push(format!("{:?}", (view.off_node, view.returned, view.dry, view.owing, view.target_read)));
     outcome

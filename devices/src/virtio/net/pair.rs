@@ -128,7 +128,7 @@ impl<M: GuestMemoryHandle, T: Tap> Pair<M, T> {
             match queues.and_then(|queues| kernel.start(&common.memory, common.features, &queues)) {
                 Ok(()) => {
                     if !restored.frame.0.is_empty() {
-                        common.handle.counts.received_dropped.add(1);
+                        common.handle.counters().received_dropped.one();
                     }
                     return Path::Kernel(receive, transmit);
                 }

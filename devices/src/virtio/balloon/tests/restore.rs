@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::device::{Bench, plain};
 use crate::state::Section;
+use crate::virtio::VirtioDevice;
 use crate::virtio::balloon::BalloonState;
 use crate::virtio::balloon::test_host::{Asked, run};
 use crate::virtio::test_driver::TestMemory;
-use crate::virtio::{VirtioDevice, Worker};
 
 fn save(bench: &mut Bench) -> Section {
     bench.worker.as_mut().unwrap().stop(&AtomicBool::new(false));
@@ -24,7 +24,7 @@ fn restore(bench: &mut Bench, section: Section) -> Result<(), String> {
 #[test]
 fn pages_that_are_out_stay_out_and_are_taken_once_more() {
     let mut old = plain();
-    old.control.ask(5, true).unwrap();
+    old.handle.ask(5, true).unwrap();
     assert!(old.array(0, &[7, 8, 9, 5]));
     // Another vnode's turns the driver round: it and what came after it are kept.
     assert!(old.array(0, &[4, 1000, 6]));
@@ -33,7 +33,7 @@ fn pages_that_are_out_stay_out_and_are_taken_once_more() {
     restore(&mut new, section.clone()).unwrap();
     new.worker.as_mut().unwrap().start();
     assert_eq!(new.host.asked(), [Asked::Take(vec![run(4, 2), run(7, 3)])]);
-    let (old_view, view) = (old.control.view(), new.control.view());
+    let (old_view, view) = (old.handle.view(), new.handle.view());
     assert_eq!((view.held, view.off_node, view.returned, view.dry), (7, 1, 5, Some(5)));
     assert_eq!((view.asked, view.held, view.dry), (old_view.asked, old_view.held, old_view.dry));
     assert_eq!(save(&mut new), section);
@@ -45,7 +45,7 @@ fn pages_that_are_out_stay_out_and_are_taken_once_more() {
 #[test]
 fn a_driver_that_waits_for_memory_waits_on_after_a_restore() {
     let mut old = plain();
-    old.control.ask(4, false).unwrap();
+    old.handle.ask(4, false).unwrap();
     assert!(old.array(0, &[1, 2, 3, 4]));
     old.host.poor.store(true, Ordering::Relaxed);
     assert!(!old.array(1, &[4, 3]));
@@ -54,16 +54,16 @@ fn a_driver_that_waits_for_memory_waits_on_after_a_restore() {
     assert_eq!(state.driver.unwrap().waited_for, Some(vec![run(3, 2)]));
     // The array is the next on its queue again: stopped or not, the host is asked once more.
     old.worker.as_mut().unwrap().start();
-    assert!(old.queues[1].used().is_none() && old.control.view().owing);
+    assert!(old.queues[1].used().is_none() && old.handle.view().owing);
     old.host.poor.store(false, Ordering::Relaxed);
     old.worker.as_mut().unwrap().start();
-    assert!(old.queues[1].used().is_some() && !old.control.view().owing);
+    assert!(old.queues[1].used().is_some() && !old.handle.view().owing);
 }
 
 #[test]
 fn an_account_that_no_driver_has_is_refused_with_field_value_and_rule() {
     let mut bench = plain();
-    bench.control.ask(5, true).unwrap();
+    bench.handle.ask(5, true).unwrap();
     assert!(bench.array(0, &[7, 8]));
     let before = save(&mut bench);
     let pages = |pages: Value| ("/driver/pages", pages);

@@ -4,11 +4,15 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::super::test_machine::{Machine, VERSION_1};
 use crate::figures::counted;
+use crate::state::{Section, State, StateError};
 use crate::virtio::test_driver::BUFFERS;
 use crate::virtio::{
-    Activation, ActivationError, DeviceKind, GuestMemoryHandle, Source, VirtioDevice, Worker, WorkerQueue,
+    Activation, ActivationError, DeviceKind, GuestMemoryHandle, QueuePosition, Source, VirtioDevice, Worker,
+    WorkerQueue,
 };
 use crate::{Figure, FigureKind, Figures};
 
@@ -22,6 +26,16 @@ crate::figures! {
 #[derive(Default)]
 struct Bell {
     counters: Arc<BellCounters>,
+}
+
+/// It keeps nothing beyond its queue.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BellState {}
+
+impl State for BellState {
+    const NAME: &'static str = "bell";
+    const VERSION: u32 = 1;
 }
 
 impl<M: GuestMemoryHandle> VirtioDevice<M> for Bell {
@@ -40,6 +54,14 @@ impl<M: GuestMemoryHandle> VirtioDevice<M> for Bell {
     fn activate(&mut self, mut activation: Activation<M>) -> Result<Box<dyn Worker>, ActivationError> {
         let queue = WorkerQueue::of(&mut activation, "bell", 0)?;
         Ok(Box::new(BellWorker { queue, counters: Arc::clone(&self.counters) }))
+    }
+
+    fn save(&self, _: Option<&dyn Worker>) -> Result<Section, StateError> {
+        Section::of(&BellState {})
+    }
+
+    fn restore(&mut self, state: Section, _: Option<&mut dyn Worker>) -> Result<(), StateError> {
+        state.decode().map(|BellState {}| ())
     }
 }
 
@@ -63,6 +85,10 @@ impl<M: GuestMemoryHandle> Worker for BellWorker<M> {
         false
     }
 
+    fn positions(&self) -> Vec<(u16, QueuePosition)> {
+        vec![self.queue.position()]
+    }
+
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
     }
@@ -81,7 +107,7 @@ fn rings(machine: &Machine) {
 }
 
 #[test]
-fn a_device_needs_a_kind_queues_a_worker_and_figures_and_no_more() {
+fn a_device_needs_a_kind_queues_a_worker_figures_and_a_state_and_no_more() {
     let bell = Bell::default();
     let figures = VirtioDevice::<crate::virtio::test_driver::TestMemory>::figures(&bell).unwrap();
     let machine = Machine::of(Box::new(bell));

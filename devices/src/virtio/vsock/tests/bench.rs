@@ -77,7 +77,7 @@ impl Bench {
 
     /// Another device serves the same driver.
     pub fn goes_on_with(&mut self, device: Vsock<FakeSockets>, worker: Box<dyn Worker>) {
-        (self.handle, self.device, self.worker) = (device.handle(), device, Some(worker));
+        (self.counters, self.device, self.worker) = (device.counters(), device, Some(worker));
         self.worker().start();
         self.waited = self.sources();
     }
