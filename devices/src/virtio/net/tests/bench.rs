@@ -1,6 +1,7 @@
 //! A network device with a driver on one side and a scripted interface on the other.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use vm_memory::{Bytes, GuestAddress};
@@ -41,6 +42,22 @@ impl Bench {
         let mut bench = Self { memory, device, taps, queues, interrupt, worker: Some(worker), handle };
         bench.worker().start();
         bench
+    }
+
+    /// Another device on the same interface, for the same driver, that has not started; its state is yet to be restored.
+    pub fn successor(mut self, features: u64) -> Self {
+        self.worker().stop(&AtomicBool::new(false));
+        let config = NetConfig { mac: "52:54:00:12:34:56".parse().unwrap(), mtu: None };
+        let queues = self.taps.iter().map(|tap| NetQueues { tap: Arc::clone(tap), kernel: None }).collect();
+        let mut device = Net::new(config, queues).unwrap();
+        let positions = self.worker().positions();
+        let refs: Vec<_> = self.queues.iter().collect();
+        let mut next = activation(&self.memory, features, &refs, &self.interrupt);
+        for (index, position) in positions {
+            next.queues[usize::from(index)].set_position(position);
+        }
+        self.worker = Some(device.activate(next).unwrap());
+        Self { handle: device.handle(), device, ..self }
     }
 
     pub fn worker(&mut self) -> &mut dyn Worker {
