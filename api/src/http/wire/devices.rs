@@ -45,8 +45,9 @@ pub struct Device {
     pub vnode: u32,
     /// What its transport counts.
     pub counters: DeviceCounters,
-    /// What the device counts itself since the VM started, and what it has now, by name. The names depend on the kind of
-    /// device: `GET /v1/metrics` has each of them with its help, as `numavisor_KIND_NAME` with `_total` for what only grows.
+    /// What the device counts since the VM started, and what it has now, by name. Which names there are depends on the kind
+    /// of device; `GET /v1/metrics` has them with their help, as `numavisor_KIND_NAME`, and counters with `_total` after it.
+    /// Of a set of states there is a figure for each, such as `datapath_own`, that is 1 for the current state and 0 for others.
     #[serde(default)]
     #[cfg_attr(test, schema(required = true))]
     pub figures: BTreeMap<String, u64>,

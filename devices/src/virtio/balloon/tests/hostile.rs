@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::device::plain;
+use crate::Figures;
 use crate::virtio::balloon::{MAX_ARRAY_PAGES, PAGE_BYTES};
 
 #[test]
@@ -25,6 +26,8 @@ fn of_an_endless_array_only_so_much_is_looked_at() {
     let looked_at = u64::try_from(MAX_ARRAY_PAGES).unwrap();
     let (malformed, bytes) = (counters.malformed.get(), counters.inflated_bytes.get());
     assert_eq!((malformed, bytes, counters.duplicates.get()), (1, PAGE_BYTES, looked_at - 1));
+    let faults = bench.handle.figures().into_iter().find(|figure| figure.name == "faults");
+    assert_eq!(faults.unwrap().value, looked_at);
 }
 
 proptest! {

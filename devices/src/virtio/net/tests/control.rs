@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use virtio_queue::QueueT;
 
 use super::{Bench, FakeTap, frame};
+use crate::Figures;
 use crate::virtio::net::{Datapath, Net, NetConfig, NetQueues, Offloads, bits};
 use crate::virtio::test_driver::{
     BUFFERS, ReadConfig, TestInterrupt, TestMemory, TestQueue, activation, memory,
@@ -132,6 +133,10 @@ fn the_kernel_serves_the_pairs_in_use_and_goes_on_where_it_was() {
     let mut bench = Bench::with(0, queues(1, Some(&log)), 64);
     // Nothing to interrupt with: the first attempt ended here, and frames go through the device.
     assert_eq!(bench.handle.datapath(), Datapath::Own);
+    let states = bench.handle.figures().into_iter().filter(|figure| figure.name == "datapath");
+    let states: Vec<_> = states.map(|figure| (figure.key(), figure.value)).collect();
+    let expected = [("datapath_stopped", 0), ("datapath_own", 1), ("datapath_kernel", 0)];
+    assert_eq!(states, expected.map(|(name, value)| (name.to_owned(), value)));
     bench.worker().stop(&AtomicBool::new(false));
     let worker = bench.worker.take();
     bench.device.reset(worker);
