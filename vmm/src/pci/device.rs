@@ -51,6 +51,7 @@ impl DeviceHandle {
 #[cfg(test)]
 mod tests {
     use super::{GuestMemory, HostDevice};
+    use devices::state::{Section, StateError};
     use devices::virtio::{Activation, ActivationError, DeviceKind, VirtioDevice, Worker};
     use devices::{Figure, FigureKind, Figures};
     use resources::VnodeId;
@@ -76,6 +77,14 @@ mod tests {
 
         fn figures(&self) -> Option<Arc<dyn Figures>> {
             Some(Arc::clone(&self.0) as _)
+        }
+
+        fn save(&self, _: Option<&dyn Worker>) -> Result<Section, StateError> {
+            unreachable!("nobody saves it")
+        }
+
+        fn restore(&mut self, _: Section, _: Option<&mut dyn Worker>) -> Result<(), StateError> {
+            unreachable!("nobody restores it")
         }
 
         fn activate(&mut self, _: Activation<GuestMemory>) -> Result<Box<dyn Worker>, ActivationError> {
