@@ -27,7 +27,7 @@ use resources::{HostRoot, IdSet, OnReset};
 use std::path::PathBuf;
 
 pub use claims::{ClaimingFlags, ClaimsFlags};
-pub use ctl::{CtlArgs, CtlCommand, MemSetArgs, MoveArgs, TopArgs};
+pub use ctl::{CtlArgs, CtlCommand, LinkState, MemSetArgs, MoveArgs, TopArgs};
 pub use refuse::parse;
 pub use socket::SocketFlags;
 pub use stop::StopFlags;

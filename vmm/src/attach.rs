@@ -19,6 +19,7 @@ use crate::pci::HostDevice;
 use crate::socket_file::Janitor;
 use crate::sys::HostError;
 use devices::virtio::blk::{BlkError, BlkHandle};
+use devices::virtio::net::NetHandle;
 use resources::devices::VmDevices;
 use resources::{Diagnosis, ErrorKind, VcpuId};
 use std::collections::BTreeMap;
@@ -52,6 +53,8 @@ struct Opening<'a> {
 pub struct Handles {
     /// By number.
     pub disks: Vec<BlkHandle>,
+    /// By number.
+    pub nets: Vec<Arc<NetHandle>>,
     /// The balloons, which exist once there is memory.
     pub balloons: Arc<[balloon::Entry]>,
     /// What they count.

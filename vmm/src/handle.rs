@@ -3,6 +3,7 @@
 
 mod dirty;
 mod moves;
+mod net_link;
 mod request;
 mod resize;
 mod shared;

@@ -129,6 +129,7 @@ impl Running {
             devices: self.segments.handles().to_vec(),
             exits: self.vcpus.exits().collect(),
             board: Arc::clone(&self.handles.board),
+            nets: self.handles.nets.clone(),
             disks: self.handles.disks.iter().cloned().map(DiskSize::new).collect(),
             threads: self.segments.threads().clone(),
         });

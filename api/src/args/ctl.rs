@@ -77,6 +77,8 @@ pub enum CtlCommand {
     Devices,
     /// Make a disk longer, or tell the guest how long it has become
     DiskResize(DiskResizeArgs),
+    /// Take the link of a network interface up or down
+    Link(LinkArgs),
     /// Show the jobs, or one of them
     Jobs(JobsArgs),
     /// Ask a job to end
@@ -267,6 +269,25 @@ pub struct DiskResizeArgs {
     pub disk: u32,
     /// How long it shall be, no less than it is [default: tell the guest how long it is now]
     pub size: Option<Bytes>,
+}
+
+/// `ctl link`.
+#[derive(Debug, Args)]
+pub struct LinkArgs {
+    /// Which interface, from 0 in the order in which they were given
+    #[arg(value_parser = count)]
+    pub net: u32,
+    /// Its state
+    pub state: LinkState,
+}
+
+/// The state of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LinkState {
+    /// Frames pass
+    Up,
+    /// Frames are dropped both ways
+    Down,
 }
 
 /// `ctl jobs`.

@@ -144,7 +144,7 @@ mod tests {
             (
                 "ctl --api-socket x frob",
                 "frob: unknown command, must be one of info, vnodes, define, boot, pause, resume, shutdown, reset, \
-                 delete, plan, host, mem-set, reclaim, give, free-memory, dirty-rate, move, swap, evacuate, affinity, vnode-affinity, devices, disk-resize, jobs, cancel, events, top, metrics, openapi; \
+                 delete, plan, host, mem-set, reclaim, give, free-memory, dirty-rate, move, swap, evacuate, affinity, vnode-affinity, devices, disk-resize, link, jobs, cancel, events, top, metrics, openapi; \
                  see numavisor ctl --help"
                     .to_owned(),
             ),

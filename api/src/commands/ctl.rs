@@ -1,6 +1,6 @@
 //! `numavisor ctl`: asks a running VM over its socket and shows the answer.
 
-use crate::args::{CtlArgs, CtlCommand, MemSetArgs, MoveArgs, VmFlags};
+use crate::args::{CtlArgs, CtlCommand, LinkState, MemSetArgs, MoveArgs, VmFlags};
 use crate::ctl::client::{Answer, Client};
 use crate::ctl::{show, show_events, stream, top};
 use crate::exit::{Failure, Status};
@@ -101,6 +101,13 @@ pub fn run(args: CtlArgs) -> Result<ExitCode, Failure> {
         }
         CtlCommand::Devices => {
             ctl.print(&ctl.client.get("/v1/devices")?, |all: wire::Devices| show::devices(&all.devices))
+        }
+        CtlCommand::Link(wanted) => {
+            let body = wire::NetLinkRequest { up: wanted.state == LinkState::Up };
+            let answer = ctl.send("PUT", &format!("/v1/nets/{}/link", wanted.net), &body)?;
+            ctl.print(&answer, |link: wire::NetLink| {
+                format!("net {}: link {}\n", link.id, if link.up { "up" } else { "down" })
+            })
         }
         CtlCommand::DiskResize(wanted) => {
             let body = wire::DiskSizeRequest { size: wanted.size };

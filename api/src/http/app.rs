@@ -136,6 +136,7 @@ fn method(route: &Route) -> MethodRouter<Arc<App>> {
         Op::PutAffinity => on(filter, vnodes::affinity),
         Op::PutVnodeAffinity => on(filter, vnodes::vnode_affinity),
         Op::GetDevices => on(filter, devices::all),
+        Op::PutNetLink => on(filter, devices::net_link),
         Op::PutDiskSize => on(filter, devices::disk_size),
         Op::GetJobs => on(filter, vnodes::jobs),
         Op::GetJob => on(filter, vnodes::job),

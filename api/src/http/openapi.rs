@@ -137,6 +137,8 @@ fn components() -> utoipa::openapi::Components {
     add::<wire::Devices>(&mut schemas);
     add::<wire::DiskSize>(&mut schemas);
     add::<wire::DiskSizeRequest>(&mut schemas);
+    add::<wire::NetLink>(&mut schemas);
+    add::<wire::NetLinkRequest>(&mut schemas);
     add::<wire::MoveRequest>(&mut schemas);
     add::<wire::SwapRequest>(&mut schemas);
     add::<wire::EvacuateRequest>(&mut schemas);

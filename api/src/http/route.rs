@@ -33,6 +33,7 @@ pub enum Op {
     PutVnodeAffinity,
     GetDevices,
     PutDiskSize,
+    PutNetLink,
     GetJobs,
     GetJob,
     CancelJob,
@@ -156,7 +157,7 @@ const FRESH: &[(&str, Parameter, &str)] =
     &[("fresh", Parameter::Switch, "wait for a measurement of the memory that begins now")];
 
 /// All operations, those of one path together.
-pub static ROUTES: [Route; 35] = [
+pub static ROUTES: [Route; 36] = [
     route(Op::GetVm, Method::GET, "/v1/vm", "getVm", "The VM and its state")
         .gives(&[(200, "the VM")], Media::Json("Vm"))
         .fails(NO_VM),
@@ -317,6 +318,16 @@ pub static ROUTES: [Route; 35] = [
     )
     .takes("DiskSizeRequest")
     .gives(&[(200, "the guest was told")], Media::Json("DiskSize"))
+    .fails(CHANGED),
+    route(
+        Op::PutNetLink,
+        Method::PUT,
+        "/v1/nets/{id}/link",
+        "putNetLink",
+        "Take the link of a network interface up or down",
+    )
+    .takes("NetLinkRequest")
+    .gives(&[(200, "the guest was notified")], Media::Json("NetLink"))
     .fails(CHANGED),
     route(Op::GetJobs, Method::GET, "/v1/jobs", "getJobs", "The jobs that run, and the last that ended")
         .gives(&[(200, "the jobs")], Media::Json("Jobs"))

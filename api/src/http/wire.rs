@@ -10,13 +10,13 @@ mod service;
 mod vm;
 mod vnodes;
 
-pub use devices::{Device, DeviceCounters, Devices, DiskSize};
+pub use devices::{Device, DeviceCounters, Devices, DiskSize, NetLink};
 pub use dirty_rate::{DirtyRate, DirtyRateRequest, DirtyVnode};
 pub use jobs::{Job, JobState, Jobs, LeftBehind};
 pub use reclaim::{PnodeFree, Reclaim, ReclaimKind, ReclaimPart};
 pub use requests::{
-    AffinityRequest, DiskSizeRequest, EvacuateRequest, GiveRequest, MoveRequest, ReclaimRequest, SwapRequest,
-    TargetRequest, VnodeAffinityRequest,
+    AffinityRequest, DiskSizeRequest, EvacuateRequest, GiveRequest, MoveRequest, NetLinkRequest,
+    ReclaimRequest, SwapRequest, TargetRequest, VnodeAffinityRequest,
 };
 pub use service::{API_VERSION, Health, HealthStatus, Version};
 pub use vm::{End, EndCause, Vm, VmState};

@@ -36,6 +36,7 @@ fn body(operation: &Value) -> &'static str {
         "postReclaim" => r#"{"pnode": 0, "bytes": "2M"}"#,
         "moveVnode" => r#"{"pnode": [0], "bandwidth": "1G"}"#,
         "putDiskSize" => r#"{"size": "1G"}"#,
+        "putNetLink" => r#"{"up": false}"#,
         "swapVnodes" => r#"{"vnodes": [0, 0]}"#,
         "evacuate" => r#"{"pnode": 4096}"#,
         "putAffinity" => r#"{"cpus": 0}"#,
@@ -105,7 +106,7 @@ fn every_operation_answers_as_documented_with_a_vm_that_runs() {
             // Jobs count from 1.
             "getJob" | "cancelJob" => 404,
             // It has none.
-            "putDiskSize" => 404,
+            "putDiskSize" | "putNetLink" => 404,
             _ => 200,
         };
         assert_eq!(status, expected, "{name}");

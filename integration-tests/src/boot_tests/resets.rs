@@ -120,6 +120,8 @@ fn kept(ctx: &Ctx) -> Result<()> {
     vm.ask("modprobe virtio_blk virtio_console")?;
     vm.output("yes before | dd of=/dev/vda bs=4096 count=1 iflag=fullblock conv=fsync 2>&1")?;
 
+    ctl(ctx, &api, &["link", "0", "down"])?;
+    carrier(&mut vm, "0")?;
     let before = Host::look(&vm, &spec, &disk)?;
     let some = !before.disk.is_empty() && !before.kvm.is_empty() && !before.threads.is_empty();
     ensure!(some && before.cpus == cpu, "the host has {before:?}");
@@ -148,7 +150,11 @@ fn kept(ctx: &Ctx) -> Result<()> {
         counts = now;
     }
     vm.ask("modprobe virtio_pci virtio_net virtio_blk virtio_console")?;
-    vm.output("ip addr add 192.0.2.2/24 dev eth0 && ip link set eth0 up && ping -c 3 -W 5 192.0.2.1")?;
+    vm.output("ip addr add 192.0.2.2/24 dev eth0 && ip link set eth0 up")?;
+    carrier(&mut vm, "0").context("the link was down before the reset")?;
+    ctl(ctx, &api, &["link", "0", "up"])?;
+    carrier(&mut vm, "1")?;
+    vm.output("ping -c 3 -W 5 192.0.2.1")?;
     let said = vm.output("dd if=/dev/vda bs=7 count=1 2>/dev/null")?;
     ensure!(said == "before", "the disk has {said:?}");
     vm.output("echo again > /dev/hvc0")?;
@@ -160,6 +166,15 @@ fn kept(ctx: &Ctx) -> Result<()> {
     check::bound(&vm, &spec)?;
     check::quiet_log(&vm.report()?)?;
     vm.power_off()
+}
+
+/// Waits until the guest sees its interface's link in this state.
+fn carrier(vm: &mut Vm, state: &str) -> Result<()> {
+    let began = Instant::now();
+    while vm.output("cat /sys/class/net/eth0/carrier")? != state {
+        ensure!(began.elapsed() < PATIENCE, "the guest's link does not become {state}");
+    }
+    Ok(())
 }
 
 /// Under load on its devices, and while it is looked at and asked for things, the VM's main thread makes no system call that could

@@ -13,6 +13,7 @@ fn open(opening: &mut Opening<'_>) -> Result<(), AttachError> {
         let device = Interface::open(&interface_options(net, opening.ranges))
             .and_then(|interface| interface.device())
             .map_err(|source| AttachError::Net { index, source })?;
+        opening.handles.nets.push(device.handle());
         opening.devices.push(HostDevice::new(net.vnode, format!("net{index}"), Box::new(device)));
     }
     Ok(())

@@ -97,6 +97,9 @@ pub enum RequestError {
     /// No such disk.
     #[error("disk {0}: does not exist")]
     NoSuchDisk(usize),
+    /// No such network interface.
+    #[error("network interface {0}: does not exist")]
+    NoSuchNet(usize),
     /// The disk's new length cannot be told.
     #[error(transparent)]
     Disk(#[from] devices::virtio::blk::BlkError),
@@ -146,6 +149,7 @@ impl RequestError {
             Self::Reclaiming(_) => Diagnosis::new(ErrorKind::Conflict, "reclaim_busy"),
             Self::NothingAsked => Diagnosis::new(ErrorKind::Invalid, "nothing_asked").at("bytes"),
             Self::NoSuchDisk(_) => Diagnosis::new(ErrorKind::NotFound, "no_such_disk"),
+            Self::NoSuchNet(_) => Diagnosis::new(ErrorKind::NotFound, "no_such_net"),
             Self::Disk(error) => match error {
                 BlkError::Size { .. } => Diagnosis::new(ErrorKind::Invalid, "disk_size").at("size"),
                 BlkError::Serial(_) | BlkError::Queues(_) => Diagnosis::new(ErrorKind::Invalid, "device"),

@@ -12,6 +12,7 @@ use crate::jobs::{JobId, Jobs};
 use crate::memory::GuestRam;
 use crate::pci::{DeviceHandle, DeviceThreads};
 use crate::sys::GuestVm;
+use devices::virtio::net::NetHandle;
 use resources::lease::Lease;
 use resources::{Plan, VcpuId, Vnode, VnodeId};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +29,8 @@ pub(crate) struct Link {
     pub(crate) board: Arc<BoardCounters>,
     /// By number.
     pub(crate) disks: Vec<DiskSize>,
+    /// By number.
+    pub(crate) nets: Vec<Arc<NetHandle>>,
     pub(crate) threads: DeviceThreads,
 }
 

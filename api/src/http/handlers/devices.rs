@@ -20,6 +20,20 @@ pub async fn all(State(app): State<Arc<App>>, request: Request) -> Result<Respon
     Ok(json(StatusCode::OK, &wire::Devices { devices }))
 }
 
+/// `PUT /v1/nets/{id}/link`.
+pub async fn net_link(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    Query::of(&request, &[])?;
+    let id: u32 = number("id", &id)?;
+    let wanted: wire::NetLinkRequest = body::json(request).await?;
+    let handle = app.commands.handle(Command::Look)?;
+    handle.set_link(usize::try_from(id).unwrap_or(usize::MAX), wanted.up)?;
+    Ok(json(StatusCode::OK, &wire::NetLink { id, up: wanted.up }))
+}
+
 /// `PUT /v1/disks/{id}/size`.
 pub async fn disk_size(
     State(app): State<Arc<App>>,

@@ -13,6 +13,16 @@ pub struct DiskSize {
     pub size: u64,
 }
 
+/// The link of a network interface, as the guest sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct NetLink {
+    /// Its number, in the order in which the interfaces were given.
+    pub id: u32,
+    /// Whether it is up.
+    pub up: bool,
+}
+
 /// What the transport of a device counts, since the VM started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]

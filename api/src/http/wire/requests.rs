@@ -83,6 +83,15 @@ pub struct ReclaimRequest {
     pub exact: bool,
 }
 
+/// The link of a network interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct NetLinkRequest {
+    /// Up, or down: then frames are dropped both ways.
+    pub up: bool,
+}
+
 /// How long a disk should be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -124,6 +124,14 @@ impl Figures for NetHandle {
         let states = (&["stopped", "own", "kernel"][..], now);
         let mut all = self.counters.figures();
         all.extend(Figure::states("net", "datapath", help, "path", states));
+        let link = if self.is_link_up() { "up" } else { "down" };
+        all.extend(Figure::states(
+            "net",
+            "link",
+            "1 for the state of the link.",
+            "state",
+            (&["up", "down"], link),
+        ));
         all
     }
 }
