@@ -1,6 +1,7 @@
 //! Golden states: one of each section as it is written, byte for byte. `UPDATE_GOLDEN=1 cargo test -p devices --test
 //! state_golden` writes them anew, those of older versions stay: what an older program wrote must be read as long as
 //! `State::upgrade` says so.
+#![expect(clippy::unwrap_used, reason = "a test's own mistakes end the test")]
 
 use std::collections::BTreeMap;
 use std::fs;

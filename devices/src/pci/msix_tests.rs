@@ -332,7 +332,7 @@ proptest! {
                         (control, bus_master) = (u16::try_from(value >> 16).unwrap() & 0xC000, value & 3 != 0);
                         msix.set_control(control, bus_master);
                     }
-                    1 => mask(msix, vector, value % 2 == 0),
+                    1 => mask(msix, vector, value.is_multiple_of(2)),
                     2 => msix.write(entry, &(0xFEE0_0000 | value & 0xFF000).to_le_bytes()),
                     3 => msix.write(entry + u64::from(value % 4) * 4, &value.to_le_bytes()),
                     _ => msix.trigger(vector).unwrap(),

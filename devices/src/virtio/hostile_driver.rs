@@ -460,7 +460,7 @@ fn other(value: &Value, how: u64) -> Value {
         (0, _) => Value::Null,
         (1, _) => Value::from(bits % 70_000),
         (2, _) => Value::from(!bits),
-        (3, _) => Value::from(bits % 2 == 0),
+        (3, _) => Value::from(bits.is_multiple_of(2)),
         (4, _) => Value::from("00".repeat(usize::try_from(bits % 40).unwrap())),
         (5, Value::Number(number)) => Value::from(number.as_u64().unwrap_or(0).wrapping_add(bits % 3)),
         (6, Value::Number(number)) => Value::from(number.as_u64().unwrap_or(0) ^ 1 << (bits % 64)),

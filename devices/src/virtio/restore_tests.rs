@@ -157,7 +157,7 @@ fn blk(script: &[u8], saves: &Saves) -> Outcome {
         for (number, byte) in bytes.iter().enumerate() {
             // Sectors that no other request of the round has, as the order is the disk's.
             let sector = (byte / 2) / 3 * 3 + u8::try_from(number).unwrap();
-            let kind = if byte % 2 == 0 { READ } else { WRITE };
+            let kind = if byte.is_multiple_of(2) { READ } else { WRITE };
             let (header, data, status) = (bench.place(), bench.place(), bench.place());
             bench.write(header, &[kind, 0, 0, 0, 0, 0, 0, 0, sector, 0, 0, 0, 0, 0, 0, 0]);
             bench.write(data, &[u8::try_from(round % 256).unwrap(); 512]);
@@ -220,7 +220,7 @@ fn net(script: &[u8], saves: &Saves) -> Outcome {
                 bench.serve();
             }
             // So many pairs, or offloads: checksums, and then segments.
-            _ if byte % 2 == 0 => {
+            _ if byte.is_multiple_of(2) => {
                 let pairs = byte / 10 % 2 + 1;
                 assert_eq!(bench.request(4, &[4, 0, pairs, 0], 1), Some(vec![0]));
             }
@@ -343,7 +343,7 @@ fn balloon(script: &[u8], saves: &Saves) -> Outcome {
         let first = u32::from(*byte) * 5;
         let array: Vec<u8> = (first..first + 4).rev().flat_map(u32::to_le_bytes).collect();
         match byte % 6 {
-            0 => handle.ask(u32::from(*byte), byte % 4 == 0).unwrap(),
+            0 => handle.ask(u32::from(*byte), byte.is_multiple_of(4)).unwrap(),
             1 | 2 => assert_eq!(bench.request(0, &array, 0), Some(vec![])),
             3 if deflating.is_none() => {
                 let address = bench.place();
