@@ -1,5 +1,4 @@
-//! Addresses of network interfaces for which none is typed: what is read of this host for them. How an address comes of
-//! that is `resources`'.
+//! Default MAC addresses: the host identity they are derived from. The derivation is in `resources`.
 
 use crate::files;
 use resources::VmSpec;
@@ -38,7 +37,7 @@ fn host(root: &Path) -> Vec<String> {
     };
     let machine = first("etc/machine-id").or_else(|| {
         tracing::warn!(
-            "/etc/machine-id has no id: default addresses of network interfaces last for this boot"
+            "/etc/machine-id has no id: default MAC addresses will change at the next boot of the host"
         );
         first("proc/sys/kernel/random/boot_id")
     });

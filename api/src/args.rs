@@ -1,5 +1,5 @@
-//! The command line: flags as typed, and errors as one line. What a `--numa` or `--distance` says is in the modules
-//! of their grammars; what it means is `resources`' business.
+//! The command line: flags, and errors as one line. The grammars of `--numa`, `--distance` and others are in
+//! submodules; what the values mean is decided by `resources`.
 
 mod claims;
 mod config;
@@ -38,13 +38,13 @@ pub use vm::VmFlags;
 #[command(name = "numavisor", version = VERSION, about = help::ABOUT, after_help = help::SHORT, after_long_help = help::LONG)]
 #[command(arg_required_else_help = false, subcommand_required = true)]
 pub struct Cli {
-    /// Least important messages shown on standard error: error, warn, info, debug [default: warn]
+    /// Log level on standard error: error, warn, info, debug [default: warn]
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn", hide_default_value = true)]
     pub log: Verbosity,
-    /// Show more messages: -v is --log info, -vv is --log debug
+    /// Log more: -v is --log info, -vv is --log debug
     #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with_all = ["log", "quiet"])]
     pub verbose: u8,
-    /// Show errors only, as --log error does
+    /// Log errors only, same as --log error
     #[arg(short, long, global = true, conflicts_with = "log")]
     pub quiet: bool,
     /// What to do.
@@ -70,35 +70,35 @@ pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("NUMAVISOR_COM
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Start a VM and stay until it ends; its serial port is on standard input and output
+    /// Start a VM and wait until it ends; its serial port is connected to standard input and output
     #[command(after_long_help = help::VM)]
     Run(RunArgs),
-    /// Answer HTTP on a socket and wait for a VM to be defined and booted over it
+    /// Serve the HTTP API on a socket; clients define and boot the VM
     #[command(after_long_help = help::SERVE)]
     Serve(ServeArgs),
-    /// Decide everything about a VM, touch nothing, and print what would be done
+    /// Print what `run` would do, without changing anything
     #[command(after_long_help = help::VM)]
     Plan(PlanArgs),
     /// Print the nodes, CPUs, memory, huge pages and distances of this host
     #[command(after_long_help = help::HOST)]
     Host(HostArgs),
-    /// Print the configuration of a VM that libvirt, xl or QEMU describes
+    /// Convert a libvirt, xl or QEMU configuration and print it as JSON
     #[command(after_long_help = help::IMPORT)]
     Import(ImportArgs),
-    /// Print a VM as libvirt, xl or QEMU describes it
+    /// Convert a VM to a libvirt, xl or QEMU configuration and print it
     #[command(after_long_help = help::VM)]
     Export(ExportArgs),
-    /// Ask a running VM over its socket
+    /// Control a running VM over its API socket
     #[command(after_long_help = help::CTL)]
     Ctl(CtlArgs),
-    /// Print a completion script for a shell
+    /// Print a shell completion script
     Completions(CompletionsArgs),
-    /// Print a manual page, or write those of all commands
+    /// Print a manual page, or write the manual pages of all commands
     Man(ManArgs),
 }
 
 impl Command {
-    /// Whether a failure is to be told as JSON.
+    /// Whether to report a failure as JSON.
     pub fn wants_json(&self) -> bool {
         match self {
             Self::Run(args) => args.json,
@@ -124,7 +124,7 @@ pub struct RunArgs {
     pub claims: ClaimingFlags,
     #[command(flatten)]
     pub socket: SocketFlags,
-    /// If it fails, say why as a line of JSON on standard error: code, kind, detail, field, exit_status
+    /// Report a failure as one line of JSON on standard error: code, kind, detail, field, exit_status
     #[arg(long)]
     pub json: bool,
 }
@@ -140,7 +140,7 @@ pub struct ServeArgs {
     pub claims: ClaimingFlags,
     #[command(flatten)]
     pub socket: SocketFlags,
-    /// If it fails, say why as a line of JSON on standard error: code, kind, detail, field, exit_status
+    /// Report a failure as one line of JSON on standard error: code, kind, detail, field, exit_status
     #[arg(long)]
     pub json: bool,
 }
@@ -148,7 +148,7 @@ pub struct ServeArgs {
 /// What to do on a host that cannot do it.
 #[derive(Debug, Default, Args)]
 pub struct ForceFlags {
-    /// Start Linux also where KVM has no hardware virtualization (kvm_pvm), where it usually cannot boot
+    /// Try to boot Linux even if KVM has no hardware virtualization (kvm_pvm); it usually fails
     #[arg(long, help_heading = "Guest")]
     pub force_host: bool,
 }
@@ -162,10 +162,10 @@ pub struct PlanArgs {
     pub host: ForceFlags,
     #[command(flatten)]
     pub claims: ClaimsFlags,
-    /// Print JSON instead of tables, and if it fails a line of JSON on standard error
+    /// Print JSON instead of tables, and report a failure as one line of JSON on standard error
     #[arg(long)]
     pub json: bool,
-    /// Write the guest's ACPI tables to DIR/RSDP.dat, DIR/SRAT.dat and so on, made if missing; `iasl -d` reads them
+    /// Write the guest's ACPI tables to DIR/RSDP.dat, DIR/SRAT.dat and so on, for `iasl -d`; creates DIR if needed
     #[arg(long, value_name = "DIR")]
     pub acpi_dir: Option<PathBuf>,
     #[command(flatten)]
@@ -175,7 +175,7 @@ pub struct PlanArgs {
 /// `host`.
 #[derive(Debug, Args)]
 pub struct HostArgs {
-    /// Also list what running VMs were promised, and the sums by pnode
+    /// Also list the claims of running VMs, and the totals per pnode
     #[arg(long)]
     pub claims: bool,
     #[command(flatten)]
@@ -190,10 +190,10 @@ pub struct HostArgs {
 /// Where the files of the host are.
 #[derive(Debug, Args)]
 pub struct TreeFlags {
-    /// The host that this sysfs tree shows, as one copied from another machine
+    /// Read this sysfs tree, such as one copied from another machine
     #[arg(long, value_name = "ROOT", default_value = SYSFS)]
     pub sysfs: PathBuf,
-    /// Its /proc, of which zoneinfo and meminfo are read [default: `proc` beside a ROOT called `sys`, else in ROOT]
+    /// Read zoneinfo and meminfo from this /proc [default: `proc` next to a ROOT named `sys`, else inside ROOT]
     #[arg(long, value_name = "ROOT")]
     pub procfs: Option<PathBuf>,
 }
@@ -212,13 +212,13 @@ impl TreeFlags {
 /// `import`.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// Whose description it is: libvirt (a domain in XML), xl (xl.cfg) or qemu (a command line)
+    /// Input format: libvirt (domain XML), xl (xl.cfg) or qemu (command line)
     #[arg(long, value_name = "FORMAT")]
     pub from: Format,
-    /// The description; - is standard input
+    /// Input file; - is standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Write the configuration to a file
+    /// Write to FILE instead of standard output
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }
@@ -226,12 +226,12 @@ pub struct ImportArgs {
 /// `export`.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// Whose description to write: libvirt, xl or qemu
+    /// Output format: libvirt, xl or qemu
     #[arg(long, value_name = "FORMAT")]
     pub to: Format,
     #[command(flatten)]
     pub vm: VmFlags,
-    /// Write the description to a file
+    /// Write to FILE instead of standard output
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }
@@ -246,9 +246,9 @@ pub struct CompletionsArgs {
 /// `man`.
 #[derive(Debug, Args)]
 pub struct ManArgs {
-    /// The command, like `run` or `ctl move`; none: the program as a whole
+    /// Command, such as `run` or `ctl move` [default: the program itself]
     pub of: Vec<String>,
-    /// Write a page for every command into this directory, as `numavisor-run.1`
+    /// Write one page per command into this directory, such as `numavisor-run.1`
     #[arg(long, value_name = "DIR", conflicts_with = "of")]
     pub dir: Option<PathBuf>,
 }
@@ -290,7 +290,7 @@ fn on_reset(word: &str) -> Result<OnReset, String> {
 }
 
 impl VmFlags {
-    /// What the flags say together with the file of `--config`, or with that of another program.
+    /// The flags on top of the file of `--config` or of another program.
     pub fn spec(&self) -> Result<resources::VmSpec, Failure> {
         let others = [
             (Format::Libvirt, "--from-libvirt", &self.from_libvirt),

@@ -1,5 +1,5 @@
-//! Claims as commands use them: where they are, beside whom a VM is planned, and what to do if that cannot be known.
-//! Keeping claims is `vmm`'s work.
+//! Claims for commands: the directory, planning beside other VMs, and what to do if claims are unusable. `vmm` reads
+//! and writes them.
 
 use crate::args::{ClaimingFlags, ClaimsFlags};
 use crate::exit::Failure;
@@ -11,7 +11,7 @@ use vmm::claims::{Claims, ClaimsError, Held, Living, Planner};
 /// The word for no directory.
 const NONE: &str = "none";
 
-/// Where claims are, and who beside this user may read them.
+/// The claims directory, and the group that may read it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClaimsAt {
     place: Place,
@@ -54,8 +54,8 @@ impl TryFrom<&ClaimingFlags> for ClaimsAt {
 }
 
 impl ClaimsAt {
-    /// What running VMs were promised, to look at. To be asked before the host is looked at.
-    pub fn living(&self) -> Result<Vec<Living>, ClaimsError> {
+    /// The claims of running VMs, read-only. Call this before reading the host.
+    pub fn running(&self) -> Result<Vec<Living>, ClaimsError> {
         match &self.place {
             Place::Default => Claims::look(&Claims::default_path()).living(),
             Place::Given(path) => Claims::look(path).living(),
@@ -65,7 +65,7 @@ impl ClaimsAt {
 
     /// The same as sums.
     pub fn ledger(&self) -> Result<Ledger, ClaimsError> {
-        self.living().map(|living| Living::ledger(&living))
+        self.running().map(|running| Living::ledger(&running))
     }
 
     /// Plans a VM beside others and claims its place; `none` plans as if it were alone and claims nothing.

@@ -1,5 +1,4 @@
-//! What `numavisor ctl` is made of: a small HTTP client, and tables of what it was told. Which command asks what is in
-//! `commands::ctl`.
+//! Parts of `numavisor ctl`: a small HTTP client, and tables for responses. The commands are in `commands::ctl`.
 
 pub mod client;
 pub mod show;

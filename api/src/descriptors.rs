@@ -1,4 +1,4 @@
-//! The limit of this process's file descriptors, which many hosts set low at first.
+//! The file descriptor limit of this process, which many hosts set low by default.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -7,10 +7,10 @@ pub fn make_room(wanted: u64) {
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((soft, hard)) if soft < wanted => {
             if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard) {
-                tracing::info!(%error, "descriptor limit not raised");
+                tracing::info!(%error, "cannot raise the file descriptor limit");
             }
         }
         Ok(_) => {}
-        Err(error) => tracing::info!(%error, "descriptor limit not known"),
+        Err(error) => tracing::info!(%error, "cannot read the file descriptor limit"),
     }
 }

@@ -1,5 +1,4 @@
-//! How the process ends: a status per cause, and one line that says why. What the line says is the failing part's
-//! business.
+//! Exit statuses, one per cause, and the line that explains a failure. The failing part provides the text.
 
 use crate::statuses;
 use resources::diagnosis::field_and_rule;
@@ -12,7 +11,7 @@ use std::process::ExitCode;
 /// Exit statuses; `--help` and docs/cli.md list them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// The guest powered off, or the user typed the escape, or the command did what it was asked.
+    /// The guest powered off, the user quit, or the command succeeded.
     Done,
     /// Something that should not happen did.
     Internal,
@@ -24,9 +23,9 @@ pub enum Status {
     Reset,
     /// The guest crashed.
     Crash,
-    /// The VM is not in a state for what was asked of it.
+    /// The VM is in the wrong state for the command.
     Conflict,
-    /// A second signal ended the VM at once; 128 + SIGTERM, as shells say it.
+    /// A second signal killed the VM; 128 + SIGTERM, as in shells.
     Killed,
 }
 
@@ -109,8 +108,8 @@ impl Failure {
         }
     }
 
-    /// A failure that a server tells of, which may know kinds that we do not.
-    pub fn told(kind: &str, code: Option<String>, field: Option<String>, why: impl Display) -> Self {
+    /// A failure reported by a server, which may have unknown kinds.
+    pub fn reported(kind: &str, code: Option<String>, field: Option<String>, why: impl Display) -> Self {
         let kind = ErrorKind::from_name(kind).unwrap_or(ErrorKind::Host);
         let code = code.map_or(Cow::Borrowed("host_refused"), Cow::Owned);
         Self { status: statuses::exit(kind), line: why.to_string(), kind: Some(kind), code, field }

@@ -1,4 +1,4 @@
-//! Files that the command itself reads and writes: bounded reads, and texts on standard output.
+//! Files that a command itself reads and writes: bounded reads, and text on standard output.
 
 use crate::exit::{Failure, Status};
 use std::fs::File;

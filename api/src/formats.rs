@@ -1,5 +1,5 @@
-//! Machines as other programs describe them, read into a [`VmSpec`] and written from one: what each word means here, and
-//! what has no word here. What a spec means is `resources`' business; docs/formats.md is the list of words.
+//! Configurations of other programs, read into a [`VmSpec`] and written from one. What a spec means is decided by
+//! `resources`; docs/formats.md lists the supported settings.
 
 mod libvirt;
 mod list;

@@ -1,4 +1,4 @@
-//! Groups of this host, as they are typed: by name or number.
+//! Groups of this host, given by name or number.
 
 use crate::files;
 use std::path::Path;

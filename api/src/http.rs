@@ -1,4 +1,4 @@
-//! The HTTP API over a unix socket. Nothing of it runs unless a socket is asked for.
+//! The HTTP API over a unix socket. Nothing of it runs without `--api-socket`.
 
 mod admission;
 pub mod app;
@@ -12,7 +12,6 @@ mod metrics;
 mod openapi;
 #[cfg(test)]
 mod openapi_frozen;
-mod patient;
 pub mod problem;
 mod procfs;
 mod route;
@@ -21,3 +20,4 @@ pub mod socket;
 mod time;
 mod watch;
 pub mod wire;
+mod write_timeout;

@@ -1,6 +1,5 @@
-//! Events to standard error, one line each: a subscriber small enough not to be felt. Nobody waits for who reads them: a
-//! thread writes, and lines that come while it is far behind are counted. What is worth an event, and how often, is decided
-//! where it happens.
+//! Log lines on standard error: a minimal subscriber. Logging never blocks: a thread writes, and lines are counted
+//! and dropped if it falls too far behind. The callers decide what to log, and how often.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
@@ -46,7 +45,7 @@ impl FromStr for Verbosity {
     }
 }
 
-/// Lines that wait for who reads them, at most.
+/// Maximum number of buffered lines.
 const MOST_LINES: usize = 1024;
 /// How long the last lines are waited for at the end: also a busy host has written them by then.
 const LAST_LINES: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! Looks at the host: its files, and for the real one also what this process's cpuset leaves of it.
+//! Reads the host: its files, and for the real host also the cpuset of this process.
 
 use crate::exit::Failure;
 use crate::files;

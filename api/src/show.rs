@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::Value;
 use std::fmt::Display;
 
-/// A document as whoever reads it over HTTP has it.
+/// A document as a client sees it.
 pub fn value(document: &impl Serialize) -> Result<Value, Failure> {
     serde_json::to_value(document).map_err(|error| Failure::new(Status::Internal, error))
 }
@@ -29,7 +29,7 @@ pub fn json(document: &impl Serialize) -> Result<String, Failure> {
     }
 }
 
-/// A line that says how much of a vnode is bound to which pnodes.
+/// A line with the bytes of a vnode that are bound to each pnode.
 pub fn bound(vnode: impl Display, parts: impl Iterator<Item = (impl Display, Bytes)>) -> String {
     let parts: Vec<String> = parts.map(|(pnode, size)| format!("{size} to pnode {pnode}")).collect();
     format!("vnode {vnode}: bound, {}\n", parts.join(", "))

@@ -1,4 +1,4 @@
-//! This program once more, as the process that removes the sockets of a VMM that was killed. What it does is `vmm`'s.
+//! Starts this program again as the process that removes the sockets of a killed VMM. `vmm` has the implementation.
 
 use crate::exit::Failure;
 use std::ffi::OsStr;

@@ -1,5 +1,5 @@
-//! From what was typed to a VM that can run: looks at the host, plans, and hands everything to `vmm`. Who runs it, and
-//! what its end means, is the commands' and the command queue's business.
+//! From a configuration to a VM that is ready to run: reads the host, plans, and hands over to `vmm`. Commands and
+//! the command queue run it and handle its end.
 
 use crate::addresses;
 use crate::claims::{ClaimsAt, explain};
@@ -26,7 +26,7 @@ pub enum StartError {
     /// It is not a machine, or the host has no room.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// What other VMs were promised could not be known, or nothing could be claimed beside it.
+    /// Claims could not be read or made.
     #[error("{}", explain(.0))]
     Claims(#[from] ClaimsError),
     /// Payload, tables or KVM.
@@ -73,7 +73,7 @@ pub fn check(plan: &Plan, spec: &VmSpec, force_host: bool) -> Result<Option<vmm:
     Ok(vmm::check(plan, payload(spec), &spec.serial, force_host)?)
 }
 
-/// What a VM is to boot, if it says so.
+/// The payload of a VM, if it has one.
 fn payload(spec: &VmSpec) -> Option<vmm::Payload> {
     Some(vmm::Payload {
         kernel: spec.kernel.clone()?,
@@ -82,21 +82,21 @@ fn payload(spec: &VmSpec) -> Option<vmm::Payload> {
     })
 }
 
-/// Who hears of a VM, and who answers signals for it.
+/// Options for starting a VM: observers, signals, claims.
 #[derive(Default)]
-pub struct Audience {
-    /// Hears how far start-up got.
+pub struct StartOptions {
+    /// Notified of the progress of start-up.
     pub progress: Option<Box<dyn vmm::Progress>>,
-    /// Hears of every change.
+    /// Notified of every change.
     pub observer: Option<Box<dyn vmm::Observer>>,
-    /// Answers the end signals.
+    /// Handles the end signals.
     pub signals: vmm::Signals,
     /// How long the guest may take to power off after the first of those.
     pub shutdown_timeout: Option<Duration>,
-    /// Where other VMs keep what they were promised.
+    /// The claims directory.
     pub claims: ClaimsAt,
-    /// Removes sockets if this process is killed.
-    pub janitor: vmm::Janitor,
+    /// Socket cleanup, if this process is killed.
+    pub cleanup: vmm::Janitor,
     /// Starts Linux also where KVM has no hardware virtualization.
     pub force_host: bool,
 }
@@ -136,10 +136,10 @@ fn descriptors_of(plan: &Plan) -> u64 {
 }
 
 /// Plans for this host, and checks and prepares everything that can be refused without touching memory.
-pub fn prepare(spec: VmSpec, audience: Audience) -> Result<vmm::Vm, StartError> {
+pub fn prepare(spec: VmSpec, options: StartOptions) -> Result<vmm::Vm, StartError> {
     let payload = payload(&spec).ok_or(StartError::NoKernel)?;
     let spec = addresses::given(spec);
-    let (plan, claim) = audience.claims.reserve(&mut OnThisHost(&spec))?;
+    let (plan, claim) = options.claims.reserve(&mut OnThisHost(&spec))?;
     for note in plan.topology.notes() {
         tracing::warn!("{note}");
     }
@@ -149,7 +149,8 @@ pub fn prepare(spec: VmSpec, audience: Audience) -> Result<vmm::Vm, StartError> 
         }
     }
     descriptors::make_room(descriptors_of(&plan));
-    let Audience { progress, observer, signals, shutdown_timeout, claims: _, janitor, force_host } = audience;
+    let StartOptions { progress, observer, signals, shutdown_timeout, claims: _, cleanup, force_host } =
+        options;
     let options = vmm::Options {
         serial: spec.serial,
         on_reset: spec.on_reset,
@@ -158,7 +159,7 @@ pub fn prepare(spec: VmSpec, audience: Audience) -> Result<vmm::Vm, StartError> 
         signals,
         shutdown_timeout,
         claim,
-        janitor,
+        janitor: cleanup,
         force_host,
     };
     Ok(vmm::Vm::new(plan, payload, options)?)

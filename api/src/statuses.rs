@@ -1,5 +1,4 @@
-//! The one table of statuses: what each kind of failure is to an HTTP client, and to who waits for the process. Which kind
-//! an error is, it says itself.
+//! The table of statuses: the HTTP status and the exit status of each kind of error. The error types know their kind.
 
 use crate::exit::Status;
 use axum::http::StatusCode;

@@ -60,7 +60,7 @@ impl Bench {
 #[test]
 fn nobody_lives_where_nobody_ever_claimed_and_looking_makes_nothing() {
     let bench = Bench::new();
-    assert!(bench.printed("host --claims").ends_with("\nno VM has claimed anything\n"));
+    assert!(bench.printed("host --claims").ends_with("\nno claims\n"));
     assert!(bench.printed("host --claims --json").contains("\"claims\": []"));
     bench.printed("plan");
     assert!(!bench.claims().exists());
@@ -245,13 +245,13 @@ fn a_vm_claims_as_long_as_it_runs_and_what_it_touches_is_seen() {
     std::fs::write(&kernel, pvh_elf(&outs(&[(COM1, b'u'), (COM1, b'p'), (COM1, b'\n')]), true)).unwrap();
     let mut children = [run(&bench.claims(), &kernel), run(&bench.claims(), &kernel)];
     let claims = Claims::look(&bench.claims());
-    let living = claims.living().unwrap();
-    let mut pids: Vec<u32> = living.iter().map(|vm| vm.pid).collect();
+    let running = claims.living().unwrap();
+    let mut pids: Vec<u32> = running.iter().map(|vm| vm.pid).collect();
     pids.sort_unstable();
     let mut expected = children.each_ref().map(Child::id);
     expected.sort_unstable();
     assert_eq!(pids, expected);
-    for vm in &living {
+    for vm in &running {
         assert_eq!((vm.claim.total().memory, vm.claim.total().vcpus), (Bytes::mib(32), 1));
         let seen = vm.touched.as_ref().unwrap();
         let touched = seen.has.total().memory;

@@ -172,7 +172,8 @@ fn the_manual_and_the_completions_know_every_command() {
     let unknown = numavisor(&["man", "ctl", "fly"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(
-        String::from_utf8_lossy(&unknown.stderr).starts_with("numavisor: `fly`: no command of numavisor ctl")
+        String::from_utf8_lossy(&unknown.stderr)
+            .starts_with("numavisor: `fly`: not a command of numavisor ctl")
     );
 }
 
@@ -225,11 +226,11 @@ fn bad_machines_are_refused_in_one_line() {
         ),
         (
             "--numa id=0,memory=64M,vcpus=[0-1] --numa id=1,memory=64M,vcpus=[1-2]",
-            "vnodes[1].vcpus: vCPU 1 is on vnode 0 already, a vCPU lies on exactly one vnode",
+            "vnodes[1].vcpus: vCPU 1 is already on vnode 0, a vCPU must be on exactly one vnode",
         ),
         (
             "--numa id=0,memory=64M,vcpus=0 --numa id=1,memory=64M,vcpus=2",
-            "vcpus: vCPU 1 of 3 lies on no vnode, a vCPU lies on exactly one vnode",
+            "vcpus: vCPU 1 of 3 is on no vnode, a vCPU must be on exactly one vnode",
         ),
         (
             "--vcpus 1 --numa id=0,memory=64M,vcpus=[0-1]",
@@ -238,10 +239,7 @@ fn bad_machines_are_refused_in_one_line() {
         ("--vcpus 0", "vcpus: 0 vCPUs, must be 1 to 4096"),
         ("--vcpus 5000", "vcpus: 5000 vCPUs, must be 1 to 4096"),
         ("--vnodes 0", "vnodes: 0 vnodes, must be 1 to 256"),
-        (
-            "--vnodes 2 --numa id=0",
-            "vnodes: 2 vnodes asked for but 1 described, must be the same or left out",
-        ),
+        ("--vnodes 2 --numa id=0", "vnodes: 2 vnodes but 1 described, must be equal or left out"),
         ("--numa id=0,pnode=7", "vnodes[0].pnode: 7 does not exist, this host has 0-1"),
         ("--numa id=0,pnode=[]", "vnodes[0].pnode: the list is empty, must name a host node or be left out"),
         ("--numa id=0,pnode=1", "vnodes[0].pnode: 1 has no memory, must have some for policy=bind"),
@@ -249,23 +247,20 @@ fn bad_machines_are_refused_in_one_line() {
         ("--numa id=0,memory=513M", "vnodes[0].memory: 513M is not a multiple of 2M (pages=thp)"),
         ("--numa id=0,memory=1536M,pages=1G", "vnodes[0].memory: 1536M is not a multiple of 1G (pages=1G)"),
         ("--memory 0", "memory: no vnode has memory, a VM needs some"),
-        ("--memory 17T", "memory: the vnodes have more than 16383G together"),
+        ("--memory 17T", "memory: the vnodes have more than 16383G in total"),
         (
             "--memory 1G --numa id=0,memory=2G",
-            "memory: 1G for the VM but its vnodes have 2G, must be the same or left out",
+            "memory: 1G for the VM but 2G for its vnodes, must be equal or left out",
         ),
         (
             "--numa id=0,memory=64M,vcpus=0 --numa id=1,memory=0,vcpus=[]",
             "vnodes[1]: has neither memory nor vCPUs, must have one of them",
         ),
         ("--numa id=0 --numa id=0", "numa[1].id: 0 is given twice, ids must differ"),
-        ("--numa id=0 --numa id=2", "numa[1].id: 2 leaves a hole, ids must be 0 to 1"),
+        ("--numa id=0 --numa id=2", "numa[1].id: 2 leaves a gap, ids must be 0 to 1"),
         ("--distance 0:1", "--distance[0]: `0:1` is not F:T=V, such as 0:1=21"),
-        (
-            "--numa id=0,latency=90",
-            "vnodes[0].latency: 90 is not possible, must be given together with bandwidth",
-        ),
-        ("--numa id=0,latency=0,bandwidth=1G", "vnodes[0].latency: 0 is not possible, must be at least 1 ns"),
+        ("--numa id=0,latency=90", "vnodes[0].latency: 90 is invalid, must be given together with bandwidth"),
+        ("--numa id=0,latency=0,bandwidth=1G", "vnodes[0].latency: 0 is invalid, must be at least 1 ns"),
     ];
     for (flags, expected) in cases {
         assert_eq!(bench.plan(flags), (Some(2), expected.to_owned()), "{flags}");

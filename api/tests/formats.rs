@@ -89,7 +89,7 @@ fn standard_input_is_a_file_like_any_other() {
     let import = |format: &str, text: &[u8]| from_input(&["import", "--from", format, "-"], text);
     let (status, text) = import("xl", b"memory=64\nvif=[]\n");
     assert_eq!(status, Some(0));
-    assert!(text.ends_with("}\nnumavisor: warn: standard input: line 2: `vif` is left out\n"), "{text}");
+    assert!(text.ends_with("}\nnumavisor: warn: standard input: line 2: `vif` is ignored\n"), "{text}");
     let refused = |why: &str| (Some(2), format!("numavisor: FILE: standard input: {why}\n"));
     for format in ["libvirt", "xl", "qemu"] {
         assert_eq!(import(format, b"\xff"), refused("must be UTF-8 text"));
@@ -138,42 +138,42 @@ fn what_another_program_has_no_word_for_is_a_warning_each() {
     };
     let host = "--distances=host --attributes=host --rng";
     let expected = [
-        "distances_from is left out: the host decides these distances, and is not asked here",
-        "attributes_from is left out: the host decides these figures, and is not asked here",
-        "rng: devices are left out",
+        "distances_from is ignored: the distances depend on the host",
+        "attributes_from is ignored: the values depend on the host",
+        "rng: devices are ignored",
     ];
     assert_eq!(warned("libvirt", host), expected);
     let vnodes = "--numa=id=0,memory=64M,vcpus=[0-1],pnode=[0-1],policy=interleave,affinity=hard,prefault=on \
                   --numa=id=1,memory=64M,vcpus=[],pnode=1,pages=4K,initiator=0 --pin=0=node:0 \
                   --attribute=0:1,latency=90 --memory-cache=vnode=0,size=1M,level=1";
     let expected = [
-        "vnodes[0].affinity is left out: pins say on which CPUs vCPUs run",
-        "vnodes[1].initiator is left out: there is no word for it",
-        "prefault is left out: it is the same for all vnodes",
-        "pins with all or nodes are left out: lists have numbers only",
+        "vnodes[0].affinity is ignored: replaced by pins",
+        "vnodes[1].initiator is ignored: it is not supported",
+        "prefault is ignored: it is the same for all vnodes",
+        "pins with all or nodes are ignored: lists have numbers only",
     ];
     assert_eq!(warned("libvirt", vnodes), expected);
     let expected = [
-        "vnodes[0].affinity is left out: pins say on which CPUs vCPUs run",
-        "vnodes[0].policy is left out: memory lies on its pnode",
+        "vnodes[0].affinity is ignored: replaced by pins",
+        "vnodes[0].policy is ignored: memory lies on its pnode",
         "vnodes[0].pnode: only the first is written",
-        "vnodes[1].pages is left out: there is no word for it",
-        "vnodes[0].prefault is left out: there is no word for it",
-        "vnodes[1].initiator is left out: there is no word for it",
-        "attributes are left out: there is no word for HMAT",
-        "caches are left out: there is no word for HMAT",
+        "vnodes[1].pages is ignored: there is no word for it",
+        "vnodes[0].prefault is ignored: there is no word for it",
+        "vnodes[1].initiator is ignored: it is not supported",
+        "attributes are ignored: HMAT is not supported",
+        "caches are ignored: HMAT is not supported",
     ];
     assert_eq!(warned("xl", vnodes), expected);
     let expected = [
-        "vnodes[0].affinity is left out: pins say on which CPUs vCPUs run",
-        "vnodes[1].pages is left out: there is no word for 4K",
-        "pins are left out: there is no word for them",
+        "vnodes[0].affinity is ignored: replaced by pins",
+        "vnodes[1].pages is ignored: there is no word for 4K",
+        "pins are ignored: there is no word for them",
     ];
     assert_eq!(warned("qemu", vnodes), expected);
     let cpus = "--numa=id=0,memory=64M,vcpus=[],policy=preferred --numa=id=1,memory=0,vcpus=[0],pnode=0";
     let expected = [
-        "vnodes[0].policy is left out: it needs a pnode",
-        "vnodes[1].pnode is left out: it would belong to a memory backend",
+        "vnodes[0].policy is ignored: it needs a pnode",
+        "vnodes[1].pnode is ignored: it would belong to a memory backend",
     ];
     assert_eq!(warned("qemu", cpus), expected);
 }

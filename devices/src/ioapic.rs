@@ -189,7 +189,7 @@ impl IoApic {
     fn note(&mut self, result: Result<(), InterruptError>) {
         let Err(error) = result else { return };
         if self.lost_interrupts.get() == 0 {
-            tracing::warn!(%error, "ioapic: further failures are only counted");
+            tracing::warn!(%error, "ioapic: interrupt failed; further failures are only counted");
         }
         self.lost_interrupts.one();
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// # use std::time::Instant;
 /// # let (mut limit, port) = (devices::LogLimit::per_second(1), 0x80);
 /// if let Some(suppressed) = limit.admit(Instant::now()) {
-///     tracing::warn!(port, suppressed, "no device answers");
+///     tracing::warn!(port, suppressed, "unassigned address");
 /// }
 /// ```
 #[derive(Debug)]

@@ -77,7 +77,7 @@ impl Trigger for LineTrigger {
     fn trigger(&self) -> Result<(), Infallible> {
         if let Err(error) = self.line.trigger() {
             if self.counters.lost_interrupts.get() == 0 {
-                tracing::warn!(%error, "serial: further failures are only counted");
+                tracing::warn!(%error, "serial: interrupt failed; further failures are only counted");
             }
             self.counters.lost_interrupts.one();
         }

@@ -80,7 +80,7 @@ impl OutputBuffer {
         self.counters.lost_bytes.add(u64::try_from(bytes).unwrap_or(u64::MAX));
         if !self.warned {
             self.warned = true;
-            tracing::warn!(%error, bytes, "serial: output lost, further losses are only counted");
+            tracing::warn!(%error, bytes, "serial: output lost; further losses are only counted");
         }
     }
 }

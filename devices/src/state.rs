@@ -43,7 +43,7 @@ pub enum StateError {
         section: String,
     },
     /// Nothing takes the section, or it is there twice.
-    #[error("{section}: no part takes this section, each name may be there once")]
+    #[error("{section}: unknown or duplicate section")]
     Unknown {
         /// Its name.
         section: String,

@@ -1,5 +1,5 @@
-//! Latency and bandwidth of initiator and target pairs, and caches in front of memory, as HMAT tells them (ACPI 6.5,
-//! 5.2.29). Encoding is `acpi`'s.
+//! Latency and bandwidth of pairs of initiator and target, and memory-side caches, as in the HMAT (ACPI 6.5, 5.2.29).
+//! `acpi` encodes them.
 
 use crate::distance::Distance;
 use crate::ids::VnodeId;

@@ -1,5 +1,5 @@
-//! Lists of host CPUs as people write them for pinning: numbers and ranges, `all`, `node:N`, `nodes:N-M`, and `^` in
-//! front of what is taken out again. Which CPUs that are depends on the host; sets that do not are `set`'s.
+//! Lists of host CPUs for pinning: numbers and ranges, `all`, `node:N`, `nodes:N-M`, and `^` to exclude CPUs. The
+//! CPUs depend on the host; host-independent sets are in `set`.
 
 use crate::host::HostTopology;
 use crate::ids::{PcpuId, PnodeId};
@@ -105,18 +105,18 @@ impl fmt::Display for Term {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseCpuListError {
     /// Nothing is left of it.
-    #[error("`{0}` names no CPU, must name at least one")]
+    #[error("`{0}` contains no CPU, must contain at least one")]
     Empty(String),
     /// A term that is none.
     #[error(
-        "`{0}` is not a list of CPUs; write numbers, ranges, all, node:N, nodes:N-M, and ^ before what is not meant"
+        "`{0}` is not a list of CPUs; write numbers, ranges, all, node:N, nodes:N-M, and ^ to exclude CPUs"
     )]
     Syntax(String),
     /// Numbers that are not.
     #[error(transparent)]
     Set(#[from] ParseSetError),
     /// Too long.
-    #[error("{0} terms are too many, must be at most {MAX_TERMS}")]
+    #[error("{0} terms, must be at most {MAX_TERMS}")]
     TooLong(usize),
 }
 
@@ -241,17 +241,18 @@ mod tests {
     #[test]
     fn what_names_no_cpu_or_is_no_list_is_refused() {
         let refused = |text: &str| text.parse::<CpuList>().unwrap_err().to_string();
-        let syntax = "is not a list of CPUs; write numbers, ranges, all, node:N, nodes:N-M, and ^ before what is not meant";
+        let syntax =
+            "is not a list of CPUs; write numbers, ranges, all, node:N, nodes:N-M, and ^ to exclude CPUs";
         for text in ["", "a", "0,", "node", "-1", "^", "[0", "cpu:1"] {
             assert_eq!(refused(text), format!("`{text}` {syntax}"));
         }
-        assert_eq!(refused("0-1,^0-1"), "`0-1,^0-1` names no CPU, must name at least one");
-        assert_eq!(refused("^3"), "`^3` names no CPU, must name at least one");
-        assert_eq!(refused("3-1"), "range 3-1 runs backwards");
+        assert_eq!(refused("0-1,^0-1"), "`0-1,^0-1` contains no CPU, must contain at least one");
+        assert_eq!(refused("^3"), "`^3` contains no CPU, must contain at least one");
+        assert_eq!(refused("3-1"), "range 3-1 is reversed");
         assert_eq!(refused("node:x"), "`x` is not a list; write numbers and ranges such as 0-3,8");
-        assert_eq!(refused("0-100000"), "`100000` is past the largest id, 99999");
+        assert_eq!(refused("0-100000"), "`100000` is too large, must be at most 99999");
         let long = vec!["0"; MAX_TERMS + 1].join(",");
-        assert_eq!(refused(&long), "4097 terms are too many, must be at most 4096");
+        assert_eq!(refused(&long), "4097 terms, must be at most 4096");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Which APIC id each vCPU has: a package per vnode, a core per vCPU, so that CPUID, MADT and SRAT say the same.
-//! Writing it into CPUID leaves is `vmm`'s work.
+//! The APIC id of each vCPU: a package per vnode, a core per vCPU, so that CPUID, MADT and SRAT agree. `vmm` encodes
+//! CPUID leaves.
 
 use crate::ids::{ApicId, VcpuId};
 use crate::topology::VmTopology;

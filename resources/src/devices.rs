@@ -1,5 +1,4 @@
-//! The devices of a VM, validated: each has a vnode, and what can be wrong without looking at the host is not. What
-//! they do is modelled in the crate `devices`.
+//! The devices of a VM, validated as far as possible without the host. The crate `devices` models them.
 
 mod mac;
 mod slots;
@@ -113,7 +112,7 @@ pub struct Net {
     /// The guest's address; none until the host it runs on is known, see [`Mac::of_tap`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
-    /// The MTU that the guest is told.
+    /// The MTU of the guest.
     pub mtu: Option<u16>,
     /// Queue pairs.
     pub queues: u16,
@@ -159,7 +158,7 @@ pub struct Console {
 pub struct DeviceError {
     /// Such as `disks[0].vnode`.
     pub field: String,
-    /// As typed.
+    /// The given value.
     pub value: String,
     /// What it must be.
     pub rule: String,
@@ -181,7 +180,7 @@ impl VmDevices {
         Ok(devices)
     }
 
-    /// Validates what was typed, for a VM whose vnodes have so many vCPUs.
+    /// Validates the configuration, for a VM whose vnodes have so many vCPUs.
     pub fn new(spec: &VmSpec, vcpus: &[usize]) -> Result<Self, DeviceError> {
         let vnodes = vcpus.len();
         let count = spec.disks.len() + spec.nets.len();
@@ -274,8 +273,9 @@ fn given_once(disks: &[Disk]) -> Result<(), DeviceError> {
         let before = seen.entry(plain(&disk.path)).or_default();
         let writes = |other: &&usize| !disk.read_only || !disks[**other].read_only;
         if let Some(other) = before.iter().find(writes) {
-            let rule =
-                format!("is disks[{other}] too; a disk that is written is given once, readonly=on shares it");
+            let rule = format!(
+                "is disks[{other}] too; a writable disk can be given once, use readonly=on to share it"
+            );
             return refuse(format!("disks[{index}].path"), shown(&disk.path), rule);
         }
         before.push(index);
@@ -332,15 +332,15 @@ impl Net {
             (None, Some(fd)) => {
                 return refuse(format!("{at}.fd"), fd, "is not a descriptor, must be 0 or more");
             }
-            (Some(_), Some(_)) => return refuse(at, "tap and fd", "exclude each other, must be one of them"),
-            (None, None) => return refuse(at, "neither tap nor fd", "is given, must be one of them"),
+            (Some(_), Some(_)) => return refuse(at, "tap and fd", "cannot be combined, use one of them"),
+            (None, None) => return refuse(at, "neither tap nor fd", "is given, use one of them"),
         };
         if let Some(mtu) = spec.mtu.filter(|mtu| *mtu < MIN_MTU) {
             return refuse(format!("{at}.mtu"), mtu, format!("is too small, must be {MIN_MTU} to 65535"));
         }
         let mac = spec.mac.as_ref().map(|text| Mac::parse(text, at)).transpose()?;
         if mac.is_none() && tap.name().is_none() {
-            let rule = "is given, must be with fd: the number of a descriptor is that of other VMs too";
+            let rule = "is missing, must be given with fd: descriptor numbers are not unique to a VM";
             return refuse(format!("{at}.mac"), "none", rule);
         }
         Ok(Self {
@@ -361,7 +361,7 @@ impl Vsock {
             return refuse(
                 "vsock.cid",
                 spec.cid,
-                format!("is not a guest's, must be {FIRST_GUEST_CID} to {last}"),
+                format!("is reserved, must be {FIRST_GUEST_CID} to {last}"),
             );
         }
         spec.socket.iter().try_for_each(|socket| named("vsock.socket", socket))?;
@@ -375,10 +375,10 @@ impl Console {
             (Some(path), None) => ConsoleEnd::Socket(path.clone()),
             (None, Some(path)) => ConsoleEnd::File(path.clone()),
             (Some(_), Some(_)) => {
-                return refuse("console", "socket and file", "exclude each other, must be one of them");
+                return refuse("console", "socket and file", "cannot be combined, use one of them");
             }
             (None, None) => {
-                return refuse("console", "neither socket nor file", "is given, must be one of them");
+                return refuse("console", "neither socket nor file", "is given, use one of them");
             }
         };
         match &end {

@@ -1,34 +1,34 @@
-//! What kind of failure an error is: whose it is to mend, and whether trying again can help. Statuses of HTTP and of the
-//! process are made from it in `api`; every error enum sorts its own variants.
+//! The kind of an error: who can fix it, and whether a retry can help. `api` maps kinds to HTTP and exit statuses;
+//! every error enum classifies its own variants.
 
 use std::fmt;
 
-/// What kind of failure an error is.
+/// The kind of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ErrorKind {
-    /// The request cannot be read: broken JSON, a number in a path that is none.
+    /// The request is malformed: invalid JSON, or an invalid number in a path.
     Malformed,
-    /// What was asked for breaks a rule, or names a file that cannot be used.
+    /// A field violates a rule, or names an unusable file.
     Invalid,
-    /// What the request names by number does not exist.
+    /// The object named in the request does not exist.
     NotFound,
-    /// Nothing of the sort exists yet: no VM, no reclaim.
+    /// There is no VM, or no reclaim yet.
     Absent,
-    /// The VM is not in a state for it, or another request is under way.
+    /// The VM is in the wrong state, or another request is in progress.
     Conflict,
-    /// A file, an address or an interface that somebody else has.
+    /// A file, an address or an interface is in use by another process.
     InUse,
-    /// This process may not do it.
+    /// This process lacks the permission.
     Forbidden,
-    /// This host, its kernel or its hardware cannot do it.
+    /// Not supported by the host's kernel or hardware.
     Unsupported,
-    /// Memory, huge pages, space or descriptors are not enough.
+    /// Not enough memory, huge pages, disk space or descriptors.
     NoRoom,
-    /// It will probably work a moment later.
+    /// A temporary failure; try again.
     Transient,
-    /// The host refused for another reason.
+    /// Another host error.
     Host,
-    /// A mistake of this program.
+    /// A bug in this program.
     Internal,
 }
 
@@ -49,7 +49,7 @@ impl ErrorKind {
         Self::Internal,
     ];
 
-    /// The stable word.
+    /// The stable name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -67,7 +67,7 @@ impl ErrorKind {
         }
     }
 
-    /// The kind of a word.
+    /// The kind with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
@@ -79,14 +79,14 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// What is known of an error beside its text.
+/// The classification of an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnosis {
-    /// What kind of failure it is.
+    /// The kind.
     pub kind: ErrorKind,
-    /// The stable name of the problem. A code has one kind.
+    /// The stable error code. A code has one kind.
     pub code: &'static str,
-    /// The path of the field that is to blame, such as `disks[0].path`; none where no field is.
+    /// The path of the offending field, such as `disks[0].path`, if any.
     pub field: Option<String>,
 }
 
@@ -102,7 +102,7 @@ impl Diagnosis {
         Self { field: Some(field.to_string()), ..self }
     }
 
-    /// Names the field that an error's text begins with, if it does: `field: value and rule`.
+    /// Takes the field from an error text of the form `field: value and rule`.
     #[must_use]
     pub fn at_start_of(self, text: &str) -> Self {
         match field_and_rule(text) {

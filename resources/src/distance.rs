@@ -1,5 +1,5 @@
-//! Relative distances between nodes (ACPI 6.5, 5.2.17) and the rule that completes a partial list of them.
-//! Latency and bandwidth are `attributes`.
+//! Relative distances between nodes (ACPI 6.5, 5.2.17) and the rule that completes a partial list. Latency and
+//! bandwidth are in `attributes`.
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,9 +12,9 @@ pub struct Distance(u8);
 impl Distance {
     /// A node to itself.
     pub const LOCAL: Self = Self(10);
-    /// What an unset distance to another node reads.
+    /// The default distance to another node.
     pub const REMOTE: Self = Self(20);
-    /// No way there.
+    /// Unreachable.
     pub const UNREACHABLE: Self = Self(255);
 
     /// A distance between two different nodes.
@@ -28,16 +28,16 @@ impl Distance {
     }
 }
 
-/// One `from:to=value` as typed.
+/// One `from:to=value`, as given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct DistanceSpec {
-    /// The vnode that the distance is seen from.
+    /// The source vnode.
     pub from: u32,
-    /// The other vnode.
+    /// The destination vnode.
     pub to: u32,
-    /// As typed; 10 to 255 are distances.
+    /// The distance, 10 to 255.
     pub value: u64,
 }
 
@@ -59,7 +59,7 @@ pub enum DistanceError {
     OutOfRange {
         /// Position in the list.
         index: usize,
-        /// As typed.
+        /// The given value.
         value: u64,
     },
     /// The same pair in the same order.
@@ -79,7 +79,7 @@ pub enum DistanceError {
         index: usize,
         /// The node.
         node: u32,
-        /// As typed.
+        /// The given value.
         value: u64,
     },
     /// 10 between two nodes; Linux throws the whole table away for it.

@@ -1,5 +1,5 @@
-//! What this machine has: pnodes, their CPUs, memory, huge pages and distances, as the kernel tells them in sysfs and
-//! `/proc`. Who gets what of it is `placement`'s business; reading the files is `host::read`'s.
+//! The host: pnodes, their CPUs, memory, huge pages and distances, from sysfs and `/proc`. `host::read` reads the
+//! files; `placement` assigns the resources.
 
 mod cpus;
 mod device_memory;
@@ -40,7 +40,7 @@ pub struct Pnode {
     pub cpus: CpuSet,
     /// All its memory, huge page pools included; zero for a node with CPUs only.
     pub memory_total: Bytes,
-    /// Memory that nobody uses.
+    /// Free memory.
     pub memory_free: Bytes,
     /// Memory that the kernel gives up when asked for more: all of the page cache (`Active(file)` and
     /// `Inactive(file)`) and half of the reclaimable slab, of which the other half is in use as a rule.
@@ -65,7 +65,7 @@ pub struct Pnode {
 pub struct HugePool {
     /// Pages in the pool.
     pub total: u64,
-    /// Pages in the pool that nobody has.
+    /// Free pages in the pool.
     pub free: u64,
     /// Free pages that mappings have reserved and not touched, as far as they must be of this pnode: the kernel counts
     /// them for all nodes together (`resv_hugepages`). Those of living VMs are among them.
@@ -73,7 +73,7 @@ pub struct HugePool {
 }
 
 impl HugePool {
-    /// Pages that are left beside `promised` ones, which are not touched yet and may be among the reserved.
+    /// Free pages minus `promised` ones, which are not touched yet and may be among the reserved.
     pub fn left(&self, promised: u64) -> u64 {
         self.free.min(self.total).saturating_sub(promised.max(self.reserved))
     }

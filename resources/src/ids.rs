@@ -1,4 +1,4 @@
-//! Numbers that must not be swapped: each kind of id is its own type. Sets of them live in `set`.
+//! Id types, one per kind of id, so that ids cannot be swapped. Sets of ids are in `set`.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -1,5 +1,5 @@
-//! What one vnode has released of its claim while its balloon holds the pages: how much may be released, and how much has
-//! to be claimed again before the guest may have pages back. Claiming is `vmm`'s work.
+//! Memory of one vnode that is released from its claim while its balloon holds the pages: how much may be released,
+//! and how much has to be claimed again before the guest gets pages back. `vmm` makes the claims.
 
 use crate::host::HostTopology;
 use crate::ids::PnodeId;

@@ -1,5 +1,5 @@
-//! What living VMs were promised of each pnode, and what of that they have not taken yet. Who lives is `vmm`'s
-//! knowledge; what a new VM gets of the rest is `placement`'s decision.
+//! The claims of running VMs by pnode, and the part that they have not touched yet. `vmm` knows which VMs are
+//! running; `placement` assigns the rest.
 
 use crate::ids::PnodeId;
 use crate::set::CpuSet;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::iter::Sum;
 
-/// What one VM was promised, by pnode.
+/// The claim of one VM, by pnode.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Claim {
@@ -16,7 +16,7 @@ pub struct Claim {
     pub pnodes: BTreeMap<PnodeId, NodeClaim>,
 }
 
-/// What one VM was promised of one pnode, or what it has of it.
+/// What one VM claims of one pnode, or has touched there.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeClaim {
@@ -78,7 +78,7 @@ impl NodeClaim {
 }
 
 impl Claim {
-    /// Adds to what is promised on one pnode.
+    /// Adds to the claim on one pnode.
     pub fn add(&mut self, pnode: PnodeId, more: &NodeClaim) {
         self.pnodes.entry(pnode).or_default().add(more);
     }
@@ -126,7 +126,7 @@ impl<'a> Sum<&'a Claim> for Claim {
     }
 }
 
-/// The promises to all living VMs.
+/// The claims of all running VMs.
 ///
 /// Free memory of a node is what the kernel says minus what living claims have not yet touched: so the ledger keeps
 /// two sums, all that is claimed and the part of it that the kernel still counts as free.
@@ -154,17 +154,17 @@ impl Ledger {
         }
     }
 
-    /// Everything promised of a pnode.
+    /// The total claimed of a pnode.
     pub fn claimed(&self, pnode: PnodeId) -> Option<&NodeClaim> {
         self.claimed.get(&pnode)
     }
 
-    /// Memory promised of a pnode that the kernel still counts as free.
+    /// Memory claimed of a pnode that the kernel still counts as free.
     pub fn untouched_memory(&self, pnode: PnodeId) -> Bytes {
         self.untouched.get(&pnode).map_or(Bytes::ZERO, |node| node.memory)
     }
 
-    /// Huge pages promised of a pnode that its pool still counts as free.
+    /// Huge pages claimed of a pnode that its pool still counts as free.
     pub fn untouched_pages(&self, pnode: PnodeId, size: Bytes) -> u64 {
         self.untouched.get(&pnode).and_then(|node| node.huge_pages.get(&size)).copied().unwrap_or(0)
     }

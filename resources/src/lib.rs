@@ -1,5 +1,5 @@
-//! What a VM asks, what the host has, and who gets what: pure types and pure decisions, same input, same answer.
-//! Encoding tables is `acpi`'s work, acting on a host is `vmm`'s.
+//! VM configuration, host resources and their assignment: pure types and pure decisions, same input, same result.
+//! `acpi` encodes tables, `vmm` acts on the host.
 #![forbid(unsafe_code)]
 
 pub mod attributes;

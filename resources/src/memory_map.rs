@@ -1,5 +1,4 @@
-//! Guest-physical addresses as pure arithmetic: where each vnode's RAM lies and what lies in the holes.
-//! What backs the RAM is `vmm`'s work.
+//! Guest-physical addresses as pure arithmetic: the RAM of each vnode, and the holes. `vmm` provides the backing.
 
 use crate::ids::VnodeId;
 use crate::topology::VmTopology;

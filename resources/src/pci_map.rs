@@ -1,5 +1,5 @@
-//! Guest-physical addresses of PCI: a segment per vnode, with its configuration space and its windows, as arithmetic.
-//! RAM is `memory_map`'s; telling the guest is `acpi`'s work.
+//! Guest-physical addresses of PCI: a segment per vnode, with its configuration space and its windows. RAM is in
+//! `memory_map`; `acpi` describes both to the guest.
 
 use crate::ids::VnodeId;
 use crate::memory_map::{Gpa, HOLE_START, MemoryMap};

@@ -49,7 +49,7 @@ pub struct Terms<'a> {
     pub policy: PlacementPolicy,
     /// What happens when these fit nowhere as they are.
     pub fit: Fit,
-    /// What living VMs were promised.
+    /// The claims of running VMs.
     pub ledger: &'a Ledger,
 }
 
@@ -122,7 +122,7 @@ pub struct VnodePlacement {
     pub affinity: Affinity,
     /// Why these pnodes.
     pub why: Reason,
-    /// What is not as wished.
+    /// Differences from the request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shortfalls: Vec<Shortfall>,
     /// What the vnode takes of each pnode.

@@ -17,10 +17,10 @@ use crate::units::Bytes;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// What the guest is told, where it lies on this host, and its addresses.
+/// The virtual topology, its placement on this host, and its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Plan {
-    /// What the guest is told.
+    /// The virtual topology.
     pub topology: VmTopology,
     /// Where it lies.
     pub placement: Placement,
@@ -45,16 +45,16 @@ pub struct Plan {
 /// Why there is no plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// What was typed is not a machine.
+    /// The configuration is invalid.
     #[error(transparent)]
     Spec(#[from] SpecError),
-    /// What was typed is not a device.
+    /// A device configuration is invalid.
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// The host cannot hold it.
     #[error(transparent)]
     Placement(#[from] PlacementError),
-    /// The host does not have the figures that the guest should be told.
+    /// The host does not have the requested HMAT values.
     #[error(
         "attributes_from: sysfs has no latency and bandwidth of pnode {pnode}, must have them for attributes=host"
     )]
@@ -65,7 +65,7 @@ pub enum PlanError {
 }
 
 impl PlanError {
-    /// The stable name of the problem.
+    /// The stable error code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Spec(error) => error.code(),
@@ -75,7 +75,7 @@ impl PlanError {
         }
     }
 
-    /// What kind of failure it is, and whose.
+    /// The kind of error, its code and its field.
     pub fn diagnosis(&self) -> Diagnosis {
         let kind = match self {
             Self::Spec(_) | Self::Device(_) => ErrorKind::Invalid,

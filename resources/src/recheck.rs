@@ -1,5 +1,5 @@
-//! Whether what was planned a moment ago still has its room, for those who plan before nobody else can claim any more.
-//! Planning again, if not, is theirs.
+//! Whether a plan made a moment ago still fits, for callers that plan before they take the lock. They plan again if
+//! it does not.
 
 use crate::host::HostTopology;
 use crate::ledger::{Claim, Ledger};

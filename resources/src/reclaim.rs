@@ -1,5 +1,5 @@
-//! How much each vnode gives when memory of one pnode is wanted, or gets when it is given back: in proportion to what
-//! it has there, never past what it can. Asking guests is `vmm`'s work.
+//! How much each vnode gives in a reclaim by pnode, or gets in a give: in proportion to what it has there, within its
+//! limits. `vmm` sends the requests to guests.
 
 use crate::ids::VnodeId;
 use crate::units::Bytes;
@@ -14,11 +14,11 @@ pub struct Stake {
     pub vnode: VnodeId,
     /// What it has there: its share is in proportion to this.
     pub there: Bytes,
-    /// The most that may be asked of it.
+    /// The maximum request.
     pub room: Bytes,
 }
 
-/// What one vnode is asked for.
+/// The request to one vnode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
     /// Which.
@@ -27,7 +27,7 @@ pub struct Share {
     pub bytes: Bytes,
 }
 
-/// Who is asked for how much.
+/// The requests to all vnodes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Split {
     /// In the order of the stakes, without those that are asked for nothing.

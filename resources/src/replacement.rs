@@ -1,5 +1,5 @@
-//! Where a vnode of a running VM goes when it moves: whether the new pnodes can hold it and which CPUs its vCPUs get
-//! there; and where its vCPUs go when they alone do. First placement is `placement`'s, carrying it out is `vmm`'s work.
+//! Moves of vnodes of a running VM: whether the new pnodes have room, and the CPUs of its vCPUs there; also moves of
+//! vCPUs alone. First placement is in `placement`; `vmm` carries moves out.
 
 use crate::diagnosis::{Diagnosis, ErrorKind};
 use crate::host::HostTopology;
@@ -13,46 +13,46 @@ use crate::topology::{VmTopology, Vnode};
 use crate::units::Bytes;
 use std::collections::BTreeMap;
 
-/// Why a vnode cannot go there.
+/// Why a vnode cannot be moved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReplacementError {
     /// No such vnode.
     #[error("vnode {0}: does not exist")]
     NoSuchVnode(VnodeId),
-    /// Nowhere.
+    /// An empty list.
     #[error("pnode: the list is empty, must name a host node")]
     NoPnode,
     /// No such pnode.
     #[error("pnode {pnode}: does not exist, this host has {host}")]
     NoSuchPnode {
-        /// As asked.
+        /// As requested.
         pnode: PnodeId,
-        /// Those there are.
+        /// The existing ones.
         host: NodeSet,
     },
     /// A pnode without memory.
-    #[error("pnode {0}: has no memory that this process may have")]
+    #[error("pnode {0}: has no memory that this process may use")]
     NoMemory(PnodeId),
     /// Not enough of it.
-    #[error("pnode {pnodes}: {asked} of vnode {vnode} have to come there, {} are available", .available.human_beside(*.asked))]
+    #[error("pnode {pnodes}: {asked} of vnode {vnode} must fit there, {} are available", .available.human_beside(*.asked))]
     Full {
-        /// As asked.
+        /// As requested.
         pnodes: NodeSet,
-        /// Whose.
+        /// The vnode or vCPU.
         vnode: VnodeId,
-        /// What is not there yet and may be touched.
+        /// Memory that is not there yet.
         asked: Bytes,
-        /// What is there for it.
+        /// Memory available there.
         available: Bytes,
     },
     /// Not enough pages in the pools.
     #[error(
-        "pnode {pnodes}: {asked} pages of {size} of vnode {vnode} have to come there, its pool has {free} free"
+        "pnode {pnodes}: {asked} pages of {size} of vnode {vnode} must fit there, its pool has {free} free"
     )]
     PoolShort {
-        /// As asked.
+        /// As requested.
         pnodes: NodeSet,
-        /// Whose.
+        /// The vnode or vCPU.
         vnode: VnodeId,
         /// The page size.
         size: Bytes,
@@ -61,11 +61,11 @@ pub enum ReplacementError {
         /// Pages free.
         free: u64,
     },
-    /// A vnode cannot take its own place.
-    #[error("vnode {0}: is both, must be two vnodes that change places")]
+    /// A vnode cannot be swapped with itself.
+    #[error("vnode {0}: is given twice, must be two different vnodes")]
     SwapWithItself(VnodeId),
     /// The vnodes of a pnode fit nowhere else.
-    #[error("pnode {pnode}: cannot be left: {why}")]
+    #[error("pnode {pnode}: cannot be evacuated: {why}")]
     Nowhere {
         /// The pnode.
         pnode: PnodeId,
@@ -78,7 +78,7 @@ pub enum ReplacementError {
 }
 
 impl ReplacementError {
-    /// What kind of failure it is, and whose.
+    /// The kind of error, its code and its field.
     pub fn diagnosis(&self) -> Diagnosis {
         let kind = match self {
             Self::NoSuchVnode(_) => ErrorKind::NotFound,
@@ -93,7 +93,7 @@ impl ReplacementError {
         if kind == ErrorKind::NotFound { diagnosis } else { diagnosis.at("pnode") }
     }
 
-    /// The stable name of the mistake.
+    /// The stable error code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoSuchVnode(_) => "no_such_vnode",
@@ -112,13 +112,13 @@ impl ReplacementError {
 /// What has to be known of a vnode that is to move.
 #[derive(Debug, Clone, Copy)]
 pub struct Mover<'a> {
-    /// Whose.
+    /// The vnode or vCPU.
     pub vnode: VnodeId,
     /// How its vCPUs are held.
     pub affinity: Affinity,
     /// What of it lies where.
     pub residency: &'a BTreeMap<PnodeId, Bytes>,
-    /// What all others were promised: other VMs, and the other vnodes of this one.
+    /// The claims of all others: other VMs, and the other vnodes of this one.
     pub ledger: &'a Ledger,
 }
 
@@ -127,7 +127,7 @@ pub struct Mover<'a> {
 pub struct Seen<'a> {
     /// What of each vnode that moves lies where.
     pub residency: &'a BTreeMap<VnodeId, BTreeMap<PnodeId, Bytes>>,
-    /// What all others were promised: other VMs, and the vnodes of this one that do not move.
+    /// The claims of all others: other VMs, and the vnodes of this one that do not move.
     pub ledger: &'a Ledger,
 }
 

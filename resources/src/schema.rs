@@ -1,4 +1,4 @@
-//! What is typed, for the OpenAPI document, where serde's derive does not say it all: sizes, lists, words.
+//! OpenAPI schemas of configuration types that the derive macro cannot describe: sizes, lists, enumerations.
 
 use crate::cpu_list::CpuList;
 use crate::diagnosis::ErrorKind;
@@ -19,7 +19,7 @@ fn text(pattern: &str) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern))
 }
 
-/// One of some words.
+/// An enumeration.
 pub fn words(words: &'static [&'static str]) -> SchemaOf {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words.iter().copied())).into()
 }
@@ -37,7 +37,8 @@ impl PartialSchema for Bytes {
     fn schema() -> SchemaOf {
         let bytes = number().format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)));
         let size = text("^[0-9]+([KkMmGgTt]|[KMGT]iB)?$");
-        let description = "Bytes, or a number of K, M, G or T, powers of 1024: 536870912 or \"512M\".";
+        let description =
+            "Bytes as a number, or a size with K, M, G or T (powers of 1024): 536870912 or \"512M\".";
         OneOfBuilder::new().item(bytes).item(size).description(Some(description)).into()
     }
 }
@@ -48,7 +49,7 @@ impl<T> PartialSchema for IdSet<T> {
     fn schema() -> SchemaOf {
         let list = || text("^\\[?([0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)?\\]?$");
         let items = OneOfBuilder::new().item(number()).item(list());
-        let description = "Numbers: one, an array, or a Linux list such as \"0-3,8\".";
+        let description = "One number, an array of numbers, or a Linux list such as \"0-3,8\".";
         OneOfBuilder::new()
             .item(number())
             .item(list())

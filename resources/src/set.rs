@@ -1,4 +1,4 @@
-//! Sets of ids in the Linux list format (`0-3,8`), brackets allowed around it.
+//! Sets of ids in the Linux list format (`0-3,8`), with optional brackets.
 
 use crate::ids::{PcpuId, PnodeId, VcpuId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -39,7 +39,7 @@ impl<T: Copy + From<u32> + Into<u32>> IdSet<T> {
         Self { ranges: vec![(id.into(), id.into())], kind: PhantomData }
     }
 
-    /// All from `first` to `last`; none when it runs backwards.
+    /// All from `first` to `last`; none when it is reversed.
     pub fn range(first: T, last: T) -> Self {
         let (first, last) = (first.into(), last.into());
         Self { ranges: Vec::from_iter((first <= last).then_some((first, last))), kind: PhantomData }
@@ -207,8 +207,8 @@ pub enum ParseSetError {
     /// Neither a number nor a range of numbers.
     #[error("`{0}` is not a list; write numbers and ranges such as 0-3,8")]
     Syntax(String),
-    /// A range whose end lies before its start.
-    #[error("range {first}-{last} runs backwards")]
+    /// A range whose end is before its start.
+    #[error("range {first}-{last} is reversed")]
     Backwards {
         /// Start as written.
         first: u32,
@@ -216,10 +216,10 @@ pub enum ParseSetError {
         last: u32,
     },
     /// An id past [`MAX_ID`].
-    #[error("`{0}` is past the largest id, {MAX_ID}")]
+    #[error("`{0}` is too large, must be at most {MAX_ID}")]
     TooLarge(String),
     /// An id that is in two parts of a list that was typed.
-    #[error("{0} is named twice, must be named once")]
+    #[error("{0} is given twice, must be given once")]
     Twice(u32),
 }
 
@@ -362,7 +362,7 @@ mod tests {
             assert_eq!(CpuSet::typed(text), expected, "{text}");
             assert!(text.parse::<CpuSet>().is_ok(), "what a kernel says counts as it is: {text}");
             let refused = serde_json::from_str::<CpuSet>(&format!("\"{text}\"")).unwrap_err().to_string();
-            assert!(refused.contains("is named twice, must be named once"), "{refused}");
+            assert!(refused.contains("is given twice, must be given once"), "{refused}");
         }
         assert_eq!(CpuSet::typed("[0-3,4,6]"), Ok(set(&[0, 1, 2, 3, 4, 6])));
         assert!(serde_json::from_str::<CpuSet>("[0, 1, 1]").is_err());

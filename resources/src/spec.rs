@@ -1,4 +1,4 @@
-//! What was typed: one schema for command line, config file and HTTP body. What it means is `topology`'s business.
+//! The configuration as given: one schema for command line, config file and HTTP body. `topology` validates it.
 
 use crate::distance::DistanceSpec;
 use crate::set::{NodeSet, VcpuSet};
@@ -6,12 +6,12 @@ use crate::units::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::{fmt, path::PathBuf, str::FromStr};
 
-/// A virtual machine as typed.
+/// The configuration of a VM, as given.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct VmSpec {
-    /// bzImage, or an ELF kernel with a PVH entry.
+    /// Kernel: a bzImage, or an ELF file with a PVH entry point.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
     pub kernel: Option<PathBuf>,
@@ -22,111 +22,111 @@ pub struct VmSpec {
     /// Kernel command line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cmdline: Option<String>,
-    /// vCPUs of the whole VM; those that no vnode names are shared out evenly.
+    /// Number of vCPUs of the VM; those not assigned to a vnode are split evenly.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vcpus: Option<u32>,
-    /// Memory of the whole VM; what no vnode names is shared out evenly.
+    /// Memory of the VM; what is not assigned to a vnode is split evenly.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
-    /// How many vnodes to make when none is described.
+    /// Number of equal vnodes, if `numa` is empty.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vnodes: Option<VnodeCount>,
-    /// The vnodes.
+    /// The vnodes, one entry each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub numa: Vec<VnodeSpec>,
-    /// SLIT distances between vnodes, in the order given.
+    /// SLIT distances between vnodes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub distances: Vec<DistanceSpec>,
-    /// `host`: vnodes are as far apart, and as fast, as the pnodes they lie on.
+    /// `host`: take distances, latencies and bandwidths from the pnodes of the vnodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distances_from: Option<DistancesFrom>,
-    /// HMAT: latency and bandwidth of pairs of vnodes.
+    /// HMAT: latency and bandwidth per pair of vnodes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attributes: Vec<AttributeSpec>,
-    /// `host`: vnodes are as fast as the pnodes they lie on.
+    /// `host`: take latencies and bandwidths from the pnodes of the vnodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attributes_from: Option<AttributesFrom>,
-    /// HMAT: caches in front of the vnodes' memory.
+    /// HMAT: memory-side caches.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub caches: Vec<CacheSpec>,
-    /// Host CPUs of single vCPUs, whatever the affinity of their vnode.
+    /// Host CPUs of individual vCPUs; overrides the affinity of their vnode.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pins: Vec<PinSpec>,
-    /// Disks, in the order in which the guest finds those of one vnode.
+    /// Disks; the guest sees the disks of a vnode in this order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<DiskSpec>,
     /// Network interfaces.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nets: Vec<NetSpec>,
-    /// A socket device between guest and host.
+    /// Vsock device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vsock: Option<VsockSpec>,
-    /// A console beside the serial port.
+    /// Virtio console.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub console: Option<ConsoleSpec>,
-    /// Whether there is an entropy device.
+    /// Whether the VM has an entropy device (virtio-rng).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rng: Option<Switch>,
-    /// Whether the guest reports pages that it has free, which the host then gets back.
+    /// Whether the balloon offers free page reporting; reported pages are returned to the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free_page_reporting: Option<Switch>,
-    /// Where the guest's first serial port goes.
+    /// Destination of the guest's first serial port.
     pub serial: SerialSpec,
-    /// What a guest's reset does.
+    /// Action on a guest reset.
     pub on_reset: OnReset,
-    /// How pnodes are chosen for vnodes that name none.
+    /// How to choose pnodes for vnodes without `pnode`.
     pub placement: PlacementPolicy,
-    /// What happens when such vnodes fit nowhere as they are.
+    /// What to do if such a vnode fits on no pnode.
     pub fit: Fit,
-    /// Whether pnodes may be chosen whose memory is a device's.
+    /// Whether pnodes with device memory may be chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_memory: Option<Switch>,
 }
 
-/// A vnode as typed; everything but the id may be left out.
+/// A vnode, as given; all fields except `id` are optional.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct VnodeSpec {
-    /// Dense from 0 over all vnodes, in any order.
+    /// Number: 0, 1, 2 ... without gaps, in any order.
     pub id: u32,
-    /// Its memory, a multiple of its page size and of 2 MiB; 0 for a vnode with vCPUs only.
+    /// Memory, a multiple of the page size and of 2 MiB; 0 for a vnode with vCPUs only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
-    /// Its vCPUs; none for a vnode with memory only.
+    /// vCPUs; empty for a vnode with memory only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vcpus: Option<VcpuSet>,
-    /// The host node or nodes it lies on.
+    /// The pnode or pnodes to place it on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pnode: Option<NodeSet>,
-    /// How its memory is held there.
+    /// Memory policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<MemoryPolicy>,
-    /// How its vCPU threads are held there.
+    /// Affinity of its vCPU threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
-    /// The pages behind it.
+    /// Page size of its backing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pages: Option<PageSize>,
-    /// Whether all its memory is taken at start.
+    /// Whether to allocate all memory at start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefault: Option<Switch>,
-    /// Whether its memory is a file without a name (memfd) that other processes may map.
+    /// Whether memory is backed by a memfd that other processes can map.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared: Option<Switch>,
-    /// HMAT: nanoseconds of an access by its own vCPUs, or by the nearest ones.
+    /// HMAT: access latency in nanoseconds for its own vCPUs, or the nearest ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<u32>,
-    /// HMAT: bytes per second of such accesses.
+    /// HMAT: bandwidth in bytes per second for the same vCPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Bytes>,
-    /// HMAT: for a vnode with memory only, the vnode whose vCPUs its memory is attached to.
+    /// HMAT: the initiator of a vnode with memory only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initiator: Option<u32>,
 }
 
 impl VnodeSpec {
-    /// A vnode of which nothing but the id was said.
+    /// A vnode with nothing but an id.
     pub fn new(id: u32) -> Self {
         Self {
             id,
@@ -145,13 +145,13 @@ impl VnodeSpec {
     }
 }
 
-/// A word that is not among those allowed.
+/// A word that is not allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{word}` is not one of {allowed}")]
 pub struct UnknownWord {
-    /// As typed, shortened.
+    /// The given word, shortened.
     pub word: String,
-    /// What could be typed, separated by commas.
+    /// The allowed words, separated by commas.
     pub allowed: &'static str,
 }
 
@@ -162,7 +162,7 @@ macro_rules! words {
         pub enum $name { $($(#[$vdoc])* $variant),+ }
 
         impl $name {
-            /// The words as typed, in order.
+            /// The words, in order.
             pub const WORDS: &'static [&'static str] = &[$($word),+];
         }
 
@@ -215,81 +215,81 @@ pub use hmat::{AttributeSpec, CacheAssociativity, CacheSpec, CacheWritePolicy};
 pub use pin::PinSpec;
 
 words!(
-    /// Where a vnode's memory may lie.
+    /// The memory policy of a vnode.
     MemoryPolicy {
-        /// On its pnodes and nowhere else (`MPOL_BIND`).
+        /// Only on its pnodes (`MPOL_BIND`).
         Bind = "bind",
-        /// On its pnodes while there is room, else elsewhere (`MPOL_PREFERRED`, `MPOL_PREFERRED_MANY`).
+        /// On its pnodes while they have room, else on others (`MPOL_PREFERRED`, `MPOL_PREFERRED_MANY`).
         Preferred = "preferred",
-        /// Page by page in turn over its pnodes (`MPOL_INTERLEAVE`).
+        /// Page by page over its pnodes (`MPOL_INTERLEAVE`).
         Interleave = "interleave",
     } allowed "bind, preferred, interleave"
 );
 
 words!(
-    /// Where a vnode's vCPU threads may run.
+    /// The affinity of a vnode's vCPU threads.
     Affinity {
-        /// Each pinned to a CPU of its own, where the node has enough.
+        /// Each pinned to one CPU, while there are enough.
         Hard = "hard",
-        /// On all CPUs of the vnode's pnodes.
+        /// On any CPU of the vnode's pnodes.
         Soft = "soft",
-        /// Wherever the host's scheduler wants.
+        /// On any CPU of the host.
         None = "none",
     } allowed "hard, soft, none"
 );
 
 words!(
-    /// The pages behind a vnode.
+    /// The page size of a vnode's backing.
     PageSize {
         /// 4 KiB pages only.
         Small = "4K",
-        /// Transparent huge pages where the host has them.
+        /// Transparent huge pages, if the host supports them.
         Thp = "thp",
-        /// 2 MiB pages from the node's pool.
+        /// 2 MiB pages from the node's hugetlb pool.
         Huge2M = "2M",
-        /// 1 GiB pages from the node's pool.
+        /// 1 GiB pages from the node's hugetlb pool.
         Huge1G = "1G",
     } allowed "4K, thp, 2M, 1G"
 );
 
 words!(
-    /// Distances taken from somewhere else.
+    /// The source of distances.
     DistancesFrom {
-        /// As the host's sysfs has them between the chosen pnodes.
+        /// Sysfs of the host, for the chosen pnodes.
         Host = "host",
     } allowed "host"
 );
 
 words!(
-    /// Latency and bandwidth taken from somewhere else.
+    /// The source of latencies and bandwidths.
     AttributesFrom {
-        /// As the host's sysfs has them for the chosen pnodes.
+        /// Sysfs of the host, for the chosen pnodes.
         Host = "host",
     } allowed "host"
 );
 
 words!(
-    /// What a guest's reset does.
+    /// Action on a guest reset.
     #[derive(Default)]
     OnReset {
-        /// The process ends with status 4.
+        /// The process exits with status 4.
         #[default]
         Exit = "exit",
-        /// The guest starts again.
+        /// The guest boots again.
         Reboot = "reboot",
     } allowed "exit, reboot"
 );
 
 words!(
-    /// How pnodes are chosen for vnodes that name none.
+    /// How to choose pnodes for vnodes without `pnode`.
     #[derive(Default)]
     PlacementPolicy {
-        /// For all of them together: the fewest pnodes, then the nearest to each other, then the least claimed.
+        /// For all vnodes together: the fewest pnodes, then the nearest to each other, then the least claimed.
         #[default]
         Auto = "auto",
-        /// Each on the first pnode that has room.
+        /// Each on the first pnode with room.
         FirstFit = "first-fit",
-        /// Each on the pnode with the least free memory that has room.
+        /// Each on the pnode with room that has the least free memory.
         BestFit = "best-fit",
         /// Each on the pnode with the most free memory.
         WorstFit = "worst-fit",
@@ -297,12 +297,12 @@ words!(
 );
 
 words!(
-    /// What happens when vnodes that name no pnode fit nowhere as they are.
+    /// What to do if a vnode without `pnode` fits on no pnode.
     #[derive(Default)]
     Fit {
-        /// They are refused.
+        /// Fail.
         Strict = "strict",
-        /// They are spread over several pnodes, or share CPUs, and that is reported.
+        /// Spread it over several pnodes, or share CPUs, and report it.
         #[default]
         Prefer = "prefer",
     } allowed "strict, prefer"
@@ -312,7 +312,7 @@ mod vnode_count;
 pub use vnode_count::VnodeCount;
 
 impl PageSize {
-    /// The size of the host page pool it draws on; `None` for ordinary memory.
+    /// The page size of the hugetlb pool; `None` for ordinary memory.
     pub fn pool(self) -> Option<Bytes> {
         match self {
             Self::Small | Self::Thp => None,
@@ -322,7 +322,7 @@ impl PageSize {
     }
 }
 
-/// On or off, typed as such or as a JSON boolean.
+/// `on` or `off`, or a JSON boolean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Switch(pub bool);
 
@@ -363,13 +363,13 @@ impl<'de> Deserialize<'de> for Switch {
     }
 }
 
-/// Where the guest's first serial port goes: `stdio`, `none` or `file=PATH`.
+/// Destination of the guest's first serial port: `stdio`, `none` or `file=PATH`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum SerialSpec {
     /// Standard input and output; raw when they are a terminal.
     #[default]
     Stdio,
-    /// Nowhere; the guest still finds a port.
+    /// Output is discarded; the guest still has a port.
     None,
     /// Output appended to a file.
     File(PathBuf),

@@ -1,5 +1,4 @@
-//! Hosts made up for tests: described in a few words, written as the sysfs tree that a kernel would show, or had at
-//! once as a [`HostTopology`]. Not part of the program.
+//! Synthetic hosts for tests, written as a sysfs tree or built as a [`HostTopology`]. Not part of the program.
 
 use crate::attributes::AccessAttributes;
 use crate::distance::{Distance, DistanceMatrix};

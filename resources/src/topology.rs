@@ -1,5 +1,5 @@
-//! What the guest is told, validated: a [`VmTopology`] cannot be wrong. How it came to be typed is `spec`'s business,
-//! where it lies on a host is `placement`'s.
+//! The virtual topology, validated: a [`VmTopology`] is always valid. `spec` is its input, `placement` places it on a
+//! host.
 
 mod error;
 mod figures;
@@ -74,7 +74,7 @@ pub struct Vnode {
     pub memory: Bytes,
     /// Its vCPUs; empty for a vnode with memory only.
     pub vcpus: VcpuSet,
-    /// The pnodes asked for; `None` leaves the choice to placement.
+    /// The requested pnodes; `None` leaves the choice to placement.
     pub asked: Option<NodeSet>,
     /// How its memory is held.
     pub policy: MemoryPolicy,
@@ -181,7 +181,7 @@ impl VmTopology {
         &self.pins
     }
 
-    /// What may surprise who typed it.
+    /// Remarks on the configuration.
     pub fn notes(&self) -> &[Note] {
         &self.notes
     }

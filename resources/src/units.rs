@@ -1,4 +1,4 @@
-//! Amounts with their unit. Addresses live in `memory_map`.
+//! Sizes with their unit. Addresses are in `memory_map`.
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::{fmt, str::FromStr};

@@ -98,7 +98,7 @@ impl ConsoleHost for Terminal {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
             Err(error) => {
                 if !std::mem::replace(&mut self.refused, true) {
-                    tracing::warn!(%error, "console: no client let in for now");
+                    tracing::warn!(%error, "console: cannot accept clients for now");
                 }
                 return Err(error);
             }
@@ -169,7 +169,7 @@ impl ConsoleHost for Log {
         match &result {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if !std::mem::replace(&mut self.failing, true) => {
-                tracing::warn!(%error, "console: output lost, further losses are only counted");
+                tracing::warn!(%error, "console: output lost; further losses are only counted");
             }
             Err(_) => {}
             Ok(_) => self.failing = false,
@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(said(ConsoleEnd::File(missing)), (text, "file_not_found", in_file));
         let file = directory.path().join("file");
         std::fs::write(&file, "").unwrap();
-        let text = "console.socket: D/file: exists and is not a socket, must be a path for a new socket";
+        let text = "console.socket: D/file: exists and is not a socket, must be a socket or a new path";
         assert_eq!(said(ConsoleEnd::Socket(file)), (text.to_owned(), "not_a_socket", in_socket));
     }
 }

@@ -103,7 +103,7 @@ impl Control {
             let control = manager.subscriber_mut(id).map_err(fail("epoll_wait"))?;
             let left = control.time_left(Instant::now());
             if left == Some(Duration::ZERO) {
-                tracing::warn!("the guest did not power off in time, the VM is ended");
+                tracing::warn!("the guest did not power off in time, killing the VM");
                 control.finish(Ok(Exit::Killed));
             }
             if let Some(end) = control.end.take() {
@@ -188,7 +188,10 @@ impl Control {
             if self.asked_to_power_off {
                 return self.finish(Ok(Exit::Killed));
             }
-            tracing::info!(signal = signal.ssi_signo, "asking the guest to power off, once more stops it");
+            tracing::info!(
+                signal = signal.ssi_signo,
+                "requesting guest power-off; a second signal kills the VM"
+            );
             self.asked_to_power_off = true;
             if let Some(deadline) = self.shutdown_timeout.and_then(|it| Instant::now().checked_add(it)) {
                 self.shared.power_off_by(deadline);

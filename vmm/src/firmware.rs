@@ -34,9 +34,7 @@ pub enum TablesError {
     #[error("ACPI tables: {0} does not fit")]
     Range(&'static str),
     /// No vnode has room for them below 3 GiB.
-    #[error(
-        "memory: ACPI tables need {0} of one vnode below 3 GiB and above the first MiB, give a vnode more"
-    )]
+    #[error("memory: the ACPI tables need {0} in one vnode between 1 MiB and 3 GiB, give a vnode more")]
     NoRoom(Bytes),
 }
 

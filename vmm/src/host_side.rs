@@ -49,14 +49,14 @@ impl KvmSide {
         let removed = before.regions().try_for_each(|region| self.vm.remove_memory(region.range.start));
         drop(before);
         let kept = removed
-            .inspect_err(|error| tracing::warn!(%error, "the guest starts again on new vCPUs"))
+            .inspect_err(|error| tracing::warn!(%error, "resetting with new vCPUs"))
             .is_ok()
             .then_some(self);
         // What KVM still had mapped is gone with it.
         let ram = Arc::new(make()?);
         let kept = kept.filter(|kvm| {
             let added = add_memory(&kvm.vm, &ram);
-            added.inspect_err(|error| tracing::warn!(%error, "the guest starts again on new vCPUs")).is_ok()
+            added.inspect_err(|error| tracing::warn!(%error, "resetting with new vCPUs")).is_ok()
         });
         Ok((ram, kept))
     }
@@ -66,7 +66,7 @@ impl KvmSide {
     pub fn reset(self) -> Option<(Arc<GuestVm>, VcpuThreads)> {
         let Self { vcpus, vm } = self;
         let done = vcpus.reset().and_then(|()| Ok(vm.power_on()?));
-        done.inspect_err(|error| tracing::warn!(%error, "the guest starts again on new vCPUs")).ok()?;
+        done.inspect_err(|error| tracing::warn!(%error, "resetting with new vCPUs")).ok()?;
         Some((vm, vcpus))
     }
 }

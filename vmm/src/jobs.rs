@@ -174,7 +174,7 @@ impl Jobs {
         let body = move || {
             // The copy is done by this thread: on the CPUs next to where the pages go.
             if let Err(error) = crate::memory::pin_this_thread(&cpus) {
-                tracing::info!(%error, "mover not pinned");
+                tracing::info!(%error, "cannot pin move thread");
             }
             let jobs: Vec<MemoryMove> = moves.iter().map(|planned| planned.job.clone()).collect();
             let moved = move_memory(&ram, &jobs, manner, bandwidth, &progress);

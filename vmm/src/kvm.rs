@@ -34,7 +34,7 @@ pub enum KvmError {
     Open(Box<HostError>),
     /// Without hardware virtualization, and the guest needs it.
     #[error(
-        "kernel: {path}: is Linux, which this host's KVM cannot run: it is kvm_pvm, which emulates a guest's kernel \
+        "kernel: {path}: is Linux, which this host's KVM cannot run: it is kvm_pvm, which emulates the guest kernel \
          and not all of its instructions; use a host whose CPUs offer VMX or SVM, or --force-host to try it here",
         path = path.display()
     )]
@@ -43,7 +43,7 @@ pub enum KvmError {
         path: PathBuf,
     },
     /// Too many vCPUs.
-    #[error("vcpus: {asked} vCPUs, this host's KVM takes at most {most}")]
+    #[error("vcpus: {asked} vCPUs, this host's KVM supports at most {most}")]
     TooManyVcpus {
         /// As asked.
         asked: usize,
@@ -52,7 +52,7 @@ pub enum KvmError {
     },
     /// APIC ids too high.
     #[error(
-        "vcpus: APIC id {asked} is needed, this host's KVM takes at most {most}; use fewer vnodes or more even ones"
+        "vcpus: APIC id {asked} is needed, this host's KVM supports at most {most}; use fewer vnodes, or vnodes of similar size"
     )]
     ApicIdTooHigh {
         /// The highest needed.
@@ -61,10 +61,12 @@ pub enum KvmError {
         most: usize,
     },
     /// A capability is missing.
-    #[error("/dev/kvm has no {0}, which Linux 4.14 and later have")]
+    #[error("/dev/kvm does not support {0}, Linux 4.14 or later is required")]
     Missing(&'static str),
     /// More addresses than the CPU can name.
-    #[error("memory: the VM needs guest addresses up to {end}, this host's CPUs have {bits} bits for them")]
+    #[error(
+        "memory: the VM needs guest-physical addresses up to {end}, this host's CPUs have {bits} physical address bits"
+    )]
     TooManyAddresses {
         /// First address after all.
         end: Gpa,
@@ -72,7 +74,7 @@ pub enum KvmError {
         bits: u32,
     },
     /// More RAM ranges than memory slots.
-    #[error("vnodes: {asked} memory ranges, this host's KVM takes at most {most}")]
+    #[error("vnodes: {asked} memory ranges, this host's KVM supports at most {most}")]
     TooManyRanges {
         /// As needed.
         asked: usize,
@@ -220,7 +222,7 @@ fn enable(vm: &VmFd, cap: Cap, argument: u64, call: &'static str) -> Result<(), 
 pub fn why_no_linux() -> Option<&'static str> {
     if !Path::new("/dev/kvm").exists() {
         return Some(
-            "there is no /dev/kvm: load kvm-intel or kvm-amd, and check that the firmware has virtualization on",
+            "there is no /dev/kvm: load kvm-intel or kvm-amd, and check that virtualization is enabled in the firmware",
         );
     }
     is_emulating().then_some(

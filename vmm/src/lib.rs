@@ -240,7 +240,7 @@ impl Vm {
             host = kept;
             match (exit, options.on_reset) {
                 (Exit::Reset, _) if shared.take_restart() => tracing::info!("reset by request"),
-                (Exit::Reset, OnReset::Reboot) => tracing::info!("the guest resets"),
+                (Exit::Reset, OnReset::Reboot) => tracing::info!("guest reset"),
                 (exit, _) => return Ok(exit),
             }
             // It starts again where it lies now, and claims no more than that.

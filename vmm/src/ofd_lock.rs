@@ -36,7 +36,7 @@ impl Drop for WriteLock {
     fn drop(&mut self) {
         let unlocked = whole(libc::F_UNLCK).and_then(|all| Ok(fcntl(&self.0, FcntlArg::F_OFD_SETLK(&all))?));
         if let Err(error) = unlocked {
-            tracing::warn!(%error, "a file stays locked until the kernel closes it");
+            tracing::warn!(%error, "cannot unlock a file, it stays locked until closed");
         }
     }
 }

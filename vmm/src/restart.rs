@@ -53,7 +53,7 @@ fn vnode_back(
     if missing > Bytes::ZERO
         && let Some(pnode) = released.pnodes.keys().next()
     {
-        tracing::warn!(vnode = %vnode.id, %pnode, bytes = %missing, "boots without memory that it gave back");
+        tracing::warn!(vnode = %vnode.id, %pnode, bytes = %missing, "booting without released memory");
         shared.host_short(&HostShort { vnode: vnode.id, pnode: *pnode, bytes: missing, at_boot: true });
     }
     missing

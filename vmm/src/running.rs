@@ -115,7 +115,7 @@ impl Running {
         for (vcpu, cpus) in before {
             let differs = self.affinity.get(&vcpu).is_some_and(|now| *now != cpus);
             if differs && let Err(error) = self.set_affinity(vcpu, cpus) {
-                tracing::warn!(%error, "a vCPU starts again where it was planned");
+                tracing::warn!(%error, "cannot restore the affinity of a vCPU, using the planned one");
             }
         }
     }
@@ -136,7 +136,7 @@ impl Running {
         self.shared.show_balloons(Arc::clone(&self.handles.balloons));
         self.publish();
         if let Err(error) = self.keeper.hold(&self.shared.held()) {
-            tracing::error!(%error, "the guest keeps the memory that the one before had given");
+            tracing::error!(%error, "cannot empty the balloon after reset");
         }
         self.vcpus.run();
     }
@@ -243,13 +243,13 @@ impl Running {
             for vcpu in place.vcpus.keys() {
                 if let Some(Err(error)) = before.get(vcpu).map(|cpus| self.set_affinity(*vcpu, cpus.clone()))
                 {
-                    tracing::error!(%error, "vCPU does not go back");
+                    tracing::error!(%error, "cannot restore the affinity of a vCPU");
                 }
             }
             return Err(error);
         }
         if let Err(error) = self.segments.follow(place.vnode, &place.cpus) {
-            tracing::warn!(%error, "a device's thread does not follow its vnode");
+            tracing::warn!(%error, "cannot move a device thread with its vnode");
         }
         self.settle_at(place);
         self.publish();
@@ -273,7 +273,7 @@ impl Running {
         if self.paused {
             return Err(RequestError::State {
                 state: self.state(),
-                needs: "the guest must run to give memory",
+                needs: "the guest must be running to inflate the balloon",
             });
         }
         let found = self.plan.topology.vnode(vnode).ok_or(BalloonError::NoSuchVnode(vnode))?;
@@ -289,7 +289,7 @@ impl Running {
         if self.paused {
             return Err(RequestError::State {
                 state: self.state(),
-                needs: "the guest must run to give memory",
+                needs: "the guest must be running to inflate the balloon",
             });
         }
         if order.bytes == Bytes::ZERO {
@@ -325,7 +325,7 @@ impl Running {
             // A touch of one page shall not bring a huge page, of which the other parts are not claimed.
             let first = || advise(&ram, vnode.id, Advice::SmallPages);
             release(&shared.claim, &leases, vnode, (on, most), first).unwrap_or_else(|error| {
-                tracing::warn!(vnode = %vnode.id, "{error}; what the guest gave stays claimed");
+                tracing::warn!(vnode = %vnode.id, "{error}; reclaimed memory stays claimed");
                 Bytes::ZERO
             })
         })
@@ -378,7 +378,7 @@ impl Running {
         let mut stragglers = Stragglers::new();
         for Landed { mut place, follow } in landed {
             if follow && let Err(error) = self.follow(&mut place) {
-                tracing::error!(%error, "a thread does not follow its vnode");
+                tracing::error!(%error, "cannot move a thread with its vnode");
                 stragglers.insert(place.vnode, error);
             }
             self.settle_at(place);

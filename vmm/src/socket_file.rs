@@ -51,10 +51,10 @@ impl Access {
 #[derive(Debug, thiserror::Error)]
 pub enum SocketFileError {
     /// Somebody answers there.
-    #[error("{0}: another process listens there")]
+    #[error("{0}: another process is listening there")]
     InUse(PathBuf),
     /// Somebody is about to.
-    #[error("{path}: another process makes or removes a socket there, and has {lock} locked")]
+    #[error("{path}: another process is creating or removing a socket there and holds the lock {lock}")]
     InTheMaking {
         /// Where.
         path: PathBuf,
@@ -62,7 +62,7 @@ pub enum SocketFileError {
         lock: PathBuf,
     },
     /// It is something else.
-    #[error("{0}: exists and is not a socket, must be a path for a new socket")]
+    #[error("{0}: exists and is not a socket, must be a socket or a new path")]
     NotASocket(PathBuf),
     /// The directory that it would be in cannot be used.
     #[error("{path}: {call}: {source}")]

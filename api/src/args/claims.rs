@@ -3,11 +3,11 @@
 use clap::Args;
 use std::path::PathBuf;
 
-/// Where running VMs keep what they were promised.
+/// Where running VMs record their claims.
 #[derive(Debug, Default, Args)]
 pub struct ClaimsFlags {
-    /// Directory of what running VMs were promised, shared by all that should see each other; `none`: see nobody and
-    /// claim nothing [default: numavisor in /run for root, else in XDG_RUNTIME_DIR or /run/user/UID, else
+    /// Directory with the claims of running VMs; VMs on one host should share it. `none`: make no claim and ignore
+    /// other VMs [default: numavisor in /run for root, else in XDG_RUNTIME_DIR or /run/user/UID, else
     /// /tmp/numavisor-UID]
     #[arg(long, value_name = "DIR", help_heading = "Placement")]
     pub claims_dir: Option<PathBuf>,

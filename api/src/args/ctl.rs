@@ -13,27 +13,27 @@ pub const SOCKET_VARIABLE: &str = "NUMAVISOR_SOCKET";
 #[derive(Debug, Args)]
 #[command(subcommand_required = true, arg_required_else_help = false)]
 pub struct CtlArgs {
-    /// The unix socket of the VM, before or after the command [default: what NUMAVISOR_SOCKET says]
+    /// Unix socket of the VM, before or after the command [default: $NUMAVISOR_SOCKET]
     #[arg(short = 's', long, global = true, value_name = "PATH")]
     pub api_socket: Option<PathBuf>,
-    /// Print the answer as it came instead of tables
+    /// Print the response body (JSON) instead of tables
     #[arg(long, global = true)]
     pub json: bool,
-    /// What to ask
+    /// Operation
     #[command(subcommand)]
     pub command: CtlCommand,
 }
 
-/// What to ask.
+/// Operation.
 #[derive(Debug, Subcommand)]
 pub enum CtlCommand {
     /// Show the VM and its state
     Info,
-    /// Show the vnodes, where their memory lies and where their vCPUs run
+    /// Show the vnodes, where their memory is and where their vCPUs run
     Vnodes(VnodesArgs),
     /// Define the VM, with the flags of `run`
     Define(Box<VmFlags>),
-    /// Start the VM, and wait until it runs
+    /// Boot the VM and wait until it is running
     Boot(BootArgs),
     /// Pause all vCPUs
     Pause,
@@ -41,65 +41,65 @@ pub enum CtlCommand {
     Resume,
     /// Press the guest's power button
     Shutdown(ShutdownArgs),
-    /// Reset the guest; it starts again
+    /// Reset the guest
     Reset,
-    /// End the VM if it runs, and forget it
+    /// Stop the VM if it is running, and delete its definition
     Delete,
-    /// Show what was decided for the VM, or with the flags of `run` what would be
+    /// Show the plan of the VM, or of a VM with the given `run` flags
     Plan(Box<VmFlags>),
-    /// Show the host that the VM is on
+    /// Show the host of the VM
     Host,
-    /// Set how much of its memory a vnode keeps
+    /// Set the balloon target of a vnode: how much memory it keeps
     #[command(visible_alias = "set-memory")]
     MemSet(MemSetArgs),
-    /// Get memory back from a pnode, and wait for completion
+    /// Reclaim memory of a pnode from the guest, and wait for completion
     Reclaim(ReclaimArgs),
     /// Give memory of a pnode back to the guest
     #[command(visible_alias = "return")]
     Give(GiveArgs),
-    /// Ask the guest how much it has free of each vnode
+    /// Show how much memory the guest has free on each vnode
     FreeMemory,
-    /// Measure how much memory of each vnode is written by the guest and its devices
+    /// Measure how much memory of each vnode the guest and its devices write
     DirtyRate(DirtyRateArgs),
-    /// Move a vnode to other pnodes, and wait until it is there
+    /// Move a vnode to other pnodes, and wait for completion
     Move(MoveArgs),
-    /// Move two vnodes into each other's places, and wait until they are there
+    /// Swap the pnodes of two vnodes, and wait for completion
     Swap(SwapArgs),
-    /// Move everything that is on a pnode to the best other places, and wait until it is there
+    /// Move all vnodes off a pnode to the best other pnodes, and wait for completion
     Evacuate(EvacuateArgs),
-    /// Set where a vCPU may run
+    /// Set the host CPUs that a vCPU may run on
     #[command(visible_alias = "set-affinity")]
     Affinity(AffinityArgs),
-    /// Set how the vCPUs of a vnode are held, and on which pnodes
+    /// Set the affinity of all vCPUs of a vnode, and their pnodes
     #[command(visible_alias = "set-vnode-affinity")]
     VnodeAffinity(VnodeAffinityArgs),
-    /// Show the virtio devices and what they count
+    /// Show the virtio devices and their counters
     Devices,
-    /// Make a disk longer, or tell the guest how long it has become
+    /// Grow a disk, or notify the guest of its new size
     DiskResize(DiskResizeArgs),
     /// Take the link of a network interface up or down
     Link(LinkArgs),
     /// Show the jobs, or one of them
     Jobs(JobsArgs),
-    /// Ask a job to end
+    /// Cancel a job
     Cancel(CancelArgs),
-    /// Show what happened, and what happens from now on
+    /// Show past events and follow new ones
     Events(EventsArgs),
-    /// Show vnodes, vCPUs and jobs, again and again
+    /// Show vnodes, vCPUs and jobs, refreshed periodically
     Top(TopArgs),
-    /// Print the figures for Prometheus
+    /// Print metrics in Prometheus format
     Metrics,
     /// Print the OpenAPI document
     Openapi,
 }
 
 impl CtlArgs {
-    /// The socket: what was typed, else what the environment says.
+    /// The socket: the flag, else the environment variable.
     pub fn socket(&self) -> Result<PathBuf, Failure> {
         let environment = || std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
         self.api_socket.clone().or_else(|| environment().map(PathBuf::from)).ok_or_else(|| {
             Failure::input(format_args!(
-                "--api-socket: missing, must be given, or {SOCKET_VARIABLE} be set; see numavisor ctl --help"
+                "--api-socket: missing, must be given unless {SOCKET_VARIABLE} is set; see numavisor ctl --help"
             ))
         })
     }
@@ -108,7 +108,7 @@ impl CtlArgs {
 /// `ctl shutdown`.
 #[derive(Debug, Args)]
 pub struct ShutdownArgs {
-    /// Wait so many seconds for the VM to end: the status is that of its end, or 6 if it still runs then
+    /// Wait up to SECONDS for the VM to end: the exit status is that of the VM, or 6 if it is still running
     #[arg(long, value_name = "SECONDS", value_parser = count)]
     pub timeout: Option<u32>,
 }
@@ -116,10 +116,10 @@ pub struct ShutdownArgs {
 /// `ctl vnodes`.
 #[derive(Debug, Args)]
 pub struct VnodesArgs {
-    /// Only this one
+    /// Show only this one
     #[arg(value_parser = count)]
     pub vnode: Option<u32>,
-    /// Wait for a measurement of the memory that begins now
+    /// Wait for a new measurement of the memory
     #[arg(long)]
     pub fresh: bool,
 }
@@ -127,7 +127,7 @@ pub struct VnodesArgs {
 /// `ctl boot`.
 #[derive(Debug, Args)]
 pub struct BootArgs {
-    /// Do not wait until it runs
+    /// Return immediately
     #[arg(long)]
     pub detach: bool,
 }
@@ -135,12 +135,12 @@ pub struct BootArgs {
 /// `ctl mem-set`.
 #[derive(Debug, Args)]
 pub struct MemSetArgs {
-    /// Which vnode
+    /// Vnode number
     #[arg(value_parser = count)]
     pub vnode: u32,
-    /// What it should keep
+    /// Memory that the vnode keeps
     pub size: Bytes,
-    /// Do not wait until the guest has done it
+    /// Return immediately
     #[arg(long)]
     pub detach: bool,
 }
@@ -148,22 +148,22 @@ pub struct MemSetArgs {
 /// `ctl reclaim`.
 #[derive(Debug, Args)]
 pub struct ReclaimArgs {
-    /// From which pnode
+    /// Pnode to reclaim from
     #[arg(long, value_name = "N", value_parser = count, required_unless_present_any = ["last", "cancel"])]
     pub pnode: Option<u32>,
     /// How much
     #[arg(required_unless_present_any = ["last", "cancel"])]
     pub size: Option<Bytes>,
-    /// Not a page of another pnode
+    /// Take no page of another pnode
     #[arg(long)]
     pub exact: bool,
-    /// Do not wait for completion
+    /// Return immediately
     #[arg(long)]
     pub detach: bool,
-    /// Show the status of the last one
+    /// Show the status of the last reclaim
     #[arg(long, conflicts_with_all = ["pnode", "size", "exact", "detach", "cancel"])]
     pub last: bool,
-    /// Cancel the one under way; memory reclaimed so far is kept
+    /// Cancel the running reclaim; memory reclaimed so far is kept
     #[arg(long, conflicts_with_all = ["pnode", "size", "exact", "detach"])]
     pub cancel: bool,
 }
@@ -171,12 +171,12 @@ pub struct ReclaimArgs {
 /// `ctl give`.
 #[derive(Debug, Args)]
 pub struct GiveArgs {
-    /// On which pnode
+    /// Pnode of the memory
     #[arg(long, value_name = "N", value_parser = count)]
     pub pnode: u32,
     /// How much
     pub size: Bytes,
-    /// Do not wait until the guest has taken it
+    /// Return immediately
     #[arg(long)]
     pub detach: bool,
 }
@@ -184,7 +184,7 @@ pub struct GiveArgs {
 /// `ctl dirty-rate`.
 #[derive(Debug, Args)]
 pub struct DirtyRateArgs {
-    /// How long to measure, up to 10000
+    /// Milliseconds to measure, up to 10000
     #[arg(long, value_name = "N", value_parser = count, default_value = "1000")]
     pub milliseconds: u32,
 }
@@ -192,16 +192,16 @@ pub struct DirtyRateArgs {
 /// `ctl move`.
 #[derive(Debug, Args)]
 pub struct MoveArgs {
-    /// Which vnode
+    /// Vnode number
     #[arg(value_parser = count)]
     pub vnode: u32,
-    /// Where to, as a list
+    /// Destination pnodes, as a list
     #[arg(long, value_name = "LIST", value_parser = ids::<PnodeId>)]
     pub pnode: NodeSet,
-    /// Bytes per second at most
+    /// Maximum bytes per second
     #[arg(long, value_name = "SIZE")]
     pub bandwidth: Option<Bytes>,
-    /// Do not wait until it is there
+    /// Return immediately
     #[arg(long)]
     pub detach: bool,
 }
@@ -209,16 +209,16 @@ pub struct MoveArgs {
 /// `ctl swap`.
 #[derive(Debug, Args)]
 pub struct SwapArgs {
-    /// One vnode
+    /// First vnode
     #[arg(value_parser = count)]
     pub vnode: u32,
-    /// The other
+    /// Second vnode
     #[arg(value_parser = count)]
     pub with: u32,
-    /// Bytes per second at most
+    /// Maximum bytes per second
     #[arg(long, value_name = "SIZE")]
     pub bandwidth: Option<Bytes>,
-    /// Do not wait until they are there
+    /// Return immediately
     #[arg(long)]
     pub detach: bool,
 }
@@ -226,13 +226,13 @@ pub struct SwapArgs {
 /// `ctl evacuate`.
 #[derive(Debug, Args)]
 pub struct EvacuateArgs {
-    /// Which pnode
+    /// Pnode to evacuate
     #[arg(long, value_name = "N", value_parser = count)]
     pub pnode: u32,
-    /// Bytes per second at most
+    /// Maximum bytes per second
     #[arg(long, value_name = "SIZE")]
     pub bandwidth: Option<Bytes>,
-    /// Do not wait until it is done
+    /// Return immediately
     #[arg(long)]
     pub detach: bool,
 }
@@ -240,7 +240,7 @@ pub struct EvacuateArgs {
 /// `ctl affinity`.
 #[derive(Debug, Args)]
 pub struct AffinityArgs {
-    /// Which vCPU
+    /// vCPU number
     #[arg(value_parser = count)]
     pub vcpu: u32,
     /// Host CPUs, as a list
@@ -251,12 +251,12 @@ pub struct AffinityArgs {
 /// `ctl vnode-affinity`.
 #[derive(Debug, Args)]
 pub struct VnodeAffinityArgs {
-    /// Which vnode
+    /// Vnode number
     #[arg(value_parser = count)]
     pub vnode: u32,
     /// hard, soft or none
     pub affinity: Affinity,
-    /// The pnodes whose CPUs they get, as a list [default: those of the vnode]
+    /// Pnodes whose CPUs to use, as a list [default: those of the vnode]
     #[arg(long, value_name = "LIST", value_parser = ids::<PnodeId>)]
     pub pnode: Option<NodeSet>,
 }
@@ -264,10 +264,10 @@ pub struct VnodeAffinityArgs {
 /// `ctl disk-resize`.
 #[derive(Debug, Args)]
 pub struct DiskResizeArgs {
-    /// Which disk, from 0 in the order in which they were given
+    /// Disk number: 0 is the first --disk
     #[arg(value_parser = count)]
     pub disk: u32,
-    /// How long it shall be, no less than it is [default: tell the guest how long it is now]
+    /// New size; a disk cannot shrink [default: the current size of the file or device]
     pub size: Option<Bytes>,
 }
 
@@ -293,7 +293,7 @@ pub enum LinkState {
 /// `ctl jobs`.
 #[derive(Debug, Args)]
 pub struct JobsArgs {
-    /// Only this one
+    /// Show only this one
     #[arg(value_parser = long_count)]
     pub job: Option<u64>,
 }
@@ -301,7 +301,7 @@ pub struct JobsArgs {
 /// `ctl cancel`.
 #[derive(Debug, Args)]
 pub struct CancelArgs {
-    /// Which job
+    /// Job number
     #[arg(value_parser = long_count)]
     pub job: u64,
 }
@@ -309,10 +309,10 @@ pub struct CancelArgs {
 /// `ctl events`.
 #[derive(Debug, Args)]
 pub struct EventsArgs {
-    /// Only those after this number
+    /// Only events after this ID
     #[arg(long, value_name = "ID", value_parser = long_count)]
     pub after: Option<u64>,
-    /// End when those that happened are shown
+    /// Exit after the past events
     #[arg(long)]
     pub no_follow: bool,
 }
@@ -320,10 +320,10 @@ pub struct EventsArgs {
 /// `ctl top`.
 #[derive(Debug, Args)]
 pub struct TopArgs {
-    /// Seconds between two looks
+    /// Seconds between refreshes
     #[arg(long, value_name = "SECONDS", value_parser = count, default_value = "1")]
     pub interval: u32,
-    /// Looks before it ends [default: until interrupted]
+    /// Number of refreshes [default: until interrupted]
     #[arg(long, value_name = "N", value_parser = count)]
     pub count: Option<u32>,
 }

@@ -1,5 +1,5 @@
-//! The grammars of `--disk`, `--net`, `--vsock` and `--console`: `key=value` separated by commas. What the values mean
-//! is decided by `resources`.
+//! The grammars of `--disk`, `--net`, `--vsock` and `--console`: `key=value` separated by commas. What the values
+//! mean is decided by `resources`.
 
 use crate::args::numa::{NumaError, from_str, key_value, parts, put, refuse};
 use crate::args::{count, long_count, number};

@@ -1,4 +1,4 @@
-//! The grammar of `--distance`: `F:T=V`. The rule that completes the list is `resources`'.
+//! The grammar of `--distance`: `F:T=V`. `resources` completes the list.
 
 use crate::args::{count, shortened};
 use resources::distance::DistanceSpec;

@@ -1,16 +1,16 @@
-//! What `--help` says beyond the list of flags: rules, units, examples, exit statuses. Lines fit 80 columns.
+//! Long help texts: rules, units, examples, exit statuses. Lines fit 80 columns.
 
-/// One line on what this is.
+/// The one-line description.
 pub const ABOUT: &str = "A KVM virtual machine monitor whose whole point is virtual NUMA";
 
-/// The end of `-h`.
+/// Shown after `-h`.
 pub const SHORT: &str = "See --help for rules, examples and exit statuses.";
 
-/// The end of `--help`.
+/// Shown after `--help`.
 pub const LONG: &str = "\
-A VM has vnodes: what the guest sees as NUMA nodes. Each lies on one or more
-pnodes: nodes of this host. `numavisor host` shows the pnodes, `numavisor plan`
-what a VM would get of them, and `numavisor run` starts it.
+A VM has vnodes, the NUMA nodes that the guest sees. Each vnode is placed on one
+or more pnodes, the NUMA nodes of the host. `numavisor host` shows the pnodes,
+`numavisor plan` shows where a VM would be placed, and `numavisor run` starts it.
 
 Examples:
   numavisor host
@@ -18,78 +18,81 @@ Examples:
       --vcpus 4 --memory 2G --vnodes 2
   numavisor plan --numa id=0,memory=1G,vcpus=[0-1],pnode=0 \\
                  --numa id=1,memory=1G,vcpus=[2-3],pnode=1
-  numavisor run --help          the rules of the VM flags
+  numavisor run --help          all VM flags and their rules
 
 Exit statuses:
-    0  the guest powered off, or was quit with Ctrl-A x;
-       or the command did what it was asked
+    0  the guest powered off, or the user quit with Ctrl-A x; for other
+       commands: success
     1  internal error
-    2  bad input, or a file that is missing or in use: one line names the field,
-       the value and the rule
-    3  the host refused: one line names what was asked, where, and why not
+    2  invalid input, or a file that is missing or in use: one line names the
+       field, the value and the rule
+    3  host error: one line names the operation, the object and the reason
     4  the guest reset itself (--on-reset exit)
     5  the guest crashed: a vCPU shut down after a triple fault
-    6  ctl: there is no VM, or it is not in a state for what was asked
-  143  a second SIGTERM, SIGINT or SIGHUP, or the end of --shutdown-timeout,
-       ended the VM at once (the first presses the guest's power button)";
+    6  ctl: there is no VM, or the VM is in the wrong state for the command
+  143  the VM was killed by a second SIGTERM, SIGINT or SIGHUP, or because
+       --shutdown-timeout expired (the first signal presses the power button)";
 
-/// The end of `run --help` and `plan --help`.
+/// Shown after `run --help` and `plan --help`.
 pub const VM: &str = "\
-Sizes are bytes with an optional K, M, G or T, powers of 1024. Lists are Linux
-lists; in --numa they stand in brackets if they have commas: vcpus=[0-3,8].
+Sizes are in bytes, with an optional K, M, G or T (powers of 1024). Lists use the
+Linux format, such as 0-3,8; inside --numa, a list with commas needs brackets:
+vcpus=[0-3,8].
 
-Vnodes (--numa, once per vnode; all keys but id may be left out):
-  id         0, 1, 2 ... in any order, without holes
-  memory     a multiple of 2M, of 1G with pages=1G; 0 for a vnode with vCPUs
-             only; default: an even share of what the others leave of --memory
+Vnodes (--numa, once per vnode; all keys except id are optional):
+  id         0, 1, 2 ... in any order, without gaps
+  memory     a multiple of 2M, or of 1G with pages=1G; 0 for a vnode with vCPUs
+             only; default: an even share of the unassigned part of --memory
   vcpus      a list, [] for a vnode with memory only; default: an even share of
-             the vCPUs that no vnode names
+             the unassigned vCPUs
   pnode      a list of host nodes; default: chosen by --placement
-  policy     bind        on its pnodes and nowhere else; what does not fit does
-                         not start (default)
-             preferred   on its pnodes while there is room
-             interleave  page by page in turn over its pnodes
+  policy     bind        only on its pnodes; fails to start if it does not fit
+                         (default)
+             preferred   on its pnodes while they have room
+             interleave  page by page over its pnodes
   affinity   soft        vCPUs run on the CPUs of its pnodes (default)
-             hard        on one CPU each, while there are enough
-             none        anywhere
+             hard        each vCPU runs on one CPU, while there are enough
+             none        vCPUs run on any CPU
   pages      thp (transparent huge pages, default), 4K, or 2M or 1G from the
-             pools of its pnodes
-  prefault   on or off: take all memory at start (default: off, but on with
+             hugetlb pools of its pnodes
+  prefault   on or off: allocate all memory at start (default: off, but on with
              pages=2M and 1G)
-  shared     on or off: memory is a memfd that other processes may map, and an
-             upgrade hands over, instead of private memory (default: off)
-  latency    nanoseconds the guest is told for its memory (HMAT): 90 or 90ns
-  bandwidth  bytes per second the guest is told, given together with latency;
-             vCPUs of other vnodes are told figures scaled by distance
-  initiator  of a vnode with memory only: the vnode it is attached to (HMAT)
+  shared     on or off: back memory by a memfd that other processes can map and
+             that an upgrade can hand over (default: off)
+  latency    latency of its memory in the HMAT, in nanoseconds: 90 or 90ns
+  bandwidth  bandwidth of its memory in the HMAT, in bytes per second; requires
+             latency. For vCPUs of other vnodes both are scaled by distance
+  initiator  for a vnode with memory only: the vnode it is attached to (HMAT)
 
-Without --numa there are --vnodes vnodes of equal size, with --vcpus vCPUs and
---memory in all. `--vnodes auto` makes as many as the VM needs pnodes.
+Without --numa, the VM has --vnodes vnodes of equal size, with --vcpus vCPUs and
+--memory in total. `--vnodes auto` creates as many as the VM needs pnodes.
 
-Placement, for vnodes without pnode:
-  auto       all of them on the fewest pnodes that have room for each vnode and
-             an unclaimed CPU for each vCPU; of these on the nearest to each
-             other, then the least claimed, then those with the most memory free
-  first-fit  each on the first pnode that has room
-  best-fit   each on the fullest that has room, worst-fit on the emptiest
-With --fit strict nothing starts that does not fit so. With --fit prefer vnodes
-are spread over several pnodes, and CPUs shared, and `plan` says so; memory that
-the host does not have is refused all the same.
+Placement of vnodes without pnode=:
+  auto       all of them on the fewest pnodes with room for each vnode and an
+             unclaimed CPU for each vCPU; among these, the nearest to each other,
+             then the least claimed, then those with the most free memory
+  first-fit  each on the first pnode with room
+  best-fit   each on the fullest pnode with room
+  worst-fit  each on the emptiest pnode with room
+With --fit strict, a VM that does not fit fails to start. With --fit prefer, its
+vnodes are spread over several pnodes and CPUs are shared, and `plan` reports it;
+memory that the host does not have is still an error.
 
-Distances: 10 to itself, 11 to 254 to another vnode, 255 for no way. F:T=V holds
-for T:F too unless that is given; what nobody gives is 20. `--distances host`
-takes distances and HMAT figures from the pnodes (11 if two vnodes share one),
-`--attributes host` the figures alone.
+Distances: 10 to itself, 11 to 254 to another vnode, 255 if unreachable. F:T=V
+also applies to T:F unless that is given; the default is 20. `--distances host`
+takes distances and HMAT values from the pnodes (11 if two vnodes share one),
+`--attributes host` only the HMAT values.
 
-HMAT, pair by pair: `--attribute 0:1,latency=90ns,bandwidth=20G`, or read-latency,
-write-latency, read-bandwidth, write-bandwidth. Caches in front of memory:
+HMAT by pair: `--attribute 0:1,latency=90ns,bandwidth=20G`, or read-latency,
+write-latency, read-bandwidth, write-bandwidth. Memory-side caches:
 `--memory-cache vnode=0,size=1G,level=1,associativity=none|direct|complex,
 policy=none|write-back|write-through,line=64`.
 
-Pins: `--pin 0-1=4-7,^5 --pin 2=node:1` beats affinity; lists of host CPUs may
-have all, node:N, nodes:N-M, and ^ in front of what is taken out again.
+Pins: `--pin 0-1=4-7,^5 --pin 2=node:1` overrides affinity. Lists of host CPUs
+also accept all, node:N, nodes:N-M, and ^ to exclude CPUs.
 
---config FILE has the same fields as JSON; flags win, and replace whole lists:
+--config FILE has the same fields as JSON; flags override fields and replace
+whole lists:
   {\"kernel\": \"vmlinuz\", \"initramfs\": \"initrd.img\",
    \"numa\": [{\"id\": 0, \"memory\": \"1G\", \"vcpus\": \"0-1\", \"pnode\": 0},
             {\"id\": 1, \"memory\": \"1G\", \"vcpus\": [2, 3], \"pnode\": 1}],
@@ -108,14 +111,14 @@ Examples:
 
 Exit statuses: see numavisor --help.";
 
-/// The end of `import --help`.
+/// Shown after `import --help`.
 pub const IMPORT: &str = "\
-What the description has and a configuration has not is left out with one
-warning each; what would be a broken guest is refused with its line. At most
-1 MiB is read. docs/formats.md lists what is understood.
+Settings without a counterpart are ignored with one warning each. Settings that
+would give a broken guest are errors with the line number. At most 1 MiB is read.
+docs/formats.md lists the supported settings.
 
-`run`, `plan` and `export` read descriptions as well: --from-libvirt, --from-xl
-and --from-qemu, with other flags winning over them as over --config.
+`run`, `plan` and `export` also read these formats directly: --from-libvirt,
+--from-xl and --from-qemu. Other flags override them, as with --config.
 
 Examples:
   virsh dumpxml guest | numavisor import --from libvirt - --out guest.json
@@ -123,18 +126,18 @@ Examples:
   numavisor import --from qemu /proc/1234/cmdline
   numavisor export --to libvirt --from-xl guest.cfg";
 
-/// The end of `serve --help`.
+/// Shown after `serve --help`.
 pub const SERVE: &str = "\
-One VM at a time: PUT /v1/vm defines it, POST /v1/vm/boot starts it, DELETE
-/v1/vm ends it and forgets it. `numavisor ctl` does all of it, and
-GET /v1/openapi.json describes it.
+Serves one VM at a time: PUT /v1/vm defines it, POST /v1/vm/boot boots it, DELETE
+/v1/vm stops and deletes it. `numavisor ctl` is a client for all operations.
+GET /v1/openapi.json returns the OpenAPI document.
 
-SIGTERM, SIGINT and SIGHUP press the power button of a running VM, and end the
-server when it is off; a second one ends everything at once (status 143).";
+SIGTERM, SIGINT and SIGHUP press the power button of a running VM; the server
+exits once the VM is off. A second signal kills the VM (status 143).";
 
-/// The end of `ctl --help`.
+/// Shown after `ctl --help`.
 pub const CTL: &str = "\
-Everything goes over the HTTP API of docs/api.md; curl does as well:
+A client for the HTTP API (docs/api.md). curl works too:
   curl --unix-socket vm.sock http://localhost/v1/vnodes
 
 Examples:
@@ -147,17 +150,17 @@ Examples:
   numavisor ctl shutdown --timeout 60
   numavisor help ctl reclaim
 
-Exit statuses: 0 done, 2 bad input, 3 the host refused or nobody listens,
-6 there is no VM, or it is not in a state for it.";
+Exit statuses: 0 success, 2 invalid input, 3 host error or no server on the
+socket, 6 no VM, or the VM is in the wrong state.";
 
-/// The end of `host --help`.
+/// Shown after `host --help`.
 pub const HOST: &str = "\
-Online nodes, and their CPUs that are online and that this process may use (its
-cpuset, from /proc/self/status; with another --sysfs, all of them).
+Shows online nodes with their online CPUs that this process may use (its cpuset,
+from /proc/self/status; with --sysfs, all of them).
 
-A kernel without NUMA is one pnode, number 0.
+A kernel without NUMA support has one pnode, number 0.
 
-AVAILABLE is what a VM can have: free memory and page cache, less what the
-kernel keeps free (its watermarks, in /proc/zoneinfo). Huge pages are free/total
-of each pool. Latency and bandwidth are those that the nearest CPUs see, where
-the firmware has an HMAT; read/write where they differ.";
+AVAILABLE is the memory that a VM can use: free memory and page cache, minus what
+the kernel keeps free (its watermarks in /proc/zoneinfo). Huge pages are shown as
+free/total per pool. Latency and bandwidth are those of the nearest CPUs, if the
+firmware has an HMAT; read/write if they differ.";

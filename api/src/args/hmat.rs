@@ -1,4 +1,4 @@
-//! The grammars of `--attribute` and `--memory-cache`. What the figures mean together is decided by `resources`.
+//! The grammars of `--attribute` and `--memory-cache`. What the values mean together is decided by `resources`.
 
 use crate::args::numa::{NumaError, from_str, key_value, nanoseconds, parts, put, refuse};
 use crate::args::{count, number, shortened};

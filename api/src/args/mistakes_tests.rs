@@ -1,4 +1,4 @@
-//! Every flag and every key with values of every wrong kind: what refuses them is our words, with field, value and rule.
+//! Every flag and every key with invalid values of every kind: each error is ours, with field, value and rule.
 
 use super::refuse::line;
 use super::{Cli, Command, VmFlags, device, hmat, numa};
@@ -31,7 +31,7 @@ fn check(line: &str, field: &str, value: &str) {
     let shown = if value.is_empty() { "``" } else { value };
     let part = value.split([',', '-']).any(|part| !part.is_empty() && rest.contains(part));
     assert!(
-        rest.contains(shown) || part || rest.starts_with("has no value"),
+        rest.contains(shown) || part || rest.starts_with("a value is required"),
         "{field}={value}: no value: {line}"
     );
 }

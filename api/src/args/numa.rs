@@ -42,7 +42,7 @@ pub fn parse(text: &str) -> Result<VnodeSpec, NumaError> {
             // `vcpus=0,2`: the list has a comma and no brackets.
             (Err(_), Some((key, value))) => {
                 let (value, part) = (shortened(value), shortened(part));
-                let rule = format!("a list with commas has brackets: {key}=[{value},{part}]");
+                let rule = format!("a list with commas needs brackets: {key}=[{value},{part}]");
                 return refuse(None, format_args!("`{part}` is not key=value; {rule}"));
             }
             (pair, _) => pair?,
@@ -130,7 +130,7 @@ pub fn parts(text: &str) -> Result<Vec<&str>, NumaError> {
 }
 
 fn brackets(text: &str) -> String {
-    format!("`{}` has a bracket without its other, lists are written [0-1,4]", shortened(text))
+    format!("`{}` has an unmatched bracket, write lists as [0-1,4]", shortened(text))
 }
 
 #[cfg(test)]
@@ -182,7 +182,7 @@ mod tests {
                  such as 512M"
                     .to_owned(),
             ),
-            ("id=0,vcpus=[3-1]", "--numa[1].vcpus: range 3-1 runs backwards".to_owned()),
+            ("id=0,vcpus=[3-1]", "--numa[1].vcpus: range 3-1 is reversed".to_owned()),
             (
                 "id=0,pnode=a",
                 "--numa[1].pnode: `a` is not a list; write numbers and ranges such as 0-3,8".to_owned(),
@@ -195,19 +195,19 @@ mod tests {
             ),
             (
                 "id=0,vcpus=[0-1",
-                "--numa[1]: `id=0,vcpus=[0-1` has a bracket without its other, lists are written [0-1,4]".to_owned(),
+                "--numa[1]: `id=0,vcpus=[0-1` has an unmatched bracket, write lists as [0-1,4]".to_owned(),
             ),
             (
                 "id=0,vcpus=0,2",
-                "--numa[1]: `2` is not key=value; a list with commas has brackets: vcpus=[0,2]".to_owned(),
+                "--numa[1]: `2` is not key=value; a list with commas needs brackets: vcpus=[0,2]".to_owned(),
             ),
             (
                 "pnode=0-1,3,id=0",
-                "--numa[1]: `3` is not key=value; a list with commas has brackets: pnode=[0-1,3]".to_owned(),
+                "--numa[1]: `3` is not key=value; a list with commas needs brackets: pnode=[0-1,3]".to_owned(),
             ),
             ("id=0,vcpus=0,memory=1G,2", "--numa[1]: `2` is not key=value".to_owned()),
-            ("id=0,vcpus=[0-3,2]", "--numa[1].vcpus: 2 is named twice, must be named once".to_owned()),
-            ("id=0,pnode=[1,1]", "--numa[1].pnode: 1 is named twice, must be named once".to_owned()),
+            ("id=0,vcpus=[0-3,2]", "--numa[1].vcpus: 2 is given twice, must be given once".to_owned()),
+            ("id=0,pnode=[1,1]", "--numa[1].pnode: 1 is given twice, must be given once".to_owned()),
         ];
         for (text, expected) in cases {
             assert_eq!(refused(text), expected);

@@ -1,4 +1,4 @@
-//! The grammar of `--pin`: `VCPUS=CPUS`. Lists of host CPUs are `resources`' grammar.
+//! The grammar of `--pin`: `VCPUS=CPUS`. Lists of host CPUs are parsed by `resources`.
 
 use crate::args::{ids, shortened};
 use resources::PinSpec;

@@ -1,4 +1,4 @@
-//! clap's errors as one line that names field, value and rule, with status 2; help and version as clap prints them.
+//! clap's errors as one line with field, value and rule, and status 2; help and version as clap prints them.
 
 use crate::args::Cli;
 use crate::exit::{Failure, Status};
@@ -28,7 +28,7 @@ pub(super) fn line(error: &Error) -> String {
             Some(why) => format!("{flag}: {why}"),
             None => format!("{flag}: `{value}` is not allowed"),
         },
-        ErrorKind::InvalidValue if value.is_empty() => format!("{flag}: has no value, must have one"),
+        ErrorKind::InvalidValue if value.is_empty() => format!("{flag}: a value is required"),
         ErrorKind::InvalidValue => {
             let allowed = text(error, ContextKind::ValidValue).unwrap_or_default();
             format!("{flag}: `{value}` is not one of {allowed}")
@@ -36,7 +36,7 @@ pub(super) fn line(error: &Error) -> String {
         ErrorKind::ArgumentConflict => match text(error, ContextKind::PriorArg) {
             Some(other) if !other.starts_with(flag) => {
                 let other = other.split([' ', '<']).next().unwrap_or_default();
-                format!("{flag}: given beside {other}, must be one of them")
+                format!("{flag}: cannot be combined with {other}, use one of them")
             }
             _ => format!("{flag}: given twice, must be given once"),
         },
@@ -57,7 +57,7 @@ pub(super) fn line(error: &Error) -> String {
             format!("{argument}: missing, must be given; see numavisor --help")
         }
         ErrorKind::TooManyValues | ErrorKind::WrongNumberOfValues => {
-            format!("{flag}: `{}` is given, must have no value", value.escape_default())
+            format!("{flag}: `{}` is not allowed, the flag takes no value", value.escape_default())
         }
         ErrorKind::InvalidUtf8 => "arguments: one is not UTF-8, must be".to_owned(),
         _ => {
@@ -129,12 +129,12 @@ mod tests {
                 "--memory: `1.5G` is not a size; write a whole number with an optional K, M, G or T, such as 512M"
                     .to_owned(),
             ),
-            ("plan --memory", "--memory: has no value, must have one".to_owned()),
+            ("plan --memory", "--memory: a value is required".to_owned()),
             ("plan --memory 1G --memory 2G", "--memory: given twice, must be given once".to_owned()),
             ("plan --memroy 1G", "--memroy: unknown argument, --memory is the nearest; see numavisor --help".to_owned()),
             (
                 "plan --config a --from-xl b",
-                "--config: given beside --from-xl, must be one of them".to_owned(),
+                "--config: cannot be combined with --from-xl, use one of them".to_owned(),
             ),
             ("import --from vmx a", "--from: `vmx` is not one of libvirt, xl, qemu".to_owned()),
             ("export", "--to <FORMAT>: missing, must be given; see numavisor --help".to_owned()),
@@ -161,15 +161,15 @@ mod tests {
             ("run --serial tty", "--serial: `tty` is not one of stdio, none, file=PATH".to_owned()),
             ("completions", "<SHELL>: missing, must be given; see numavisor --help".to_owned()),
             ("completions foo", "SHELL: `foo` is not one of bash, elvish, fish, powershell, zsh".to_owned()),
-            ("run --rng=on", "--rng: `on` is given, must have no value".to_owned()),
-            ("plan -v --quiet", "--verbose: given beside --quiet, must be one of them".to_owned()),
+            ("run --rng=on", "--rng: `on` is not allowed, the flag takes no value".to_owned()),
+            ("plan -v --quiet", "--verbose: cannot be combined with --quiet, use one of them".to_owned()),
             ("ctl vnodes x", "VNODE: `x` is not a whole number".to_owned()),
             ("ctl jobs -s x 1.5", "JOB: `1.5` is not a whole number".to_owned()),
             (
                 "ctl cancel 99999999999999999999",
                 "JOB: 99999999999999999999 is too large, must be at most 18446744073709551615".to_owned(),
             ),
-            ("ctl move 0 --pnode 1,1", "--pnode: 1 is named twice, must be named once".to_owned()),
+            ("ctl move 0 --pnode 1,1", "--pnode: 1 is given twice, must be given once".to_owned()),
             ("run --shutdown-timeout 1s", "--shutdown-timeout: `1s` is not a whole number".to_owned()),
             ("help frobnicate", format!("frobnicate: unknown command, {commands}")),
         ];

@@ -6,13 +6,13 @@ use crate::http::socket::SocketSpec;
 use clap::Args;
 use std::path::PathBuf;
 
-/// Where the API listens and who may connect.
+/// The API socket and its permissions.
 #[derive(Debug, Default, Args)]
 pub struct SocketFlags {
-    /// Answer HTTP on this unix socket; `systemd`: on the one that systemd passes
+    /// Serve the HTTP API on this unix socket; `systemd`: use the socket that systemd passes
     #[arg(short = 's', long, value_name = "PATH", help_heading = "API")]
     pub api_socket: Option<PathBuf>,
-    /// Mode of the socket, in octal [default: 600, or 660 with a group]
+    /// File mode of the socket, in octal [default: 600, or 660 with a group]
     #[arg(long, value_name = "MODE", value_parser = mode, help_heading = "API", requires = "api_socket")]
     pub api_socket_mode: Option<u32>,
     /// Group of the socket, by name or number
@@ -21,7 +21,7 @@ pub struct SocketFlags {
 }
 
 impl SocketFlags {
-    /// What was asked for.
+    /// The requested socket, if any.
     pub fn spec(&self) -> Option<SocketSpec> {
         Some(SocketSpec {
             path: self.api_socket.clone()?,
@@ -30,7 +30,7 @@ impl SocketFlags {
         })
     }
 
-    /// What was asked for, which must be something.
+    /// The requested socket, which is required.
     pub fn required(&self) -> Result<SocketSpec, Failure> {
         self.spec()
             .ok_or_else(|| Failure::input("--api-socket: missing, must be given; see numavisor --help"))

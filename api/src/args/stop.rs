@@ -1,15 +1,15 @@
-//! The flag of how long a guest may take to power off.
+//! The flag for the time that a guest has to power off.
 
 use crate::args::count;
 use clap::Args;
 use std::time::Duration;
 
-/// How a VM ends that is told to by a signal.
+/// How a VM ends after a signal.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct StopFlags {
-    /// Seconds that the guest has to power off after the first SIGTERM, SIGINT or SIGHUP; then the VM is ended as by a
-    /// second one, with status 143 [default: as long as it takes]
-    #[arg(long, value_name = "SECONDS", value_parser = count, help_heading = "End")]
+    /// Seconds for the guest to power off after the first SIGTERM, SIGINT or SIGHUP. After that the VM is killed as by
+    /// a second signal, with status 143 [default: no limit]
+    #[arg(long, value_name = "SECONDS", value_parser = count, help_heading = "Shutdown")]
     pub shutdown_timeout: Option<u32>,
 }
 

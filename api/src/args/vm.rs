@@ -1,4 +1,4 @@
-//! The flags that describe a VM, and how they win over a configuration file.
+//! The flags that describe a VM, and how they override a configuration file.
 
 use crate::args::{count, device, distance, hmat, numa, on_reset, pin};
 use crate::exit::Failure;
@@ -20,50 +20,50 @@ pub struct VmFlags {
     #[arg(long, value_name = "STR", help_heading = "Guest", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
     /// First serial port: stdio, none or file=PATH (output only, appended) [default: stdio]
-    #[arg(long, value_name = "WHERE", help_heading = "Guest")]
+    #[arg(long, value_name = "DEST", help_heading = "Guest")]
     pub serial: Option<SerialSpec>,
-    /// When the guest resets: exit (with status 4) or reboot [default: exit]
-    #[arg(long, value_name = "DO", value_parser = on_reset, help_heading = "Guest")]
+    /// Action on a guest reset: exit (with status 4) or reboot [default: exit]
+    #[arg(long, value_name = "ACTION", value_parser = on_reset, help_heading = "Guest")]
     pub on_reset: Option<OnReset>,
-    /// Read the VM from a JSON file; flags given beside it win over its fields
+    /// Read the VM from a JSON file; other flags override its fields
     #[arg(long, value_name = "FILE", help_heading = "Guest")]
     pub config: Option<PathBuf>,
-    /// Read the VM from a libvirt domain (XML) instead; what is left out is warned of
+    /// Read the VM from a libvirt domain (XML); warns about what it ignores
     #[arg(long, value_name = "FILE", help_heading = "Guest", conflicts_with = "config")]
     pub from_libvirt: Option<PathBuf>,
-    /// Read the VM from an xl configuration instead; what is left out is warned of
+    /// Read the VM from an xl configuration; warns about what it ignores
     #[arg(long, value_name = "FILE", help_heading = "Guest", conflicts_with_all = ["config", "from_libvirt"])]
     pub from_xl: Option<PathBuf>,
-    /// Read the VM from a QEMU command line in a file instead; what is left out is warned of
+    /// Read the VM from a file with a QEMU command line; warns about what it ignores
     #[arg(long, value_name = "FILE", help_heading = "Guest", conflicts_with_all = ["config", "from_libvirt", "from_xl"])]
     pub from_qemu: Option<PathBuf>,
-    /// vCPUs of the whole VM; those that no vnode names are shared out evenly [default: those named, or one per vnode]
-    #[arg(short = 'c', long, value_name = "N", value_parser = count, allow_negative_numbers = true, help_heading = "Shape")]
+    /// Number of vCPUs of the VM; those not assigned with --numa are split evenly [default: those assigned, or one per vnode]
+    #[arg(short = 'c', long, value_name = "N", value_parser = count, allow_negative_numbers = true, help_heading = "Topology")]
     pub vcpus: Option<u32>,
-    /// Memory of the whole VM; what no vnode names is shared out evenly [default: 512M]
-    #[arg(short, long, value_name = "SIZE", allow_negative_numbers = true, help_heading = "Shape")]
+    /// Memory of the VM; what is not assigned with --numa is split evenly [default: 512M]
+    #[arg(short, long, value_name = "SIZE", allow_negative_numbers = true, help_heading = "Topology")]
     pub memory: Option<Bytes>,
-    /// Number of vnodes to make, without describing them; auto: as many as the VM needs pnodes [default: 1]
-    #[arg(long, value_name = "N|auto", value_parser = vnodes, allow_negative_numbers = true, help_heading = "Shape")]
+    /// Number of equal vnodes, without --numa; auto: as many as the VM needs pnodes [default: 1]
+    #[arg(long, value_name = "N|auto", value_parser = vnodes, allow_negative_numbers = true, help_heading = "Topology")]
     pub vnodes: Option<VnodeCount>,
-    /// One vnode: id=N and any of memory, vcpus, pnode, policy, affinity, pages, prefault, shared, latency, bandwidth,
-    /// initiator
-    #[arg(long, value_name = "id=N,KEY=VALUE,...", help_heading = "Shape")]
+    /// Describe a vnode: id=N and any of memory, vcpus, pnode, policy, affinity, pages, prefault, shared, latency,
+    /// bandwidth, initiator; repeatable
+    #[arg(long, value_name = "id=N,KEY=VALUE,...", help_heading = "Topology")]
     pub numa: Vec<String>,
-    /// SLIT distance from vnode F to vnode T, and back unless given too: 11 to 254, 255 is unreachable
-    #[arg(long, value_name = "F:T=V", help_heading = "Shape")]
+    /// SLIT distance from vnode F to vnode T, and from T to F unless given: 11 to 254, or 255 for unreachable; repeatable
+    #[arg(long, value_name = "F:T=V", help_heading = "Topology")]
     pub distance: Vec<String>,
-    /// Vnodes as far apart, and as fast, as the host nodes they lie on; distances given with --distance stay
-    #[arg(long, visible_alias = "distances-from", value_name = "host", help_heading = "Shape")]
+    /// Take distances, latencies and bandwidths from the pnodes of the vnodes; --distance overrides
+    #[arg(long, visible_alias = "distances-from", value_name = "host", help_heading = "Topology")]
     pub distances: Option<DistancesFrom>,
-    /// HMAT latency and bandwidth that vCPUs of vnode I see of memory of vnode T: latency=90ns,bandwidth=20G, or each with read- or write- before it
-    #[arg(long, value_name = "I:T,KEY=VALUE,...", help_heading = "Shape")]
+    /// HMAT latency and bandwidth from vCPUs of vnode I to memory of vnode T: latency=90ns,bandwidth=20G, each also with the prefix read- or write-; repeatable
+    #[arg(long, value_name = "I:T,KEY=VALUE,...", help_heading = "Topology")]
     pub attribute: Vec<String>,
-    /// Vnodes as fast as the host nodes they lie on; figures given otherwise stay
-    #[arg(long, visible_alias = "attributes-from", value_name = "host", help_heading = "Shape")]
+    /// Take latencies and bandwidths from the pnodes of the vnodes; --attribute overrides
+    #[arg(long, visible_alias = "attributes-from", value_name = "host", help_heading = "Topology")]
     pub attributes: Option<AttributesFrom>,
-    /// HMAT cache in front of a vnode's memory: vnode=N,size=SIZE,level=1 and any of associativity, policy, line
-    #[arg(long, value_name = "vnode=N,KEY=VALUE,...", help_heading = "Shape")]
+    /// HMAT memory-side cache of a vnode: vnode=N,size=SIZE,level=1 and any of associativity, policy, line; repeatable
+    #[arg(long, value_name = "vnode=N,KEY=VALUE,...", help_heading = "Topology")]
     pub memory_cache: Vec<String>,
     /// Disk, raw file or block device: path=PATH and any of format=raw, vnode, readonly, direct, queues, interrupts, serial; repeatable
     #[arg(long, value_name = "path=PATH,KEY=VALUE,...", help_heading = "Devices")]
@@ -71,28 +71,28 @@ pub struct VmFlags {
     /// Network interface: tap=NAME, or fd=N and mac, and any of mac, mtu, queues, vnode, vhost; repeatable
     #[arg(long, value_name = "tap=NAME,KEY=VALUE,...", help_heading = "Devices")]
     pub net: Vec<String>,
-    /// Sockets between guest and host: cid=N and any of socket (vhost-vsock without), vnode
+    /// Vsock device: cid=N and any of socket (default: vhost-vsock), vnode
     #[arg(long, value_name = "cid=N,socket=PATH", help_heading = "Devices")]
     pub vsock: Option<String>,
-    /// Console beside the serial port (hvc0): socket=PATH to attach to, or file=PATH for output only, and vnode
+    /// Virtio console (hvc0): socket=PATH for a client, or file=PATH for output only, and vnode
     #[arg(long, value_name = "socket=PATH|file=PATH", help_heading = "Devices")]
     pub console: Option<String>,
-    /// Entropy device
+    /// Add an entropy device (virtio-rng)
     #[arg(long, help_heading = "Devices")]
     pub rng: bool,
-    /// Have the guest report its free pages, and give them to the host
+    /// Return free pages that the guest reports to the host
     #[arg(long, help_heading = "Devices")]
     pub free_page_reporting: bool,
-    /// Host CPUs of single vCPUs: 0-1=4-7, 2=node:1,^9; repeatable
-    #[arg(long, value_name = "VCPUS=CPUS", help_heading = "Shape")]
+    /// Pin vCPUs to host CPUs: 0-1=4-7, 2=node:1,^9; repeatable
+    #[arg(long, value_name = "VCPUS=CPUS", help_heading = "Topology")]
     pub pin: Vec<String>,
-    /// How pnodes are chosen for vnodes that name none: auto, first-fit, best-fit or worst-fit [default: auto]
+    /// How to choose pnodes for vnodes without pnode=: auto, first-fit, best-fit or worst-fit [default: auto]
     #[arg(long, value_name = "RULE", help_heading = "Placement")]
     pub placement: Option<PlacementPolicy>,
-    /// What happens when these fit nowhere: strict refuses, prefer spreads them or shares CPUs [default: prefer]
-    #[arg(long, value_name = "HOW", help_heading = "Placement")]
+    /// What to do if a vnode fits on no pnode: strict fails, prefer spreads it or shares CPUs [default: prefer]
+    #[arg(long, value_name = "MODE", help_heading = "Placement")]
     pub fit: Option<Fit>,
-    /// Let pnodes be chosen whose memory is a device's, as of CXL or a GPU
+    /// Also choose pnodes with device memory, such as CXL or a GPU
     #[arg(long, help_heading = "Placement")]
     pub device_memory: bool,
 }
@@ -175,7 +175,7 @@ impl VmFlags {
     }
 }
 
-/// Parses each value of a flag; an error says which one it was.
+/// Parses each value of a flag; an error has its index.
 fn list<T, E: std::fmt::Display>(
     flag: &str,
     texts: &[String],

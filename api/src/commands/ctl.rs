@@ -1,4 +1,4 @@
-//! `numavisor ctl`: asks a running VM over its socket and shows the answer.
+//! `numavisor ctl`: sends requests to a running VM over its socket and prints the responses.
 
 use crate::args::{CtlArgs, CtlCommand, LinkState, MemSetArgs, MoveArgs, VmFlags};
 use crate::ctl::client::{Answer, Client};
@@ -187,12 +187,12 @@ impl Ctl {
         if let Some(end) = failed {
             let why = end.error.as_deref().unwrap_or("the VM did not start");
             let kind = end.kind.as_deref().unwrap_or_default();
-            return Err(Failure::told(kind, end.code.clone(), end.field.clone(), why));
+            return Err(Failure::reported(kind, end.code.clone(), end.field.clone(), why));
         }
         self.print(&answer, |vm: wire::Vm| show::vm(&vm))
     }
 
-    /// Presses the power button and waits for the end, which says the status. The events have it also where the process
+    /// Presses the power button and waits for the end, which determines the status. Events report it even if the process
     /// ends with its VM.
     fn shut_down(&self, timeout: Duration) -> Result<ExitCode, Failure> {
         let so_far = stream::events(self.client.stream("/v1/events?follow=false", &[])?);
@@ -200,11 +200,11 @@ impl Ctl {
         let last = last.unwrap_or(0).to_string();
         let events = stream::events(self.client.stream("/v1/events", &[("last-event-id", last.as_str())])?);
         self.client.ask("POST", "/v1/vm/shutdown", None)?;
-        let (told, ends) = std::sync::mpsc::channel();
+        let (sender, ends) = std::sync::mpsc::channel();
         let follow = move || {
             let events = events.map_while(Result::ok).map(|data| parsed(&data));
             let mut ends = events.filter_map(|event| serde_json::from_value(event["end"].clone()).ok());
-            ends.next().map(|end: wire::End| told.send(end))
+            ends.next().map(|end: wire::End| sender.send(end))
         };
         std::thread::spawn(follow);
         let end = ends.recv_timeout(timeout).map_err(|error| match error {
@@ -213,7 +213,7 @@ impl Ctl {
                 Failure::new(Status::Conflict, format_args!("the VM did not end within {seconds} s"))
             }
             RecvTimeoutError::Disconnected => {
-                Failure::new(Status::Host, "the VM's process is gone, and did not say how the VM ended")
+                Failure::new(Status::Host, "the VM's process exited without reporting how the VM ended")
             }
         })?;
         let text = match self.json {
@@ -265,7 +265,7 @@ impl Ctl {
         match stop.filter(|stop| stop != "reached" && !wanted.detach) {
             Some(stop) => {
                 let why = match stop == "off_node" && vnode.vcpus.is_empty() {
-                    true => " (it has no vCPUs, so its guest would give other vnodes' pages)",
+                    true => " (it has no vCPUs, so the guest would inflate pages of other vnodes)",
                     false => "",
                 };
                 let keeps = Bytes(vnode.actual).human();
@@ -276,10 +276,10 @@ impl Ctl {
         }
     }
 
-    /// Waits for what was started, and says how it ended; anything but `reached` is a conflict.
+    /// Waits for a reclaim and reports its outcome; anything but `reached` is a conflict.
     fn reclaim(&self, mut answer: Answer, detach: bool) -> Result<ExitCode, Failure> {
         let mut now: wire::Reclaim = answer.read()?;
-        let (id, bar) = (now.id, std::io::stderr().is_terminal().then(|| bar("reclaiming", now.asked)));
+        let (id, bar) = (now.id, std::io::stderr().is_terminal().then(|| bar("reclaiming", now.requested)));
         while now.state == wire::JobState::Running && now.id == id && !detach {
             std::thread::sleep(LOOK);
             answer = self.client.get("/v1/reclaim")?;
@@ -316,7 +316,7 @@ impl Ctl {
             job = answer.read()?;
             if let Some(bar) = &bar {
                 bar.set_length(job.total);
-                bar.set_position(job.seen);
+                bar.set_position(job.scanned);
             }
         }
         if let Some(bar) = bar {
@@ -338,7 +338,7 @@ impl Ctl {
             }
             if let Some(bar) = &bar {
                 bar.set_length(total(&all.jobs));
-                bar.set_position(all.jobs.iter().map(|job| job.seen).sum());
+                bar.set_position(all.jobs.iter().map(|job| job.scanned).sum());
             }
         }
         if let Some(bar) = bar {
@@ -348,7 +348,7 @@ impl Ctl {
             true => {
                 serde_json::to_string(&all).map_err(|error| Failure::new(Status::Internal, error))? + "\n"
             }
-            false if all.jobs.is_empty() => "nothing of the VM is there\n".to_owned(),
+            false if all.jobs.is_empty() => "nothing of the VM is on that pnode\n".to_owned(),
             false => show::jobs(&all.jobs),
         };
         let done = files::print(&text)?;

@@ -1,4 +1,4 @@
-//! `numavisor export`: a VM of ours as another program describes it.
+//! `numavisor export`: a VM in another program's format.
 
 use crate::args::ExportArgs;
 use crate::exit::Failure;

@@ -1,4 +1,4 @@
-//! `numavisor completions` and `numavisor man`: what packagers want, made from the flags themselves.
+//! `numavisor completions` and `numavisor man`: generated from the flags, for packagers.
 
 use crate::args::{Cli, CompletionsArgs, ManArgs};
 use crate::exit::{Failure, Status};
@@ -36,7 +36,7 @@ pub fn man(args: &ManArgs) -> Result<ExitCode, Failure> {
                 format!("must be one of {}", known.join(", "))
             };
             Failure::input(format_args!(
-                "`{}`: no command of {}, {rule}",
+                "`{}`: not a command of {}, {rule}",
                 name.escape_default(),
                 of.get_bin_name().unwrap_or("numavisor")
             ))

@@ -1,4 +1,4 @@
-//! `numavisor import`: another program's description as a configuration of ours.
+//! `numavisor import`: another program's configuration in our format.
 
 use crate::args::ImportArgs;
 use crate::exit::Failure;

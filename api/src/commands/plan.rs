@@ -1,4 +1,4 @@
-//! `numavisor plan`: decides everything, refuses what `run` would refuse, and touches nothing.
+//! `numavisor plan`: decides everything, fails where `run` would fail, and changes nothing.
 
 use crate::addresses;
 use crate::args::PlanArgs;
@@ -22,7 +22,7 @@ pub fn run(args: &PlanArgs) -> Result<ExitCode, Failure> {
     let plan = decide(&spec, &look::host(&root)?, &ledger?)?;
     // What is on another host, nobody knows here.
     if here && let Some(error) = start::check(&plan, &spec, args.host.force_host)? {
-        tracing::warn!("this cannot start, and the limits of KVM are not known: {error}");
+        tracing::warn!("this VM cannot start here, KVM limits were not checked: {error}");
     }
     if let Some(directory) = &args.acpi_dir {
         write_tables(&plan, directory)?;

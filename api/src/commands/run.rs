@@ -1,4 +1,4 @@
-//! `numavisor run`: plans, then has it done, and turns the way it ended into a status.
+//! `numavisor run`: plans and runs a VM, and maps the way it ended to an exit status.
 
 use crate::args::RunArgs;
 use crate::claims::ClaimsAt;
@@ -8,7 +8,7 @@ use crate::http::server::Server;
 use crate::http::socket::{Socket, SocketError, SocketSpec};
 use crate::progress::PrefaultBar;
 use crate::socket_cleanup;
-use crate::start::{Audience, prepare};
+use crate::start::{StartOptions, prepare};
 use resources::{Diagnosis, ErrorKind, VmSpec};
 use std::process::ExitCode;
 
@@ -17,25 +17,25 @@ pub fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let spec = args.vm.spec()?;
     vmm::block_terminal_stops().map_err(|error| Failure::new(Status::Host, error))?;
     let progress = PrefaultBar::for_terminal().map(|bar| Box::new(bar) as Box<dyn vmm::Progress>);
-    let (claims, janitor) = (ClaimsAt::try_from(&args.claims)?, socket_cleanup::of_this_program());
+    let (claims, cleanup) = (ClaimsAt::try_from(&args.claims)?, socket_cleanup::of_this_program());
     let (shutdown_timeout, force_host) = (args.stop.timeout(), args.host.force_host);
-    let audience =
-        Audience { progress, claims, janitor, shutdown_timeout, force_host, ..Audience::default() };
+    let options =
+        StartOptions { progress, claims, cleanup, shutdown_timeout, force_host, ..StartOptions::default() };
     match args.socket.spec() {
-        Some(socket) => ended(&served(spec, audience, &socket)?),
-        None => ended(&prepare(spec, audience)?.run()),
+        Some(socket) => ended(&served(spec, options, &socket)?),
+        None => ended(&prepare(spec, options)?.run()),
     }
 }
 
 /// Runs it, and answers HTTP meanwhile.
 fn served(
     spec: VmSpec,
-    audience: Audience,
+    options: StartOptions,
     socket: &SocketSpec,
 ) -> Result<Result<vmm::Exit, vmm::Error>, Failure> {
-    let socket = Socket::open(socket, &audience.janitor).map_err(refused)?;
-    let app = App::new(audience.claims.clone(), audience.janitor.clone(), audience.force_host);
-    let vm = prepare(spec.clone(), Audience { observer: Some(app.commands.observer()), ..audience })?;
+    let socket = Socket::open(socket, &options.cleanup).map_err(refused)?;
+    let app = App::new(options.claims.clone(), options.cleanup.clone(), options.force_host);
+    let vm = prepare(spec.clone(), StartOptions { observer: Some(app.commands.observer()), ..options })?;
     app.commands.adopt(spec, vm.handle());
     let server = Server::start(&app, socket)
         .map_err(|error| Failure::new(Status::Host, format_args!("--api-socket: {error}")))?;

@@ -1,5 +1,5 @@
-//! `numavisor serve`: answers HTTP until a signal ends it; the VM is defined and booted over it. The first signal
-//! presses the power button of a running VM, the second ends everything at once; without a VM the first one does.
+//! `numavisor serve`: serves HTTP until a signal; clients define and boot the VM. The first signal presses the power
+//! button of a running VM, the second one kills everything; without a VM the first one ends the server.
 
 use crate::args::ServeArgs;
 use crate::claims::ClaimsAt;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Serves until it is told to end.
+/// Serves until a signal.
 pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     vmm::block_terminal_stops().map_err(|error| Failure::new(Status::Host, error))?;
     let failed =
@@ -24,9 +24,9 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     // In all threads that are started from here on, so that only the one that waits for them gets them; and before anybody
     // can connect, who may take that for a sign that it is there to be ended.
     signals.thread_block().map_err(|error| failed("pthread_sigmask", error.into()))?;
-    let (claims, janitor) = (ClaimsAt::try_from(&args.claims)?, socket_cleanup::of_this_program());
-    let socket = Socket::open(&args.socket.required()?, &janitor).map_err(refused)?;
-    let app = App::new(claims, janitor, args.host.force_host);
+    let (claims, cleanup) = (ClaimsAt::try_from(&args.claims)?, socket_cleanup::of_this_program());
+    let socket = Socket::open(&args.socket.required()?, &cleanup).map_err(refused)?;
+    let app = App::new(claims, cleanup, args.host.force_host);
     let server = Server::start(&app, socket).map_err(|error| failed("--api-socket", error))?;
     let asked = Arc::new(AtomicU32::new(0));
     let (commands, count, timeout) = (Arc::clone(&app.commands), Arc::clone(&asked), args.stop.timeout());
@@ -51,7 +51,7 @@ fn press_power_button(commands: &Arc<CommandQueue>) {
     let commands = Arc::clone(commands);
     let press = move || {
         if commands.press_power_button() {
-            tracing::info!("asking the guest to power off, once more ends it");
+            tracing::info!("requesting guest power-off; a second signal kills the VM");
         }
     };
     if let Err(error) = std::thread::Builder::new().name("power-button".to_owned()).spawn(press) {

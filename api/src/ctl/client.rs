@@ -1,4 +1,4 @@
-//! One HTTP request over a unix socket, without a runtime: sent, answered, closed.
+//! One HTTP request over a unix socket, without an async runtime: connect, send, receive, close.
 
 use crate::ctl::stream::Body;
 use crate::exit::{Failure, Status};
@@ -11,13 +11,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// The longest answer to wait for: a VM that is ended while its memory is taken.
-const PATIENCE: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_secs(600);
 /// Most bytes of an answer that is not a stream: jobs, vnodes and vCPUs of the largest VM.
 const MOST: u64 = 64 << 20;
 /// Most bytes of the head of an answer.
 const MOST_HEAD: u64 = 64 << 10;
 
-/// Where to ask.
+/// The server.
 pub struct Client {
     socket: PathBuf,
 }
@@ -80,7 +80,7 @@ impl Client {
         headers: &[(&str, &str)],
     ) -> Result<(u16, Body), Failure> {
         let mut stream = UnixStream::connect(&self.socket).map_err(|error| self.failed("connect", error))?;
-        stream.set_read_timeout(Some(PATIENCE)).map_err(|error| self.failed("setsockopt", error))?;
+        stream.set_read_timeout(Some(TIMEOUT)).map_err(|error| self.failed("setsockopt", error))?;
         let mut text = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
         for (name, value) in headers {
             text.push_str(&format!("{name}: {value}\r\n"));
@@ -91,7 +91,7 @@ impl Client {
         }
         text.push_str("\r\n");
         text.push_str(body.unwrap_or_default());
-        // Who refuses early closes early, and says why.
+        // A server that rejects a request early also closes early, after its response.
         let sent = stream.write_all(text.as_bytes());
         let (status, body) = head(BufReader::new(stream)).map_err(|why| match &sent {
             Ok(()) => self.failed("read", why),
@@ -142,5 +142,5 @@ fn refused(status: u16, text: &str) -> Failure {
         return Failure::new(whose, format_args!("HTTP status {status}"));
     };
     let line = format!("{} ({})", problem.detail, problem.code);
-    Failure::told(&problem.kind, Some(problem.code), problem.field, line)
+    Failure::reported(&problem.kind, Some(problem.code), problem.field, line)
 }

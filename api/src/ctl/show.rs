@@ -50,7 +50,7 @@ pub fn vm(vm: &Vm) -> String {
     rows.iter().map(|(name, value)| format!("{name:<9}{value}\n")).collect()
 }
 
-/// Devices: where they sit, what their transports count, and what they count themselves.
+/// Devices: vnode, transport counters, and their own figures.
 pub fn devices(devices: &[Device]) -> String {
     let right = |title| (title, Side::Right);
     let mut table = table(&[
@@ -84,7 +84,7 @@ pub fn devices(devices: &[Device]) -> String {
     format!("{}{}", table.text(), figures(devices))
 }
 
-/// Those that are not 0.
+/// Figures that are not 0.
 fn figures(devices: &[Device]) -> String {
     let mut table = table(&[("DEVICE", Side::Left), ("FIGURE", Side::Left), ("VALUE", Side::Right)]);
     let mut any = false;
@@ -97,7 +97,7 @@ fn figures(devices: &[Device]) -> String {
     if any { format!("\n{}", table.text()) } else { String::new() }
 }
 
-/// Vnodes: what they have, where it lies, where their vCPUs run.
+/// Vnodes: memory, residency and vCPUs.
 pub fn vnodes(vnodes: &[Vnode]) -> String {
     let stays: String = vnodes.iter().filter_map(stays).collect();
     let bound: String = vnodes.iter().filter_map(bound).collect();
@@ -116,7 +116,7 @@ fn stays(vnode: &Vnode) -> Option<String> {
     let partial = vnode.balloon.as_ref()?.partial;
     let (id, pages, partial) = (vnode.id, vnode.pages, (partial > 0).then(|| human(partial))?);
     Some(format!(
-        "\nvnode {id}: {partial} of what its guest gave stay taken: the host has pages of {pages} back as a whole\n"
+        "\nvnode {id}: {partial} in its balloon cannot be freed: the host frees pages of {pages} as a whole\n"
     ))
 }
 
@@ -128,7 +128,7 @@ pub fn memory(vnodes: &[Vnode]) -> String {
     header.push(("POLICY".to_owned(), Side::Left));
     header.extend(["MEMORY", "TARGET", "ACTUAL", "RELEASED"].map(|title| (title.to_owned(), Side::Right)));
     header.extend(pnodes.iter().map(|pnode| (format!("ON {pnode}"), Side::Right)));
-    header.extend(["ABSENT", "HIT", "MISS", "FOREIGN"].map(|title| (title.to_owned(), Side::Right)));
+    header.extend(["ABSENT", "LOCAL", "MISPLACED", "OTHERS"].map(|title| (title.to_owned(), Side::Right)));
     header.extend(["MOVED", "LEFT", "FAILED", "JOB"].map(|title| (title.to_owned(), Side::Right)));
     let mut table = Table::new(header);
     for vnode in vnodes {
@@ -140,7 +140,7 @@ pub fn memory(vnodes: &[Vnode]) -> String {
             on.map_or("-".to_owned(), |on| human(on.bytes))
         }));
         row.extend(match residency {
-            Some(found) => [found.absent, found.hit, found.miss, found.foreign].map(human),
+            Some(found) => [found.absent, found.local, found.misplaced, found.others_misplaced].map(human),
             None => ["-", "-", "-", "-"].map(str::to_owned),
         });
         row.extend([human(vnode.moves.moved), human(vnode.moves.left), vnode.moves.failed.to_string()]);
@@ -195,7 +195,7 @@ pub fn pnodes(pnodes: &[PnodeUse]) -> String {
     table.text()
 }
 
-/// A row per vnode: what the guest says.
+/// A row per vnode: the guest's free memory.
 pub fn free_memory(free: &FreeMemory) -> String {
     let mut table = table(&[("VNODE", Side::Right), ("FREE", Side::Right)]);
     for of in &free.vnodes {
@@ -204,7 +204,7 @@ pub fn free_memory(free: &FreeMemory) -> String {
     table.text()
 }
 
-/// A row per vnode: what was written, and how much that would be in a second.
+/// A row per vnode: bytes written, and the rate per second.
 pub fn dirty_rate(rate: &DirtyRate) -> String {
     let columns = ["VNODE", "WRITTEN", "GUEST", "DEVICES", "PER SECOND"].map(|name| (name, Side::Right));
     let mut table = table(&columns);
@@ -216,12 +216,12 @@ pub fn dirty_rate(rate: &DirtyRate) -> String {
     table.text()
 }
 
-/// How a reclaim or give went, and who did what for it.
+/// The status of a reclaim or give, with a row per vnode.
 pub fn reclaim(reclaim: &Reclaim) -> String {
     let mut table = table(&[
         ("VNODE", Side::Right),
-        ("THERE", Side::Right),
-        ("ASKED", Side::Right),
+        ("RESIDENT", Side::Right),
+        ("REQUESTED", Side::Right),
         ("BALLOONED", Side::Right),
         ("FREED", Side::Right),
         ("ELSEWHERE", Side::Right),
@@ -230,8 +230,15 @@ pub fn reclaim(reclaim: &Reclaim) -> String {
         ("STOP", Side::Left),
     ]);
     for part in &reclaim.parts {
-        let sizes =
-            [part.there, part.asked, part.ballooned, part.freed, part.elsewhere, part.moved, part.released];
+        let sizes = [
+            part.resident,
+            part.requested,
+            part.ballooned,
+            part.freed,
+            part.elsewhere,
+            part.moved,
+            part.released,
+        ];
         let stop = dash(part.stop.as_deref().unwrap_or_default());
         table.row(std::iter::once(part.vnode.to_string()).chain(sizes.map(human)).chain([stop]));
     }
@@ -243,7 +250,7 @@ pub fn reclaim(reclaim: &Reclaim) -> String {
     let whole = |part: &&crate::http::wire::ReclaimPart| part.stop.as_deref() == Some("whole_pages");
     let whole = reclaim.parts.iter().filter(whole).map(|part| {
         format!(
-            "\nvnode {}: pages of a pool go back as a whole, and its guest cannot give all of one\n",
+            "\nvnode {}: huge pages are freed as a whole, and its guest cannot give a whole page\n",
             part.vnode
         )
     });
@@ -251,7 +258,7 @@ pub fn reclaim(reclaim: &Reclaim) -> String {
         "pnode {}: {} of {}, {} elsewhere, {}, {}.{:03} s; free {before} before, {after} now\n\n{}{}",
         reclaim.pnode,
         human(reclaim.reached),
-        human(reclaim.asked),
+        human(reclaim.requested),
         human(reclaim.elsewhere),
         reclaim.stop.as_deref().unwrap_or(state(reclaim.state)),
         reclaim.elapsed_ms / 1000,
@@ -269,14 +276,14 @@ pub fn jobs(jobs: &[Job]) -> String {
         ("FROM", Side::Left),
         ("TO", Side::Left),
         ("STATE", Side::Left),
-        ("SEEN", Side::Right),
+        ("SCANNED", Side::Right),
         ("MOVED", Side::Right),
         ("LEFT", Side::Right),
         ("SECONDS", Side::Right),
         ("ERROR", Side::Left),
     ]);
     for job in jobs {
-        let percent = job.seen.saturating_mul(100).checked_div(job.total).unwrap_or(100);
+        let percent = job.scanned.saturating_mul(100).checked_div(job.total).unwrap_or(100);
         table.row([
             job.id.to_string(),
             job.vnode.to_string(),
@@ -298,7 +305,7 @@ pub fn jobs(jobs: &[Job]) -> String {
     format!("{}{}", table.text(), jobs.iter().map(shortfalls).collect::<String>())
 }
 
-/// How a job stands, as a word.
+/// The state of a job.
 pub fn state(state: JobState) -> &'static str {
     match state {
         JobState::Running => "running",

@@ -1,4 +1,4 @@
-//! Events as they come: documents whose fields may be added to.
+//! Events as text. Unknown fields are printed too, since fields may be added.
 
 use crate::show::document::word;
 use serde_json::Value;
@@ -24,7 +24,7 @@ fn balloon(balloon: &Value) -> String {
 }
 
 fn job(job: &Value) -> String {
-    let fields = ["id", "vnode", "from", "to", "state", "seen", "total", "moved"];
+    let fields = ["id", "vnode", "from", "to", "state", "scanned", "total", "moved"];
     fields.iter().map(|name| format!(" {name}={}", word(&job[*name]))).collect()
 }
 

@@ -1,4 +1,4 @@
-//! Bodies as they come: of a known length, in chunks, or up to the end of the connection; and events in them.
+//! Streaming bodies: of a known length, chunked, or up to the end of the connection; and the events in them.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::net::UnixStream;
@@ -24,7 +24,7 @@ enum Left {
 }
 
 impl<R: BufRead> Body<R> {
-    /// A body as its head says.
+    /// A body, framed as its head says.
     pub fn new(stream: R, length: Option<u64>, chunked: bool) -> Self {
         let left = match (chunked, length) {
             (true, _) => Left::Chunk { left: 0, first: true },
@@ -78,7 +78,7 @@ impl<R: BufRead> Read for Body<R> {
     }
 }
 
-/// The data of each event of a `text/event-stream`, without those that only say that it is alive.
+/// The data of each event of a `text/event-stream`, without keep-alive comments.
 pub fn events(body: impl Read) -> impl Iterator<Item = io::Result<String>> {
     let lines = BufReader::new(body).lines();
     lines.filter_map(|line| match line {

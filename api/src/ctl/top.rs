@@ -1,5 +1,4 @@
-//! The live table: vnodes, vCPUs with their exits per second, running jobs. What is in it is read over the API, like
-//! everything here.
+//! The live table: vnodes, vCPUs with their exits per second, running jobs. All data comes from the API.
 
 use crate::args::TopArgs;
 use crate::ctl::client::{Answer, Client};
@@ -31,7 +30,7 @@ struct Look {
     exits_per_second: Exits,
 }
 
-/// Shows it until interrupted, or as often as asked; as JSON a line for each look.
+/// Shows the table until interrupted, or a number of times; as JSON, one line per refresh.
 pub fn run(client: &Client, args: &TopArgs, json: bool) -> Result<(), Failure> {
     let live = std::io::stdout().is_terminal();
     let pause = Duration::from_secs(u64::from(args.interval.max(1)));

@@ -1,5 +1,5 @@
-//! libvirt's domain XML: `xml` reads elements, `read` knows the domain, `numa` its cells, `interconnects` what HMAT tells,
-//! `tune` where things lie. Devices other than the first serial port are left out.
+//! libvirt's domain XML: `xml` reads elements, `read` the domain, `numa` its cells, `interconnects` the HMAT values,
+//! `tune` placement. Devices other than the first serial port are ignored.
 
 mod interconnects;
 mod numa;

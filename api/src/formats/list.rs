@@ -1,4 +1,4 @@
-//! Words that several formats share: lists with `^`, whole numbers, and pins put together by list.
+//! Syntax shared by several formats: lists with `^`, whole numbers, and pins grouped by list.
 
 use resources::set::IdSet;
 use resources::{CpuList, PinSpec, VcpuId};

@@ -1,4 +1,4 @@
-//! What a spec says and another format has no word for. What the words are is each format's own module.
+//! Parts of a spec that another format cannot express. Each format's own module writes the rest.
 
 use crate::formats::Format;
 use crate::formats::notes::Notes;
@@ -8,10 +8,10 @@ use resources::{Affinity, MemoryPolicy, PageSize, VmSpec, VmTopology, Vnode};
 pub fn note(format: Format, spec: &VmSpec, topology: &VmTopology, notes: &mut Notes) {
     let (libvirt, xl, qemu) = (format == Format::Libvirt, format == Format::Xl, format == Format::Qemu);
     if spec.distances_from.is_some() {
-        notes.of("distances_from is left out: the host decides these distances, and is not asked here");
+        notes.of("distances_from is ignored: the distances depend on the host");
     }
     if spec.attributes_from.is_some() {
-        notes.of("attributes_from is left out: the host decides these figures, and is not asked here");
+        notes.of("attributes_from is ignored: the values depend on the host");
     }
     let devices = [
         ("disks", !spec.disks.is_empty()),
@@ -22,7 +22,7 @@ pub fn note(format: Format, spec: &VmSpec, topology: &VmTopology, notes: &mut No
         ("free_page_reporting", spec.free_page_reporting.is_some()),
     ];
     for (name, _) in devices.into_iter().filter(|(_, given)| *given) {
-        notes.of(format!("{name}: devices are left out"));
+        notes.of(format!("{name}: devices are ignored"));
     }
     let mut first = |holds: &dyn Fn(&Vnode) -> bool, what: &str| {
         if let Some(vnode) = topology.vnodes().iter().find(|vnode| holds(vnode)) {
@@ -30,47 +30,47 @@ pub fn note(format: Format, spec: &VmSpec, topology: &VmTopology, notes: &mut No
         }
     };
     let affinity = |vnode: &Vnode| vnode.affinity != Affinity::Soft && !vnode.vcpus.is_empty();
-    first(&affinity, "affinity is left out: pins say on which CPUs vCPUs run");
+    first(&affinity, "affinity is ignored: replaced by pins");
     let unbound = |vnode: &Vnode| vnode.asked.is_none() && vnode.policy != MemoryPolicy::Bind;
-    first(&unbound, "policy is left out: it needs a pnode");
+    first(&unbound, "policy is ignored: it needs a pnode");
     let cpu_only = |vnode: &Vnode| vnode.asked.is_some() && vnode.memory.get() == 0;
     if qemu {
-        first(&cpu_only, "pnode is left out: it would belong to a memory backend");
-        first(&|vnode| vnode.pages == PageSize::Small, "pages is left out: there is no word for 4K");
+        first(&cpu_only, "pnode is ignored: it would belong to a memory backend");
+        first(&|vnode| vnode.pages == PageSize::Small, "pages is ignored: there is no word for 4K");
     }
     if xl {
         let policy = |vnode: &Vnode| vnode.asked.is_some() && vnode.policy != MemoryPolicy::Bind;
-        first(&policy, "policy is left out: memory lies on its pnode");
+        first(&policy, "policy is ignored: memory lies on its pnode");
         let several = |vnode: &Vnode| vnode.asked.as_ref().is_some_and(|asked| asked.len() > 1);
         first(&several, "pnode: only the first is written");
-        first(&|vnode| vnode.pages != PageSize::Thp, "pages is left out: there is no word for it");
+        first(&|vnode| vnode.pages != PageSize::Thp, "pages is ignored: there is no word for it");
         let prefault = |vnode: &Vnode| vnode.prefault != vnode.pages.pool().is_some();
-        first(&prefault, "prefault is left out: there is no word for it");
-        first(&|vnode| vnode.shared, "shared is left out: there is no word for it");
+        first(&prefault, "prefault is ignored: there is no word for it");
+        first(&|vnode| vnode.shared, "shared is ignored: there is no word for it");
     }
     let attached = |vnode: &Vnode| vnode.initiator.is_some_and(|initiator| initiator != vnode.id);
     if libvirt || xl {
-        first(&attached, "initiator is left out: there is no word for it");
+        first(&attached, "initiator is ignored: it is not supported");
     }
     if libvirt && crate::formats::libvirt::allocation(topology).is_none() {
-        notes.of("prefault is left out: it is the same for all vnodes");
+        notes.of("prefault is ignored: it is the same for all vnodes");
     }
     if xl && topology.attributes().is_some() {
-        notes.of("attributes are left out: there is no word for HMAT");
+        notes.of("attributes are ignored: HMAT is not supported");
     }
     if xl && !topology.caches().is_empty() {
-        notes.of("caches are left out: there is no word for HMAT");
+        notes.of("caches are ignored: HMAT is not supported");
     }
     let host_wide = topology.pins().values().any(|list| list.cpus().is_none());
     if libvirt && host_wide {
-        notes.of("pins with all or nodes are left out: lists have numbers only");
+        notes.of("pins with all or nodes are ignored: lists have numbers only");
     }
     if qemu && crate::formats::qemu::packages(topology).is_none() {
         notes.of(
-            "a package per vnode is left out: QEMU has packages of one size, their CPUs numbered in a row",
+            "a package per vnode is ignored: QEMU has packages of one size, their CPUs numbered in a row",
         );
     }
     if qemu && !topology.pins().is_empty() {
-        notes.of("pins are left out: there is no word for them");
+        notes.of("pins are ignored: there is no word for them");
     }
 }

@@ -1,4 +1,4 @@
-//! What a reader or writer leaves out, one line each: nothing twice, and never more than a person reads.
+//! Warnings about ignored settings, one line each: no duplicates, and a limited number.
 
 use std::collections::BTreeSet;
 
@@ -77,9 +77,9 @@ mod tests {
     #[test]
     fn what_is_left_out_is_said_once_and_not_without_end() {
         let mut notes = Notes::default();
-        notes.at(3, "disk is left out");
-        notes.at(9, "disk is left out");
-        assert_eq!(notes.lines(), ["line 3: disk is left out"]);
+        notes.at(3, "disk is ignored");
+        notes.at(9, "disk is ignored");
+        assert_eq!(notes.lines(), ["line 3: disk is ignored"]);
         let mut notes = Notes::default();
         (0..MAX_NOTES + 7).for_each(|n| notes.of(n.to_string()));
         let lines = notes.lines();

@@ -1,6 +1,6 @@
-//! QEMU's command line: `words` cuts it up, `options` reads what stands after an option, `read` knows the options, `numa`
-//! those of `-numa`, `backend` memory backends, `memory_device` DIMMs and their like, `smp` the CPUs. Other devices than
-//! these and the serial port are left out.
+//! QEMU's command line: `words` splits it, `options` parses the value of an option, `read` interprets the options,
+//! `numa` those of `-numa`, `backend` memory backends, `memory_device` DIMMs and the like, `smp` the CPUs. Devices
+//! other than these and the serial port are ignored.
 
 mod backend;
 mod hmat;

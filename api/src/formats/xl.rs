@@ -1,5 +1,4 @@
-//! Xen's xl.cfg(5): `syntax` reads settings, `read` knows their meaning, `vnuma` that of the virtual nodes. Devices are
-//! left out.
+//! Xen's xl.cfg(5): `syntax` reads settings, `read` interprets them, `vnuma` the virtual nodes. Devices are ignored.
 
 mod read;
 mod syntax;

@@ -1,12 +1,12 @@
-//! Who may ask what, when: a table of commands by state, and a queue that merges what is asked twice and refuses what
-//! could not be done once its turn comes. Pure; carrying things out is `command_queue`'s work.
+//! Which commands are allowed in which state, and a queue that merges identical commands and rejects those that will
+//! not be possible when their turn comes. Pure; `command_queue` carries commands out.
 
 use std::collections::VecDeque;
 
 /// Commands that wait at most; more at once is a client gone wild.
 const MOST_WAITING: usize = 64;
 
-/// How the VM stands.
+/// The state of the VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// There is none.
@@ -30,16 +30,16 @@ impl State {
         [Self::Absent, Self::Defined, Self::Starting, Self::Running, Self::Paused, Self::Stopped];
 }
 
-/// What can be asked of the VM as a whole.
+/// A command for the whole VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     /// Describe it, or describe it anew.
     Define,
     /// Start it.
     Boot,
-    /// Have the vCPUs wait.
+    /// Pause all vCPUs.
     Pause,
-    /// Let them run again.
+    /// Resume all vCPUs.
     Resume,
     /// Press the power button.
     Shutdown,
@@ -47,11 +47,11 @@ pub enum Command {
     Reset,
     /// End it if it runs, and forget it.
     Delete,
-    /// Change where a vCPU may run.
+    /// Set the affinity of a vCPU.
     Affinity,
     /// Move a vnode's memory.
     Move,
-    /// Look at it while it runs, or ask its jobs to end.
+    /// Read it while it runs, or cancel its jobs.
     Look,
 }
 
@@ -71,7 +71,7 @@ impl Command {
         Self::Look,
     ];
 
-    /// How the VM stands right after this was done.
+    /// The state of the VM after this command.
     fn leads_to(self, from: State) -> State {
         match self {
             Self::Define => State::Defined,
@@ -89,25 +89,25 @@ impl Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
     /// There is no VM.
-    #[error("there is no VM, it has to be defined first")]
+    #[error("there is no VM, define it first")]
     NoVm,
     /// It is there already.
-    #[error("the VM runs, it has to be deleted before another is defined")]
+    #[error("the VM is running, delete it before defining another")]
     VmRuns,
     /// It runs already.
-    #[error("the VM has been booted already")]
+    #[error("the VM is already booted")]
     AlreadyBooted,
     /// It does not run.
-    #[error("the VM does not run")]
+    #[error("the VM is not running")]
     NotRunning,
     /// It does not run yet.
     #[error("the VM is starting, wait until it runs")]
     Starting,
     /// Its vCPUs do not run.
-    #[error("the VM is paused, the guest cannot answer before it is resumed")]
+    #[error("the VM is paused, resume it first")]
     Paused,
     /// Too much waits already.
-    #[error("{MOST_WAITING} commands wait already")]
+    #[error("{MOST_WAITING} commands are already queued")]
     QueueFull,
 }
 
@@ -199,7 +199,7 @@ pub struct Ticket(u64);
 pub enum Admission {
     /// It waits for its turn.
     Wait(Ticket),
-    /// The same was asked already and has not been done yet: one answer for both.
+    /// An identical command is queued: merge with it.
     Join(Ticket),
     /// Nothing is to be done.
     AlreadySo,
@@ -221,17 +221,17 @@ impl Queue {
         Self { state, waiting: VecDeque::new(), last: 0 }
     }
 
-    /// How the VM stands.
+    /// The state of the VM.
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// The VM stands otherwise.
+    /// The state of the VM changed.
     pub fn set_state(&mut self, state: State) {
         self.state = state;
     }
 
-    /// Lets a command in or refuses it, by how the VM will stand when all before it is done.
+    /// Accepts or rejects a command, by the state that the VM will have after all queued ones.
     pub fn submit(&mut self, command: Command) -> Admission {
         let then = self.waiting.iter().fold(self.state, |state, (_, command)| command.leads_to(state));
         // Two resets or two presses of the button at once are one; two definitions or affinities may differ.

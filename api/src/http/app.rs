@@ -1,4 +1,4 @@
-//! What all requests share, and the router made from the table of operations.
+//! The state shared by all requests, and the router, built from the route table.
 
 use crate::claims::ClaimsAt;
 use crate::http::command_queue::CommandQueue;
@@ -20,53 +20,53 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, watch};
 use vmm::{Janitor, RequestError};
 
-/// Requests that wait for the kernel at once; the rest waits for them, and nothing else does.
+/// Maximum number of concurrent slow requests; further slow requests wait.
 const SLOW_AT_ONCE: usize = 4;
-/// Requests at once that start to move something. They measure a whole VM first, and change it one after the other.
+/// Maximum number of concurrent requests that start moves. They measure the whole VM first, and change it in turn.
 const MOVES_AT_ONCE: usize = 2;
-/// How long one more waits before it is refused.
-const MOVE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a further one waits before it is rejected.
+const MOVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What all requests share.
+/// State shared by all requests.
 pub struct App {
-    /// Where commands go.
+    /// The command queue.
     pub commands: Arc<CommandQueue>,
-    /// What happened.
+    /// The event log.
     pub events: Arc<EventLog>,
-    /// Who measures.
+    /// The measuring thread.
     pub watch: Arc<Watch>,
-    /// What is counted.
+    /// Request counters.
     pub requests: Requests,
-    /// True once the server is ending.
+    /// True once the server is shutting down.
     pub ending: watch::Sender<bool>,
     slow: Semaphore,
     moves: Semaphore,
-    move_patience: Duration,
+    move_timeout: Duration,
 }
 
 impl App {
-    /// With a command queue that has no VM yet, where other VMs keep what they were promised, and who removes sockets after a kill.
+    /// With an empty command queue, the claims directory, and the socket cleanup.
     /// `force_host`: as [`vmm::Options`] has it.
-    pub fn new(claims: ClaimsAt, janitor: Janitor, force_host: bool) -> Arc<Self> {
-        Self::with_patience(claims, janitor, force_host, MOVE_PATIENCE)
+    pub fn new(claims: ClaimsAt, cleanup: Janitor, force_host: bool) -> Arc<Self> {
+        Self::with_move_timeout(claims, cleanup, force_host, MOVE_TIMEOUT)
     }
 
-    fn with_patience(
+    fn with_move_timeout(
         claims: ClaimsAt,
-        janitor: Janitor,
+        cleanup: Janitor,
         force_host: bool,
-        move_patience: Duration,
+        move_timeout: Duration,
     ) -> Arc<Self> {
         let (events, watch) = (Arc::new(EventLog::new()), Watch::new());
-        let poked = Arc::clone(&watch);
+        let notified = Arc::clone(&watch);
         let commands =
-            CommandQueue::new(Arc::clone(&events), claims, janitor, force_host, move || poked.poke());
+            CommandQueue::new(Arc::clone(&events), claims, cleanup, force_host, move || notified.notify());
         let (requests, ending) = (Requests::default(), watch::Sender::new(false));
         let (slow, moves) = (Semaphore::new(SLOW_AT_ONCE), Semaphore::new(MOVES_AT_ONCE));
-        Arc::new(Self { commands, events, watch, requests, ending, slow, moves, move_patience })
+        Arc::new(Self { commands, events, watch, requests, ending, slow, moves, move_timeout })
     }
 
-    /// Does something that may take a while in a thread for that.
+    /// Runs slow work in a blocking thread.
     pub async fn slowly<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
@@ -75,19 +75,19 @@ impl App {
         in_a_thread(work).await
     }
 
-    /// Does something that may take much longer, such as starting a move, apart from all that only looks.
+    /// Runs very slow work, such as starting a move, separately from read-only requests.
     pub async fn as_a_move<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
-        let turn = tokio::time::timeout(self.move_patience, self.moves.acquire()).await;
+        let turn = tokio::time::timeout(self.move_timeout, self.moves.acquire()).await;
         let _turn = turn.map_err(|_| Problem::from(RequestError::PlacementBusy))?.map_err(|_| ending())?;
         in_a_thread(work).await
     }
 }
 
 fn ending() -> Problem {
-    Problem::unavailable("ending", "this process is ending")
+    Problem::unavailable("ending", "this process is shutting down")
 }
 
 async fn in_a_thread<T: Send + 'static>(
@@ -151,10 +151,10 @@ fn method(route: &Route) -> MethodRouter<Arc<App>> {
 
 async fn nowhere(request: Request) -> Problem {
     let path: String = request.uri().path().chars().take(80).collect();
-    Problem::not_found("no_such_path", format_args!("{path}: there is nothing here"))
+    Problem::not_found("no_such_path", format_args!("{path}: no such path"))
 }
 
-/// Counts a request, and makes axum's plain refusals problem documents.
+/// Counts a request, and turns axum's plain errors into problem documents.
 async fn counted(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
@@ -169,7 +169,7 @@ async fn counted(State(app): State<Arc<App>>, request: Request, next: Next) -> R
             methods.push("HEAD");
         }
         let methods = methods.join(", ");
-        let detail = format!("{method} is not among {methods}");
+        let detail = format!("{method} is not one of {methods}");
         let problem = Problem::new(ErrorKind::Malformed, "method_not_allowed", detail);
         response = problem.with_status(StatusCode::METHOD_NOT_ALLOWED).into_response();
         response
@@ -197,7 +197,7 @@ mod tests {
     fn moves_that_take_long_keep_nobody_who_looks() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
-            let app = App::with_patience(ClaimsAt::default(), Janitor::default(), false, Duration::ZERO);
+            let app = App::with_move_timeout(ClaimsAt::default(), Janitor::default(), false, Duration::ZERO);
             let (started, running) = channel();
             let mut ends = Vec::new();
             let mut start = || {

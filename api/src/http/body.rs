@@ -1,5 +1,5 @@
-//! What a request brings along: bodies as JSON within limits of size and time, numbers in paths, queries. Everything
-//! that is not expected is refused, with the field that is wrong.
+//! Parts of a request: JSON bodies with limits of size and time, numbers in paths, query parameters. Errors name the
+//! invalid field.
 
 use crate::http::problem::Problem;
 use crate::strict_json::{self, ReadError};
@@ -32,11 +32,15 @@ pub async fn none(request: Request) -> Result<(), Problem> {
     let bytes = read(&parts.headers, body).await?;
     match bytes.trim_ascii() {
         b"" | b"{}" => Ok(()),
-        _ => Err(Problem::new(ErrorKind::Malformed, "body_not_empty", "this takes no body, must be empty")),
+        _ => Err(Problem::new(
+            ErrorKind::Malformed,
+            "body_not_empty",
+            "this request takes no body, must be empty",
+        )),
     }
 }
 
-/// What JSON says, or which field is wrong.
+/// The value of a JSON text, or an error with the invalid field.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     strict_json::read(bytes).map_err(|error| match error {
         ReadError::Syntax(error) => {
@@ -74,7 +78,7 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
         return Err(too_large());
     }
     let late = |_| {
-        let problem = Problem::new(ErrorKind::Malformed, "body_late", "the body did not come in time");
+        let problem = Problem::new(ErrorKind::Malformed, "body_late", "the body was not received in time");
         problem.with_status(StatusCode::REQUEST_TIMEOUT)
     };
     tokio::time::timeout(WITHIN, collect(body)).await.map_err(late)??.ok_or_else(too_large)
@@ -85,7 +89,11 @@ async fn collect(mut body: Body) -> Result<Option<Bytes>, Problem> {
     let mut all = Vec::new();
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         let broken = |error: axum::Error| {
-            Problem::new(ErrorKind::Malformed, "body_broken", format_args!("the body is broken: {error}"))
+            Problem::new(
+                ErrorKind::Malformed,
+                "body_broken",
+                format_args!("reading the body failed: {error}"),
+            )
         };
         // Trailers say nothing here.
         if let Ok(data) = frame.map_err(broken)?.into_data() {
@@ -103,7 +111,7 @@ pub fn number<T: std::str::FromStr>(what: &str, text: &str) -> Result<T, Problem
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| digits).ok_or_else(|| {
         let short: String = text.chars().take(40).collect();
-        let rule = format!("`{short}` is not a number, or too large");
+        let rule = format!("`{short}` is not a number, or is too large");
         Problem::new(ErrorKind::Malformed, "bad_id", format_args!("{what}: {rule}")).at(what, rule)
     })
 }

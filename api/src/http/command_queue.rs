@@ -1,5 +1,5 @@
-//! The command queue: everything asked of the VM as a whole is let in or refused here, and carried out one after the other
-//! by one thread. Who may ask what is `admission`'s table.
+//! The command queue: commands for the whole VM are accepted or rejected here, and carried out one at a time by one
+//! thread. `admission` has the rules.
 
 mod execute;
 
@@ -20,27 +20,27 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use vmm::{Exit, Janitor, Request, VmHandle, VmView};
 
-/// How often it is told how far the guest's memory is taken.
+/// Interval of prefault events.
 const PREFAULT_TICK: Duration = Duration::from_millis(250);
 
-/// What is to be done.
+/// A queued command with its arguments.
 #[derive(Debug)]
 pub enum Task {
     /// Describe the VM.
     Define(Box<VmSpec>),
     /// Start it.
     Boot,
-    /// Have the vCPUs wait.
+    /// Pause all vCPUs.
     Pause,
-    /// Let them run again.
+    /// Resume all vCPUs.
     Resume,
     /// Press the power button.
     Shutdown,
     /// Reset the guest.
     Reset,
-    /// End it and forget it.
+    /// Stop and delete it.
     Delete,
-    /// Change where a vCPU may run.
+    /// Set the affinity of a vCPU.
     Affinity(VcpuId, CpuSet),
 }
 
@@ -59,19 +59,19 @@ impl Task {
     }
 }
 
-/// What came of it: whether there is a VM that was not there before.
+/// The outcome of a command.
 type Outcome = Result<Done, Problem>;
 
-/// How a task was done.
+/// The result of a successful command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Done {
-    /// It is so now, or was already.
+    /// Done, or nothing to do.
     So,
-    /// There is a VM that was not there before.
+    /// A VM was created.
     Created,
 }
 
-/// Whether there is a guest that may hear the power button.
+/// Whether there is a guest to notify of the power button.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// It starts, runs or is paused.
@@ -85,7 +85,7 @@ struct Current {
     spec: Arc<VmSpec>,
     topology: Arc<VmTopology>,
     handle: Option<VmHandle>,
-    /// `None` when somebody else runs it.
+    /// `None` if another thread of the program runs it.
     thread: Option<JoinHandle<()>>,
     end: Option<wire::End>,
 }
@@ -102,24 +102,24 @@ pub struct CommandQueue {
     inner: Mutex<Inner>,
     changed: Condvar,
     events: Arc<EventLog>,
-    /// Where other VMs keep what they were promised.
+    /// The claims directory.
     pub claims: ClaimsAt,
-    /// Removes sockets of VMs if this process is killed.
-    janitor: Janitor,
+    /// Socket cleanup, if this process is killed.
+    cleanup: Janitor,
     /// Start Linux also where KVM has no hardware virtualization.
     pub force_host: bool,
-    /// Told when the VM or a job changes.
-    poke: Box<dyn Fn() + Send + Sync>,
+    /// Called when the VM or a job changes.
+    notify: Box<dyn Fn() + Send + Sync>,
 }
 
 impl CommandQueue {
-    /// A queue without a VM. `poke` is called whenever the VM or one of its jobs changes, and must return at once.
+    /// A queue without a VM. `notify` is called whenever the VM or one of its jobs changes, and must return at once.
     pub fn new(
         events: Arc<EventLog>,
         claims: ClaimsAt,
-        janitor: Janitor,
+        cleanup: Janitor,
         force_host: bool,
-        poke: impl Fn() + Send + Sync + 'static,
+        notify: impl Fn() + Send + Sync + 'static,
     ) -> Arc<Self> {
         let inner =
             Inner { queue: Queue::new(State::Absent), tasks: BTreeMap::new(), vm: None, closed: false };
@@ -128,9 +128,9 @@ impl CommandQueue {
             changed: Condvar::new(),
             events,
             claims,
-            janitor,
+            cleanup,
             force_host,
-            poke: Box::new(poke),
+            notify: Box::new(notify),
         })
     }
 
@@ -138,7 +138,7 @@ impl CommandQueue {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes charge of a VM that somebody else runs; they say with [`Self::ended`] when it is over.
+    /// Adopts a VM that its owner runs; the owner calls [`Self::ended`] at its end.
     pub fn adopt(&self, spec: VmSpec, handle: VmHandle) {
         let topology = Arc::new(handle.plan().topology.clone());
         let vm = Current { spec: Arc::new(spec), topology, handle: Some(handle), thread: None, end: None };
@@ -146,7 +146,7 @@ impl CommandQueue {
         self.set_state(State::Starting, None);
     }
 
-    /// Someone for `vmm` to tell what happens.
+    /// An observer for `vmm`, which emits events.
     pub fn observer(self: &Arc<Self>) -> Box<dyn vmm::Observer> {
         Box::new(Observer(Arc::clone(self)))
     }
@@ -160,9 +160,9 @@ impl CommandQueue {
         self.set_state(State::Stopped, Some(&end));
     }
 
-    /// Someone for `vmm` to tell how far the guest's memory is taken.
+    /// A progress observer for `vmm`, which emits prefault events.
     fn prefault(&self) -> Box<dyn vmm::Progress> {
-        Box::new(Prefault { events: Arc::clone(&self.events), told: Instant::now() })
+        Box::new(Prefault { events: Arc::clone(&self.events), last: Instant::now() })
     }
 
     fn set_state(&self, state: State, end: Option<&wire::End>) {
@@ -176,16 +176,16 @@ impl CommandQueue {
             let end = end.map(|end| json!({"state": name, "end": end}));
             self.events.add("vm_state", end.unwrap_or_else(|| json!({ "state": name })));
         }
-        (self.poke)();
+        (self.notify)();
     }
 
-    /// Lets a task in and waits until it is done, or refuses it.
+    /// Queues a task and waits until it is done, or rejects it.
     pub async fn ask(&self, task: Task) -> Outcome {
         let (reply, answer) = oneshot::channel();
         {
             let mut inner = self.lock();
             if inner.closed {
-                return Err(Problem::unavailable("ending", "this process is ending"));
+                return Err(Problem::unavailable("ending", "this process is shutting down"));
             }
             match inner.queue.submit(task.command()) {
                 Admission::AlreadySo => return Ok(Done::So),
@@ -201,10 +201,10 @@ impl CommandQueue {
             }
         }
         self.changed.notify_all();
-        answer.await.unwrap_or_else(|_| Err(Problem::unavailable("ending", "this process is ending")))
+        answer.await.unwrap_or_else(|_| Err(Problem::unavailable("ending", "this process is shutting down")))
     }
 
-    /// Does what is let in, until the queue is closed.
+    /// Carries out queued tasks until the queue is closed.
     pub fn work(self: &Arc<Self>) {
         loop {
             let mut inner = self.lock();
@@ -228,13 +228,13 @@ impl CommandQueue {
             let replies = inner.tasks.remove(&ticket).map(|(_, replies)| replies);
             drop(inner);
             for reply in replies.into_iter().flatten() {
-                // Who asked may have gone away; it is done all the same.
+                // The client may have disconnected.
                 let _ = reply.send(outcome.clone());
             }
         }
     }
 
-    /// The VM that runs, if what is wanted of it can be done now.
+    /// The running VM, if the command is allowed now.
     pub fn handle(&self, command: Command) -> Result<VmHandle, Problem> {
         let inner = self.lock();
         if let Verdict::Deny(denial) = verdict(inner.queue.state(), command) {
@@ -244,12 +244,12 @@ impl CommandQueue {
         handle.ok_or_else(|| Denial::NotRunning.into())
     }
 
-    /// The VM that runs, or the last one that ran and was not deleted.
+    /// The running VM, or the last one that was not deleted.
     pub fn last_handle(&self) -> Option<VmHandle> {
         self.lock().vm.as_ref().and_then(|vm| vm.handle.clone())
     }
 
-    /// What was typed.
+    /// The configuration.
     pub fn spec(&self) -> Result<Arc<VmSpec>, Problem> {
         self.lock().vm.as_ref().map(|vm| Arc::clone(&vm.spec)).ok_or_else(|| Denial::NoVm.into())
     }
@@ -259,7 +259,7 @@ impl CommandQueue {
         wire_state(self.lock().queue.state())
     }
 
-    /// The VM for those who ask.
+    /// The VM as a wire type.
     pub fn vm(&self) -> Result<wire::Vm, Problem> {
         let inner = self.lock();
         let (Some(vm), Some(state)) = (&inner.vm, wire_state(inner.queue.state())) else {
@@ -278,13 +278,13 @@ impl CommandQueue {
         })
     }
 
-    /// Presses the power button, if there is a guest to hear it.
+    /// Presses the power button, if there is a guest.
     pub fn press_power_button(&self) -> bool {
         let handle = self.handle(Command::Shutdown);
         handle.is_ok_and(|handle| handle.ask(Request::PowerButton).is_ok())
     }
 
-    /// Waits until `over` gives something; asked whenever something changes, and when woken.
+    /// Waits until `over` returns a value; it is called on every change and on [`Self::wake`].
     pub fn wait_until<T>(&self, over: impl Fn(Standing) -> Option<T>) -> T {
         let mut inner = self.lock();
         loop {
@@ -299,13 +299,13 @@ impl CommandQueue {
         }
     }
 
-    /// Wakes who waits.
+    /// Wakes waiting threads.
     pub fn wake(&self) {
         let _inner = self.lock();
         self.changed.notify_all();
     }
 
-    /// Nothing is done any more; a VM that it runs is ended.
+    /// Closes the queue, and ends a VM that it runs.
     pub fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
@@ -336,24 +336,24 @@ impl vmm::Observer for Observer {
             vmm::VmState::Starting => self.0.set_state(State::Starting, None),
             vmm::VmState::Running => self.0.set_state(State::Running, None),
             vmm::VmState::Paused => self.0.set_state(State::Paused, None),
-            // Over for good, or about to start again: whoever runs it knows.
-            vmm::VmState::Ended => (self.0.poke)(),
+            // Ended for good, or about to reset: its owner knows.
+            vmm::VmState::Ended => (self.0.notify)(),
         }
     }
 
     fn job(&self, job: &vmm::JobView) {
         self.0.events.add("job", json!({"job": convert::job(job)}));
-        (self.0.poke)();
+        (self.0.notify)();
     }
 
     fn balloon(&self, memory: &vmm::balloon::VnodeMemory) {
         self.0.events.add("balloon", convert::balloon_event(memory));
-        (self.0.poke)();
+        (self.0.notify)();
     }
 
     fn host_short(&self, short: &vmm::balloon::HostShort) {
         self.0.events.add("host_short", convert::host_short_event(short));
-        (self.0.poke)();
+        (self.0.notify)();
     }
 
     fn disk_full(&self, full: &vmm::DiskFull) {
@@ -361,16 +361,16 @@ impl vmm::Observer for Observer {
     }
 }
 
-/// Tells how far the guest's memory is taken, now and then and at the end.
+/// Emits prefault events, periodically and at the end.
 struct Prefault {
     events: Arc<EventLog>,
-    told: Instant,
+    last: Instant,
 }
 
 impl vmm::Progress for Prefault {
     fn prefault(&mut self, done: Bytes, total: Bytes) {
-        if done == total || self.told.elapsed() >= PREFAULT_TICK {
-            self.told = Instant::now();
+        if done == total || self.last.elapsed() >= PREFAULT_TICK {
+            self.last = Instant::now();
             self.events.add("prefault", json!({"done": done, "total": total}));
         }
     }

@@ -1,4 +1,4 @@
-//! From what `vmm` says to what goes over the socket.
+//! Converts `vmm`'s types to wire types.
 
 use crate::http::wire;
 use resources::{Bytes, MemoryPolicy, NodeSet, Plan, PnodeId, VnodeId};
@@ -13,9 +13,9 @@ const BALLOON_PAGE: u64 = 4096;
 /// A measurement of one vnode.
 #[derive(Debug, Clone)]
 pub struct Sample {
-    /// When the kernel was asked.
+    /// Time of the measurement.
     pub at: Instant,
-    /// What it said.
+    /// The result.
     pub residency: vmm::Residency,
 }
 
@@ -37,7 +37,7 @@ pub fn job(view: &JobView) -> wire::Job {
         to: view.to.pnodes.clone(),
         state,
         total: view.total.get(),
-        seen: view.seen.get(),
+        scanned: view.seen.get(),
         moved: view.moved.get(),
         left: left.map(|(errno, bytes)| wire::LeftBehind { errno: *errno, bytes: bytes.get() }).collect(),
         error,
@@ -72,9 +72,9 @@ pub fn balloon(memory: &VnodeMemory) -> wire::Balloon {
     let outcome = memory.outcome.map(|outcome| wire::BalloonOutcome {
         stop: outcome.stop.code().to_owned(),
         exact: outcome.exact,
-        wanted: pages(outcome.wanted),
+        requested: pages(outcome.wanted),
         reached: pages(outcome.reached),
-        took_ms: u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX),
+        elapsed_ms: u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX),
         rate: rate(pages(outcome.reached.abs_diff(outcome.from)), outcome.took),
     });
     wire::Balloon {
@@ -99,14 +99,14 @@ pub fn balloon(memory: &VnodeMemory) -> wire::Balloon {
     }
 }
 
-/// A vnode's memory as events have it.
+/// A vnode's memory for events.
 pub fn balloon_event(memory: &VnodeMemory) -> serde_json::Value {
     let VnodeMemory { vnode, target, actual, released, .. } = memory;
     let balloon = balloon(memory);
     serde_json::json!({"vnode": vnode, "target": target, "actual": actual, "released": released, "balloon": balloon})
 }
 
-/// A guest that wants back what others were promised.
+/// A guest that waits for memory that is claimed by other VMs.
 pub fn host_short_event(short: &HostShort) -> serde_json::Value {
     let HostShort { vnode, pnode, bytes, at_boot } = short;
     serde_json::json!({"vnode": vnode, "pnode": pnode, "bytes": bytes, "at_boot": at_boot})
@@ -133,8 +133,8 @@ pub fn reclaim(view: &ReclaimView) -> wire::Reclaim {
     };
     let part = |part: &ReclaimPart| wire::ReclaimPart {
         vnode: part.vnode.0,
-        there: part.there.get(),
-        asked: part.asked.get(),
+        resident: part.there.get(),
+        requested: part.asked.get(),
         ballooned: part.ballooned.get(),
         freed: part.freed.get(),
         elsewhere: part.elsewhere.get(),
@@ -148,14 +148,14 @@ pub fn reclaim(view: &ReclaimView) -> wire::Reclaim {
         in_pools: free.in_pools.get(),
     };
     let (kind, reached) = match view.order.kind {
-        ReclaimKind::Take => (wire::ReclaimKind::Take, view.tally.freed()),
+        ReclaimKind::Take => (wire::ReclaimKind::Reclaim, view.tally.freed()),
         ReclaimKind::Give => (wire::ReclaimKind::Give, view.tally.ballooned()),
     };
     wire::Reclaim {
         id: view.id,
         kind,
         pnode: view.order.pnode.0,
-        asked: view.order.bytes.get(),
+        requested: view.order.bytes.get(),
         exact: view.order.exact,
         state,
         stop,
@@ -170,7 +170,7 @@ pub fn reclaim(view: &ReclaimView) -> wire::Reclaim {
     }
 }
 
-/// Whose memory lies on which pnode, and whose should.
+/// The same residency by pnode.
 pub fn pnodes(vnodes: &[wire::Vnode]) -> Vec<wire::PnodeUse> {
     let mut pnodes: BTreeMap<u32, wire::PnodeUse> = BTreeMap::new();
     let all = vnodes.iter().flat_map(|vnode| Some((vnode, vnode.residency.as_ref()?)));
@@ -212,7 +212,7 @@ pub fn end(result: &Result<Exit, vmm::Error>) -> wire::End {
     }
 }
 
-/// All vnodes, without the exits of their vCPUs. `ran_on` says which CPU a thread ran on last.
+/// All vnodes, without the exits of their vCPUs. `ran_on` returns the CPU that a thread ran on last.
 pub fn vnodes(
     plan: &Plan,
     view: &VmView,
@@ -259,7 +259,7 @@ pub fn vnodes(
         residency: samples.get(&vnode.id).map(|sample| {
             let found = residency(vnode.id, sample, view, samples);
             let interleaved = vnode.policy == MemoryPolicy::Interleave;
-            wire::Residency { interleave_hit: interleaved.then_some(found.hit), ..found }
+            wire::Residency { interleave_hit: interleaved.then_some(found.local), ..found }
         }),
         vcpus: vnode.vcpus.iter().map(vcpu).collect(),
         job: moving(vnode.id),
@@ -294,9 +294,9 @@ fn residency(
     let none = NodeSet::new();
     let pnodes_of = |id: VnodeId| view.placement.vnodes.get(id.index()).map_or(&none, |at| &at.pnodes);
     let pnodes = pnodes_of(vnode);
-    let foreign = sample.residency.foreign(pnodes);
+    let misplaced = sample.residency.foreign(pnodes);
     let touched = sum(sample.residency.on.values());
-    let strangers = samples.iter().filter(|(id, _)| **id != vnode).flat_map(|(id, other)| {
+    let others = samples.iter().filter(|(id, _)| **id != vnode).flat_map(|(id, other)| {
         let on = other.residency.on.iter();
         on.filter(move |(pnode, _)| pnodes.contains(**pnode) && !pnodes_of(*id).contains(**pnode))
     });
@@ -310,9 +310,9 @@ fn residency(
             .collect(),
         absent: sample.residency.absent.get(),
         unknown: sample.residency.unknown.get(),
-        hit: touched.saturating_sub(foreign).get(),
-        miss: sum(strangers.map(|(_, bytes)| bytes)).get(),
-        foreign: foreign.get(),
+        local: touched.saturating_sub(misplaced).get(),
+        others_misplaced: sum(others.map(|(_, bytes)| bytes)).get(),
+        misplaced: misplaced.get(),
         interleave_hit: None,
     }
 }

@@ -1,5 +1,5 @@
-//! What happened, numbered, in a bounded buffer that streams read from where they left off. What is worth an event is
-//! decided where it happens.
+//! Numbered events in a bounded buffer, which streams read from any position. The callers decide which events to
+//! emit.
 
 use crate::http::time;
 use serde::{Deserialize, Serialize};
@@ -8,21 +8,22 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::watch;
 
-/// Events kept: a day of a calm VM, some hundred KiB.
+/// Maximum number of kept events: a day of a quiet VM, some hundred KiB.
 pub const KEPT: usize = 1024;
 
-/// Something that happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Event {
-    /// Its number, from 1 on for each process, without holes.
+    /// ID, starting at 1 in each process, without gaps.
     pub id: u64,
-    /// When, in UTC (RFC 3339).
+    /// Time in UTC (RFC 3339).
     pub time: String,
-    /// What kind: `vm_state`, `job`, `balloon`, `host_short`, `disk_full`, `misses`, `affinity`, `warning`, or `lost` for events that are not kept any more.
+    /// Type: `vm_state`, `prefault`, `job`, `balloon`, `host_short`, `disk_full`, `misplaced`, `affinity`, `warning`, or
+    /// `lost` for dropped events.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Its figures.
+    /// Fields of the type.
     #[serde(flatten)]
     #[cfg_attr(test, schema(value_type = Object))]
     pub data: Map<String, Value>,
@@ -41,7 +42,7 @@ struct Kept {
 }
 
 impl EventLog {
-    /// Nothing happened yet.
+    /// An empty log.
     pub fn new() -> Self {
         Self { kept: Mutex::default(), last: watch::Sender::new(0) }
     }
@@ -84,12 +85,12 @@ impl EventLog {
         *self.last.borrow()
     }
 
-    /// How many streams read.
+    /// Number of open streams.
     pub fn readers(&self) -> usize {
         self.last.receiver_count()
     }
 
-    /// Tells of new events.
+    /// Notifies of new events.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.last.subscribe()
     }

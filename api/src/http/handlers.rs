@@ -1,4 +1,4 @@
-//! One function per operation: reads the request, has it done, and answers. Who may do what is `admission`'s table.
+//! One function per operation: reads the request, has it carried out, and responds. `admission` has the rules.
 
 pub mod devices;
 pub mod dirty_rate;

@@ -1,5 +1,5 @@
-//! Figures for Prometheus: names with base units, one line per figure. What they count is counted elsewhere, but for the
-//! requests themselves.
+//! Metrics for Prometheus, in base units. Apart from the request counters, the values are collected elsewhere
+//! and only formatted here.
 
 mod devices;
 mod process;
@@ -29,7 +29,7 @@ struct Histogram {
     sum: Duration,
 }
 
-/// What the server counts of its own.
+/// The server's own counters.
 #[derive(Default)]
 pub struct Requests {
     /// By operation and status. Both are few: an operation is one of the table's, a status one of ours.
@@ -41,7 +41,7 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// One more was answered.
+    /// Counts a response.
     pub fn count(&self, operation: &'static str, status: u16, took: Duration) {
         let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
         let histogram = latencies.entry((operation, status)).or_default();
@@ -54,7 +54,7 @@ impl Requests {
     }
 }
 
-/// All figures as text.
+/// All metrics as text.
 pub fn text(
     commands: &CommandQueue,
     events: &EventLog,
@@ -62,14 +62,10 @@ pub fn text(
     samples: &BTreeMap<VnodeId, Sample>,
 ) -> String {
     let mut text = Text::default();
-    text.family(
-        "numavisor_build_info",
-        "gauge",
-        "The version that runs, with its commit where that is known.",
-    );
+    text.family("numavisor_build_info", "gauge", "Version of the running program, with its commit if known.");
     text.line("numavisor_build_info", &[("version", &crate::args::VERSION)], 1);
     let state = commands.vm().ok().map(|vm| vm.state);
-    text.family("numavisor_vm_state", "gauge", "1 for the state that the VM is in.");
+    text.family("numavisor_vm_state", "gauge", "State of the VM: 1 for the current state, else 0.");
     for each in wire::VmState::ALL {
         let here = u8::from(state == Some(each));
         text.line("numavisor_vm_state", &[("state", &each.name())], here);
@@ -90,7 +86,7 @@ pub fn text(
 
 fn exits(text: &mut Text, handle: &VmHandle) {
     let name = "numavisor_vcpu_exits_total";
-    text.family(name, "counter", "Exits of a vCPU since the VM started, by reason.");
+    text.family(name, "counter", "VM exits of the vCPU since boot, by reason.");
     for (vcpu, counters) in handle.exits() {
         for reason in ExitReason::ALL {
             text.line(name, &[("vcpu", &vcpu), ("reason", &reason.name())], counters.of(reason));
@@ -101,16 +97,16 @@ fn exits(text: &mut Text, handle: &VmHandle) {
 fn board(text: &mut Text, handle: &VmHandle) {
     let Some(board) = handle.board() else { return };
     let name = "numavisor_unclaimed_accesses_total";
-    text.family(name, "counter", "Guest accesses that no device answered, since the VM started.");
+    text.family(name, "counter", "Guest accesses to unassigned addresses since the VM started.");
     for (space, of) in [("port", &board.ports), ("memory", &board.memory)] {
         text.line(name, &[("space", &space), ("kind", &"read")], of.reads.get());
         text.line(name, &[("space", &space), ("kind", &"write")], of.writes.get());
     }
     let name = "numavisor_lost_interrupts_total";
-    text.family(name, "counter", "Interrupts that KVM refused, since the VM started.");
+    text.family(name, "counter", "Interrupts that KVM rejected since the VM started.");
     text.line(name, &[("from", &"ioapic")], board.lost_pin_interrupts.get());
     text.line(name, &[("from", &"serial")], board.serial.lost_interrupts.get());
-    let help = "Serial port output that was lost because nobody read it, since the VM started.";
+    let help = "Bytes of serial output that were dropped since the VM started.";
     text.one("numavisor_serial_lost_bytes_total", "counter", help, board.serial.lost_bytes.get());
 }
 
@@ -133,32 +129,40 @@ fn vnodes(text: &mut Text, handle: &VmHandle, samples: &BTreeMap<VnodeId, Sample
         }
     };
     let of = |vnode: &wire::Vnode, field: fn(&wire::Residency) -> u64| vnode.residency.as_ref().map(field);
-    each("numavisor_vnode_memory_bytes", "Memory that the vnode was given at start.", &|v| Some(v.memory));
-    each("numavisor_vnode_target_bytes", "Memory that the vnode should keep.", &|v| Some(v.target));
-    each("numavisor_vnode_actual_bytes", "Memory that the vnode has.", &|v| Some(v.actual));
-    each("numavisor_vnode_absent_bytes", "Memory of the vnode that was not touched yet.", &|v| {
+    each("numavisor_vnode_memory_bytes", "Memory of the vnode at boot.", &|v| Some(v.memory));
+    each("numavisor_vnode_target_bytes", "Balloon target: memory that the vnode keeps.", &|v| Some(v.target));
+    each("numavisor_vnode_actual_bytes", "Memory that the vnode has now.", &|v| Some(v.actual));
+    each("numavisor_vnode_absent_bytes", "Memory of the vnode that the guest has not touched.", &|v| {
         of(v, |residency| residency.absent)
     });
-    each("numavisor_vnode_local_bytes", "Memory of the vnode on its own pnodes.", &|v| of(v, |r| r.hit));
-    each("numavisor_vnode_misplaced_bytes", "Memory of the vnode on pnodes that are not its own.", &|v| {
-        of(v, |residency| residency.foreign)
-    });
+    each("numavisor_vnode_local_bytes", "Memory of the vnode on its own pnodes.", &|v| of(v, |r| r.local));
+    each(
+        "numavisor_vnode_misplaced_bytes",
+        "Memory of the vnode on pnodes that its policy does not name.",
+        &|v| of(v, |residency| residency.misplaced),
+    );
     each(
         "numavisor_vnode_interleaved_bytes",
-        "Memory of the vnode on its own pnodes because its policy interleaves.",
+        "Local memory of the vnode, if its policy is interleave.",
         &|v| v.residency.as_ref().and_then(|residency| residency.interleave_hit),
     );
     let name = "numavisor_vnode_residency_age_seconds";
-    text.family(name, "gauge", "Age of the measurement of the vnode's memory.");
+    text.family(name, "gauge", "Age of the residency measurement of the vnode.");
     for (vnode, age) in vnodes.iter().flat_map(|v| Some((v.id, v.residency.as_ref()?.age_ms))) {
         text.line(name, &[("vnode", &vnode)], seconds(Duration::from_millis(age)));
     }
     type Figure = fn(&wire::PnodeUse) -> u64;
     let figures: [(&str, &str, Figure); 4] = [
-        ("hit", "Memory of the VM on the pnode, as its policy wants it.", |p| p.hit),
-        ("miss", "Memory of the VM on the pnode that should lie elsewhere.", |p| p.miss),
-        ("foreign", "Memory of the VM that should lie on the pnode and lies elsewhere.", |p| p.foreign),
-        ("interleave_hit", "Memory of the VM that an interleaving policy put there.", |p| p.interleave_hit),
+        ("hit", "numa_hit: memory of the VM on the pnode as its policy intends.", |p| p.hit),
+        ("miss", "numa_miss: memory of the VM on the pnode that was intended for another pnode.", |p| p.miss),
+        ("foreign", "numa_foreign: memory of the VM intended for the pnode that is on another pnode.", |p| {
+            p.foreign
+        }),
+        (
+            "interleave_hit",
+            "interleave_hit: memory of the VM placed on the pnode by an interleave policy.",
+            |p| p.interleave_hit,
+        ),
     ];
     let pnodes = crate::http::convert::pnodes(&vnodes);
     for (figure, help, value) in figures {
@@ -169,7 +173,7 @@ fn vnodes(text: &mut Text, handle: &VmHandle, samples: &BTreeMap<VnodeId, Sample
         }
     }
     let name = "numavisor_vnode_resident_bytes";
-    text.family(name, "gauge", "Touched memory of the vnode, by the pnode it lies on.");
+    text.family(name, "gauge", "Touched memory of the vnode on each pnode.");
     for vnode in &vnodes {
         for on in vnode.residency.iter().flat_map(|residency| &residency.on) {
             text.line(name, &[("vnode", &vnode.id), ("pnode", &on.pnode)], on.bytes);
@@ -185,11 +189,13 @@ fn move_totals(text: &mut Text, handle: &VmHandle) {
             text.line(name, &[("vnode", &vnode.id)], value(&handle.move_counts(vnode.id)));
         }
     };
-    each("numavisor_vnode_moved_bytes_total", "Memory of the vnode that was moved.", |c| c.moved.get());
-    each("numavisor_vnode_left_bytes_total", "Memory that the kernel would not move.", |c| c.left.get());
-    each("numavisor_vnode_moves_done_total", "Moves of the vnode that reached their end.", |c| c.done);
-    each("numavisor_vnode_moves_cancelled_total", "Moves of the vnode that were cancelled.", |c| c.cancelled);
-    each("numavisor_vnode_moves_failed_total", "Moves of the vnode that the host refused.", |c| c.failed);
+    each("numavisor_vnode_moved_bytes_total", "Memory of the vnode migrated by moves.", |c| c.moved.get());
+    each("numavisor_vnode_left_bytes_total", "Memory of the vnode that the kernel did not migrate.", |c| {
+        c.left.get()
+    });
+    each("numavisor_vnode_moves_done_total", "Completed moves of the vnode.", |c| c.done);
+    each("numavisor_vnode_moves_cancelled_total", "Cancelled moves of the vnode.", |c| c.cancelled);
+    each("numavisor_vnode_moves_failed_total", "Failed moves of the vnode.", |c| c.failed);
     let mut on = |name: &str, help: &str, value: fn(&(Bytes, Bytes)) -> Bytes| {
         text.family(name, "counter", help);
         for vnode in vnodes {
@@ -199,7 +205,7 @@ fn move_totals(text: &mut Text, handle: &VmHandle) {
         }
     };
     let (came, stayed) =
-        ("Memory of the vnode that moves brought to the pnode.", "Memory that should have left the pnode.");
+        ("Memory of the vnode migrated to the pnode.", "Memory of the vnode left behind on the pnode.");
     on("numavisor_vnode_pnode_moved_bytes_total", came, |(came, _)| *came);
     on("numavisor_vnode_pnode_left_bytes_total", stayed, |(_, stayed)| *stayed);
 }
@@ -209,7 +215,7 @@ fn moves(text: &mut Text, handle: &VmHandle) {
     let jobs: Vec<wire::Job> = handle.jobs().iter().map(crate::http::convert::job).collect();
     let count = |state| jobs.iter().filter(|job| job.state == state).count();
     let name = "numavisor_moves";
-    text.family(name, "gauge", "Moves of vnodes that are remembered, by state.");
+    text.family(name, "gauge", "Running and recent moves of vnodes, by state.");
     text.line(name, &[("state", &"running")], count(wire::JobState::Running));
     text.line(name, &[("state", &"done")], count(wire::JobState::Done));
     text.line(name, &[("state", &"cancelled")], count(wire::JobState::Cancelled));
@@ -225,33 +231,35 @@ fn balloons(text: &mut Text, handle: &VmHandle) {
         }
     };
     let (gauge, counter) = ("gauge", "counter");
-    each("numavisor_balloon_on_node_bytes", gauge, "Memory of the vnode that its balloon holds.", |m| {
+    each("numavisor_balloon_on_node_bytes", gauge, "Memory of the vnode in its balloon.", |m| {
         m.on_node.get()
     });
-    each("numavisor_balloon_off_node_bytes", gauge, "Memory of other vnodes that the balloon holds.", |m| {
+    each("numavisor_balloon_off_node_bytes", gauge, "Memory of other vnodes in the balloon.", |m| {
         m.off_node.get()
     });
-    each("numavisor_balloon_returned_bytes", gauge, "Memory that the host has back.", |m| m.returned.get());
-    each("numavisor_released_bytes", gauge, "Memory that the VM does not claim any more.", |m| {
+    each("numavisor_balloon_returned_bytes", gauge, "Balloon memory that was returned to the host.", |m| {
+        m.returned.get()
+    });
+    each("numavisor_released_bytes", gauge, "Memory of the vnode released from the VM's claim.", |m| {
         m.released.get()
     });
     each(
         "numavisor_balloon_short_bytes",
         gauge,
-        "Memory that the guest waits for: the pnode has no room.",
+        "Memory that the guest is waiting for because the pnode has no room.",
         |m| m.short.get(),
     );
-    each("numavisor_balloon_requests_total", counter, "Targets that were asked for.", |m| m.request);
+    each("numavisor_balloon_requests_total", counter, "Balloon requests.", |m| m.request);
 }
 
 fn server(text: &mut Text, events: &EventLog, requests: &Requests) {
     let read = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
     let (connections, streams) = (read(&requests.connections), read(&requests.streams));
-    text.one("numavisor_events_total", "counter", "Events since the process started.", events.last());
+    text.one("numavisor_events_total", "counter", "Events since process start.", events.last());
     text.one("numavisor_http_connections", "gauge", "Open connections.", connections);
     text.one("numavisor_http_event_streams", "gauge", "Open event streams.", streams);
     let name = "numavisor_http_request_duration_seconds";
-    text.family(name, "histogram", "Time from a request's head to its answer's, by operation and status.");
+    text.family(name, "histogram", "Time from request head to response head, by operation and status.");
     let latencies = requests.latencies.lock().unwrap_or_else(PoisonError::into_inner).clone();
     for ((operation, status), histogram) in latencies {
         for (count, bound) in histogram.buckets.iter().zip(BUCKETS_US) {

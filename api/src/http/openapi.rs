@@ -1,5 +1,5 @@
-//! Writes the OpenAPI document from the table of operations and the types. The program carries the file that the test
-//! here compares; `UPDATE_GOLDEN=1 cargo test -p api openapi` writes it anew.
+//! Generates the OpenAPI document from the route table and the types. The program embeds the file that the test
+//! here compares; `UPDATE_GOLDEN=1 cargo test -p api openapi` regenerates it.
 
 use crate::http::events::Event;
 use crate::http::problem::Document;
@@ -18,10 +18,10 @@ use utoipa::openapi::{
 use utoipa::{PartialSchema, ToSchema};
 
 fn document() -> OpenApi {
-    let description = "Control of one VM over a unix socket. Sizes in answers are bytes; sets are Linux lists. Every \
-                       answer that is not a success is a problem document (RFC 9457) with a stable `code`. Fields \
-                       may be added to answers. In bodies of requests `null` is a field that was left out; what is an \
-                       object here is not taken as an array.";
+    let description = "Controls one VM over a unix socket. Sizes in responses are in bytes; sets are Linux lists. \
+                       Every error response is a problem document (RFC 9457) with a stable `code`. Fields may be \
+                       added to responses. In request bodies, `null` means that a field is not given; an array is \
+                       not accepted where an object is documented.";
     let info = InfoBuilder::new()
         .title("numavisor")
         .version("1")
@@ -61,7 +61,7 @@ fn operation(route: &Route) -> OperationBuilder {
     }
     if route.answer == Media::EventStream {
         let parameter = ParameterBuilder::new().name("Last-Event-ID").parameter_in(ParameterIn::Header);
-        let parameter = parameter.required(Required::False).description(Some("events after this number"));
+        let parameter = parameter.required(Required::False).description(Some("only events after this ID"));
         operation = operation.parameter(parameter.schema(Some(number())));
     }
     if let Media::Json(schema) = route.takes {
@@ -111,11 +111,11 @@ fn problem(status: u16) -> ResponseBuilder {
     };
     match status {
         405 => {
-            let (name, header) = header("Allow", "the methods there are");
+            let (name, header) = header("Allow", "the allowed methods");
             response.header(name, header)
         }
         503 => {
-            let (name, header) = header("Retry-After", "seconds");
+            let (name, header) = header("Retry-After", "seconds until a retry");
             response.header(name, header)
         }
         _ => response,
@@ -164,8 +164,8 @@ fn components() -> utoipa::openapi::Components {
             .additional_properties(Some(any))
             .into()
     };
-    schemas.push(("Plan".into(), open("As `numavisor plan --json` prints it.")));
-    schemas.push(("Host".into(), open("As `numavisor host --json` prints it.")));
+    schemas.push(("Plan".into(), open("The output of `numavisor plan --json`.")));
+    schemas.push(("Host".into(), open("The output of `numavisor host --json`.")));
     let document = ObjectBuilder::new().schema_type(Type::Object).description(Some("This document."));
     schemas.push(("OpenApi".into(), RefOr::T(document.into())));
     let mut components = ComponentsBuilder::new().schemas_from_iter(schemas).build();
@@ -238,7 +238,7 @@ fn the_document_served_is_that_of_the_types() {
         std::fs::write(path, text()).unwrap();
     }
     let served = std::fs::read_to_string(path).unwrap();
-    assert_eq!(served, text(), "openapi.json differs; UPDATE_GOLDEN=1 writes it anew");
+    assert_eq!(served, text(), "openapi.json differs; UPDATE_GOLDEN=1 regenerates it");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The API as people's programs know it, `openapi/v1.json`: the document of today may have more than that, and never less.
-//! What is new gets there by hand, once it is meant to stay.
+//! The frozen API, `openapi/v1.json`: the current document may have more, and never less. Additions go there by hand,
+//! once they are meant to stay.
 
 use serde_json::Value;
 use std::collections::BTreeSet;

@@ -1,5 +1,5 @@
-//! Errors as problem documents (RFC 9457) with a stable `code`. What is wrong, and of what kind that is, others find; which
-//! status a kind has is `statuses`' table.
+//! Errors as problem documents (RFC 9457) with a stable `code`. The error types provide code and kind; which
+//! status a kind has is in `statuses`.
 
 use crate::claims::explain;
 use crate::http::admission::Denial;
@@ -19,29 +19,29 @@ const MEDIA_TYPE: &str = "application/problem+json";
 /// Seconds after which it makes sense to try again.
 const RETRY_AFTER: &str = "1";
 
-/// Why a request was not carried out, as it goes over the socket.
+/// A problem document (RFC 9457): why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 #[cfg_attr(test, schema(as = Problem))]
 pub struct Document {
     /// `urn:numavisor:problem:` and the code.
     pub r#type: String,
-    /// What the status says, in words.
+    /// The status in words.
     pub title: String,
     /// The HTTP status.
     pub status: u16,
-    /// What is wrong, with value and rule.
+    /// What is wrong, with the value and the rule.
     pub detail: String,
-    /// The stable name of the problem.
+    /// The stable error code.
     pub code: String,
-    /// What kind of problem it is, which decides the status; clients that do not know a code can go by this.
+    /// The kind of error, which determines the status; a fallback for clients that do not know the code.
     #[serde(default)]
     #[cfg_attr(test, schema(value_type = ErrorKind))]
     pub kind: String,
-    /// The path of the field that is wrong, such as `numa[1].policy`.
+    /// The path of the invalid field, such as `numa[1].policy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// The rule that it breaks, with the value that was given.
+    /// The rule that the field violates, with the given value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
 }
@@ -114,17 +114,17 @@ impl Problem {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// Nobody by that number.
+    /// No such object.
     pub fn not_found(code: &str, detail: impl ToString) -> Self {
         Self::new(ErrorKind::NotFound, code, detail)
     }
 
-    /// It is busy, or going away; try again.
+    /// Busy, or shutting down; try again.
     pub fn unavailable(code: &str, detail: impl ToString) -> Self {
         Self::new(ErrorKind::Transient, code, detail)
     }
 
-    /// A mistake of ours.
+    /// A bug.
     pub fn internal(detail: impl ToString) -> Self {
         Self::new(ErrorKind::Internal, "internal", detail)
     }

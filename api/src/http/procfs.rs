@@ -1,4 +1,4 @@
-//! What `/proc` says of this process and its threads.
+//! `/proc` entries of this process and its threads.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
-//! Every operation with its path, method and answers: the router, the OpenAPI document and the metrics are made from
+//! All operations with path, method and responses. The router, the OpenAPI document and the metrics are generated from
 //! this one table.
 
 use axum::http::Method;
 
-/// What can be asked for.
+/// An operation of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Op {
     GetVm,
@@ -44,7 +44,7 @@ pub enum Op {
     GetOpenapi,
 }
 
-/// What a body is made of.
+/// The media type of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Media {
     /// Nothing.
@@ -60,26 +60,26 @@ pub enum Media {
 /// An operation.
 #[derive(Debug)]
 pub struct Route {
-    /// Which.
+    /// Number.
     pub op: Op,
-    /// How it is asked for.
+    /// The HTTP method.
     pub method: Method,
-    /// Where, in axum's syntax and OpenAPI's.
+    /// The path, in axum's and OpenAPI's syntax.
     pub path: &'static str,
     /// Its name in the OpenAPI document and in metrics.
     pub name: &'static str,
-    /// What it does, in a line.
+    /// The summary, one line.
     #[cfg_attr(not(test), expect(dead_code, reason = "for the document that the test writes"))]
     pub summary: &'static str,
-    /// The body it takes.
+    /// The request body.
     pub takes: Media,
-    /// The statuses of success, and what they mean.
+    /// The success statuses and their descriptions.
     pub gives: &'static [(u16, &'static str)],
-    /// The body of those but 204.
+    /// The response body, except for 204.
     pub answer: Media,
-    /// The statuses of the problems it can have, beside those that any request can have.
+    /// The problem statuses, other than those of every request.
     pub problems: &'static [u16],
-    /// The parameters of its query.
+    /// The query parameters.
     pub query: &'static [(&'static str, Parameter, &'static str)],
 }
 
@@ -93,19 +93,19 @@ pub enum Parameter {
 }
 
 #[cfg(test)]
-/// Statuses of problems that any request can have: a broken request, a wrong method, a body that is late or too large,
-/// a host that fails, and a server that is busy.
+/// Problem statuses of every request: a malformed request, a wrong method, a body that is late or too large,
+/// a host failure, a busy server.
 pub const ANY: [u16; 6] = [400, 405, 408, 413, 500, 503];
 
 const NO_VM: &[u16] = &[404];
 const NOT_NOW: &[u16] = &[404, 409];
 
-/// What starting a VM needs of the host: see `statuses`.
+/// Starting a VM: see `statuses`.
 const PLANNED: &[u16] = &[403, 409, 415, 422, 501, 507];
 const STARTED: &[u16] = &[403, 404, 409, 422, 501, 507];
-/// A host that is read.
+/// Reading the host.
 const LOOKED_AT: &[u16] = &[501];
-/// Requests that have the running VM or the host change something.
+/// Requests that change the running VM or the host.
 const CHANGED: &[u16] = &[403, 404, 409, 415, 422, 501, 507];
 const COMMANDED: &[u16] = &[403, 404, 409, 501, 507];
 
@@ -123,7 +123,7 @@ const fn route(
         name,
         summary,
         takes: Media::None,
-        gives: &[(200, "so it is")],
+        gives: &[(200, "success")],
         answer: Media::None,
         problems: &[],
         query: &[],
@@ -154,74 +154,74 @@ impl Route {
 }
 
 const FRESH: &[(&str, Parameter, &str)] =
-    &[("fresh", Parameter::Switch, "wait for a measurement of the memory that begins now")];
+    &[("fresh", Parameter::Switch, "wait for a new measurement of the memory")];
 
 /// All operations, those of one path together.
 pub static ROUTES: [Route; 36] = [
-    route(Op::GetVm, Method::GET, "/v1/vm", "getVm", "The VM and its state")
+    route(Op::GetVm, Method::GET, "/v1/vm", "getVm", "Get the VM and its state")
         .gives(&[(200, "the VM")], Media::Json("Vm"))
         .fails(NO_VM),
+    route(Op::PutVm, Method::PUT, "/v1/vm", "putVm", "Define the VM, or redefine it while it is not running")
+        .takes("VmSpec")
+        .gives(&[(200, "the VM was redefined"), (201, "the VM was defined")], Media::Json("Vm"))
+        .fails(&[409, 415, 422]),
     route(
-        Op::PutVm,
-        Method::PUT,
+        Op::DeleteVm,
+        Method::DELETE,
         "/v1/vm",
-        "putVm",
-        "Define the VM, or define it anew while it does not run",
+        "deleteVm",
+        "Stop the VM if it is running, and delete its definition",
     )
-    .takes("VmSpec")
-    .gives(&[(200, "it is defined anew"), (201, "it is defined")], Media::Json("Vm"))
-    .fails(&[409, 415, 422]),
-    route(Op::DeleteVm, Method::DELETE, "/v1/vm", "deleteVm", "End the VM if it runs, and forget it")
-        .gives(&[(204, "there is none any more")], Media::None)
-        .fails(NO_VM),
-    route(Op::BootVm, Method::POST, "/v1/vm/boot", "bootVm", "Start the VM")
-        .gives(&[(202, "it is starting")], Media::Json("Vm"))
+    .gives(&[(204, "the VM was deleted")], Media::None)
+    .fails(NO_VM),
+    route(Op::BootVm, Method::POST, "/v1/vm/boot", "bootVm", "Boot the VM")
+        .gives(&[(202, "the VM is starting")], Media::Json("Vm"))
         .fails(STARTED),
-    route(Op::PauseVm, Method::POST, "/v1/vm/pause", "pauseVm", "Have the vCPUs wait")
-        .gives(&[(200, "they wait")], Media::Json("Vm"))
+    route(Op::PauseVm, Method::POST, "/v1/vm/pause", "pauseVm", "Pause all vCPUs")
+        .gives(&[(200, "the VM is paused")], Media::Json("Vm"))
         .fails(COMMANDED),
-    route(Op::ResumeVm, Method::POST, "/v1/vm/resume", "resumeVm", "Let the vCPUs run again")
-        .gives(&[(200, "they run")], Media::Json("Vm"))
+    route(Op::ResumeVm, Method::POST, "/v1/vm/resume", "resumeVm", "Resume all vCPUs")
+        .gives(&[(200, "the VM is running")], Media::Json("Vm"))
         .fails(COMMANDED),
     route(Op::ShutdownVm, Method::POST, "/v1/vm/shutdown", "shutdownVm", "Press the guest's power button")
-        .gives(&[(202, "it is pressed; the guest decides")], Media::Json("Vm"))
+        .gives(&[(202, "the guest was notified")], Media::Json("Vm"))
         .fails(COMMANDED),
-    route(Op::ResetVm, Method::POST, "/v1/vm/reset", "resetVm", "Reset the guest; it starts again")
-        .gives(&[(202, "it starts again")], Media::Json("Vm"))
+    route(Op::ResetVm, Method::POST, "/v1/vm/reset", "resetVm", "Reset the guest")
+        .gives(&[(202, "the guest is being reset")], Media::Json("Vm"))
         .fails(COMMANDED),
     route(
         Op::GetVmPlan,
         Method::GET,
         "/v1/vm/plan",
         "getVmPlan",
-        "What was decided for the VM, or would be now",
+        "Get the plan of the VM; before boot, the plan as of now",
     )
     .gives(&[(200, "the plan")], Media::Json("Plan"))
     .fails(STARTED),
-    route(
-        Op::PostPlan,
-        Method::POST,
-        "/v1/plan",
-        "postPlan",
-        "What would be decided for a VM; touches nothing",
-    )
-    .takes("VmSpec")
-    .gives(&[(200, "the plan")], Media::Json("Plan"))
-    .fails(PLANNED),
+    route(Op::PostPlan, Method::POST, "/v1/plan", "postPlan", "Plan a VM without starting it")
+        .takes("VmSpec")
+        .gives(&[(200, "the plan")], Media::Json("Plan"))
+        .fails(PLANNED),
     route(
         Op::GetHost,
         Method::GET,
         "/v1/host",
         "getHost",
-        "The nodes, CPUs, memory and distances of the host",
+        "Get the nodes, CPUs, memory and distances of the host",
     )
     .gives(&[(200, "the host")], Media::Json("Host"))
     .fails(LOOKED_AT),
-    route(Op::GetVnodes, Method::GET, "/v1/vnodes", "getVnodes", "All vnodes and where they lie")
-        .gives(&[(200, "the vnodes")], Media::Json("Vnodes"))
-        .fails(NOT_NOW)
-        .query(FRESH),
-    route(Op::GetVnode, Method::GET, "/v1/vnodes/{id}", "getVnode", "A vnode and where it lies")
+    route(
+        Op::GetVnodes,
+        Method::GET,
+        "/v1/vnodes",
+        "getVnodes",
+        "List the vnodes with their memory and vCPUs",
+    )
+    .gives(&[(200, "the vnodes")], Media::Json("Vnodes"))
+    .fails(NOT_NOW)
+    .query(FRESH),
+    route(Op::GetVnode, Method::GET, "/v1/vnodes/{id}", "getVnode", "Get a vnode with its memory and vCPUs")
         .gives(&[(200, "the vnode")], Media::Json("Vnode"))
         .fails(NOT_NOW)
         .query(FRESH),
@@ -230,30 +230,42 @@ pub static ROUTES: [Route; 36] = [
         Method::PUT,
         "/v1/vnodes/{id}/memory-target",
         "putMemoryTarget",
-        "Say what a vnode should keep of its memory",
+        "Set the balloon target of a vnode",
     )
     .takes("TargetRequest")
-    .gives(&[(202, "the balloon is at it")], Media::Json("Vnode"))
+    .gives(&[(202, "ballooning started")], Media::Json("Vnode"))
     .fails(CHANGED),
-    route(Op::PostReclaim, Method::POST, "/v1/reclaim", "postReclaim", "Get memory back from a pnode")
-        .takes("ReclaimRequest")
-        .gives(&[(202, "the balloons are at it")], Media::Json("Reclaim"))
-        .fails(CHANGED),
+    route(
+        Op::PostReclaim,
+        Method::POST,
+        "/v1/reclaim",
+        "postReclaim",
+        "Reclaim memory of a pnode from the guest",
+    )
+    .takes("ReclaimRequest")
+    .gives(&[(202, "ballooning started")], Media::Json("Reclaim"))
+    .fails(CHANGED),
     route(Op::PostGive, Method::POST, "/v1/give", "postGive", "Give memory of a pnode back to the guest")
         .takes("GiveRequest")
-        .gives(&[(202, "the balloons are at it")], Media::Json("Reclaim"))
+        .gives(&[(202, "ballooning started")], Media::Json("Reclaim"))
         .fails(CHANGED),
-    route(Op::GetReclaim, Method::GET, "/v1/reclaim", "getReclaim", "How the last reclaim or give stands")
-        .gives(&[(200, "its state")], Media::Json("Reclaim"))
-        .fails(NO_VM),
+    route(
+        Op::GetReclaim,
+        Method::GET,
+        "/v1/reclaim",
+        "getReclaim",
+        "Get the status of the last reclaim or give",
+    )
+    .gives(&[(200, "the status")], Media::Json("Reclaim"))
+    .fails(NO_VM),
     route(
         Op::PostFreeMemory,
         Method::POST,
         "/v1/free-memory",
         "postFreeMemory",
-        "Have the guest say what it has free of each vnode",
+        "Request the free memory of each vnode from the guest",
     )
-    .gives(&[(200, "what it says")], Media::Json("FreeMemory"))
+    .gives(&[(200, "the free memory")], Media::Json("FreeMemory"))
     .fails(COMMANDED),
     route(
         Op::PostDirtyRate,
@@ -263,49 +275,58 @@ pub static ROUTES: [Route; 36] = [
         "Measure how much memory of each vnode is written",
     )
     .takes("DirtyRateRequest")
-    .gives(&[(200, "what was written")], Media::Json("DirtyRate"))
+    .gives(&[(200, "bytes written")], Media::Json("DirtyRate"))
     .fails(CHANGED),
-    route(Op::CancelReclaim, Method::DELETE, "/v1/reclaim", "cancelReclaim", "Ask the reclaim to end")
-        .gives(&[(202, "it ends soon; what was had is kept")], Media::Json("Reclaim"))
+    route(Op::CancelReclaim, Method::DELETE, "/v1/reclaim", "cancelReclaim", "Cancel the reclaim")
+        .gives(
+            &[(202, "the reclaim is being cancelled; memory reclaimed so far is kept")],
+            Media::Json("Reclaim"),
+        )
         .fails(&[404, 409]),
     route(Op::MoveVnode, Method::POST, "/v1/vnodes/{id}/move", "moveVnode", "Move a vnode to other pnodes")
         .takes("MoveRequest")
-        .gives(&[(202, "a job is at it")], Media::Json("Job"))
+        .gives(&[(202, "a job was started")], Media::Json("Job"))
         .fails(CHANGED),
-    route(Op::SwapVnodes, Method::POST, "/v1/swap", "swapVnodes", "Move two vnodes into each other's places")
+    route(Op::SwapVnodes, Method::POST, "/v1/swap", "swapVnodes", "Swap the pnodes of two vnodes")
         .takes("SwapRequest")
-        .gives(&[(202, "two jobs are at it")], Media::Json("Jobs"))
+        .gives(&[(202, "two jobs were started")], Media::Json("Jobs"))
         .fails(CHANGED),
     route(
         Op::Evacuate,
         Method::POST,
         "/v1/evacuate",
         "evacuate",
-        "Move every vnode that has anything on a pnode to the best other places",
+        "Move all vnodes off a pnode to the best other pnodes",
     )
     .takes("EvacuateRequest")
-    .gives(&[(202, "a job for each of them is at it")], Media::Json("Jobs"))
+    .gives(&[(202, "a job per vnode was started")], Media::Json("Jobs"))
     .fails(CHANGED),
-    route(Op::PutAffinity, Method::PUT, "/v1/vcpus/{id}/affinity", "putAffinity", "Say where a vCPU may run")
-        .takes("AffinityRequest")
-        .gives(&[(200, "it runs there")], Media::Json("Vcpu"))
-        .fails(CHANGED),
+    route(
+        Op::PutAffinity,
+        Method::PUT,
+        "/v1/vcpus/{id}/affinity",
+        "putAffinity",
+        "Set the host CPUs that a vCPU may run on",
+    )
+    .takes("AffinityRequest")
+    .gives(&[(200, "the affinity was set")], Media::Json("Vcpu"))
+    .fails(CHANGED),
     route(
         Op::PutVnodeAffinity,
         Method::PUT,
         "/v1/vnodes/{id}/affinity",
         "putVnodeAffinity",
-        "Say how the vCPUs of a vnode are held, and on which pnodes",
+        "Set the affinity of all vCPUs of a vnode, and their pnodes",
     )
     .takes("VnodeAffinityRequest")
-    .gives(&[(200, "they run there, and what works for the vnode too")], Media::Json("Vnode"))
+    .gives(&[(200, "the affinity of vCPUs and device workers was set")], Media::Json("Vnode"))
     .fails(CHANGED),
     route(
         Op::GetDevices,
         Method::GET,
         "/v1/devices",
         "getDevices",
-        "The virtio devices, and what they count",
+        "List the virtio devices and their counters",
     )
     .gives(&[(200, "the devices")], Media::Json("Devices"))
     .fails(NOT_NOW),
@@ -314,10 +335,10 @@ pub static ROUTES: [Route; 36] = [
         Method::PUT,
         "/v1/disks/{id}/size",
         "putDiskSize",
-        "Make a disk longer, or tell the guest how long it has become",
+        "Grow a disk, or notify the guest of its new size",
     )
     .takes("DiskSizeRequest")
-    .gives(&[(200, "the guest was told")], Media::Json("DiskSize"))
+    .gives(&[(200, "the guest was notified")], Media::Json("DiskSize"))
     .fails(CHANGED),
     route(
         Op::PutNetLink,
@@ -329,34 +350,40 @@ pub static ROUTES: [Route; 36] = [
     .takes("NetLinkRequest")
     .gives(&[(200, "the guest was notified")], Media::Json("NetLink"))
     .fails(CHANGED),
-    route(Op::GetJobs, Method::GET, "/v1/jobs", "getJobs", "The jobs that run, and the last that ended")
-        .gives(&[(200, "the jobs")], Media::Json("Jobs"))
-        .fails(NO_VM),
-    route(Op::GetJob, Method::GET, "/v1/jobs/{id}", "getJob", "A job")
+    route(
+        Op::GetJobs,
+        Method::GET,
+        "/v1/jobs",
+        "getJobs",
+        "List the running jobs and the last finished ones",
+    )
+    .gives(&[(200, "the jobs")], Media::Json("Jobs"))
+    .fails(NO_VM),
+    route(Op::GetJob, Method::GET, "/v1/jobs/{id}", "getJob", "Get a job")
         .gives(&[(200, "the job")], Media::Json("Job"))
         .fails(NO_VM),
-    route(Op::CancelJob, Method::DELETE, "/v1/jobs/{id}", "cancelJob", "Ask a job to end")
-        .gives(&[(202, "it ends after the chunk it is at")], Media::Json("Job"))
+    route(Op::CancelJob, Method::DELETE, "/v1/jobs/{id}", "cancelJob", "Cancel a job")
+        .gives(&[(202, "the job ends after the current chunk")], Media::Json("Job"))
         .fails(NOT_NOW),
+    route(Op::GetEvents, Method::GET, "/v1/events", "getEvents", "Stream past and new events")
+        .gives(&[(200, "events, oldest first, until the client disconnects")], Media::EventStream)
+        .query(&[
+            ("after", Parameter::Number, "only events after this ID; the header Last-Event-ID overrides it"),
+            ("follow", Parameter::Switch, "whether to keep streaming new events (default true)"),
+        ]),
     route(
-        Op::GetEvents,
+        Op::GetHealth,
         Method::GET,
-        "/v1/events",
-        "getEvents",
-        "What happened, and what happens from now on",
+        "/v1/health",
+        "getHealth",
+        "Check whether the service accepts requests",
     )
-    .gives(&[(200, "events, oldest first, until the client goes away")], Media::EventStream)
-    .query(&[
-        ("after", Parameter::Number, "events after this number; the header Last-Event-ID wins"),
-        ("follow", Parameter::Switch, "whether to stay for what happens from now on (default true)"),
-    ]),
-    route(Op::GetHealth, Method::GET, "/v1/health", "getHealth", "Whether the service takes requests")
-        .gives(&[(200, "it does")], Media::Json("Health")),
-    route(Op::GetVersion, Method::GET, "/v1/version", "getVersion", "The versions of program and API")
+    .gives(&[(200, "the service accepts requests")], Media::Json("Health")),
+    route(Op::GetVersion, Method::GET, "/v1/version", "getVersion", "Get the versions of program and API")
         .gives(&[(200, "the versions")], Media::Json("Version")),
-    route(Op::GetMetrics, Method::GET, "/v1/metrics", "getMetrics", "Figures for Prometheus")
-        .gives(&[(200, "the figures")], Media::Prometheus),
-    route(Op::GetOpenapi, Method::GET, "/v1/openapi.json", "getOpenapi", "This document")
+    route(Op::GetMetrics, Method::GET, "/v1/metrics", "getMetrics", "Get metrics in Prometheus format")
+        .gives(&[(200, "the metrics")], Media::Prometheus),
+    route(Op::GetOpenapi, Method::GET, "/v1/openapi.json", "getOpenapi", "Get this document")
         .gives(&[(200, "the document")], Media::Json("OpenApi")),
 ];
 

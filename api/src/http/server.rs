@@ -1,11 +1,11 @@
-//! The server: one thread with a small runtime for all connections, one for commands, one that watches. What requests
-//! mean is `app`'s work.
+//! The server: one thread with a small runtime for all connections, one for commands, one that measures. `app`
+//! handles the requests.
 
 use crate::descriptors;
 use crate::http::app::{App, router};
-use crate::http::patient::Patient;
 use crate::http::problem::Problem;
 use crate::http::socket::Socket;
+use crate::http::write_timeout::WriteTimeout;
 use axum::Router;
 use axum::response::IntoResponse;
 use hyper::server::conn::http1;
@@ -20,13 +20,13 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
-/// Open connections at most. One more is told so and closed.
+/// Maximum number of connections. The next one gets a 503 and is closed.
 const MOST_CONNECTIONS: usize = 1024;
 /// Descriptors that the rest of the process may need beside those of connections.
 const OTHER_DESCRIPTORS: u64 = 1024;
 /// How long a client may take to send a head, or to begin with the next one.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
-/// How long a client may not read what it asked for.
+/// Write timeout.
 const READ_WITHIN: Duration = Duration::from_secs(30);
 /// Most bytes of a head.
 const MOST_HEAD: usize = 64 << 10;
@@ -43,7 +43,7 @@ const NO_DESCRIPTOR: Duration = Duration::from_millis(50);
 pub struct Server {
     app: Arc<App>,
     threads: Vec<JoinHandle<()>>,
-    // Its file goes when nobody listens any more.
+    // The file is removed with the listener.
     _socket: Socket,
 }
 
@@ -68,7 +68,7 @@ impl Server {
         server.spawn("api", move || {
             runtime.block_on(async {
                 if let Err(error) = serve(listener, app).await {
-                    tracing::error!(%error, "the API socket does not work");
+                    tracing::error!(%error, "API server failed");
                 }
             });
             runtime.shutdown_timeout(LAST_WORDS);
@@ -124,7 +124,7 @@ async fn serve(listener: UnixListener, app: Arc<App>) -> io::Result<()> {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    // Who does not read has had its time.
+    // A client that does not read had its time.
     let _ = tokio::time::timeout(LAST_WORDS, idle).await;
     Ok(())
 }
@@ -142,7 +142,7 @@ fn admit(stream: UnixStream, router: &Router, app: &Arc<App>) {
 }
 
 async fn connection(stream: UnixStream, router: Router, mut ending: watch::Receiver<bool>) {
-    let io = TokioIo::new(Patient::new(stream, READ_WITHIN));
+    let io = TokioIo::new(WriteTimeout::new(stream, READ_WITHIN));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
@@ -158,7 +158,7 @@ async fn connection(stream: UnixStream, router: Router, mut ending: watch::Recei
     let _ = connection.await;
 }
 
-/// One connection too many: it is told so, if it can be told without waiting.
+/// One connection too many: it gets a 503, if that does not block.
 fn refuse(stream: &UnixStream) {
     let detail = format!("{MOST_CONNECTIONS} connections are open, that is the most");
     let problem = Problem::unavailable("too_many_connections", detail);

@@ -1,4 +1,4 @@
-//! The socket to answer on, as the command line says: a file of ours, or the socket that systemd listens on for us.
+//! The listening socket: a file created here, or the socket that systemd passes.
 
 use crate::group;
 use std::io;
@@ -6,10 +6,10 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use vmm::{Access, Janitor, SocketFile, SocketFileError};
 
-/// The path that stands for the socket that systemd passes.
+/// The special path for the socket that systemd passes.
 const FROM_SYSTEMD: &str = "systemd";
 
-/// Where to listen, and who may connect.
+/// A listening socket and its permissions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketSpec {
     /// The file, or `systemd`.
@@ -43,7 +43,7 @@ pub struct Socket {
 
 impl Socket {
     /// Makes the socket, or takes the one that was passed.
-    pub fn open(spec: &SocketSpec, janitor: &Janitor) -> Result<Self, SocketError> {
+    pub fn open(spec: &SocketSpec, cleanup: &Janitor) -> Result<Self, SocketError> {
         if spec.path == Path::new(FROM_SYSTEMD) {
             let pid = std::process::id();
             return passed(pid, |name| std::env::var(name).ok());
@@ -54,7 +54,7 @@ impl Socket {
             .map(|name| group::id(name).ok_or_else(|| SocketError::NoSuchGroup(name.to_owned())));
         let group = group.transpose()?;
         let mode = spec.mode.unwrap_or(if group.is_some() { 0o660 } else { Access::OWNER.mode });
-        let (listener, file) = SocketFile::listen(&spec.path, Access { mode, group }, janitor)?;
+        let (listener, file) = SocketFile::listen(&spec.path, Access { mode, group }, cleanup)?;
         Ok(Self { listener: Some(listener), _file: Some(file) })
     }
 
@@ -78,7 +78,7 @@ fn passed(pid: u32, env: impl Fn(&str) -> Option<String>) -> Result<Socket, Sock
     let fd = vmm::inherited_fd().map_err(|error| SocketError::NotPassed(error.to_string()))?;
     let listens = nix::sys::socket::getsockopt(&fd, nix::sys::socket::sockopt::AcceptConn);
     if !listens.unwrap_or(false) {
-        return refused("descriptor 3 is not a socket that listens");
+        return refused("descriptor 3 is not a listening socket");
     }
     let listener = UnixListener::from(fd);
     if listener.local_addr().is_err() {

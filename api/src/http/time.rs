@@ -1,4 +1,4 @@
-//! The time of day as text. Nothing here decides when anything happens.
+//! The time of day as text. Nothing here affects scheduling.
 
 use std::time::{Duration, SystemTime};
 

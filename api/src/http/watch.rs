@@ -1,5 +1,6 @@
-//! One thread that looks at a running VM for everybody: measures where memory lies when asked and now and then, and
-//! notices misses and the progress of jobs. Measuring is the kernel's slow work, so nobody else does it.
+//! One thread that observes a running VM for all clients: measures residency on request and periodically, and emits
+//! events for misplaced memory and the progress of jobs. Measuring is slow work of the kernel, so no other thread
+//! does it.
 
 use crate::http::command_queue::CommandQueue;
 use crate::http::convert::{self, Sample};
@@ -15,14 +16,14 @@ use vmm::{JobId, JobState, VmHandle};
 
 /// A measurement that is younger is good enough for everybody.
 const FRESH: Duration = Duration::from_millis(500);
-/// How often the progress of jobs and balloons is told.
+/// Interval of progress events of jobs and balloons.
 const JOB_TICK: Duration = Duration::from_millis(250);
-/// How often memory is measured while someone listens for events, at most.
-const MISS_TICK: Duration = Duration::from_secs(10);
+/// Minimum interval of measurements while a client follows events.
+const MISPLACED_TICK: Duration = Duration::from_secs(10);
 /// The thread sleeps this much longer than it measures, so that it takes 2 % of a CPU at most by itself.
-const LAZINESS: u32 = 50;
-/// How long someone waits for a measurement that was asked for.
-const PATIENCE: Duration = Duration::from_secs(10);
+const IDLE_FACTOR: u32 = 50;
+/// Timeout for a requested measurement.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a scrape waits for one: a fifth of what Prometheus waits for a scrape.
 const SCRAPE: Duration = Duration::from_secs(2);
@@ -31,19 +32,19 @@ const SCRAPE: Duration = Duration::from_secs(2);
 pub type Samples = Arc<BTreeMap<VnodeId, Sample>>;
 
 #[derive(Default)]
-struct Wishes {
+struct Pending {
     /// Measurements that were started.
     started: u64,
-    /// Someone waits for one.
+    /// A measurement is requested.
     wanted: bool,
     /// Something changed.
-    poked: bool,
+    notified: bool,
     stop: bool,
 }
 
-/// What others hold of the thread.
+/// The handle of the thread.
 pub struct Watch {
-    wishes: Mutex<Wishes>,
+    pending: Mutex<Pending>,
     wake: Condvar,
     /// The number of the last measurement, and what it gave.
     done: watch::Sender<(u64, Samples)>,
@@ -53,19 +54,19 @@ impl Watch {
     /// Nothing measured yet.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            wishes: Mutex::default(),
+            pending: Mutex::default(),
             wake: Condvar::new(),
             done: watch::Sender::new((0, Samples::default())),
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Wishes> {
-        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The VM or a job changed.
-    pub fn poke(&self) {
-        self.lock().poked = true;
+    pub fn notify(&self) {
+        self.lock().notified = true;
         self.wake.notify_all();
     }
 
@@ -80,10 +81,10 @@ impl Watch {
         Arc::clone(&self.done.borrow().1)
     }
 
-    /// Where memory lies: what is known, and a new measurement begins if that is old. Waits only when nothing is known
+    /// The last measurement; starts a new one if that is old. Waits only if there is none
     /// yet, or for a measurement that begins now if `fresh`.
     pub async fn samples(&self, fresh: bool) -> Samples {
-        self.samples_within(fresh, PATIENCE).await
+        self.samples_within(fresh, TIMEOUT).await
     }
 
     /// A measurement that begins now, or what is known if it takes longer than a scrape may.
@@ -91,7 +92,7 @@ impl Watch {
         self.samples_within(true, SCRAPE).await
     }
 
-    async fn samples_within(&self, fresh: bool, patience: Duration) -> Samples {
+    async fn samples_within(&self, fresh: bool, timeout: Duration) -> Samples {
         let known = self.last();
         let old = known.values().next().is_none_or(|sample| sample.at.elapsed() > FRESH);
         if !fresh && !old {
@@ -99,15 +100,15 @@ impl Watch {
         }
         let mut done = self.done.subscribe();
         let next = {
-            let mut wishes = self.lock();
-            wishes.wanted = true;
-            wishes.started + 1
+            let mut pending = self.lock();
+            pending.wanted = true;
+            pending.started + 1
         };
         self.wake.notify_all();
         if !fresh && !known.is_empty() {
             return known;
         }
-        match tokio::time::timeout(patience, done.wait_for(|(number, _)| *number >= next)).await {
+        match tokio::time::timeout(timeout, done.wait_for(|(number, _)| *number >= next)).await {
             Ok(Ok(done)) => Arc::clone(&done.1),
             // It takes too long, or the thread has ended.
             Ok(Err(_)) | Err(_) => self.last(),
@@ -117,8 +118,8 @@ impl Watch {
     /// Watches until it is stopped.
     pub fn work(&self, commands: &CommandQueue, events: &EventLog) {
         let mut seen = Seen::default();
-        let mut pause = MISS_TICK;
-        let mut due = Instant::now() + MISS_TICK;
+        let mut pause = MISPLACED_TICK;
+        let mut due = Instant::now() + MISPLACED_TICK;
         loop {
             let runs = |handle: &VmHandle| match handle.view().state {
                 vmm::VmState::Running | vmm::VmState::Paused => true,
@@ -149,37 +150,37 @@ impl Watch {
             let began = Instant::now();
             let samples = handle.as_ref().map(measure).unwrap_or_default();
             if let Some(handle) = &handle {
-                seen.misses(handle, &samples, events);
+                seen.misplaced(handle, &samples, events);
             }
             self.done.send_replace((number, Arc::new(samples)));
-            pause = MISS_TICK.max(began.elapsed() * LAZINESS).max(pause.min(MISS_TICK));
+            pause = MISPLACED_TICK.max(began.elapsed() * IDLE_FACTOR).max(pause.min(MISPLACED_TICK));
             due = Instant::now() + pause;
         }
     }
 
-    /// Waits for something to do, or a while. `None`: it is over; a number: someone wants this measurement.
+    /// Waits for work, or a while. `None`: the thread ends; a number: this measurement was requested.
     fn next(&self, tick: Option<Duration>) -> Option<Option<u64>> {
-        let mut wishes = self.lock();
-        let idle = |wishes: &mut Wishes| !wishes.wanted && !wishes.poked && !wishes.stop;
-        wishes = match tick {
-            None => self.wake.wait_while(wishes, idle).unwrap_or_else(PoisonError::into_inner),
+        let mut pending = self.lock();
+        let idle = |pending: &mut Pending| !pending.wanted && !pending.notified && !pending.stop;
+        pending = match tick {
+            None => self.wake.wait_while(pending, idle).unwrap_or_else(PoisonError::into_inner),
             Some(tick) => {
-                self.wake.wait_timeout_while(wishes, tick, idle).unwrap_or_else(PoisonError::into_inner).0
+                self.wake.wait_timeout_while(pending, tick, idle).unwrap_or_else(PoisonError::into_inner).0
             }
         };
-        wishes.poked = false;
-        if wishes.stop {
+        pending.notified = false;
+        if pending.stop {
             return None;
         }
-        let wanted = std::mem::take(&mut wishes.wanted);
-        wishes.started += u64::from(wanted);
-        Some(wanted.then_some(wishes.started))
+        let wanted = std::mem::take(&mut pending.wanted);
+        pending.started += u64::from(wanted);
+        Some(wanted.then_some(pending.started))
     }
 
     fn begin(&self) -> u64 {
-        let mut wishes = self.lock();
-        wishes.started += 1;
-        wishes.started
+        let mut pending = self.lock();
+        pending.started += 1;
+        pending.started
     }
 }
 
@@ -188,14 +189,14 @@ fn measure(handle: &VmHandle) -> BTreeMap<VnodeId, Sample> {
     let sample = |id| match handle.residency(id)? {
         Ok(residency) => Some((id, Sample { at: Instant::now(), residency })),
         Err(error) => {
-            tracing::info!(%error, "residency not measured");
+            tracing::info!(%error, "cannot measure residency");
             None
         }
     };
     vnodes.iter().filter_map(|vnode| sample(vnode.id)).collect()
 }
 
-/// What was told already.
+/// What was already emitted.
 #[derive(Default)]
 struct Seen {
     foreign: BTreeMap<(VnodeId, PnodeId), Bytes>,
@@ -204,7 +205,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Tells how far running jobs are; whether there are any.
+    /// Emits the progress of running jobs; returns whether there are any.
     fn jobs(&mut self, handle: &VmHandle, events: &EventLog) -> bool {
         let jobs = handle.jobs();
         let running = |job: &&vmm::JobView| matches!(job.state, JobState::Running);
@@ -223,7 +224,7 @@ impl Seen {
         let mut busy = false;
         for memory in handle.memory() {
             let now = convert::balloon(&memory);
-            // Before the first request there is nothing to tell.
+            // There is nothing to emit before the first request.
             let at_it = now.request > 0 && now.outcome.is_none();
             busy |= at_it;
             if at_it && self.balloons.get(&memory.vnode) != Some(&now) {
@@ -234,8 +235,8 @@ impl Seen {
         busy
     }
 
-    /// Tells of vnodes that have more memory on a foreign pnode than before. One that is being moved has for a while.
-    fn misses(&mut self, handle: &VmHandle, samples: &BTreeMap<VnodeId, Sample>, events: &EventLog) {
+    /// Emits events for vnodes with more misplaced memory than before, except those that are being moved.
+    fn misplaced(&mut self, handle: &VmHandle, samples: &BTreeMap<VnodeId, Sample>, events: &EventLog) {
         let view = handle.view();
         let mut foreign = BTreeMap::new();
         for (vnode, sample) in samples {
@@ -251,7 +252,7 @@ impl Seen {
             let before = self.foreign.get(&(*vnode, *pnode)).copied().unwrap_or_default();
             if *bytes > before && !moving(*vnode) {
                 let data = json!({"vnode": vnode, "pnode": pnode, "bytes": bytes, "before": before});
-                events.add("misses", data);
+                events.add("misplaced", data);
             }
         }
         self.foreign = foreign;

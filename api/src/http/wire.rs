@@ -1,5 +1,5 @@
-//! What goes over the socket, but for what was typed (`VmSpec`), plans and hosts, which are the same everywhere.
-//! Fields are added, never changed. Sizes are bytes; sets are Linux lists (`0-3,8`).
+//! Wire types, except the configuration (`VmSpec`), plans and hosts, which are the same everywhere. Fields are added,
+//! never changed. Sizes are bytes; sets are Linux lists (`0-3,8`).
 
 mod devices;
 mod dirty_rate;

@@ -1,4 +1,4 @@
-//! Living VMs and what they were promised, for people.
+//! Running VMs and their claims, as tables.
 
 use crate::show::or_dash;
 use crate::show::table::{Side, Table};
@@ -6,14 +6,14 @@ use resources::{Bytes, Claim, HostTopology, NodeClaim, NodeSet};
 use vmm::claims::{Living, NumaStat};
 
 /// A table of sums by pnode, and one of VMs.
-pub fn text(host: &HostTopology, living: &[Living]) -> String {
-    if living.is_empty() {
-        return "no VM has claimed anything\n".to_owned();
+pub fn text(host: &HostTopology, running: &[Living]) -> String {
+    if running.is_empty() {
+        return "no claims\n".to_owned();
     }
-    format!("{}\n{}", by_pnode(host, living), by_vm(living))
+    format!("{}\n{}", by_pnode(host, running), by_vm(running))
 }
 
-fn by_pnode(host: &HostTopology, living: &[Living]) -> String {
+fn by_pnode(host: &HostTopology, running: &[Living]) -> String {
     let mut table = table([
         ("PNODE", Side::Right),
         ("CLAIMED", Side::Right),
@@ -27,11 +27,11 @@ fn by_pnode(host: &HostTopology, living: &[Living]) -> String {
         ("VCPUS", Side::Right),
         ("PINNED", Side::Left),
     ]);
-    let (ledger, none) = (Living::ledger(living), NodeClaim::default());
+    let (ledger, none) = (Living::ledger(running), NodeClaim::default());
     for pnode in host.pnodes() {
         let claimed = ledger.claimed(pnode.id).unwrap_or(&none);
         let untouched = ledger.untouched_memory(pnode.id);
-        let NumaStat { hit, miss, foreign, interleave_hit } = Living::stat(living, pnode.id);
+        let NumaStat { hit, miss, foreign, interleave_hit } = Living::stat(running, pnode.id);
         table.row([
             pnode.id.to_string(),
             amount(claimed.memory),
@@ -49,7 +49,7 @@ fn by_pnode(host: &HostTopology, living: &[Living]) -> String {
     table.text()
 }
 
-fn by_vm(living: &[Living]) -> String {
+fn by_vm(running: &[Living]) -> String {
     let mut table = table([
         ("PID", Side::Right),
         ("MEMORY", Side::Right),
@@ -59,7 +59,7 @@ fn by_vm(living: &[Living]) -> String {
         ("VCPUS", Side::Right),
         ("PNODES", Side::Left),
     ]);
-    for vm in living {
+    for vm in running {
         let total = vm.claim.total();
         table.row([
             vm.pid.to_string(),
@@ -75,7 +75,7 @@ fn by_vm(living: &[Living]) -> String {
     table.text()
 }
 
-/// Memory touched where it was promised.
+/// Memory touched on claimed pnodes.
 fn within(claim: &Claim, touched: &Claim) -> Bytes {
     let here = claim.pnodes.keys().filter_map(|pnode| touched.pnodes.get(pnode));
     here.fold(Bytes::ZERO, |sum, node| sum.saturating_add(node.memory))

@@ -62,7 +62,7 @@ fn describe_net(net: &Value) -> String {
     let mac: Vec<String> =
         list(net, "mac").filter_map(Value::as_u64).map(|byte| format!("{byte:02x}")).collect();
     match mac.is_empty() {
-        true => format!("{tap}, its address is the host's to say"),
+        true => format!("{tap}, its address depends on the host"),
         false => format!("{tap}, {}", mac.join(":")),
     }
 }

@@ -38,11 +38,11 @@ pub fn text(host: &Value) -> String {
     };
     let forbidden = of_each(
         |pnode| has_memory(pnode) && pnode["memory_allowed"] == false,
-        "this process may not have memory there (Mems_allowed)",
+        "this process may not use memory there (Mems_allowed)",
     );
     let devices = of_each(
         |pnode| pnode["device_memory"] == true,
-        "memory of a device; chosen only with --device-memory, or by pnode=",
+        "device memory, chosen only with --device-memory or pnode=",
     );
     let no_linux = host["no_linux"].as_str().map(|why| format!("this host cannot start Linux: {why}\n"));
     let notes: Vec<String> = forbidden.chain(devices).chain(no_linux).collect();

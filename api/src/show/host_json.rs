@@ -16,36 +16,36 @@ pub struct Document<'a> {
     /// Why no Linux can be started on this host, if that is known; of the host that this runs on alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     no_linux: Option<&'static str>,
-    /// Living VMs, where they were asked for.
+    /// Running VMs, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     claims: Option<Vec<Vm<'a>>>,
 }
 
-/// A living VM.
+/// A running VM.
 #[derive(Debug, Serialize)]
 struct Vm<'a> {
     /// Its process.
     pid: u32,
-    /// What it was promised, by pnode.
+    /// Its claim, by pnode.
     claim: &'a Claim,
-    /// What it was promised beside that and released for others, by pnode.
+    /// What it released from its claim for other VMs, by pnode.
     released: &'a Claim,
     /// What of its claim it has touched, by pnode; null where that cannot be known.
     touched: Option<&'a Claim>,
 }
 
-/// What living VMs have of one host node together.
+/// What running VMs have of one host node together.
 #[derive(Debug, Serialize)]
 struct Claimed {
     #[serde(flatten)]
     promised: NodeClaim,
-    /// Bytes of `memory` that nobody has touched, so that the kernel counts them as free.
+    /// Bytes of `memory` that were not touched, so that the kernel counts them as free.
     memory_untouched: Bytes,
-    /// Bytes that living VMs have here as their policies want it.
+    /// `numa_hit`: bytes of running VMs that are here as their policies intend.
     memory_hit: Bytes,
-    /// Bytes that they have here though their policies want them elsewhere.
+    /// `numa_miss`: bytes that are here but were intended for another pnode.
     memory_miss: Bytes,
-    /// Bytes that their policies want here and that are elsewhere.
+    /// `numa_foreign`: bytes intended for this pnode that are elsewhere.
     memory_foreign: Bytes,
     /// Of `memory_hit`, what interleaving policies put here.
     memory_interleave_hit: Bytes,
@@ -76,7 +76,7 @@ struct Pnode<'a> {
     /// What the nearest CPUs see, where firmware tells all of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     attributes: Option<AccessAttributes>,
-    /// What living VMs were promised here together, where they were asked for.
+    /// The claims of all running VMs here, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     claimed: Option<Claimed>,
 }
@@ -88,23 +88,23 @@ struct Pool {
     size: Bytes,
     /// Pages in the pool.
     total: u64,
-    /// Pages that nobody has.
+    /// Free pages.
     free: u64,
     /// Of these, what mappings have reserved and not touched, as far as it must be of this node.
     reserved: u64,
 }
 
-/// The document of a host, with why it can start no Linux, and its living VMs if they were asked for.
+/// The document of a host, with the reason why Linux cannot boot, and with its running VMs if requested.
 pub fn document<'a>(
     host: &'a HostTopology,
     no_linux: Option<&'static str>,
-    living: Option<&'a [Living]>,
+    running: Option<&'a [Living]>,
 ) -> Document<'a> {
-    let ledger = living.map(Living::ledger);
+    let ledger = running.map(Living::ledger);
     let claimed = |pnode: &resources::Pnode| {
         let ledger = ledger.as_ref()?;
         let untouched = ledger.untouched_memory(pnode.id);
-        let stat = Living::stat(living?, pnode.id);
+        let stat = Living::stat(running?, pnode.id);
         Some(Claimed {
             promised: ledger.claimed(pnode.id).cloned().unwrap_or_default(),
             memory_untouched: untouched,
@@ -145,6 +145,6 @@ pub fn document<'a>(
         released: &vm.released,
         touched: vm.touched.as_ref().map(|touched| &touched.has),
     };
-    let claims = living.map(|living| living.iter().map(vm).collect());
+    let claims = running.map(|running| running.iter().map(vm).collect());
     Document { version: 1, pnodes, distances: host.distances(), no_linux, claims }
 }

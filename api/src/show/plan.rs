@@ -9,7 +9,7 @@ use serde_json::Value;
 /// APIC ids above it need x2APIC mode, and tables and interrupts treat them differently (ACPI 6.5, 5.2.12.12).
 const LAST_XAPIC_ID: u64 = 254;
 
-/// Who lies where and why, the guest's addresses, the distances it is told, and what is not as wished.
+/// Placement with reasons, guest addresses, distances, and shortfalls.
 pub fn text(plan: &Value) -> String {
     let mut parts = vec![summary(plan), vnodes(plan)];
     parts.extend(bound(plan));

@@ -24,7 +24,7 @@ pub struct Document<'a> {
     placement: Option<Choice<'a>>,
     /// What the VM takes of each pnode.
     claim: &'a Claim,
-    /// SLIT distances that the guest is told, from row to column.
+    /// SLIT distances, from row to column.
     distances: &'a DistanceMatrix,
     /// HMAT figures that the guest is told, `[initiator][target]`, null where there are none; nanoseconds, MiB/s.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,7 +34,7 @@ pub struct Document<'a> {
     caches: &'a [MemorySideCache],
     /// The devices, each with its vnode.
     devices: &'a VmDevices,
-    /// What may surprise who typed it.
+    /// Remarks on the configuration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<Noted<'a>>,
 }
@@ -92,7 +92,7 @@ struct Vcpu<'a> {
     cpus: &'a CpuSet,
 }
 
-/// Why the vnode lies there: `reason`, its figures, and the same in words.
+/// Why the vnode is placed there: `reason`, its values, and the same as text.
 #[derive(Debug, Serialize)]
 struct Why<'a> {
     #[serde(flatten)]

@@ -1,4 +1,4 @@
-//! What is read, what is not, and where the mistake is.
+//! Accepted and rejected inputs, and the position of errors.
 
 use super::{ReadError, read};
 use crate::http::wire::{MoveRequest, SwapRequest};

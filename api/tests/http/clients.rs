@@ -95,7 +95,7 @@ fn port(socket: PathBuf) -> u16 {
     port
 }
 
-/// Fuzzes a live server from its own document. The stream of events never ends and is left out; 501, 503 and 507 are
+/// Fuzzes a live server from its own document. The stream of events never ends and is ignored; 501, 503 and 507 are
 /// documented answers.
 #[test]
 fn schemathesis_finds_no_crash_and_no_surprise() {

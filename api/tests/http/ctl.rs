@@ -17,7 +17,7 @@ fn refused(server: &Server, args: &[&str]) -> (Option<i32>, String) {
 }
 
 fn nothing_reclaimed() -> String {
-    "numavisor: nothing was reclaimed or given yet (no_reclaim)\n".to_owned()
+    "numavisor: there was no reclaim or give yet (no_reclaim)\n".to_owned()
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn plans_and_hosts_are_shown_as_the_commands_without_a_server_show_them() {
         assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    // Free memory changes all the time; its figures are left out.
+    // Free memory changes all the time; its figures are ignored.
     let shape = |text: &str| {
         let words = |line: &str| {
             let words: Vec<&str> = line.split_whitespace().collect();
@@ -123,10 +123,7 @@ fn plans_and_hosts_are_shown_as_the_commands_without_a_server_show_them() {
 fn statuses_say_whose_fault_it_is() {
     let server = Server::serve();
     let (status, line) = refused(&server, &["info"]);
-    assert_eq!(
-        (status, line.as_str()),
-        (Some(6), "numavisor: there is no VM, it has to be defined first (no_vm)\n")
-    );
+    assert_eq!((status, line.as_str()), (Some(6), "numavisor: there is no VM, define it first (no_vm)\n"));
     assert_eq!(refused(&server, &["define", "--vcpus", "0", "--kernel", "x"]).0, Some(2));
     assert_eq!(refused(&server, &["plan", "--memory", "15T"]).0, Some(3));
     assert_eq!(refused(&server, &["vnodes", "x"]).0, Some(2));
@@ -220,7 +217,7 @@ fn the_socket_is_named_before_or_after_the_command_or_by_the_environment() {
         let (status, text) = ctl(args, environment);
         assert_eq!(status, Some(0), "{args:?}: {text}");
     }
-    let missing = "numavisor: --api-socket: missing, must be given, or NUMAVISOR_SOCKET be set; see numavisor ctl --help\n";
+    let missing = "numavisor: --api-socket: missing, must be given unless NUMAVISOR_SOCKET is set; see numavisor ctl --help\n";
     assert_eq!(ctl(&["host"], ""), (Some(2), missing.to_owned()));
     assert_eq!(ctl(&["host"], "/nowhere").0, Some(3));
 }

@@ -42,7 +42,7 @@ fn a_vm_is_defined_booted_paused_reset_moved_and_deleted() {
         vnode["residency"]["on"].as_array().unwrap().iter().map(|on| on["bytes"].as_u64().unwrap()).sum();
     let absent = vnode["residency"]["absent"].as_u64().unwrap();
     assert_eq!(on + absent, 32 << 20);
-    assert_eq!(vnode["residency"]["hit"], on);
+    assert_eq!(vnode["residency"]["local"], on);
     let thread = vnode["vcpus"][0]["thread"].as_u64().unwrap();
     let name = std::fs::read_to_string(format!("/proc/{}/task/{thread}/comm", server.child.id())).unwrap();
     assert_eq!(name, "vcpu0\n");
@@ -59,7 +59,7 @@ fn a_vm_is_defined_booted_paused_reset_moved_and_deleted() {
         let job = server.ask("GET", "/v1/jobs/1").document;
         (job["state"] != "running").then_some(job)
     });
-    assert_eq!((&job["state"], &job["seen"]), (&json!("done"), &json!(32 << 20)));
+    assert_eq!((&job["state"], &job["scanned"]), (&json!("done"), &json!(32 << 20)));
     assert_eq!(server.ask("DELETE", "/v1/jobs/1").problem(), (409, "job_over"));
 
     let vcpu = server.json("PUT", "/v1/vcpus/1/affinity", r#"{"cpus": [0]}"#);
@@ -247,7 +247,7 @@ fn serve_ends_at_once_without_a_guest_and_at_the_second_signal_with_one() {
     server.boot();
     server.signal(Signal::SIGTERM);
     // By then the button was pressed; the guest does not listen to it, and all goes on.
-    server.said("asking the guest to power off, once more ends it");
+    server.said("requesting guest power-off; a second signal kills the VM");
     assert_eq!(server.ask("GET", "/v1/vm").document["state"], "running");
     server.signal(Signal::SIGTERM);
     assert_eq!(server.end().code(), Some(143));

@@ -29,7 +29,7 @@ fn a_socket_in_use_and_a_file_are_left_alone() {
     let output = serve(&server.socket, &[]);
     assert_eq!(output.status.code(), Some(2));
     let line = String::from_utf8(output.stderr).unwrap();
-    assert!(line.contains("another process listens there"), "{line}");
+    assert!(line.contains("another process is listening there"), "{line}");
     assert_eq!(server.ask("GET", "/v1/openapi.json").status, 200);
     let file = server.dir().join("file");
     std::fs::write(&file, "keep").unwrap();
@@ -41,9 +41,9 @@ fn a_socket_in_use_and_a_file_are_left_alone() {
 }
 
 /// The process that removes a server's sockets should that be killed.
-fn janitor_of(server: &Server) -> Pid {
+fn cleanup_process_of(server: &Server) -> Pid {
     let children = format!("/proc/{0}/task/{0}/children", server.child.id());
-    wait_for("the janitor", || {
+    wait_for("the cleanup process", || {
         let children = std::fs::read_to_string(&children).unwrap();
         let pid = children.split_whitespace().next()?;
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
@@ -71,19 +71,19 @@ fn a_kill_leaves_no_socket_but_those_of_others() {
     let (mut server, dir) = two_sockets(&[]);
     server.wait_state("running");
     let others = UnixListener::bind(dir.path().join("v.sock_52")).unwrap();
-    let janitor = janitor_of(&server);
+    let cleanup = cleanup_process_of(&server);
     // What a terminal's Ctrl-C and most services' ends are to it.
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        kill(janitor, signal).unwrap();
+        kill(cleanup, signal).unwrap();
     }
-    let open = |fd: &str| std::fs::read_link(format!("/proc/{janitor}/fd/{fd}")).unwrap();
+    let open = |fd: &str| std::fs::read_link(format!("/proc/{cleanup}/fd/{fd}")).unwrap();
     assert!(open("0").to_str().unwrap().starts_with("socket:"));
     assert_eq!((open("1"), open("2")), ("/dev/null".into(), "/dev/null".into()));
-    assert_eq!(std::fs::read_dir(format!("/proc/{janitor}/fd")).unwrap().count(), 3);
-    assert_eq!(std::fs::read_link(format!("/proc/{janitor}/cwd")).unwrap(), Path::new("/"));
+    assert_eq!(std::fs::read_dir(format!("/proc/{cleanup}/fd")).unwrap().count(), 3);
+    assert_eq!(std::fs::read_link(format!("/proc/{cleanup}/cwd")).unwrap(), Path::new("/"));
     assert!(server.socket.exists() && dir.path().join("v.sock").exists());
     server.child.kill().unwrap();
-    wait_for("its end", || is_gone(janitor));
+    wait_for("its end", || is_gone(cleanup));
     let left = |dir: &Path| -> Vec<_> {
         let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
         entries.collect()
@@ -102,13 +102,13 @@ fn vcpus(server: &Server) -> Vec<String> {
 }
 
 #[test]
-fn sockets_and_their_janitor_stay_over_resets_and_end_before_the_vmm() {
+fn sockets_and_their_cleanup_process_stay_over_resets_and_end_before_the_vmm() {
     if !kvm() {
         return;
     }
     let (mut server, dir) = two_sockets(&["--on-reset", "reboot"]);
     server.wait_state("running");
-    let (janitor, socket) = (janitor_of(&server), dir.path().join("v.sock"));
+    let (cleanup, socket) = (cleanup_process_of(&server), dir.path().join("v.sock"));
     let made =
         || std::fs::metadata(&socket).map(|socket| (socket.ino(), socket.modified().unwrap())).unwrap();
     let before = made();
@@ -117,13 +117,13 @@ fn sockets_and_their_janitor_stay_over_resets_and_end_before_the_vmm() {
         assert_eq!(server.ask("POST", "/v1/vm/reset").status, 202);
         server.wait_state("running");
         assert_eq!(vcpus(&server), threads, "vCPUs have other threads");
-        assert_eq!((janitor_of(&server), made()), (janitor, before));
+        assert_eq!((cleanup_process_of(&server), made()), (cleanup, before));
         UnixStream::connect(&socket).unwrap();
     }
     server.signal(Signal::SIGTERM);
     server.signal(Signal::SIGINT);
     server.end();
-    assert_eq!(is_gone(janitor), Some(()));
+    assert_eq!(is_gone(cleanup), Some(()));
     assert!(!server.socket.exists() && !socket.exists());
 }
 
@@ -133,7 +133,7 @@ fn vms_that_come_and_go_take_their_sockets_with_them_and_a_kill_takes_the_last()
         return;
     }
     let mut server = Server::serve();
-    let janitor = janitor_of(&server);
+    let cleanup = cleanup_process_of(&server);
     let (kernel, vsock) = (server.kernel.display().to_string(), server.dir().join("v.sock"));
     let spec = format!(
         r#"{{"kernel": "{kernel}", "memory": "64M", "vcpus": 1, "serial": "none",
@@ -146,13 +146,13 @@ fn vms_that_come_and_go_take_their_sockets_with_them_and_a_kill_takes_the_last()
         server.wait_state("running");
         assert!(vsock.exists());
         assert_eq!(server.ask("DELETE", "/v1/vm").status, 204);
-        assert!(!vsock.exists() && janitor_of(&server) == janitor);
+        assert!(!vsock.exists() && cleanup_process_of(&server) == cleanup);
     }
     assert_eq!(server.json("PUT", "/v1/vm", &spec).status, 201);
     assert_eq!(server.ask("POST", "/v1/vm/boot").status, 202);
     server.wait_state("running");
     server.child.kill().unwrap();
-    wait_for("its end", || is_gone(janitor));
+    wait_for("its end", || is_gone(cleanup));
     assert!(!vsock.exists() && !server.socket.exists());
 }
 
@@ -160,7 +160,7 @@ fn vms_that_come_and_go_take_their_sockets_with_them_and_a_kill_takes_the_last()
 fn a_socket_left_behind_by_a_kill_is_replaced() {
     let mut server = Server::serve();
     // As where all processes are killed at once.
-    kill(janitor_of(&server), Signal::SIGKILL).unwrap();
+    kill(cleanup_process_of(&server), Signal::SIGKILL).unwrap();
     server.child.kill().unwrap();
     server.child.wait().unwrap();
     assert!(server.socket.exists());

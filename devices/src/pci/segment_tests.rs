@@ -289,7 +289,7 @@ fn a_state_of_other_slots_is_refused_and_so_is_one_with_more_sections() {
     let sections = state.functions[1].sections.clone();
     state.functions[1].sections.extend(sections);
     let text = segment.restore(state.clone()).unwrap_err().to_string();
-    assert_eq!(text, "pci-config: no part takes this section, each name may be there once");
+    assert_eq!(text, "pci-config: unknown or duplicate section");
     state.functions[1].sections.clear();
     let text = segment.restore(state.clone()).unwrap_err().to_string();
     assert_eq!(text, "pci-config: the section is missing");

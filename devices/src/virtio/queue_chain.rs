@@ -24,7 +24,7 @@ const _: () = assert!(size_of::<Descriptor>() == 16);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum QueueFault {
     /// The rings cannot be read or written.
-    #[error("a ring lies outside of memory")]
+    #[error("a ring is outside of memory")]
     RingOutside,
     /// More buffers available than the queue has entries.
     #[error("the available index {available} is more than {size} past {next}")]
@@ -45,7 +45,7 @@ pub enum QueueFault {
         size: u32,
     },
     /// The descriptor table cannot be read.
-    #[error("the descriptor at {address:#x} lies outside of memory")]
+    #[error("the descriptor at {address:#x} is outside of memory")]
     TableOutside {
         /// Where the descriptor would be.
         address: u64,
@@ -60,7 +60,7 @@ pub enum QueueFault {
     #[error("a chain has more than 2^32 bytes")]
     TooManyBytes,
     /// A buffer is not in guest memory.
-    #[error("the buffer of {length} bytes at {address:#x} lies outside of memory")]
+    #[error("the buffer of {length} bytes at {address:#x} is outside of memory")]
     BufferOutside {
         /// Its first byte.
         address: u64,
@@ -68,10 +68,10 @@ pub enum QueueFault {
         length: u32,
     },
     /// The driver has to put device-readable buffers first.
-    #[error("a buffer to read follows one to write")]
+    #[error("a readable buffer follows a writable one")]
     ReadableAfterWritable,
     /// An indirect table although that was not negotiated, or inside another, or with more descriptors after it.
-    #[error("an indirect table where none may be")]
+    #[error("an indirect descriptor is not allowed here")]
     IndirectMisplaced,
     /// The length is 0, or no multiple of a descriptor's.
     #[error("an indirect table of {length} bytes")]
@@ -80,7 +80,7 @@ pub enum QueueFault {
         length: u32,
     },
     /// A chain was given back that cannot be one of this queue's.
-    #[error("descriptor {head} cannot be used, the queue has {size}")]
+    #[error("descriptor {head} cannot be marked used, the queue has {size}")]
     Used {
         /// First descriptor of the chain.
         head: u16,

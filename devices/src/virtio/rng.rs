@@ -45,10 +45,10 @@ pub type EntropySource = Box<dyn Read + Send>;
 crate::figures! {
     /// Entropy given and not given.
     pub struct RngCounters: "rng" {
-        bytes: Counter = "Bytes of entropy that the guest was given.",
+        bytes: Counter = "Bytes of entropy provided to the guest.",
         requests: Counter = "Requests that were served.",
         waits: Counter = "Times that the rate limit made the driver wait.",
-        failures: Counter = "Times that the source gave nothing.",
+        failures: Counter = "Times that the entropy source failed.",
     }
 }
 

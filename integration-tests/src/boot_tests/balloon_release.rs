@@ -218,7 +218,7 @@ fn kexec(ctx: &Ctx) -> Result<()> {
 
     vm.tell("kexec /dev/vda /dev/vdb")?;
     within("the guest that waits for memory", || Ok(place.short()? > 0))?;
-    let told = "the guest stands still";
+    let told = "guest stopped until";
     vm.line(told, |line| line.contains(told).then_some(()))?;
     let had = backed(&vm, &spec)?.iter().sum::<u64>();
     std::thread::sleep(4 * LOOK);

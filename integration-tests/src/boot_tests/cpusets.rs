@@ -206,7 +206,7 @@ fn told(ctx: &Ctx, vm: &Vm, spec: &GuestSpec, socket: &Path, home: u32) -> Resul
     let away: u64 = pages.iter().filter(|(pnode, _)| **pnode != home).map(|(_, pages)| pages * 4096).sum();
     ensure!(told["pnodes"] == format!("{home}"), "{told}");
     // The guest runs: some pages may be new.
-    let foreign = told["residency"]["foreign"].as_u64().context("no residency")?;
+    let foreign = told["residency"]["misplaced"].as_u64().context("no residency")?;
     ensure!(foreign.abs_diff(away) <= 8 << 20, "{pages:?}, {told}");
     Ok(())
 }

@@ -67,7 +67,7 @@ fn under_load(ctx: &Ctx, pages: &str) -> Result<()> {
         ensure!(there[0] >= touched[0], "{} pages are there, {} were touched before", there[0], touched[0]);
         check::threads(&vm, &spec(to), |pnode| ctx.cpus_of(pnode))?;
         let vnode = ctl(ctx, &socket, &["vnodes", "0", "--fresh"])?;
-        ensure!(vnode["residency"]["foreign"] == 0 && vnode["moves"]["left"] == 0, "{vnode}");
+        ensure!(vnode["residency"]["misplaced"] == 0 && vnode["moves"]["left"] == 0, "{vnode}");
         ensure!(huge_kib(vm.pid())? * 10 >= huge * 9, "huge pages were split: {huge} KiB before");
         let kib: u64 = if pages == "2M" { SIZE_2M } else { 4 };
         for area in &residency::guest_ram(vm.pid(), &spec(to))?[0] {
@@ -122,7 +122,7 @@ fn fills_up(ctx: &Ctx) -> Result<()> {
     let policy = policy_of(&vm, &spec(first), 0)?;
     ensure!(policy.iter().all(|found| *found == format!("bind:{second}")), "{policy:?}");
     let vnode = ctl(ctx, &socket, &["vnodes", "0", "--fresh"])?;
-    ensure!(vnode["residency"]["foreign"] == on(first) && vnode["moves"]["left"] == on(first), "{vnode}");
+    ensure!(vnode["residency"]["misplaced"] == on(first) && vnode["moves"]["left"] == on(first), "{vnode}");
     vm.output("echo still here")?;
     // With room again it goes on, and back.
     drop(stranger);
@@ -179,7 +179,7 @@ fn in_use(ctx: &Ctx) -> Result<()> {
     let policy = policy_of(&vm, &spec(first), 0)?;
     ensure!(policy.iter().all(|found| *found == format!("bind:{second}")), "{policy:?}");
     let vnode = ctl(ctx, &socket, &["vnodes", "0", "--fresh"])?;
-    ensure!(vnode["residency"]["foreign"] == busy && vnode["moves"]["left"] == busy, "{vnode}");
+    ensure!(vnode["residency"]["misplaced"] == busy && vnode["moves"]["left"] == busy, "{vnode}");
     let both = BTreeMap::from([(first, busy), (second, (MIB + 160) << 20)]);
     ensure!(claimed(ctx, &claims)? == both, "{:?}, not {both:?}", claimed(ctx, &claims)?);
     check::threads(&vm, &spec(second), |pnode| ctx.cpus_of(pnode))?;

@@ -74,7 +74,7 @@ fn there_and_back(ctx: &Ctx) -> Result<()> {
         check::bound(&vm, &after)?;
         let vnodes = ctl(ctx, &socket, &["vnodes", "0", "--fresh"])?;
         ensure!(vnodes["pnodes"] == to, "ctl vnodes says {vnodes}");
-        ensure!(vnodes["residency"]["foreign"] == 0, "ctl vnodes says {vnodes}");
+        ensure!(vnodes["residency"]["misplaced"] == 0, "ctl vnodes says {vnodes}");
         check::guest_view(&after, &vm.report()?)?;
     }
     vm.power_off()?;
@@ -127,7 +127,7 @@ fn policies(ctx: &Ctx) -> Result<()> {
             // The guest may have touched more meanwhile.
             let hit = told["residency"]["interleave_hit"].as_u64();
             ensure!(hit.is_some() == (vnode == "1") && hit.is_none_or(|hit| hit >= total * 4096), "{told}");
-            ensure!(told["residency"]["foreign"] == 0, "{told}");
+            ensure!(told["residency"]["misplaced"] == 0, "{told}");
             // What came there by moves, beside what the guest touched since.
             for brought in told["moves"]["pnodes"].as_array().context("nothing is said of pnodes")? {
                 let (pnode, bytes) = (brought["pnode"].as_u64(), brought["moved"].as_u64());
@@ -173,7 +173,7 @@ fn parts(ctx: &Ctx) -> Result<()> {
         ensure!(job["state"] == "done" && job["left"].as_array().is_some_and(Vec::is_empty), "{job}");
         halves(&vm, &to)?;
         let vnodes = ctl(ctx, &socket, &["vnodes", "0", "--fresh"])?;
-        ensure!(vnodes["residency"]["foreign"] == 0, "{vnodes}");
+        ensure!(vnodes["residency"]["misplaced"] == 0, "{vnodes}");
     }
     check::guest_view(&spec, &vm.report()?)?;
     vm.power_off()
@@ -253,7 +253,7 @@ fn swap(ctx: &Ctx) -> Result<()> {
     let leave = ["ctl", "--api-socket", &*socket_word, "evacuate", "--pnode", &first.to_string()];
     let refused = ctx.numavisor(&leave)?;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    let why = [&format!("pnode {first}: cannot be left: "), ".memory: ", &format!("{second}")];
+    let why = [&format!("pnode {first}: cannot be evacuated: "), ".memory: ", &format!("{second}")];
     ensure!(!refused.status.success() && why.iter().all(|word| said.contains(*word)), "{said}");
     check::bound(&vm, &before)?;
     let jobs = ctl(ctx, &socket, &["swap", "0", "1"])?;
@@ -293,7 +293,7 @@ fn cancelled(ctx: &Ctx) -> Result<()> {
         let vnode = ctl(ctx, &socket, &["vnodes", "0", "--fresh"])?;
         ensure!(vnode["pnodes"] == format!("{to}"), "round {round}: {vnode}");
         let away: u64 = pages.iter().filter(|(pnode, _)| **pnode != to).map(|(_, pages)| pages * 4096).sum();
-        ensure!(vnode["residency"]["foreign"] == away, "round {round}: {away} is not in {vnode}");
+        ensure!(vnode["residency"]["misplaced"] == away, "round {round}: {away} is not in {vnode}");
         // By pnode too, of this VM and of all that live.
         let all = ctl(ctx, &socket, &["vnodes", "--fresh"])?;
         let host = ctx.numavisor(&["host", "--json", "--claims"])?;

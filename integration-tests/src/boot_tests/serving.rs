@@ -68,7 +68,7 @@ fn serve(ctx: &Ctx) -> Result<()> {
         for (vnode, pnode) in vnodes["vnodes"].as_array().context("no vnodes")?.iter().zip([first, second]) {
             let residency = &vnode["residency"];
             ensure!(
-                vnode["pnodes"].as_str() == Some(&pnode.to_string()) && residency["foreign"] == 0,
+                vnode["pnodes"].as_str() == Some(&pnode.to_string()) && residency["misplaced"] == 0,
                 "ctl says {vnode}"
             );
             let cpu = vnode["vcpus"][0]["cpu"].as_u64().context("no CPU of a vCPU")?;

@@ -216,7 +216,7 @@ impl Pace {
     }
 
     /// The same without minding silence: a command of the user's may be quiet.
-    pub(crate) const fn patient(limit_seconds: u64) -> Self {
+    pub(crate) const fn allowing_silence(limit_seconds: u64) -> Self {
         let limit = Duration::from_secs(limit_seconds);
         Self { limit, silence: limit, counted: false }
     }

@@ -39,21 +39,15 @@ pub(crate) fn lab(shape: &HostShape, job: &Job, limit: u64, rival: bool) -> Resu
     let artifacts = Artifacts::make()?;
     let images = if rival { artifacts.with_rival()? } else { artifacts }.images()?;
     let mut ready = false;
-    let code =
-        machine::run(
-            &images,
-            shape,
-            job,
-            &job.label(shape),
-            Pace::patient(limit),
-            |line| match Event::parse(line) {
-                Some(Event::Ready) => ready = true,
-                Some(_) => {}
-                None if ready => println!("{line}"),
-                // Before that only firmware and kernel speak.
-                None => eprintln!("{line}"),
-            },
-        )?;
+    let code = machine::run(&images, shape, job, &job.label(shape), Pace::allowing_silence(limit), |line| {
+        match Event::parse(line) {
+            Some(Event::Ready) => ready = true,
+            Some(_) => {}
+            None if ready => println!("{line}"),
+            // Before that only firmware and kernel speak.
+            None => eprintln!("{line}"),
+        }
+    })?;
     Ok(exit_code(code))
 }
 

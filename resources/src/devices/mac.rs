@@ -1,5 +1,4 @@
-//! Addresses of network interfaces: as typed, and those of interfaces for which none is typed. What tells one host from
-//! another is the caller's to know.
+//! MAC addresses: given ones, and defaults. The caller provides the host's identity.
 
 use super::{DeviceError, MAX_SHOWN, refuse};
 use serde::Serialize;
@@ -41,14 +40,14 @@ impl Mac {
             return refuse(
                 format!("{at}.mac"),
                 shown(),
-                "is not an address, must be such as 52:54:00:12:34:56",
+                "is not a MAC address, must look like 52:54:00:12:34:56",
             );
         }
         for (byte, part) in mac.iter_mut().zip(parts) {
             *byte = u8::from_str_radix(part, 16).unwrap_or(0);
         }
         if mac[0] & 1 == 1 || mac == [0; 6] {
-            return refuse(format!("{at}.mac"), shown(), "is a group address or zero, must be a station's");
+            return refuse(format!("{at}.mac"), shown(), "is a multicast address or zero, must be unicast");
         }
         Ok(Self(mac))
     }

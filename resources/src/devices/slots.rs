@@ -1,5 +1,4 @@
-//! The slots of a vnode's PCI segment: whether all devices that sit there have one. What is wrong with a device by itself
-//! is left to the module above.
+//! The slots of a vnode's PCI segment: whether all its devices have one. The parent module validates single devices.
 
 use super::{DeviceError, VmDevices, refuse};
 use crate::ids::VnodeId;

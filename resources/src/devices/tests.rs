@@ -1,4 +1,4 @@
-//! Which devices can be, and what is said of those that cannot.
+//! Valid devices, and the errors of invalid ones.
 
 use super::{DiskInterrupts, Mac, Tap, VmDevices, disk_queues};
 use crate::VnodeId;
@@ -41,7 +41,7 @@ fn a_disk_that_is_written_is_given_once() {
         text.map(|all| all.disks.len()).map_err(|error| error.to_string())
     };
     let refused = |path: &str| {
-        let rule = "is disks[1] too; a disk that is written is given once, readonly=on shares it";
+        let rule = "is disks[1] too; a writable disk can be given once, use readonly=on to share it";
         Err(format!("disks[2].path: {path} {rule}"))
     };
     let readonly = |path: &str| format!(r#"{{"path": "{path}", "readonly": "on"}}"#);
@@ -75,19 +75,16 @@ fn what_cannot_be_is_refused_by_field_value_and_rule() {
     for (json, error) in [
         (r#"{"disks": [{"path": "a", "vnode": 2}]}"#, "disks[0].vnode: 2 does not exist, must be 0 to 1"),
         (r#"{"disks": [{"path": "a", "queues": 17}]}"#, "disks[0].queues: 17 queues, must be 1 to 16"),
-        (r#"{"nets": [{}]}"#, "nets[0]: neither tap nor fd is given, must be one of them"),
-        (
-            r#"{"nets": [{"tap": "a", "fd": 1}]}"#,
-            "nets[0]: tap and fd exclude each other, must be one of them",
-        ),
+        (r#"{"nets": [{}]}"#, "nets[0]: neither tap nor fd is given, use one of them"),
+        (r#"{"nets": [{"tap": "a", "fd": 1}]}"#, "nets[0]: tap and fd cannot be combined, use one of them"),
         (r#"{"nets": [{"tap": "a", "mtu": 67}]}"#, "nets[0].mtu: 67 is too small, must be 68 to 65535"),
         (
             r#"{"nets": [{"tap": "a", "mac": "01:00:00:00:00:00"}]}"#,
-            "nets[0].mac: 01:00:00:00:00:00 is a group address or zero, must be a station's",
+            "nets[0].mac: 01:00:00:00:00:00 is a multicast address or zero, must be unicast",
         ),
         (
             r#"{"nets": [{"tap": "a", "mac": "+1:00:00:00:00:00"}]}"#,
-            "nets[0].mac: +1:00:00:00:00:00 is not an address, must be such as 52:54:00:12:34:56",
+            "nets[0].mac: +1:00:00:00:00:00 is not a MAC address, must look like 52:54:00:12:34:56",
         ),
         (
             r#"{"nets": [{"fd": 3}]}"#,
@@ -124,13 +121,13 @@ fn what_cannot_be_is_refused_by_field_value_and_rule() {
         (r#"{"disks": [{"path": ""}]}"#, "disks[0].path: `` is empty, must be a path"),
         (r#"{"console": {"file": ""}}"#, "console.file: `` is empty, must be a path"),
         (r#"{"vsock": {"cid": 3, "socket": ""}}"#, "vsock.socket: `` is empty, must be a path"),
-        (r#"{"console": {}}"#, "console: neither socket nor file is given, must be one of them"),
+        (r#"{"console": {}}"#, "console: neither socket nor file is given, use one of them"),
         (
             r#"{"console": {"socket": "a", "file": "b"}}"#,
-            "console: socket and file exclude each other, must be one of them",
+            "console: socket and file cannot be combined, use one of them",
         ),
         (r#"{"console": {"file": "b", "vnode": 2}}"#, "console.vnode: 2 does not exist, must be 0 to 1"),
-        (r#"{"vsock": {"cid": 2, "socket": "s"}}"#, "vsock.cid: 2 is not a guest's, must be 3 to 4294967294"),
+        (r#"{"vsock": {"cid": 2, "socket": "s"}}"#, "vsock.cid: 2 is reserved, must be 3 to 4294967294"),
     ] {
         assert_eq!(devices(json).unwrap_err(), error);
     }

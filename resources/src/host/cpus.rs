@@ -1,5 +1,4 @@
-//! Which nodes and CPUs are online, and which CPUs are whose: from the lists that kernels have today, and from what older
-//! kernels and trees that were copied in part have instead.
+//! Online nodes and CPUs, and the CPUs of each node: from current sysfs files, or their older equivalents.
 
 use crate::host::HostError;
 use crate::host::files::{numbered, refused, text, value};

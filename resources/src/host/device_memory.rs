@@ -1,5 +1,4 @@
-//! Which pnodes are memory of a device (CXL, a GPU) and not of the machine: decided by what sysfs says of them.
-//! Whether a VM may have it is `placement`'s business.
+//! Which pnodes are device memory (CXL, a GPU): decided from sysfs. `placement` decides whether a VM may use it.
 
 use crate::distance::{Distance, DistanceMatrix};
 use crate::host::cpus::node_list as list;

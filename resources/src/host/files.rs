@@ -1,5 +1,5 @@
-//! Where a host's files are, and how they are read: any of them may be anything. Bounded reads, and an error that names
-//! path, value and rule. Which files there are is `host::read`'s knowledge.
+//! Paths of a host's files, and bounded reads of untrusted files; errors name path, value and rule. `host::read`
+//! knows which files there are.
 
 use crate::host::HostError;
 use crate::set::{IdSet, MAX_ID};

@@ -1,5 +1,4 @@
-//! How much of a pnode is free right now: what its `MemFree` counts, and what lies free on the CPUs' own lists, which
-//! `MemFree` leaves out.
+//! Free memory of a pnode right now: `MemFree`, and the per-CPU lists, which `MemFree` does not include.
 
 use crate::host::HostTopology;
 use crate::host::files::{HostRoot, names, required, value};

@@ -1,5 +1,4 @@
-//! What a `meminfo` says of memory: a node's, or that of a machine without NUMA in `/proc`. What of it a VM can have is
-//! `host`'s decision.
+//! `meminfo` of a node, or of a machine without NUMA in `/proc`. `host` decides how much of it is available.
 
 use crate::host::HostError;
 use crate::host::files::refused;

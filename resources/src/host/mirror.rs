@@ -1,5 +1,4 @@
-//! The host's distances and figures as a guest is told them: what `--distances host` does.
-//! Which vnode lies on which pnode has been decided before.
+//! The host's distances and HMAT values for the guest: `--distances host`. Vnodes are already placed.
 
 use crate::attributes::MemoryAttributes;
 use crate::distance::{Distance, DistanceMatrix};

@@ -1,4 +1,4 @@
-//! Reads a host out of its sysfs and `/proc`: which files, what they mean. They are not trusted.
+//! Reads a host from its sysfs and `/proc`. The files are not trusted.
 
 use crate::attributes::AccessAttributes;
 use crate::diagnosis::{Diagnosis, ErrorKind};
@@ -43,7 +43,7 @@ pub enum HostError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system error.
         error: String,
     },
     /// A value that cannot be.
@@ -51,9 +51,9 @@ pub enum HostError {
     Value {
         /// The file.
         path: PathBuf,
-        /// What it says, shortened.
+        /// The value, shortened.
         value: String,
-        /// What it should say.
+        /// The rule.
         rule: &'static str,
     },
 }
@@ -68,7 +68,7 @@ impl HostError {
         Diagnosis::new(kind, self.code())
     }
 
-    /// The stable name of the mistake.
+    /// The stable error code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Missing { .. } | Self::NoMeminfo { .. } => "host_file_missing",

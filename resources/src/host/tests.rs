@@ -1,4 +1,4 @@
-//! Hosts read from sysfs trees, right ones and wrong ones.
+//! Hosts read from valid and invalid sysfs trees.
 
 use crate::host::{HostError, HostRoot, HostTopology};
 use crate::spec::{DistancesFrom, VmSpec, VnodeSpec};

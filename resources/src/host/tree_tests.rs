@@ -1,4 +1,4 @@
-//! Trees of machines without NUMA, of older kernels, copied in part, padded, and hostile ones.
+//! Trees of machines without NUMA, of older kernels, partial copies, padded and hostile ones.
 
 use super::tests::{figures, written};
 use crate::host::{HostError, HostRoot, HostTopology};

@@ -1,5 +1,5 @@
-//! What the kernel keeps free in each node's zones and what lies free on its CPUs' lists, out of `/proc/zoneinfo`. Other
-//! figures of a node are in its `meminfo`.
+//! `/proc/zoneinfo`: what the kernel keeps free in each node's zones, and free pages on per-CPU lists. Other figures
+//! of a node are in its `meminfo`.
 
 use crate::host::HostError;
 use crate::host::files::{MAX_ZONEINFO, each_line, refused};

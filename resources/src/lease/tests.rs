@@ -1,4 +1,4 @@
-//! That no interleaving of two VMs that release, take back, reset, end and start promises more of a pnode than it has.
+//! No interleaving of two VMs that release, take back, reset, end and start overbooks a pnode.
 
 use super::{Lease, room_for};
 use crate::host::HostTopology;

@@ -1,5 +1,5 @@
-//! What one plan may cost, in work and in bytes. Both are counted and not measured, so the same question has the same
-//! answer on any machine. What is searched with it is the business of the modules beside this one.
+//! The budget of one plan, in work and in bytes. Both are counted, not measured, so that the same input gives the
+//! same result on any machine. The sibling modules search within it.
 
 use std::cell::Cell;
 

@@ -1,4 +1,4 @@
-//! Which host CPUs a vnode's vCPUs may run on. Where its memory lies is `room`'s business.
+//! The host CPUs of a vnode's vCPUs. Memory is placed by `room`.
 
 use crate::cpu_list::CpuList;
 use crate::host::{HostTopology, Pnode};

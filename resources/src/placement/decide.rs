@@ -1,5 +1,5 @@
-//! Decides for the vnodes that named no pnode: makes the numbers, has them solved, says what they mean. Carrying the
-//! decision over to memory and CPUs is the parent module's work.
+//! Placement of vnodes without `pnode`: builds the numeric problem, has it solved, and explains the result. The
+//! parent module applies it to memory and CPUs.
 
 use crate::host::HostTopology;
 use crate::ids::PnodeId;

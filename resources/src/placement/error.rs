@@ -1,4 +1,4 @@
-//! Why a machine cannot be placed on a host: always with vnode, pnodes and numbers.
+//! Placement errors: always with vnode, pnodes and numbers.
 
 use crate::diagnosis::ErrorKind;
 use crate::ids::{PnodeId, VcpuId, VnodeId};
@@ -13,19 +13,19 @@ pub enum PlacementError {
     /// A pnode that is not there, or not online.
     #[error("vnodes[{vnode}].pnode: {pnode} does not exist, this host has {host}")]
     NoSuchPnode {
-        /// Whose.
+        /// The vnode or vCPU.
         vnode: VnodeId,
-        /// As asked.
+        /// As requested.
         pnode: PnodeId,
-        /// Those there are.
+        /// The existing ones.
         host: NodeSet,
     },
     /// A pnode with CPUs only.
     #[error("vnodes[{vnode}].pnode: {pnode} has no memory, must have some for policy={policy}")]
     NoMemory {
-        /// Whose.
+        /// The vnode or vCPU.
         vnode: VnodeId,
-        /// As asked.
+        /// As requested.
         pnode: PnodeId,
         /// The policy.
         policy: MemoryPolicy,
@@ -35,44 +35,44 @@ pub enum PlacementError {
         "vnodes[{vnode}].pnode: {pnode} is not among Mems_allowed of this process, must be for policy={policy}"
     )]
     MemoryForbidden {
-        /// Whose.
+        /// The vnode or vCPU.
         vnode: VnodeId,
-        /// As asked.
+        /// As requested.
         pnode: PnodeId,
         /// The policy.
         policy: MemoryPolicy,
     },
     /// This process may not have memory anywhere.
     #[error(
-        "vnodes[{vnode}].memory: no pnode has memory that this process may have, a vnode with memory needs one"
+        "vnodes[{vnode}].memory: no pnode has memory that this process may use, a vnode with memory needs one"
     )]
     NoMemoryAnywhere {
-        /// Whose.
+        /// The vnode or vCPU.
         vnode: VnodeId,
     },
     /// This process may not run anywhere.
     #[error("vnodes[{vnode}].pnode: no pnode has CPUs that this process may run on, a vnode needs one")]
     NoCpus {
-        /// Whose.
+        /// The vnode or vCPU.
         vnode: VnodeId,
     },
     /// A vCPU pinned to CPUs of another host.
-    #[error("pins: vCPU {vcpu} to {cpus}, which this host does not have, must be among {host}")]
+    #[error("pins: vCPU {vcpu} is pinned to {cpus}, which this host does not have, must be among {host}")]
     NoPinnedCpu {
-        /// Whose.
+        /// The vnode or vCPU.
         vcpu: VcpuId,
-        /// As asked.
+        /// As requested.
         cpus: String,
         /// Those there are for this process.
         host: CpuSet,
     },
-    /// Less memory than asked for.
+    /// Not enough memory.
     #[error(
         "vnodes[{vnode}].memory: {asked} do not fit on pnode {pnodes}, which has {} available for it (policy={policy})",
         .available.human_beside(*.asked)
     )]
     Memory {
-        /// Whose.
+        /// The vnode or vCPU.
         vnode: VnodeId,
         /// Where.
         pnodes: NodeSet,
@@ -83,13 +83,13 @@ pub enum PlacementError {
         /// Free and reclaimable memory there, less what the kernel keeps and the vnodes before this one.
         available: Bytes,
     },
-    /// Fewer huge pages than asked for.
+    /// Not enough huge pages.
     #[error(
         "vnodes[{vnode}].pages: {asked} pages of {size} do not fit on pnode {pnodes}, which has {available} free for it; \
          raise /sys/{pool}/nr_hugepages"
     )]
     HugePages {
-        /// Whose.
+        /// The vnode or vCPU.
         vnode: VnodeId,
         /// Where.
         pnodes: NodeSet,
@@ -126,7 +126,7 @@ fn nothing_fits(vnode: &Option<VnodeId>, asked: &Lack) -> String {
 }
 
 impl PlacementError {
-    /// The stable name of the problem.
+    /// The stable error code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoSuchPnode { .. } => "no_such_pnode",

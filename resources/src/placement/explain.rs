@@ -1,5 +1,5 @@
-//! The choice of pnodes told: the candidates, why the winner won, what was the nearest miss. How it was made is
-//! `decide`'s and `choose`'s business.
+//! The explanation of a choice of pnodes: the candidates, why the winner won, the nearest miss. `decide` and `choose`
+//! make the choice.
 
 use crate::placement::choose::Key;
 use crate::placement::problem::{Amounts, CPUS, MEMORY, PAGES_1G, PAGES_2M};
@@ -16,7 +16,7 @@ pub struct Decision {
     pub policy: PlacementPolicy,
     /// What was allowed when nothing fits.
     pub fit: Fit,
-    /// What had to be given up.
+    /// The compromise.
     pub compromise: Compromise,
     /// The set of pnodes that was taken, with those that other vnodes named.
     pub winner: Candidate,
@@ -33,7 +33,7 @@ pub struct Decision {
     pub proven: bool,
 }
 
-/// What had to be given up with `--fit prefer`.
+/// The compromise of `--fit prefer`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compromise {
@@ -187,10 +187,10 @@ impl fmt::Display for Candidate {
 impl fmt::Display for Criterion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Distance => "its distances",
-            Self::ClaimedVcpus => "the vCPUs claimed there",
-            Self::FreeMemory => "its free memory",
-            Self::Order => "the order of pnodes alone",
+            Self::Distance => "distance",
+            Self::ClaimedVcpus => "claimed vCPUs",
+            Self::FreeMemory => "free memory",
+            Self::Order => "pnode order only",
         })
     }
 }
@@ -241,7 +241,7 @@ impl Decision {
             lines.push(format!("nearest miss: {miss}"));
         }
         if !proven {
-            lines.push("the search ended at its bound: something better may exist".to_owned());
+            lines.push("the search reached its limit: a better placement may exist".to_owned());
         }
         lines
     }

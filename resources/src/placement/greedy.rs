@@ -1,5 +1,5 @@
-//! First, best and worst fit: one vnode after the other, each on the first pnode, the fullest or the emptiest that
-//! has room. What one takes is gone for the next.
+//! First, best and worst fit: one vnode after the other, each on the first, fullest or emptiest pnode with room. Each
+//! vnode reduces the room for the next.
 
 use crate::placement::problem::{Amounts, CPUS, Problem, fits, take};
 use std::cmp::Reverse;

@@ -1,6 +1,6 @@
-//! Which vnode lies on which of the chosen pnodes: big guest distances on big host distances. That is a quadratic
-//! assignment, NP-hard: the search below is exact for what people type, and bounded for what they do not; past the
-//! bound the answer is the best that exchanges of two vnodes could find.
+//! Assignment of vnodes to the chosen pnodes: large guest distances on large host distances. This is a quadratic
+//! assignment problem, NP-hard: the search is exact for common sizes and bounded for others; beyond the bound, the
+//! result is the best that exchanges of two vnodes find.
 
 use crate::placement::budget::{Allowance, Budget};
 use crate::placement::problem::{Amounts, KINDS, fits, missing, sum, take};

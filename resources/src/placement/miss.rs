@@ -1,4 +1,4 @@
-//! What came nearest without fitting, for those who want to know how much is missing.
+//! The nearest miss: how much is missing if nothing fits.
 
 use crate::host::{HostTopology, pool_directory};
 use crate::placement::PlacementError;

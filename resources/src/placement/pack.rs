@@ -1,4 +1,4 @@
-//! Whether whole vnodes fit on given pnodes: bin packing in several dimensions. Which pnodes is `choose`'s question.
+//! Whether whole vnodes fit on given pnodes: bin packing in several dimensions. `choose` selects the pnodes.
 
 use crate::placement::budget::Allowance;
 use crate::placement::problem::{Amounts, KINDS, fits, missing, sum, take};

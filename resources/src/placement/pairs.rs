@@ -1,4 +1,4 @@
-//! How far apart two pnodes are, there and back, for all pairs: two bytes each, as hosts have up to 1,024 nodes.
+//! Distances of all pairs of pnodes, both ways: two bytes each, as hosts have up to 1,024 nodes.
 
 /// A symmetric table; a pnode is 0 from itself.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! Placement as numbers: what vnodes take, what pnodes have, how far apart they are. Which is which is `decide`'s
-//! knowledge; solvers look at nothing else.
+//! Placement as numbers: what vnodes need, what pnodes have, and distances. `decide` maps them to ids; solvers use
+//! only this.
 
 use crate::placement::pairs::Pairs;
 use std::rc::Rc;

@@ -1,4 +1,5 @@
-//! Why a vnode lies where it lies, and what is not as wished. The choice among sets of pnodes is told in `explain`.
+//! Why a vnode is placed where it is, and what differs from the request. The choice among sets of pnodes is explained
+//! in `explain`.
 
 use crate::ids::PnodeId;
 use crate::set::{NodeSet, VcpuSet};
@@ -75,7 +76,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Something that was wished and that this host does not have; the VM starts all the same.
+/// A difference from the request that does not keep the VM from starting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "shortfall", rename_all = "kebab-case")]
 pub enum Shortfall {
@@ -143,23 +144,23 @@ impl fmt::Display for Shortfall {
         match self {
             Self::SharedCpus { vcpus, left } => {
                 let (share, their) = sharing(*vcpus);
-                write!(f, "its {share} the CPUs of {their} pnodes, which have {left} left to pin to")
+                write!(f, "its {share} the CPUs of {their} pnodes, which have only {left} unpinned CPUs")
             }
             Self::ClaimedCpus { vcpus, left } => {
                 let (share, their) = sharing(*vcpus);
-                write!(f, "its {share} CPUs, as {their} pnodes have {left} that no vCPU has claimed")
+                write!(f, "its {share} CPUs, as {their} pnodes have only {left} unclaimed CPUs")
             }
             Self::Spread { pnodes } => {
                 write!(f, "no pnode has room for all of it, so it is spread over pnode {pnodes}")
             }
             Self::PinsLost { vcpus } => write!(
                 f,
-                "vCPUs {vcpus} were pinned to CPUs that are not there any more, and run where those of their vnode do"
+                "vCPUs {vcpus} were pinned to CPUs that are no longer available, and use the affinity of their vnode"
             ),
             Self::Apart { memory, cpus } => {
                 write!(
                     f,
-                    "its memory lies on pnode {memory} and its vCPUs run on pnode {cpus}, as none has room for both"
+                    "its memory is on pnode {memory} and its vCPUs run on pnode {cpus}, as no pnode has room for both"
                 )
             }
             Self::CpusElsewhere { pnodes, nearest } => {
@@ -171,12 +172,12 @@ impl fmt::Display for Shortfall {
             Self::MemoryElsewhere { pnodes, nearest } => {
                 write!(
                     f,
-                    "memory lies on pnode {nearest}, the nearest with memory, as pnode {pnodes} has none"
+                    "its memory is on pnode {nearest}, the nearest with memory, as pnode {pnodes} has none"
                 )
             }
             Self::MemorySpills { memory, available } => {
                 let (memory, available) = (memory.human(), available.human());
-                write!(f, "of its {memory} only {available} fit on its pnodes, the rest lies elsewhere")
+                write!(f, "only {available} of {memory} fit on its pnodes, the rest goes to other pnodes")
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What the vnodes placed so far have left of each pnode. Which pnode comes next is `placement`'s choice.
+//! The room left on each pnode by the vnodes placed so far. `placement` decides the order.
 
 use crate::host::{HostTopology, HugePool, Pnode, pool_directory};
 use crate::ids::PnodeId;
@@ -31,7 +31,7 @@ struct NodeRoom {
 }
 
 impl Room {
-    /// All of the host that living VMs have not been promised.
+    /// Everything on the host that is not claimed by running VMs.
     pub fn new(host: &HostTopology, ledger: &Ledger) -> Self {
         let room = |pnode: &Pnode| {
             let left = |size: Bytes, pool: &HugePool| pool.left(ledger.untouched_pages(pnode.id, size));

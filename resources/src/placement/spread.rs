@@ -1,5 +1,5 @@
-//! Vnodes over several pnodes, when no one pnode has room: whole ones first, then pieces where most is left. Which
-//! pnodes is `choose`'s business.
+//! Spreads vnodes over several pnodes if no single pnode has room: whole vnodes first, then pieces where most is
+//! left. `choose` selects the pnodes.
 
 use crate::placement::problem::{Amounts, CPUS, KINDS, Problem, fits, missing, sum, take};
 use std::cmp::Reverse;

@@ -1,4 +1,4 @@
-//! Who gets what, case by case, and what may never happen.
+//! Placement case by case, and its invariants.
 
 use crate::placement::{Free, Placement, PlacementError, Reason, Shortfall, Terms, Workspace};
 use crate::spec::{Affinity, Fit, MemoryPolicy, PageSize, PlacementPolicy, VmSpec, VnodeSpec};

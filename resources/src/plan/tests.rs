@@ -1,4 +1,4 @@
-//! Whatever is typed gives a plan that keeps the invariants, or an error; never a panic.
+//! Any configuration gives a plan that keeps the invariants, or an error; never a panic.
 
 use crate::distance::DistanceSpec;
 use crate::memory_map::{HOLE_END, HOLE_START};

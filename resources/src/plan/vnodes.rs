@@ -1,4 +1,4 @@
-//! How many vnodes `--vnodes auto` comes to. Where each lies is `placement`'s business.
+//! The number of vnodes for `--vnodes auto`. `placement` places them.
 
 use crate::host::{HostTopology, Pnode};
 use crate::ids::PnodeId;

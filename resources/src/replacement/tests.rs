@@ -1,4 +1,4 @@
-//! Moves, swaps, evacuations and other CPUs on hosts made up for the purpose.
+//! Moves, swaps, evacuations and affinity changes on synthetic hosts.
 
 use super::{Mover, ReplacementError, Seen, evacuate, rehome, replace, swap};
 use crate::placement::{Shortfall, Terms, Workspace};
@@ -148,7 +148,7 @@ fn a_pnode_is_left_for_the_nearest_with_room_or_it_is_said_what_is_missing() {
     let error = leave(&small(400), &[VnodeId(0)]).unwrap_err();
     assert_eq!(error.code(), "nowhere_else");
     let said = error.to_string();
-    assert!(said.starts_with("pnode 0: cannot be left: ") && said.contains("memory"), "{said}");
+    assert!(said.starts_with("pnode 0: cannot be evacuated: ") && said.contains("memory"), "{said}");
     let alone = HostShape::new(1).topology();
     assert!(matches!(leave(&alone, &[VnodeId(0)]), Err(ReplacementError::Nowhere { .. })));
 }

@@ -1,4 +1,4 @@
-//! Devices as typed. What they mean is `devices`' business.
+//! Devices, as given. `devices` validates them.
 
 use super::UnknownWord;
 use crate::spec::Switch;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use std::path::PathBuf;
 use std::{fmt, str::FromStr};
 
-/// A disk as typed.
+/// A disk, as given.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
@@ -14,39 +14,39 @@ pub struct DiskSpec {
     /// A raw file or a block device.
     #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub path: PathBuf,
-    /// The vnode it sits on; 0 when left out.
+    /// The vnode of the device (default 0).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vnode: Option<u32>,
-    /// `raw` says that it is raw whatever it begins with; left out, what looks like another format is refused.
+    /// `raw`: treat the file as raw whatever it contains; by default, other formats are detected and rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<DiskFormat>,
-    /// Whether the guest may only read it.
+    /// Whether the disk is read-only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readonly: Option<Switch>,
-    /// Whether the host's page cache is passed by.
+    /// Whether to bypass the host's page cache (O_DIRECT).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direct: Option<Switch>,
-    /// How many queues.
+    /// Number of queues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<u16>,
-    /// Which CPUs it interrupts; `node` where several vnodes have vCPUs and it has two queues or more, else `queue`.
+    /// Interrupt affinity: by default `node` if several vnodes have vCPUs and the disk has several queues, else `queue`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interrupts: Option<DiskInterrupts>,
-    /// The serial number that the guest sees, at most 20 printable characters.
+    /// Serial number in the guest, at most 20 printable characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
 }
 
-/// What a disk holds.
+/// The format of a disk image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", try_from = "String")]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum DiskFormat {
-    /// What the guest sees, byte for byte.
+    /// A raw image.
     Raw,
 }
 
-/// A format that no disk has.
+/// An unsupported format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not raw; qemu-img convert -O raw makes one of another format")]
 pub struct UnknownFormat(String);
@@ -71,74 +71,74 @@ impl TryFrom<String> for DiskFormat {
 }
 
 words!(
-    /// Which CPUs of the guest a disk interrupts.
+    /// The interrupt affinity of a disk in the guest.
     DiskInterrupts {
-        /// Those of its vnode: all queues share a vector, which Linux puts on the device's node.
+        /// CPUs of its vnode: all queues share a vector, which Linux assigns to the device's node.
         Node = "node",
-        /// The one that asked: each queue has a vector, and Linux deals these out over all CPUs.
+        /// The submitting CPU: a vector per queue, which Linux spreads over all CPUs (managed affinity).
         Queue = "queue",
     } allowed "node, queue"
 );
 
-/// A network interface as typed.
+/// A network interface, as given.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct NetSpec {
-    /// The host's tap interface, made when it is not there.
+    /// Tap interface of the host; created if missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap: Option<String>,
-    /// An open tap instead: this process's descriptor.
+    /// File descriptor of an open tap instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fd: Option<i32>,
-    /// The guest's address, such as 52:54:00:12:34:56.
+    /// MAC address of the guest, such as 52:54:00:12:34:56.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
-    /// The MTU that the guest is told.
+    /// MTU of the guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
-    /// How many queue pairs.
+    /// Number of queue pairs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<u16>,
-    /// The vnode it sits on; 0 when left out.
+    /// The vnode of the device (default 0).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vnode: Option<u32>,
-    /// Whether the host kernel may serve the queues; on when left out.
+    /// Whether to use vhost-net if available (default on).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vhost: Option<Switch>,
 }
 
-/// A socket device as typed.
+/// A vsock device, as given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct VsockSpec {
-    /// The guest's context id.
+    /// Context ID (CID) of the guest.
     pub cid: u64,
-    /// The unix socket that stands for the guest on the host; when left out, the host kernel serves the guest
-    /// (vhost-vsock).
+    /// Unix socket on the host for connections to and from the guest; default: the host kernel
+    /// (vhost-vsock, `AF_VSOCK`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
     pub socket: Option<PathBuf>,
-    /// The vnode it sits on; 0 when left out.
+    /// The vnode of the device (default 0).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vnode: Option<u32>,
 }
 
-/// A console as typed.
+/// A virtio console, as given.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ConsoleSpec {
-    /// The unix socket that one client at a time attaches to.
+    /// Unix socket for one client at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
     pub socket: Option<PathBuf>,
-    /// A file that output is appended to instead.
+    /// File to append output to instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
     pub file: Option<PathBuf>,
-    /// The vnode it sits on; 0 when left out.
+    /// The vnode of the device (default 0).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vnode: Option<u32>,
 }

@@ -1,37 +1,36 @@
-//! What is typed of HMAT beyond a vnode's own figures: pairs of vnodes, and caches in front of memory. What it means
-//! is `topology`'s business.
+//! HMAT values beyond those of a vnode, as given: pairs of vnodes, and memory-side caches. `topology` validates them.
 
 use super::UnknownWord;
 use crate::units::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::{fmt, str::FromStr};
 
-/// Latency and bandwidth of one pair as typed. `latency` stands for reads and writes alike, and so for both
+/// Latency and bandwidth of a pair of vnodes, as given. `latency` is for reads and writes, and sets both
 /// `read_latency` and `write_latency`; `bandwidth` likewise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct AttributeSpec {
-    /// The vnode whose vCPUs ask.
+    /// The initiator: the vnode of the vCPUs.
     pub initiator: u32,
-    /// The vnode whose memory answers.
+    /// The target: the vnode of the memory.
     pub target: u32,
-    /// Nanoseconds of any access.
+    /// Access latency in nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<u32>,
-    /// Nanoseconds of a read.
+    /// Read latency in nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_latency: Option<u32>,
-    /// Nanoseconds of a write.
+    /// Write latency in nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_latency: Option<u32>,
-    /// Bytes per second of any access.
+    /// Access bandwidth in bytes per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Bytes>,
-    /// Bytes per second of reads.
+    /// Read bandwidth in bytes per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_bandwidth: Option<Bytes>,
-    /// Bytes per second of writes.
+    /// Write bandwidth in bytes per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_bandwidth: Option<Bytes>,
 }
@@ -52,52 +51,52 @@ impl AttributeSpec {
     }
 }
 
-/// A cache in front of a vnode's memory as typed.
+/// A memory-side cache, as given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct CacheSpec {
-    /// Whose memory.
+    /// The vnode of the cached memory.
     pub vnode: u32,
-    /// How much it holds.
+    /// Size of the cache.
     pub size: Bytes,
-    /// 1 to the number of caches of that vnode, at most 3.
+    /// Level: 1 to the number of caches of the vnode, at most 3.
     pub level: u8,
-    /// How it finds its lines.
+    /// Associativity.
     #[serde(default)]
     pub associativity: CacheAssociativity,
-    /// What it does with a write.
+    /// Write policy.
     #[serde(default)]
     pub policy: CacheWritePolicy,
-    /// Bytes of a line; 0 when that is not told.
+    /// Line size in bytes; 0 if not specified.
     #[serde(default)]
     pub line: u16,
 }
 
 words!(
-    /// How a memory-side cache finds its lines.
+    /// The associativity of a memory-side cache.
     #[derive(Default)]
     CacheAssociativity {
-        /// Not told.
+        /// Not specified.
         #[default]
         None = "none",
-        /// One place per line.
+        /// Direct mapped.
         Direct = "direct",
-        /// Anything else.
+        /// Complex cache indexing.
         Complex = "complex",
     } allowed "none, direct, complex"
 );
 
 words!(
-    /// What a memory-side cache does with a write.
+    /// The write policy of a memory-side cache.
     #[derive(Default)]
     CacheWritePolicy {
-        /// Not told.
+        /// Not specified.
         #[default]
         None = "none",
-        /// Writes back.
+        /// Write-back.
         WriteBack = "write-back",
-        /// Writes through.
+        /// Write-through.
         WriteThrough = "write-through",
     } allowed "none, write-back, write-through"
 );

@@ -1,10 +1,10 @@
-//! Which host CPUs single vCPUs may run on, as typed. Which CPUs that are on a host is `cpu_list`'s business.
+//! Pins of vCPUs to host CPUs, as given. `cpu_list` resolves the CPUs on a host.
 
 use crate::cpu_list::CpuList;
 use crate::set::VcpuSet;
 use serde::{Deserialize, Serialize};
 
-/// Some vCPUs and the host CPUs that each of them may run on.
+/// vCPUs and the host CPUs that each of them may run on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]

@@ -1,12 +1,12 @@
-//! How many vnodes to make: a number, or `auto`. What `auto` comes to is `placement`'s business.
+//! The number of vnodes to create: a number, or `auto`. `placement` resolves `auto`.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 
-/// How many vnodes to make.
+/// The number of vnodes to create.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VnodeCount {
-    /// This many.
+    /// A fixed number.
     Exactly(u32),
     /// As many as the VM needs pnodes.
     Auto,

@@ -1,4 +1,4 @@
-//! Why what was typed is not a machine: always with field, value and rule.
+//! Errors of a configuration: always with field, value and rule.
 
 use crate::distance::DistanceError;
 use crate::ids::{VcpuId, VnodeId};
@@ -10,9 +10,9 @@ use crate::units::Bytes;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
     /// Two counts of vnodes that differ.
-    #[error("vnodes: {asked} vnodes asked for but {described} described, must be the same or left out")]
+    #[error("vnodes: {asked} vnodes but {described} described, must be equal or left out")]
     VnodeCountConflict {
-        /// The count typed.
+        /// The given count.
         asked: VnodeCount,
         /// How many were described.
         described: usize,
@@ -29,7 +29,7 @@ pub enum SpecError {
         id: u32,
     },
     /// An id past the last.
-    #[error("numa[{index}].id: {id} leaves a hole, ids must be 0 to {last}")]
+    #[error("numa[{index}].id: {id} leaves a gap, ids must be 0 to {last}")]
     IdHole {
         /// Position in the list.
         index: usize,
@@ -43,7 +43,7 @@ pub enum SpecError {
     VcpuCount(u64),
     /// A vCPU on two vnodes.
     #[error(
-        "vnodes[{second}].vcpus: vCPU {vcpu} is on vnode {first} already, a vCPU lies on exactly one vnode"
+        "vnodes[{second}].vcpus: vCPU {vcpu} is already on vnode {first}, a vCPU must be on exactly one vnode"
     )]
     VcpuTwice {
         /// The vCPU.
@@ -54,7 +54,7 @@ pub enum SpecError {
         second: VnodeId,
     },
     /// A vCPU on no vnode.
-    #[error("vcpus: vCPU {vcpu} of {count} lies on no vnode, a vCPU lies on exactly one vnode")]
+    #[error("vcpus: vCPU {vcpu} of {count} is on no vnode, a vCPU must be on exactly one vnode")]
     VcpuMissing {
         /// The lowest such vCPU.
         vcpu: VcpuId,
@@ -76,7 +76,7 @@ pub enum SpecError {
     MemoryUnit {
         /// Whose memory.
         vnode: VnodeId,
-        /// As asked.
+        /// As requested.
         memory: Bytes,
         /// What it must be a multiple of.
         unit: Bytes,
@@ -87,7 +87,7 @@ pub enum SpecError {
     #[error("memory: {0} is not a multiple of {MEMORY_UNIT}")]
     TotalUnit(Bytes),
     /// The vnodes' memory and the VM's do not agree.
-    #[error("memory: {total} for the VM but its vnodes have {named}, must be the same or left out")]
+    #[error("memory: {total} for the VM but {named} for its vnodes, must be equal or left out")]
     MemoryConflict {
         /// The VM's.
         total: Bytes,
@@ -98,7 +98,7 @@ pub enum SpecError {
     #[error("memory: no vnode has memory, a VM needs some")]
     NoMemory,
     /// More than [`MAX_MEMORY`].
-    #[error("memory: the vnodes have more than {MAX_MEMORY} together")]
+    #[error("memory: the vnodes have more than {MAX_MEMORY} in total")]
     TooMuchMemory,
     /// A vnode without vCPUs and memory.
     #[error("vnodes[{0}]: has neither memory nor vCPUs, must have one of them")]
@@ -117,18 +117,18 @@ pub enum SpecError {
     #[error("vnodes[{0}].pnode: the list is empty, must name a host node or be left out")]
     NoPnode(VnodeId),
     /// Latency or bandwidth of zero, or for a vnode without memory.
-    #[error("vnodes[{vnode}].{field}: {value} is not possible, must be {rule}")]
+    #[error("vnodes[{vnode}].{field}: {value} is invalid, must be {rule}")]
     Attribute {
         /// The vnode.
         vnode: VnodeId,
         /// `latency` or `bandwidth`.
         field: &'static str,
-        /// As typed.
+        /// The given value.
         value: String,
         /// What it must be.
         rule: &'static str,
     },
-    /// A pair of `attributes` that cannot be told.
+    /// An invalid pair of `attributes`.
     #[error("attributes[{index}]: {what}")]
     Pair {
         /// Position in the list.
@@ -136,7 +136,7 @@ pub enum SpecError {
         /// Value and rule.
         what: String,
     },
-    /// A memory-side cache that cannot be told.
+    /// An invalid memory-side cache.
     #[error("caches[{index}]: {what}")]
     Cache {
         /// Position in the list.
@@ -149,7 +149,7 @@ pub enum SpecError {
     Initiator {
         /// The vnode.
         vnode: VnodeId,
-        /// As typed.
+        /// The given value.
         initiator: u32,
         /// Why not.
         rule: &'static str,
@@ -168,7 +168,7 @@ pub enum SpecError {
 }
 
 impl SpecError {
-    /// The stable name of the mistake.
+    /// The stable error code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::VnodeCountConflict { .. } => "vnode_count_conflict",

@@ -1,4 +1,5 @@
-//! HMAT as typed: latency and bandwidth per vnode, completed to all pairs by distance; pairs; initiators; caches.
+//! HMAT values as given: latency and bandwidth per vnode, completed to all pairs by distance; pairs; initiators;
+//! caches.
 
 use crate::attributes::{AccessAttributes, MemoryAttributes, MemorySideCache, PairAttributes};
 use crate::distance::{Distance, DistanceMatrix};
@@ -108,7 +109,7 @@ fn pair_of(spec: &AttributeSpec) -> Result<PairAttributes, String> {
     let bandwidth = both("bandwidth", spec.bandwidth, spec.read_bandwidth, spec.write_bandwidth)?;
     if latency == (None, None) && bandwidth == (None, None) {
         return Err(format!(
-            "{}:{} has no figure, must have a latency or a bandwidth",
+            "{}:{} has no value, must have a latency or a bandwidth",
             spec.initiator, spec.target
         ));
     }
@@ -145,7 +146,7 @@ where
         (None, read, write) => Ok((read, write)),
         (Some(any), None, None) => Ok((Some(any), Some(any))),
         (Some(_), _, _) => {
-            Err(format!("{what} stands for reads and writes, must not be given beside one of them"))
+            Err(format!("{what} is for reads and writes, cannot be combined with one of them"))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What HMAT and pins as typed mean, and each refusal.
+//! HMAT values and pins, and each error.
 
 use super::VmTopology;
 use crate::spec::{
@@ -101,14 +101,14 @@ fn what_hmat_cannot_tell_is_refused() {
     assert_eq!(pairs(vec![pair(0, 1), pair(0, 1)]), "attributes[1]: 0:1 is given twice, must be given once");
     assert_eq!(
         pairs(vec![AttributeSpec::new(0, 1)]),
-        "attributes[0]: 0:1 has no figure, must have a latency or a bandwidth"
+        "attributes[0]: 0:1 has no value, must have a latency or a bandwidth"
     );
     let zero = AttributeSpec { read_latency: Some(0), ..AttributeSpec::new(0, 1) };
     assert_eq!(pairs(vec![zero]), "attributes[0]: 0 is no latency, must be at least 1 ns");
     let both = AttributeSpec { read_latency: Some(1), ..pair(0, 1) };
     assert_eq!(
         pairs(vec![both]),
-        "attributes[0]: latency stands for reads and writes, must not be given beside one of them"
+        "attributes[0]: latency is for reads and writes, cannot be combined with one of them"
     );
     let slow = AttributeSpec { bandwidth: Some(Bytes(1000)), ..AttributeSpec::new(0, 1) };
     assert_eq!(

@@ -1,5 +1,4 @@
-//! What of a machine is so although nobody said it, or was said and changes nothing: no mistakes, but worth a line to who
-//! typed it.
+//! Remarks on a valid configuration: implicit settings that may surprise, and settings without effect.
 
 use crate::ids::VnodeId;
 use crate::spec::{MemoryPolicy, VmSpec, VnodeSpec};
@@ -47,11 +46,11 @@ impl fmt::Display for Note {
         match self {
             Self::NoMemoryLeft { vnode, total } => write!(
                 f,
-                "vnodes[{vnode}].memory: 0, as other vnodes have all memory of the VM ({total}); memory=0 says that this is meant"
+                "vnodes[{vnode}].memory: 0, as other vnodes have all memory of the VM ({total}); set memory=0 if this is intended"
             ),
             Self::NoVcpusLeft { vnode, total } => write!(
                 f,
-                "vnodes[{vnode}].vcpus: none, as other vnodes have all vCPUs of the VM ({total}); vcpus=[] says that this is meant"
+                "vnodes[{vnode}].vcpus: none, as other vnodes have all vCPUs of the VM ({total}); set vcpus=[] if this is intended"
             ),
             Self::NoEffect { vnode, field, without } => {
                 write!(f, "vnodes[{vnode}].{field}: has no effect on a vnode without {without}")
@@ -123,13 +122,13 @@ mod tests {
     fn what_nobody_said_and_what_has_no_effect_is_noted() {
         let no_memory = |vnode, total| {
             let why = format!(
-                "as other vnodes have all memory of the VM ({total}); memory=0 says that this is meant"
+                "as other vnodes have all memory of the VM ({total}); set memory=0 if this is intended"
             );
             format!("vnodes[{vnode}].memory: 0, {why}")
         };
         let no_vcpus = |vnode, total| {
             let why = format!(
-                "as other vnodes have all vCPUs of the VM ({total}); vcpus=[] says that this is meant"
+                "as other vnodes have all vCPUs of the VM ({total}); set vcpus=[] if this is intended"
             );
             format!("vnodes[{vnode}].vcpus: none, {why}")
         };

@@ -1,4 +1,4 @@
-//! Host CPUs of single vCPUs as typed, one list per vCPU.
+//! Pins of vCPUs, one list per vCPU.
 
 use crate::cpu_list::CpuList;
 use crate::ids::VcpuId;

@@ -1,4 +1,4 @@
-//! Shares out what no vnode names: memory and vCPUs of the whole VM.
+//! Splits unassigned memory and vCPUs of the VM over its vnodes.
 
 use crate::ids::{VcpuId, VnodeId};
 use crate::set::VcpuSet;

@@ -1,4 +1,4 @@
-//! What a spec means, case by case.
+//! Validation of specs, case by case.
 
 use super::{MAX_VCPUS, SpecError, VmTopology};
 use crate::distance::DistanceSpec;

@@ -64,7 +64,7 @@ fn disk_options(disk: &Disk) -> DiskOptions {
 fn open_disk(index: usize, disk: &Disk, on_full: &OnFull) -> Result<Blk<GuestMemory>, AttachError> {
     let raw = RawDisk::open(&disk_options(disk)).map_err(|source| AttachError::Disk { index, source })?;
     if let Some(reason) = raw.no_ring() {
-        tracing::warn!(disk = index, reason, "no io_uring, helper threads instead");
+        tracing::warn!(disk = index, reason, "io_uring is not available, using helper threads");
     }
     let blk = |source| AttachError::Blk { index, source };
     let options = BlkOptions {

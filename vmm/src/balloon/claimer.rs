@@ -141,13 +141,13 @@ impl Ground {
         let owed = each.fold(Bytes::ZERO, Bytes::saturating_add);
         let Some(hold) = watch.look(owed > Bytes::ZERO, || resident.now()) else { return };
         if hold {
-            tracing::warn!(%owed, "the guest stands still until there is memory for what its balloon driver left");
+            tracing::warn!(%owed, "guest stopped until memory of its reset balloon can be claimed");
         }
         self.notifier.send(Event::HoldStill(hold));
     }
 
     fn tell(&self, vnode: VnodeId, bytes: Bytes, error: &NotClaimed) {
-        tracing::warn!(%vnode, %bytes, "the guest waits for memory that it gave back: {error}");
+        tracing::warn!(%vnode, %bytes, "guest is waiting for released memory: {error}");
         if let NotClaimed::Short(pnode) = error {
             self.shared.host_short(&HostShort { vnode, pnode: *pnode, bytes, at_boot: false });
         }
@@ -264,7 +264,7 @@ fn whole_pages(vnode: &Vnode, bytes: Bytes) -> Bytes {
 pub fn advise(ram: &GuestRam, vnode: VnodeId, advice: Advice) {
     for region in ram.of(vnode).filter(|region| region.pages == PageSize::Thp) {
         if let Err(error) = region.mapping.advise(advice) {
-            tracing::info!(%vnode, ?advice, %error, "advice not taken");
+            tracing::info!(%vnode, ?advice, %error, "madvise failed");
         }
     }
 }

@@ -25,11 +25,11 @@ const SWEPT_WITHIN: Duration = Duration::from_millis(50);
 devices::figures! {
     /// What letting a vnode's memory go took, over all guests of the VM.
     pub struct DiscardCounters: "balloon" {
-        discards: SharedCounter = "System calls that discarded memory.",
-        discarded_bytes: SharedCounter = "Memory that was discarded.",
-        refused_discards: SharedCounter = "Discards that the host refused; the memory stays taken.",
+        discards: SharedCounter = "System calls to discard memory.",
+        discarded_bytes: SharedCounter = "Discarded memory.",
+        refused_discards: SharedCounter = "Failed discards; the memory stays allocated.",
         reported_bytes: SharedCounter = "Memory that the guest reported free.",
-        populates: SharedCounter = "System calls that brought pages of a pool back.",
+        populates: SharedCounter = "System calls to allocate hugetlb pages again.",
     }
 }
 
@@ -153,7 +153,7 @@ impl VnodeHost {
         let Some(region) = self.ram.memory().find_region(GuestAddress(address(left))) else { return };
         let offset = usize::try_from(address(left) - region.range.start.0);
         if let Some(Err(error)) = offset.ok().map(|offset| region.mapping.split(offset)) {
-            tracing::debug!(vnode = %region.range.vnode, %error, "a huge page stays whole");
+            tracing::debug!(vnode = %region.range.vnode, %error, "cannot split a huge page");
         }
     }
 
@@ -241,7 +241,7 @@ impl VnodeHost {
             Ok(()) => drop(counters.discarded_bytes.add(length)),
             Err(error) => {
                 if counters.refused_discards.add(1) == 0 {
-                    tracing::warn!(vnode = %region.range.vnode, %error, "memory that the guest gave stays taken");
+                    tracing::warn!(vnode = %region.range.vnode, %error, "cannot free balloon memory");
                 }
             }
         }
@@ -380,7 +380,7 @@ impl BalloonHost for VnodeHost {
             if let Err(error) = self.back_in(region, &range) {
                 missing.store(true, Ordering::Relaxed);
                 if !self.short.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(vnode = %region.range.vnode, %error, "the guest waits for pages of the pool");
+                    tracing::warn!(vnode = %region.range.vnode, %error, "guest is waiting for hugetlb pages");
                 }
             }
         };
@@ -451,12 +451,12 @@ impl VnodeHost {
             let Some(region) = ram.memory().find_region(GuestAddress(address(first))) else { return };
             let range = huge(region).and_then(|size| offsets(&whole(region, first, size)?));
             if let Some(Err(error)) = range.map(|(offset, count)| populate(region, offset, count, &books)) {
-                tracing::debug!(vnode = %region.range.vnode, %error, "a page of the pool is not there for the guest");
+                tracing::debug!(vnode = %region.range.vnode, %error, "no hugetlb page for the guest");
             }
         };
         let back = back.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = self.books.returns.add(&back, bring) {
-            tracing::warn!(vnode = %self.vnode, %error, "pages of the pool come when the guest touches them");
+            tracing::warn!(vnode = %self.vnode, %error, "cannot prefault hugetlb pages, they are allocated on first touch");
         }
     }
 }

@@ -67,13 +67,13 @@ impl BalloonError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HintError {
     /// The VM is paused.
-    #[error("the guest must run to say what is free")]
+    #[error("the guest must be running to report its free memory")]
     Paused,
     /// Nobody hints.
-    #[error("the guest has no balloon driver that says what is free")]
+    #[error("the guest has no balloon driver with free page hinting")]
     NoDriver,
     /// It began, perhaps.
-    #[error("the guest did not say what is free within {0:?}")]
+    #[error("the guest did not report its free memory within {0:?}")]
     Late(Duration),
 }
 

@@ -50,7 +50,7 @@ pub enum ImageError {
     #[error("damaged {0} header")]
     Damaged(&'static str),
     /// The file is shorter than its header says.
-    #[error("cut short: its header promises {promised} bytes, it has {length}")]
+    #[error("truncated: the header says {promised} bytes, the file has {length}")]
     CutShort {
         /// By the header.
         promised: u64,
@@ -284,7 +284,7 @@ mod tests {
         assert!(matches!(inspect(bytes.clone()), Ok(KernelImage::BzImage(image)) if image.size == 6144));
         bytes.truncate(8192 - 16);
         let error = inspect(bytes).unwrap_err().to_string();
-        assert_eq!(error, "cut short: its header promises 8192 bytes, it has 8176");
+        assert_eq!(error, "truncated: the header says 8192 bytes, the file has 8176");
     }
 
     proptest! {

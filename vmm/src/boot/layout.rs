@@ -51,7 +51,7 @@ pub enum LayoutError {
     },
     /// No room for the initramfs.
     #[error(
-        "initramfs: {size} do not fit between the kernel's end at {from:#x} and {to:#x}, give vnode memory below 3 GiB or shrink it"
+        "initramfs: {size} do not fit between the kernel's end at {from:#x} and {to:#x}, give a vnode more memory below 3 GiB, or shrink the initramfs"
     )]
     Initramfs {
         /// Its length.
@@ -62,7 +62,7 @@ pub enum LayoutError {
         to: u64,
     },
     /// A command line that the kernel would cut.
-    #[error("cmdline: {length} bytes, the kernel takes at most {max}")]
+    #[error("cmdline: {length} bytes, the kernel supports at most {max}")]
     Cmdline {
         /// As typed.
         length: u64,
@@ -70,7 +70,7 @@ pub enum LayoutError {
         max: u64,
     },
     /// A command line with a NUL in it.
-    #[error("cmdline: holds a NUL byte")]
+    #[error("cmdline: contains a NUL byte")]
     CmdlineNul,
 }
 

@@ -70,7 +70,7 @@ pub fn open_own(path: &Path, group: Option<u32>) -> Result<Modes, ClaimsError> {
     } else if found.uid() != geteuid().as_raw() {
         return Err(unsafe_as("belongs to another user"));
     } else if found.mode() & 0o022 != 0 {
-        return Err(unsafe_as("can be written by others"));
+        return Err(unsafe_as("is writable by others"));
     }
     let group = match group {
         Some(group) => {
@@ -167,7 +167,7 @@ mod tests {
         let refused = |path: &Path| open_own(path, None).unwrap_err().to_string();
         for open in [0o777, 0o770, 0o702, 0o1777] {
             chmod(&path, open);
-            assert!(refused(&path).ends_with("open: can be written by others"), "{open:o}");
+            assert!(refused(&path).ends_with("open: is writable by others"), "{open:o}");
             assert_eq!(mode(&path), open);
         }
         symlink(root.path(), root.path().join("link")).unwrap();

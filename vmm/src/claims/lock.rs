@@ -53,7 +53,7 @@ impl Lock {
             if silent && began.elapsed() >= SILENCE {
                 silent = false;
                 let (who, most) = (who(holder()), patience.as_secs());
-                tracing::warn!("claims: {}: locked by {who}, waiting up to {most} s for it", path.display());
+                tracing::warn!("claims: {}: locked by {who}, waiting up to {most} s", path.display());
             }
             std::thread::sleep(pause.min(patience));
             pause = (pause * 2).min(PAUSE.1);
@@ -66,7 +66,7 @@ impl Lock {
         let text = format!("{pid} {started}\n");
         let file = self.0.file();
         if let Err(error) = file.set_len(0).and_then(|()| file.write_all_at(text.as_bytes(), 0)) {
-            tracing::debug!(%error, "the lock of claims is not signed");
+            tracing::debug!(%error, "cannot write the PID to the claims lock");
         }
     }
 }
@@ -75,7 +75,7 @@ impl Drop for Lock {
     /// Nobody is named who does not hold it.
     fn drop(&mut self) {
         if let Err(error) = self.0.file().set_len(0) {
-            tracing::debug!(%error, "the lock of claims stays signed");
+            tracing::debug!(%error, "cannot clear the PID in the claims lock");
         }
     }
 }

@@ -224,7 +224,7 @@ impl Turn<'_> {
         let locked = claims.lock_within(&Survey::default(), PATIENCE);
         let vnodes = self.state.vnodes.clone();
         if let Err(error) = locked.and_then(|book| self.write(Some(book), &vnodes)) {
-            tracing::warn!("{error}; what vnodes no longer need stays claimed for now");
+            tracing::warn!("{error}; memory that vnodes no longer use stays claimed for now");
         }
     }
 

@@ -151,7 +151,7 @@ fn read(path: &Path) -> Found {
             Err(error) => return Found::Unreadable(error.to_string()),
         }
     }
-    Found::Unreadable("it changes all the time".to_owned())
+    Found::Unreadable("it keeps changing".to_owned())
 }
 
 fn parse(file: File) -> io::Result<Record> {

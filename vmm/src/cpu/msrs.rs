@@ -21,7 +21,7 @@ pub fn set_boot_msrs(vcpu: &VcpuFd, id: VcpuId) {
         let msrs = Msrs::from_entries(&[kvm_msr_entry { index, data, ..Default::default() }]);
         match msrs.map(|msrs| vcpu.set_msrs(&msrs)) {
             Ok(Ok(1)) => {}
-            _ => tracing::info!(vcpu = %id, msr = format!("{index:#x}"), "MSR not set"),
+            _ => tracing::info!(vcpu = %id, msr = format!("{index:#x}"), "cannot set MSR"),
         }
     }
 }

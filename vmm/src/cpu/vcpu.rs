@@ -246,8 +246,10 @@ impl Vcpu {
     fn no_memory(&self, setup: &VcpuSetup, gpa: Option<Gpa>, errno: i32) -> StopCause {
         let place = FaultPlace::of(&setup.ram, gpa);
         let note = match errno {
-            libc::EHWPOISON => "; a page of the host is broken",
-            _ if place.may_be_pool() => "; the pool has no free page, prefault=on takes all at start",
+            libc::EHWPOISON => "; hardware memory error on the host",
+            _ if place.may_be_pool() => {
+                "; the pool has no free page, use prefault=on to allocate all pages at start"
+            }
             _ => "",
         };
         let source = std::io::Error::from_raw_os_error(errno);

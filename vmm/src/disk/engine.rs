@@ -145,7 +145,7 @@ where
         let Err(error) = ring.submit() else { return };
         // With something in the kernel there will be a completion, and with it another attempt.
         if ring.in_kernel() == 0 {
-            tracing::warn!(disk = %self.name, %error, "io_uring takes nothing, helper threads from now on");
+            tracing::warn!(disk = %self.name, %error, "io_uring failed, falling back to helper threads");
             let queued = self.ring.take().map(Ring::take_queued).unwrap_or_default();
             for (tag, memory) in queued {
                 self.land(tag, Err(io::ErrorKind::Interrupted.into()), memory);
@@ -158,7 +158,7 @@ where
         self.cancelled = true;
         self.helpers.withdraw(&self.mailbox);
         if let Some(Err(error)) = self.ring.as_mut().map(Ring::cancel) {
-            tracing::warn!(disk = %self.name, %error, "requests are not cancelled");
+            tracing::warn!(disk = %self.name, %error, "cannot cancel requests");
         }
         // Those that wait for another write to end.
         for tag in 0..u16::try_from(self.requests.len()).unwrap_or(u16::MAX) {
@@ -171,7 +171,7 @@ where
 
     /// What does not end is left to itself.
     fn leave(&mut self) {
-        tracing::error!(disk = %self.name, requests = self.under_way, "storage does not answer, leaving it");
+        tracing::error!(disk = %self.name, requests = self.under_way, "storage does not respond, abandoning requests");
         if let Some(ring) = &mut self.ring {
             ring.give_up();
         }

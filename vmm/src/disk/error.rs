@@ -25,7 +25,7 @@ pub enum DiskError {
         path: PathBuf,
     },
     /// Somebody has it.
-    #[error("disk {}: {}{}", path.display(), holder(*.ours), if *.read_only { " for writing" } else { "; a disk that is written has one user, readonly=on shares it" })]
+    #[error("disk {}: {}{}", path.display(), holder(*.ours), if *.read_only { " for writing" } else { "; a writable disk has one user, use readonly=on to share it" })]
     Locked {
         /// The path.
         path: PathBuf,
@@ -35,7 +35,7 @@ pub enum DiskError {
         ours: bool,
     },
     /// The VM has it already.
-    #[error("disk {}: is the same as disks[{other}]; a disk that is written is given once, readonly=on shares it", path.display())]
+    #[error("disk {}: is the same as disks[{other}]; a writable disk can be given once, use readonly=on to share it", path.display())]
     Twice {
         /// The path.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub enum DiskError {
         source: io::Error,
     },
     /// It looks like an image of another format, and nobody said that it is raw.
-    #[error("disk {}: begins as a {format} image does and must be raw; if the guest wrote that, say format=raw, else convert it: qemu-img convert -f {format} -O raw IMAGE disk.raw", path.display())]
+    #[error("disk {}: looks like a {format} image, must be raw; if the guest wrote that data, use format=raw, else convert it: qemu-img convert -f {format} -O raw IMAGE disk.raw", path.display())]
     Format {
         /// The path.
         path: PathBuf,
@@ -67,7 +67,7 @@ pub enum DiskError {
         length: u64,
     },
     /// It cannot be read around the page cache.
-    #[error("disk {}: its file system has no direct i/o, use direct=off", path.display())]
+    #[error("disk {}: the file system does not support direct I/O, use direct=off", path.display())]
     NotDirect {
         /// The path.
         path: PathBuf,
@@ -101,17 +101,17 @@ impl DiskError {
 }
 
 fn holder(ours: bool) -> &'static str {
-    if ours { "this process has it, with requests that have not ended" } else { "another process holds it" }
+    if ours { "this process has it open, with requests in flight" } else { "another process holds it" }
 }
 
 /// What may help where opening fails.
 fn hint(read_only: bool, source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if !read_only => {
-            "; readonly=on needs no permission to write"
+            "; readonly=on needs no write permission"
         }
         io::ErrorKind::ResourceBusy => {
-            "; it is mounted, part of another device, or another process writes it"
+            "; it is mounted, part of another device, or open for writing in another process"
         }
         _ => "",
     }

@@ -198,7 +198,7 @@ impl Helpers {
             let warned = std::mem::replace(&mut queue.warned, true);
             drop(queue);
             if !warned {
-                tracing::warn!(%error, "no thread for a disk's requests, the device's own makes them");
+                tracing::warn!(%error, "cannot start a disk I/O thread, using the device thread");
             }
             jobs.into_iter().for_each(|(job, calls)| make(job, calls));
         }

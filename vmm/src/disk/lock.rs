@@ -115,7 +115,7 @@ impl Drop for LockedFile {
         let unlocked =
             whole(libc::F_UNLCK).and_then(|all| Ok(fcntl(&*self.file, FcntlArg::F_OFD_SETLK(&all))?));
         if let Err(error) = unlocked {
-            tracing::warn!(%error, "a disk stays locked until the kernel closes it");
+            tracing::warn!(%error, "cannot unlock a disk, it stays locked until closed");
         }
     }
 }

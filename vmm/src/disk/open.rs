@@ -243,7 +243,7 @@ fn reopen(options: &DiskOptions, metadata: &Metadata) -> io::Result<File> {
 fn same_file(file: File, metadata: &Metadata) -> io::Result<File> {
     match Identity::of(&file.metadata()?) == Identity::of(metadata) {
         true => Ok(file),
-        false => Err(io::Error::other("it was replaced while it was opened")),
+        false => Err(io::Error::other("it was replaced while it was being opened")),
     }
 }
 
@@ -254,7 +254,7 @@ fn despite_readers(options: &DiskOptions, metadata: &Metadata) -> io::Result<Opt
     }
     tracing::warn!(
         disk = %options.path.display(),
-        "others have read locks on it, which guard nothing: it is written without a lock"
+        "other processes hold read locks; opening it for writing without a lock"
     );
     same_file(open_file(options, metadata.file_type().is_block_device())?, metadata).map(Some)
 }
@@ -271,7 +271,7 @@ fn has_writer(options: &DiskOptions, metadata: &Metadata) -> io::Result<bool> {
     let reader = same_file(reader, metadata)?;
     let until = Instant::now() + CLOSED_WITHIN;
     while is_open_for_writing(&reader).map_err(|error| {
-        let why = "others have read locks on it, and whether they write it cannot be known";
+        let why = "other processes hold read locks, and it is unknown whether they write to it";
         io::Error::new(error.kind(), format!("{why}: {error}"))
     })? {
         if Instant::now() >= until {
@@ -289,7 +289,7 @@ fn warn_of_rest(path: &Path, length: u64) {
         let shown = length - rest;
         tracing::warn!(
             disk = %path.display(),
-            "its {length} bytes are no multiple of {SECTOR_BYTES}: the guest sees {shown}, not the last {rest}"
+            "its length of {length} bytes is not a multiple of {SECTOR_BYTES}: the guest sees {shown}, the last {rest} are not accessible"
         );
     }
 }
@@ -323,7 +323,7 @@ impl Disk for RawDisk {
 
     fn grow(&self, length: u64) -> io::Result<()> {
         if self.is_device {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "a block device has the size it has"));
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "a block device cannot be resized"));
         }
         if self.shape.read_only {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
@@ -347,7 +347,7 @@ where
         };
         let ring = self.rings.then(|| Ring::new(self.locked.file(), depth)).transpose();
         let ring = ring.unwrap_or_else(|error| {
-            self.warn(&error, "no io_uring, helper threads instead");
+            self.warn(&error, "io_uring is not available, using helper threads");
             None
         });
         match Engine::new(self.name(), context, ring, Arc::clone(&self.helpers), depth) {
@@ -358,7 +358,7 @@ where
                 None => Box::new(engine),
             },
             Err(error) => {
-                self.warn(&error, "no engine, all requests fail");
+                self.warn(&error, "no I/O engine, all requests fail");
                 Box::new(NoEngine::default())
             }
         }

@@ -36,9 +36,9 @@ fn a_disk_has_one_writer_whom_no_reader_keeps_out() {
     let directory = TempDir::new().unwrap();
     let path = disk_in(&directory, &[0; 4096]);
     // Of this process; another's is another VM's, which the boot tests have.
-    let held = "disk P: this process has it, with requests that have not ended";
+    let held = "disk P: this process has it open, with requests in flight";
     let writer = RawDisk::open(&options(&path, false)).unwrap();
-    let shared = format!("{held}; a disk that is written has one user, readonly=on shares it");
+    let shared = format!("{held}; a writable disk has one user, use readonly=on to share it");
     assert_eq!(refusal(&options(&path, false)), ("disk_locked", shared));
     assert_eq!(refusal(&options(&path, true)), ("disk_locked", format!("{held} for writing")));
     drop(writer);

@@ -83,16 +83,16 @@ pub enum RequestError {
         job: JobId,
     },
     /// Another request changes where vnodes are.
-    #[error("another request changes where vnodes of this VM are, try again")]
+    #[error("another request is changing the placement of this VM, try again")]
     PlacementBusy,
     /// One at a time.
-    #[error("the rate of writes to memory is being measured, try again")]
+    #[error("the dirty rate is being measured, try again")]
     DirtyLogBusy,
     /// One at a time.
-    #[error("reclaim {0} is under way")]
+    #[error("reclaim {0} is in progress")]
     Reclaiming(u64),
     /// Nothing was asked for.
-    #[error("bytes: 0 is nothing, must be 1 or more")]
+    #[error("bytes: 0 is too small, must be at least 1")]
     NothingAsked,
     /// No such disk.
     #[error("disk {0}: does not exist")]
@@ -122,19 +122,19 @@ pub enum RequestError {
     #[error("{0}")]
     Look(String, Diagnosis),
     /// So many vCPUs did not stop in time; all run on.
-    #[error("{0} vCPUs did not stop in time, the VM runs on")]
+    #[error("{0} vCPUs did not stop in time, the VM keeps running")]
     NotStopped(usize),
     /// So many threads of devices still had requests in flight; all run on.
-    #[error("the requests of {0} devices did not end in time, the VM runs on")]
+    #[error("the requests of {0} devices did not complete in time, the VM keeps running")]
     DevicesNotHeld(usize),
     /// It was not taken up in time, and will not be.
-    #[error("the VM did not answer in time, nothing was done")]
+    #[error("the VM did not respond in time, nothing was done")]
     NoAnswer,
     /// The disk is being resized already.
-    #[error("disk {0}: a resize is under way")]
+    #[error("disk {0}: a resize is in progress")]
     Resizing(usize),
     /// The host's storage takes its time.
-    #[error("disk {0}: its storage does not answer, it may still get its new size")]
+    #[error("disk {0}: the storage does not respond, the resize may still take effect")]
     StorageHangs(usize),
 }
 

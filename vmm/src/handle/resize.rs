@@ -58,7 +58,7 @@ impl VmHandle {
             link.disks.get(index).ok_or(RequestError::NoSuchDisk(index))?.clone()
         };
         let length = resize(disk, index, size, self.patience)?;
-        tracing::info!(disk = index, bytes = length.get(), "disk length told");
+        tracing::info!(disk = index, bytes = length.get(), "guest notified of new disk size");
         Ok(length)
     }
 }

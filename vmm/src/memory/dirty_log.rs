@@ -63,7 +63,7 @@ impl Drop for DirtyLog {
         for region in ram.regions() {
             DirtyBitmap::switch_off(&region.dirty);
             if let Some(Err(error)) = self.vm.upgrade().map(|vm| vm.log_writes(region.range.start, false)) {
-                tracing::warn!(%error, "KVM goes on to log what the guest writes");
+                tracing::warn!(%error, "cannot stop KVM's dirty logging");
             }
         }
     }

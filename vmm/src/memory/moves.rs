@@ -286,7 +286,7 @@ impl<'a, P: Pages> Mover<'a, P> {
         match self.set_policy(self.job.policy, &self.job.from, &self.job.parts_from) {
             Ok(()) => self.now_on(self.job.from.clone(), &self.job.parts_from),
             Err(error) => {
-                tracing::error!(%error, "the policy of before cannot be set again");
+                tracing::error!(%error, "cannot restore the previous memory policy");
                 self.now_on(self.job.from.union(&self.job.to), &[]);
             }
         }

@@ -111,7 +111,7 @@ fn prefault_by(
                     let _ = sender.send(result);
                 };
                 if let Err(error) = threads.spawn(scope, body) {
-                    tracing::warn!(%error, started, cpus = %work.cpus, "fewer prefault threads than wanted");
+                    tracing::warn!(%error, started, cpus = %work.cpus, "started fewer prefault threads than planned");
                     break;
                 }
             }
@@ -177,7 +177,7 @@ impl Work<'_> {
 
     fn pin(&self) {
         if let Err(error) = pin_this_thread(self.cpus) {
-            tracing::info!(%error, "prefault thread not pinned");
+            tracing::info!(%error, "cannot pin prefault thread");
         }
     }
 
@@ -208,7 +208,7 @@ fn hint(errno: Option<i32>, pool: bool) -> Option<&'static str> {
     match errno {
         Some(libc::ENOMEM) if !pool => Some("the node is full"),
         Some(libc::ENOMEM | libc::EFAULT) if pool => Some("the pool has no free page there"),
-        Some(libc::EHWPOISON) => Some("a page of the host's memory is broken"),
+        Some(libc::EHWPOISON) => Some("hardware memory error on the host"),
         _ => None,
     }
 }

@@ -207,7 +207,7 @@ impl RamRegion {
         };
         for advice in about_pages.into_iter().chain([Advice::DontDump, Advice::DontFork]) {
             if let Err(error) = self.mapping.advise(advice) {
-                tracing::info!(vnode = %self.range.vnode, ?advice, %error, "advice not taken");
+                tracing::info!(vnode = %self.range.vnode, ?advice, %error, "madvise failed");
             }
         }
     }

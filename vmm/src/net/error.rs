@@ -18,7 +18,7 @@ pub enum NetError {
     #[error("queues: {0} is out of range, must be 1 to {max}", max = devices::virtio::net::MAX_QUEUE_PAIRS)]
     Queues(u16),
     /// An inherited descriptor is one queue.
-    #[error("queues: {queues} need as many descriptors, there {}", are(*.descriptors))]
+    #[error("queues: {queues} need one descriptor each, there {}", are(*.descriptors))]
     Descriptors {
         /// Asked for.
         queues: u16,
@@ -26,7 +26,7 @@ pub enum NetError {
         descriptors: usize,
     },
     /// Descriptors of several interfaces, or not all of a multi-queue one.
-    #[error("fd: {descriptor} is of interface {other}, must be of {name} as the first is")]
+    #[error("fd: {descriptor} belongs to interface {other}, must belong to {name} like the first")]
     OtherInterface {
         /// The descriptor.
         descriptor: i32,

@@ -74,7 +74,7 @@ impl Interface {
         let vhost = match options.vhost {
             Vhost::Off => false,
             Vhost::Auto => VhostNet::check(options.ranges)
-                .inspect_err(|error| tracing::info!(%error, "no vhost"))
+                .inspect_err(|error| tracing::info!(%error, "vhost is not available"))
                 .is_ok(),
             Vhost::On => VhostNet::check(options.ranges).map(|()| true)?,
         };
@@ -200,14 +200,16 @@ fn hint(error: HostError, existed: bool, queues: u16) -> HostError {
     let hint = match error.errno() {
         libc::EPERM if existed => "it belongs to another user, or this process needs CAP_NET_ADMIN",
         libc::EPERM => {
-            "needs CAP_NET_ADMIN, or an interface made before: ip tuntap add mode tap vnet_hdr name NAME user USER"
+            "needs CAP_NET_ADMIN, or an existing interface: ip tuntap add mode tap vnet_hdr name NAME user USER"
         }
         libc::EBUSY => "another process uses it",
-        libc::EINVAL if queues > 1 => "an interface that exists must be a tap made with multi_queue",
-        libc::EINVAL => "an interface that exists must be a tap",
-        libc::ENOENT | libc::ENODEV | libc::ENXIO => "the host needs the module tun, a container the device",
-        libc::EACCES => "this user may not open it",
-        libc::E2BIG => "no interface has that many queues",
+        libc::EINVAL if queues > 1 => "an existing interface must be a tap created with multi_queue",
+        libc::EINVAL => "an existing interface must be a tap",
+        libc::ENOENT | libc::ENODEV | libc::ENXIO => {
+            "load the module tun, or allow the device in the container"
+        }
+        libc::EACCES => "this user is not allowed to open it",
+        libc::E2BIG => "too many queues for an interface",
         _ => return error,
     };
     error.hint(hint)

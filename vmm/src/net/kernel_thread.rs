@@ -20,7 +20,7 @@ pub fn join_me() {
     IN_USE.store(true, Ordering::Release);
     match sched_getaffinity(Pid::from_raw(0)) {
         Ok(cpus) => follow(&[gettid()], &cpus),
-        Err(error) => tracing::warn!(%error, "vhost thread not pinned"),
+        Err(error) => tracing::warn!(%error, "cannot pin vhost thread"),
     }
 }
 
@@ -33,7 +33,7 @@ pub fn follow(workers: &[Pid], cpus: &CpuSet) {
     for thread in found.unwrap_or_default() {
         if let Err(error) = sched_setaffinity(thread, cpus) {
             // Where it runs changes how fast it is, not what it does.
-            tracing::warn!(%error, %thread, "vhost thread not pinned; before Linux 6.4 that takes CAP_SYS_NICE");
+            tracing::warn!(%error, %thread, "cannot pin vhost thread; Linux before 6.4 requires CAP_SYS_NICE");
         }
     }
 }

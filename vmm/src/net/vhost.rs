@@ -54,7 +54,7 @@ fn check_ranges(ranges: usize, most: usize, instead: &str) -> Result<(), HostErr
     let more = if most < CRATE_MAX_REGIONS { "raise vhost.max_mem_regions, or " } else { "" };
     Err(HostError::new("VHOST_SET_MEM_TABLE", io::Error::from_raw_os_error(libc::E2BIG))
         .of(format!("{ranges} ranges of guest memory"))
-        .hint(format!("vhost takes {most}; {more}{instead}")))
+        .hint(format!("vhost supports {most}; {more}{instead}")))
 }
 
 fn vhost_error(error: vhost::Error) -> io::Error {
@@ -164,7 +164,7 @@ where
     if vhost.get_features().map_err(vhost_error)? & wanted != wanted {
         return Err(io::Error::new(
             io::ErrorKind::Unsupported,
-            "vhost lacks features that the driver was given",
+            "vhost lacks features that the driver negotiated",
         ));
     }
     vhost.set_features(wanted).map_err(vhost_error)?;
@@ -211,7 +211,7 @@ fn check_rings<G: GuestMemoryBackend>(memory: &G, queue: &impl QueueT) -> io::Re
     for (address, length) in rings {
         memory
             .get_slice(GuestAddress(address), length)
-            .map_err(|_| io::Error::new(io::ErrorKind::Unsupported, "a ring lies across memory regions"))?;
+            .map_err(|_| io::Error::new(io::ErrorKind::Unsupported, "a ring crosses memory regions"))?;
     }
     Ok(())
 }
@@ -251,11 +251,11 @@ mod tests {
         let error = check_ranges(65, 64, "give a socket=PATH").unwrap_err();
         assert_eq!(error.errno(), libc::E2BIG);
         let text = error.to_string();
-        for part in ["65 ranges", "vhost takes 64", "raise vhost.max_mem_regions, or give a socket=PATH"] {
+        for part in ["65 ranges", "vhost supports 64", "raise vhost.max_mem_regions, or give a socket=PATH"] {
             assert!(text.contains(part), "{text}");
         }
         let text = check_ranges(257, CRATE_MAX_REGIONS, "choose vhost=off").unwrap_err().to_string();
-        assert!(text.contains("vhost takes 255; choose vhost=off"), "{text}");
+        assert!(text.contains("vhost supports 255; choose vhost=off"), "{text}");
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Node {
         state.threads.push(Thread { id: gettid(), worker });
         if let Err(error) = pin_this_thread(&state.cpus) {
             // Where it runs changes how fast it is, not what it does.
-            tracing::warn!(thread = name, %error, "device thread not pinned");
+            tracing::warn!(thread = name, %error, "cannot pin device thread");
         }
         NODE.set(Some(Arc::clone(self)));
         Member(Arc::clone(self))
@@ -106,7 +106,7 @@ impl Node {
         };
         match kernel_cpus(&cpus) {
             Ok(cpus) => kernel_thread::follow(&workers, &cpus),
-            Err(error) => tracing::warn!(%error, "vhost threads do not follow"),
+            Err(error) => tracing::warn!(%error, "cannot move vhost threads"),
         }
     }
 }

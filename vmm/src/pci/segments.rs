@@ -226,7 +226,7 @@ impl Segments {
         if self.settle_within(requests) {
             return;
         }
-        tracing::warn!("requests of devices do not end, cancelling them");
+        tracing::warn!("device requests do not complete, cancelling them");
         self.segments.iter().for_each(|segment| segment.cancel());
         if !self.settle_within(cancelled) {
             self.segments.iter().for_each(|segment| segment.abandon());

@@ -189,7 +189,7 @@ impl WorkerSpawner for NodeSpawner {
                 if let Err(error) = serve(worker.as_mut(), &inner) {
                     tracing::error!(worker = label, %error, "device thread stopped working");
                     if let Some(on_failure) = on_failure.take() {
-                        on_failure(&format!("its thread stopped working: {error}"));
+                        on_failure(&format!("its thread failed: {error}"));
                     }
                     inner.wait_for_stop();
                 }

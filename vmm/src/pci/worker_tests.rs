@@ -297,7 +297,7 @@ fn a_worker_that_cannot_be_served_is_told_of_and_comes_back() {
     let handle =
         NodeSpawner::new("0".parse().unwrap()).spawn("broken", Box::new(Broken), on_failure).unwrap();
     let why = told.recv().unwrap();
-    assert!(why.starts_with("its thread stopped working: "), "{why}");
+    assert!(why.starts_with("its thread failed: "), "{why}");
     assert!(!handle.has_stopped());
     assert!(handle.stop().is_some());
 }

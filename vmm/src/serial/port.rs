@@ -179,7 +179,7 @@ impl Drop for SerialPort {
         if let Some((thread, ended)) = self.thread.take() {
             match ended.recv_timeout(LAST_WORDS + HANGS) {
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    tracing::warn!("serial: the output hangs, the rest of it is lost");
+                    tracing::warn!("serial: output blocked, dropping the rest");
                 }
                 Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => drop(thread.join()),
             }
@@ -332,7 +332,7 @@ impl Server {
             Err(error) => {
                 let bytes = self.link.backlog.clear();
                 if self.lost == 0 {
-                    tracing::warn!(%error, bytes, "serial: output lost, further losses are not told");
+                    tracing::warn!(%error, bytes, "serial: output lost; further losses are not logged");
                 }
                 self.lost = self.lost.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
             }

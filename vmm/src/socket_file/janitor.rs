@@ -143,7 +143,7 @@ impl Staff {
 
     fn miss(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.missed, true) {
-            tracing::warn!(%error, "the process that would remove the sockets of this one is not there");
+            tracing::warn!(%error, "cannot start the socket cleanup process; socket files may stay behind");
         }
     }
 

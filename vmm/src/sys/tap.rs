@@ -130,7 +130,7 @@ fn inspect(number: RawFd) -> Result<(OwnedFd, libc::c_int, String), HostError> {
     // SAFETY: as in `request`.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     ioctl(&fd, libc::TUNGETIFF, &mut request)
-        .map_err(|e| fail("TUNGETIFF")(e).hint("it must be a descriptor of a tap interface"))?;
+        .map_err(|e| fail("TUNGETIFF")(e).hint("it must be the descriptor of a tap interface"))?;
     // SAFETY: the kernel wrote this member; any bits are a valid integer.
     let flags = libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags });
     if flags & FLAGS != FLAGS {

@@ -271,7 +271,10 @@ impl Drop for Ring {
             self.wait(left);
         }
         if self.in_kernel > 0 {
-            tracing::error!(operations = self.in_kernel, "io_uring does not give memory back; kept for ever");
+            tracing::error!(
+                operations = self.in_kernel,
+                "io_uring did not complete operations; leaking their memory"
+            );
             std::mem::forget(std::mem::take(&mut self.flights));
         }
     }

@@ -1,4 +1,5 @@
-//! `<interconnects>`: latency in nanoseconds and bandwidth of pairs of cells, any access or reads and writes apart.
+//! `<interconnects>`: latency in nanoseconds and bandwidth of pairs of cells, for all accesses or for reads and
+//! writes.
 
 use crate::formats::Refusal;
 use crate::formats::libvirt::numa::node;
@@ -26,7 +27,7 @@ pub fn interconnects(
         };
         let (initiator, target) = (node(element, "initiator", count)?, node(element, "target", count)?);
         if element.attribute("cache").is_some() {
-            element.note("/@cache is left out: figures are those of memory itself", notes);
+            element.note("/@cache is ignored: only values of memory are supported", notes);
             continue;
         }
         let pair = pairs.entry((initiator, target)).or_insert_with(|| AttributeSpec::new(initiator, target));

@@ -58,7 +58,7 @@ fn cell(cell: Element<'_>, count: u32, cells: &mut Cells, notes: &mut Notes) -> 
         return Err(cell.refuse_attribute("id", format_args!("{id} is given twice, ids must differ")));
     }
     if cell.attribute("discard").is_some() {
-        cell.note("/@discard is left out", notes);
+        cell.note("/@discard is ignored", notes);
     }
     let shared = match cell.attribute("memAccess") {
         None => None,

@@ -1,4 +1,4 @@
-//! The domain: memory, vCPUs, what is booted, and everything that has no word here.
+//! The domain: memory, vCPUs, kernel, and unsupported elements.
 
 use crate::formats::Refusal;
 use crate::formats::libvirt::numa::{Cells, cells};
@@ -68,7 +68,7 @@ fn vcpus(domain: Element<'_>, notes: &mut Notes) -> Result<u32, Refusal> {
             );
         }
         if current < count {
-            vcpu.note("/@current is left out: the guest starts with all vCPUs", notes);
+            vcpu.note("/@current is ignored: the guest boots with all vCPUs", notes);
         }
     }
     Ok(count)
@@ -90,20 +90,20 @@ fn memory(domain: Element<'_>, cells: Option<&Cells>, notes: &mut Notes) -> Resu
     if let (Some((element, memory)), Some(sum)) = (memory, sum)
         && memory != sum
     {
-        element.note(&format!(" is left out: the cells have {sum}, not {memory}"), notes);
+        element.note(&format!(" is ignored: the cells have {sum}, not {memory}"), notes);
     }
     let total = sum.or(memory.map(|(_, memory)| memory));
     if let (Some((element, current)), Some(total)) = (current, total)
         && current < total
     {
-        element.note(&format!(" is left out: the guest starts with all {total}"), notes);
+        element.note(&format!(" is ignored: the guest boots with all {total}"), notes);
     }
     Ok(total)
 }
 
 fn cpu(cpu: Element<'_>, vcpus: u32, notes: &mut Notes) -> Result<Option<Cells>, Refusal> {
     if let Some(mode) = cpu.attribute("mode").filter(|mode| !["host-passthrough", "maximum"].contains(mode)) {
-        cpu.note(&format!("/@mode {} is left out: the guest has the host's CPU", shown(mode)), notes);
+        cpu.note(&format!("/@mode {} is ignored: the guest has the host's CPU", shown(mode)), notes);
     }
     cpu.children().filter(|child| child.name() != "numa").for_each(|child| child.left_out(notes));
     let Some(numa) = cpu.child("numa") else { return Ok(None) };
@@ -154,7 +154,7 @@ fn on_reboot(element: Element<'_>, spec: &mut VmSpec, notes: &mut Notes) {
         "restart" => OnReset::Reboot,
         "destroy" => OnReset::Exit,
         _ => {
-            element.note(" is left out: the VM ends", notes);
+            element.note(" is ignored: the VM ends", notes);
             OnReset::Exit
         }
     };
@@ -238,7 +238,7 @@ fn devices(
             ("serial", Some("null"), _) if first => spec.serial = SerialSpec::None,
             ("serial", Some("file"), Some(path)) if first => spec.serial = SerialSpec::File(path.into()),
             ("serial", ..) if first => {
-                child.note(" is left out: the serial port is on standard input and output", notes);
+                child.note(" is ignored: the serial port is on standard input and output", notes);
             }
             _ => child.left_out(notes),
         }

@@ -1,4 +1,4 @@
-//! Domains as libvirt's documentation describes them, and each refusal.
+//! Domains as in libvirt's documentation, and each error.
 
 use super::{read, write};
 use crate::formats::{Format, notes::Notes};
@@ -61,7 +61,7 @@ fn interconnects_and_caches_are_hmat() {
     let json = serde_json::to_string(&(&spec.attributes, &spec.caches)).unwrap();
     let expected = r#"[[{"initiator":0,"target":0,"latency":5,"bandwidth":209715200},{"initiator":0,"target":1,"read_latency":7,"write_latency":9}],[{"vnode":0,"size":10240,"level":1,"associativity":"complex","policy":"write-through","line":8}]]"#;
     assert_eq!(json, expected);
-    let line = "line 8: interconnects/latency/@cache is left out: figures are those of memory itself";
+    let line = "line 8: interconnects/latency/@cache is ignored: only values of memory are supported";
     assert_eq!(warnings, [line]);
 }
 
@@ -78,8 +78,8 @@ fn memory_lies_where_numatune_says_and_vcpus_run_where_cputune_says() {
     let expected = [("0", "1,3-4"), ("1,3", "0-5,7"), ("2", "0-1")];
     assert_eq!(pins, expected.map(|(v, c)| (v.to_owned(), c.to_owned())));
     let expected = [
-        "line 2: vcpu/@current is left out: the guest starts with all vCPUs",
-        "line 7: cputune/emulatorpin is left out",
+        "line 2: vcpu/@current is ignored: the guest boots with all vCPUs",
+        "line 7: cputune/emulatorpin is ignored",
     ];
     assert_eq!(warnings, expected);
     let (spec, warnings) = domain(
@@ -116,7 +116,7 @@ fn pages_are_given_to_all_or_to_some() {
     assert_eq!(pages, [(two, None), (two, None)]);
     let expected = [
         "line 6: memoryBacking/hugepages without a size are taken as 2M",
-        "line 6: memoryBacking/locked is left out",
+        "line 6: memoryBacking/locked is ignored",
     ];
     assert_eq!(warnings, expected);
     let (pages, _) = backing(
@@ -138,15 +138,15 @@ fn what_is_booted_and_where_the_serial_port_goes() {
     assert_eq!((spec.cmdline.as_deref(), spec.on_reset), (Some("a & b"), OnReset::Exit));
     assert_eq!(spec.serial, SerialSpec::File("/log".into()));
     let expected = [
-        "line 2: currentMemory is left out: the guest starts with all 512M",
-        "line 3: os/boot is left out",
-        "line 5: devices/disk is left out",
-        "line 5: devices/serial is left out",
+        "line 2: currentMemory is ignored: the guest boots with all 512M",
+        "line 3: os/boot is ignored",
+        "line 5: devices/disk is ignored",
+        "line 5: devices/serial is ignored",
     ];
     assert_eq!(warnings, expected);
     let (spec, warnings) = domain("<name>x</name><features/><memory>1048576</memory>");
     assert_eq!((spec.on_reset, spec.serial), (OnReset::Reboot, SerialSpec::Stdio));
-    assert_eq!(warnings, ["line 2: features is left out"]);
+    assert_eq!(warnings, ["line 2: features is ignored"]);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn cells_count_where_the_sums_differ() {
     assert_eq!(VmTopology::try_from(&spec).unwrap().memory(), Bytes::gib(2));
     assert_eq!(spec.numa[0].vcpus.clone().unwrap().to_string(), "0-1,4-5");
     let expected = [
-        "line 2: memory is left out: the cells have 2G, not 3G",
+        "line 2: memory is ignored: the cells have 2G, not 3G",
         "line 3: cpu/numa does not name the vCPUs 4-5: they are on cell 0",
     ];
     assert_eq!(warnings, expected);
@@ -215,7 +215,7 @@ fn what_would_be_a_broken_guest_is_refused_with_line_and_rule() {
         ),
         (
             cells("", "").replace("2-3", "1-3"),
-            "vnodes[1].vcpus: vCPU 1 is on vnode 0 already, a vCPU lies on exactly one vnode",
+            "vnodes[1].vcpus: vCPU 1 is already on vnode 0, a vCPU must be on exactly one vnode",
         ),
         ("<vcpu>0</vcpu>".into(), "line 2: vcpu: 0 vCPUs, must be 1 to 4096"),
         ("<vcpu current='3'>2</vcpu>".into(), "line 2: vcpu/@current: 3 are more than all, 2"),
@@ -235,7 +235,7 @@ fn what_would_be_a_broken_guest_is_refused_with_line_and_rule() {
         ),
         (
             tune("<cputune><vcpupin vcpu='0'/></cputune>"),
-            "line 7: cputune/vcpupin/@cpuset: names no CPU, must name at least one",
+            "line 7: cputune/vcpupin/@cpuset: contains no CPU, must contain at least one",
         ),
         (
             tune("<memoryBacking><hugepages><page size='16' unit='M'/></hugepages></memoryBacking>"),
@@ -305,12 +305,12 @@ fn memory_devices_add_to_their_cells() {
         assert_eq!(sizes, [Bytes::gib(1), Bytes::mib(1536)]);
         assert_eq!(
             warnings,
-            ["line 6: devices/memory: its 512M are part of cell 1", "line 6: memory/source is left out"]
+            ["line 6: devices/memory: its 512M are part of cell 1", "line 6: memory/source is ignored"]
         );
     }
     let (sizes, warnings) = with(device("nvdimm", "<node>1</node>"));
     assert_eq!(sizes, [Bytes::gib(1); 2]);
-    assert!(warnings.contains(&"line 6: devices/memory is left out".to_owned()), "{warnings:?}");
+    assert!(warnings.contains(&"line 6: devices/memory is ignored".to_owned()), "{warnings:?}");
     let refused = refused(&format!("{}{}", cells("", ""), device("dimm", "<node>2</node>")));
     assert_eq!(refused, "line 6: devices/memory: cell 2 does not exist");
     // Without cells the domain's memory has it already.
@@ -324,7 +324,7 @@ fn what_a_domain_keeps_of_its_past_is_left_out_and_what_is_of_nothing_refused() 
         "<vcpu>2</vcpu><cputune><vcpupin vcpu='1' cpuset='1'/><vcpupin vcpu='4' cpuset='4'/></cputune>",
     );
     assert_eq!(spec.pins.len(), 1);
-    assert_eq!(warnings, ["line 2: cputune/vcpupin of vCPU 4 is left out: vCPUs are 0 to 1"]);
+    assert_eq!(warnings, ["line 2: cputune/vcpupin of vCPU 4 is ignored: vCPUs are 0 to 1"]);
     let pages = |nodes: &str| {
         let pages = format!("<hugepages><page size='1' unit='G' nodeset='{nodes}'/></hugepages>");
         refused(&format!("<memoryBacking>{pages}</memoryBacking>{}", cells("", "")))
@@ -345,7 +345,7 @@ fn guests_of_32_bits_are_accepted_and_other_machines_refused() {
 #[test]
 fn options_past_libvirt_must_not_change_the_machine() {
     let line = |value: &str| format!("<commandline><arg value='-set'/><arg value='{value}'/></commandline>");
-    assert_eq!(domain(&line("device.x.y=1")).1, ["line 2: commandline is left out"]);
+    assert_eq!(domain(&line("device.x.y=1")).1, ["line 2: commandline is ignored"]);
     for value in ["-m", "-smp", "--numa", "-readconfig", "-object", "pc-dimm,memdev=x"] {
         assert!(refused(&line(value)).contains("changes the machine"), "{value}");
     }

@@ -1,4 +1,4 @@
-//! `<numatune>`, `<cputune>`, `<vcpu cpuset>` and `<memoryBacking>`: where memory lies and vCPUs run.
+//! `<numatune>`, `<cputune>`, `<vcpu cpuset>` and `<memoryBacking>`: placement of memory and vCPUs.
 
 use crate::formats::Refusal;
 use crate::formats::libvirt::xml::Element;
@@ -74,12 +74,12 @@ pub fn pinning(domain: Element<'_>, vcpus: u32, notes: &mut Notes) -> Result<Vec
         let vcpu: u32 = child.number("vcpu")?;
         // libvirt keeps pins of vCPUs that were taken away; they do nothing.
         if vcpu >= vcpus {
-            let what = format!(" of vCPU {vcpu} is left out: vCPUs are 0 to {}", vcpus - 1);
+            let what = format!(" of vCPU {vcpu} is ignored: vCPUs are 0 to {}", vcpus - 1);
             child.note(&what, notes);
             continue;
         }
         let Some(cpus) = CpuList::of(&child.ids("cpuset")?) else {
-            return Err(child.refuse_attribute("cpuset", "names no CPU, must name at least one"));
+            return Err(child.refuse_attribute("cpuset", "contains no CPU, must contain at least one"));
         };
         if pinned.insert(vcpu, cpus).is_some() {
             let what = format!("vCPU {vcpu} is pinned already, must be pinned once");
@@ -88,7 +88,7 @@ pub fn pinning(domain: Element<'_>, vcpus: u32, notes: &mut Notes) -> Result<Vec
     }
     if let Some(vcpu) = domain.child("vcpu") {
         if vcpu.attribute("placement") == Some("auto") {
-            vcpu.note("/@placement auto is left out: vCPUs run on the CPUs of their pnodes", notes);
+            vcpu.note("/@placement auto is ignored: vCPUs run on the CPUs of their pnodes", notes);
         } else if let Some(cpus) = CpuList::of(&vcpu.ids::<resources::PcpuId>("cpuset")?) {
             for vcpu in 0..vcpus {
                 pinned.entry(vcpu).or_insert_with(|| cpus.clone());

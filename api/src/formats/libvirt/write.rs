@@ -1,4 +1,4 @@
-//! A machine as a libvirt domain. What has no word there is noted by `losses`.
+//! A VM as a libvirt domain. `losses` reports what cannot be expressed.
 
 use resources::spec::{CacheAssociativity, CacheWritePolicy};
 use resources::{

@@ -1,5 +1,5 @@
-//! Elements and attributes with their lines, on top of an XML crate that refuses document types (and with them entities).
-//! What elements mean is for others.
+//! Elements and attributes with their lines, on top of an XML crate that rejects document types (and with them
+//! entities). Other modules interpret the elements.
 
 use crate::formats::Refusal;
 use crate::formats::list::{ids, number, shown};
@@ -18,9 +18,7 @@ pub fn parse(text: &str) -> Result<Document<'_>, Refusal> {
     Document::parse_with_options(text, options).map_err(|error| {
         let line = usize::try_from(error.pos().row).unwrap_or(usize::MAX);
         match error {
-            roxmltree::Error::DtdDetected => {
-                Refusal::of("a document type is there, must not be (nor entities of one)")
-            }
+            roxmltree::Error::DtdDetected => Refusal::of("document types and entities are not allowed"),
             roxmltree::Error::NodesLimitReached => {
                 Refusal::of(format_args!("more than {MAX_NODES} elements and texts"))
             }
@@ -94,9 +92,9 @@ impl<'a> Element<'a> {
         Refusal::at(self.line(), format_args!("{}/@{name}: {why}", self.path()))
     }
 
-    /// Notes that this element is left out.
+    /// Notes that this element is ignored.
     pub fn left_out(self, notes: &mut Notes) {
-        notes.at(self.line(), format!("{} is left out", self.path()));
+        notes.at(self.line(), format!("{} is ignored", self.path()));
     }
 
     /// Notes something of this element.

@@ -1,4 +1,4 @@
-//! `-object memory-backend-*`: how much memory, on which host nodes, of which pages.
+//! `-object memory-backend-*`: size, host nodes and page size.
 
 use crate::formats::Refusal;
 use crate::formats::list::{ids, shown};
@@ -30,7 +30,7 @@ impl Backend {
         if !["memory-backend-ram", "memory-backend-memfd", "memory-backend-shm", "memory-backend-file"]
             .contains(&kind.as_str())
         {
-            notes.at(options.line, format!("{} {} is left out", options.name, shown(&kind)));
+            notes.at(options.line, format!("{} {} is ignored", options.name, shown(&kind)));
             return Ok(None);
         }
         options.plain_only()?;
@@ -59,7 +59,7 @@ impl Backend {
         let shared = options.switch("share")?.map(Switch);
         for default in [("merge", "off"), ("dump", "on")] {
             if options.take(default.0).is_some_and(|value| value != default.1) {
-                notes.at(options.line, format!("{} {} is left out", options.name, default.0));
+                notes.at(options.line, format!("{} {} is ignored", options.name, default.0));
             }
         }
         options.leave_rest(notes);

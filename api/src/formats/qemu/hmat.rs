@@ -33,7 +33,7 @@ impl Hmat {
             notes.at(
                 options.line,
                 format!(
-                    "-numa hmat-lb hierarchy {hierarchy} is left out: figures are those of memory itself"
+                    "-numa hmat-lb hierarchy {hierarchy} is ignored: only values of memory are supported"
                 ),
             );
             return Ok(());

@@ -1,4 +1,4 @@
-//! `-device` options that add memory to a node: DIMMs and virtio-mem. All other devices are left out by the reader.
+//! `-device` options that add memory to a node: DIMMs and virtio-mem. The reader ignores all other devices.
 
 use crate::formats::Refusal;
 use crate::formats::list::shown;
@@ -33,11 +33,11 @@ impl MemoryDevice {
             used.extend(
                 ["memdev", "persistent-memdev", "volatile-memdev"].iter().flat_map(|key| options.all(key)),
             );
-            notes.at(options.line, format!("-device {kind} is left out: its memory is not the guest's RAM"));
+            notes.at(options.line, format!("-device {kind} is ignored: its memory is not the guest's RAM"));
             return Ok(None);
         }
         if !MEMORY.contains(&kind.as_str()) {
-            notes.at(options.line, "-device is left out");
+            notes.at(options.line, "-device is ignored");
             return Ok(None);
         }
         options.plain_only()?;

@@ -1,4 +1,4 @@
-//! `-numa node`, `-numa cpu` and `-numa dist`; what `-numa hmat-*` says is read in `hmat`.
+//! `-numa node`, `-numa cpu` and `-numa dist`; `-numa hmat-*` is in `hmat`.
 
 use crate::formats::Refusal;
 use crate::formats::list::{distance, ids};
@@ -99,7 +99,7 @@ impl Numa {
             initiator: options.number("initiator")?,
         };
         if node.memory.is_some() && node.backend.is_some() {
-            return Err(options.refuse("mem", "given beside memdev, must be one of them"));
+            return Err(options.refuse("mem", "cannot be combined with memdev, use one of them"));
         }
         if self.nodes.insert(id, node).is_some() {
             return Err(options.refuse("nodeid", format_args!("{id} is given twice, ids must differ")));

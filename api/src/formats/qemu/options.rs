@@ -1,5 +1,5 @@
-//! What stands after an option: `key=value` between commas, a comma in a value written twice; or a JSON object. What the
-//! keys mean is for others.
+//! The value of an option: `key=value` between commas, with doubled commas in values; or a JSON object. Other modules
+//! interpret the keys.
 
 use crate::formats::Refusal;
 use crate::formats::list::{number, shown};
@@ -90,7 +90,7 @@ impl Options {
     /// Notes all keys that nobody took.
     pub fn leave_rest(self, notes: &mut Notes) {
         for key in self.pairs.iter().map(|(key, _)| key).chain(&self.structured) {
-            notes.at(self.line, format!("{} {} is left out", self.name, shown(key)));
+            notes.at(self.line, format!("{} {} is ignored", self.name, shown(key)));
         }
     }
 }

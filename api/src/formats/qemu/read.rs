@@ -1,4 +1,4 @@
-//! The options of QEMU that say something of memory, CPUs, nodes and what is booted; all others are left out.
+//! QEMU options for memory, CPUs, nodes and the kernel; all others are ignored.
 
 use crate::formats::Refusal;
 use crate::formats::list::shown;
@@ -20,7 +20,7 @@ const DEFAULT_MEMORY: Bytes = Bytes::mib(128);
 const SILENT: [&str; 4] = ["enable-kvm", "nodefaults", "no-user-config", "nographic"];
 /// Options with a value of that kind.
 const SILENT_WITH_VALUE: [&str; 5] = ["name", "uuid", "accel", "display", "monitor"];
-/// Options without a value among those that are left out, so that the word after them is not taken for one.
+/// Options without a value among those that are ignored, so that the word after them is not taken for one.
 const FLAGS: [&str; 12] = [
     "S",
     "s",
@@ -38,8 +38,8 @@ const FLAGS: [&str; 12] = [
 
 /// Options that put a part of the machine where it cannot be read from here.
 const ELSEWHERE: [(&str, &str); 2] = [
-    ("readconfig", "memory, CPUs and nodes may stand in it, must be given as options"),
-    ("preconfig", "CPUs and nodes may be told by QMP later, must be given as options"),
+    ("readconfig", "may contain memory, CPUs and nodes, must be given as options"),
+    ("preconfig", "CPUs and nodes may be set by QMP later, must be given as options"),
 ];
 /// Options that only a machine of QEMU's has: where one stands before the program, the program is not given them as
 /// they stand. `-m` is not among them: `numactl` has one.
@@ -75,12 +75,12 @@ pub fn read(text: &str, notes: &mut Notes) -> Result<VmSpec, Refusal> {
         else {
             if text.contains('$') || text.contains('`') {
                 let what = format!(
-                    "`{}`: a shell puts options here that are not known; give the words of /proc/PID/cmdline",
+                    "`{}`: a shell expands this to unknown options; use /proc/PID/cmdline",
                     shown(text)
                 );
                 return Err(Refusal::at(*line, what));
             }
-            notes.at(*line, format!("`{}` is left out", shown(text)));
+            notes.at(*line, format!("`{}` is ignored", shown(text)));
             continue;
         };
         if let Some((name, why)) = ELSEWHERE.iter().find(|(elsewhere, _)| *elsewhere == name) {
@@ -103,10 +103,10 @@ pub fn read(text: &str, notes: &mut Notes) -> Result<VmSpec, Refusal> {
         match value {
             Some(value) if known => machine.option(*line, name, &value.text, notes)?,
             None if known => {
-                return Err(Refusal::at(*line, format_args!("-{name}: has no value, must have one")));
+                return Err(Refusal::at(*line, format_args!("-{name}: a value is required")));
             }
             _ if SILENT_WITH_VALUE.contains(&name) => {}
-            _ => notes.at(*line, format!("-{} is left out", shown(name))),
+            _ => notes.at(*line, format!("-{} is ignored", shown(name))),
         }
     }
     machine.finish(notes)
@@ -135,7 +135,7 @@ fn skip_program<'a>(words: &'a [Word], notes: &mut Notes) -> Result<&'a [Word], 
             };
             if let Some(early) = words[..program].iter().find(option) {
                 let what = format!(
-                    "`{}` stands before the program, as in a script that keeps options in a variable; \
+                    "`{}` comes before the program, as in a script that keeps options in a variable; \
                      give the words of /proc/PID/cmdline",
                     shown(&early.text)
                 );
@@ -156,7 +156,7 @@ fn skip_program<'a>(words: &'a [Word], notes: &mut Notes) -> Result<&'a [Word], 
                 words[..program].iter().map(|word| word.text.as_str()).filter(|word| *word != "exec");
             let before: Vec<&str> = before.collect();
             if !before.is_empty() {
-                notes.at(words[program].line, format!("`{}` is left out", shown(&before.join(" "))));
+                notes.at(words[program].line, format!("`{}` is ignored", shown(&before.join(" "))));
             }
             Ok(&words[program + 1..])
         }
@@ -227,7 +227,7 @@ impl Machine {
                         format!("-set {}: changes the machine, must be given as an option", shown(value));
                     return Err(Refusal::at(line, what));
                 }
-                notes.at(line, "-set is left out");
+                notes.at(line, "-set is ignored");
             }
             "machine" | "M" => add(&mut self.machine, options("type")?)?,
             "kernel" => self.spec.kernel = Some(value.into()),
@@ -257,7 +257,7 @@ impl Machine {
         };
         match serial {
             Some(serial) if self.serials == 1 => self.spec.serial = serial,
-            _ => notes.at(line, format!("-serial {} is left out", shown(value))),
+            _ => notes.at(line, format!("-serial {} is ignored", shown(value))),
         }
     }
 
@@ -283,7 +283,7 @@ impl Machine {
         }
         self.used.extend(self.numa.backends().cloned().chain(backend.iter().map(|(_, id)| id.clone())));
         for id in self.backends.keys().filter(|id| !self.used.contains(*id)) {
-            notes.of(format!("-object `{}` is left out: nothing uses its memory", shown(id)));
+            notes.of(format!("-object `{}` is ignored: nothing uses its memory", shown(id)));
         }
         let backend = match &backend {
             None => None,

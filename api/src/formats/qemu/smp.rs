@@ -1,4 +1,5 @@
-//! `-smp`: how many CPUs, and in which socket, die and core each is, for `-numa cpu` and for QEMU's own shares.
+//! `-smp`: the number of CPUs, and the socket, die and core of each, for `-numa cpu` and for QEMU's default
+//! distribution.
 
 use crate::formats::Refusal;
 use crate::formats::notes::Notes;
@@ -40,7 +41,7 @@ impl Smp {
     pub fn read(mut options: Options, sockets_first: bool, notes: &mut Notes) -> Result<Self, Refusal> {
         let mut part = |key: &str| -> Result<Option<u32>, Refusal> {
             match options.number(key)? {
-                Some(0) => Err(options.refuse(key, "0 is not possible, must be at least 1")),
+                Some(0) => Err(options.refuse(key, "0 is too small, must be at least 1")),
                 part => Ok(part),
             }
         };
@@ -103,7 +104,7 @@ impl Smp {
                 return Err(options.refuse("cpus", format_args!("{cpus} are more than all, {all}")));
             }
             Some(cpus) if cpus < all => {
-                notes.at(options.line, "-smp cpus is left out: the guest starts with all CPUs");
+                notes.at(options.line, "-smp cpus is ignored: the guest boots with all CPUs");
             }
             Some(_) | None => {}
         }
@@ -189,7 +190,7 @@ mod tests {
         let shape = "sockets of 1 dies of 2 cores of 1 threads";
         assert_eq!(read("5,sockets=2,cores=2"), Err(format!("line 1: -smp cpus: 5 CPUs are not 2 {shape}")));
         assert_eq!(read("5,maxcpus=4"), Err("line 1: -smp cpus: 5 are more than all, 4".into()));
-        assert_eq!(read("0"), Err("line 1: -smp cpus: 0 is not possible, must be at least 1".into()));
+        assert_eq!(read("0"), Err("line 1: -smp cpus: 0 is too small, must be at least 1".into()));
         assert_eq!(read("5000"), Err("line 1: -smp cpus: must be 1 to 4096 CPUs in all".into()));
         assert_eq!(
             read("sockets=4294967295,cores=4294967295"),

@@ -1,4 +1,4 @@
-//! Command lines as QEMU's documentation describes them, and each refusal.
+//! Command lines as in QEMU's documentation, and each error.
 
 use crate::formats::{self, Format};
 use resources::spec::Switch;
@@ -44,7 +44,7 @@ fn nodes_have_backends_places_and_figures() {
     assert_eq!(json, expected);
     assert_eq!(
         warnings,
-        ["line 6: -numa hmat-lb hierarchy first-level is left out: figures are those of memory itself"]
+        ["line 6: -numa hmat-lb hierarchy first-level is ignored: only values of memory are supported"]
     );
 }
 
@@ -59,7 +59,7 @@ fn cpus_are_named_shared_by_socket_or_left() {
     assert_eq!(shape(&spec), owned([(64, "0-3")]));
     let expected = [
         "-numa does not name the CPUs 3: they are on the nodes of their sockets",
-        "line 1: -smp cpus is left out: the guest starts with all CPUs",
+        "line 1: -smp cpus is ignored: the guest boots with all CPUs",
     ];
     assert_eq!(warnings, expected);
 }
@@ -79,7 +79,7 @@ fn backends_say_where_memory_lies_and_of_what_it_is() {
     assert_eq!(place(1), ("0-1,3".into(), MemoryPolicy::Interleave, None, Some(Switch(true))));
     assert_eq!(place(2), ("1".into(), MemoryPolicy::Preferred, Some(PageSize::Huge2M), Some(Switch(false))));
     let expected =
-        ["line 3: -object /dev/hugepages is taken as 2M pages", "line 3: -object iothread is left out"];
+        ["line 3: -object /dev/hugepages is taken as 2M pages", "line 3: -object iothread is ignored"];
     assert_eq!(warnings, expected);
     assert_eq!([0, 1, 2].map(|id| spec.numa[id].shared), [Some(Switch(true)), None, None]);
     let (spec, _) = line(
@@ -104,14 +104,14 @@ fn what_is_booted_and_what_is_left_out() {
     assert_eq!((spec.on_reset, spec.serial), (OnReset::Exit, SerialSpec::File("/log".into())));
     assert_eq!(spec.numa[0].memory, Some(Bytes::mib(256)));
     let expected = [
-        "`numactl -m 0` is left out",
-        "-cpu is left out",
-        "-S is left out",
-        "-serial null is left out",
-        "-drive is left out",
-        "`disk.img` is left out",
-        "-m slots is left out",
-        "-m maxmem is left out",
+        "`numactl -m 0` is ignored",
+        "-cpu is ignored",
+        "-S is ignored",
+        "-serial null is ignored",
+        "-drive is ignored",
+        "`disk.img` is ignored",
+        "-m slots is ignored",
+        "-m maxmem is ignored",
     ];
     assert_eq!(warnings, expected.map(|what| format!("line 1: {what}")));
     let (spec, warnings) = line("qemu\0-m\x0064\0-append\0a b\0-action\0reboot=shutdown\0");
@@ -148,16 +148,16 @@ fn what_qemu_would_not_start_is_refused_with_line_and_rule() {
         (numa("node,nodeid=256"), "line 6: -numa nodeid: 256 is too large, must be below 256".to_owned()),
         (
             numa("node,memdev=m0,mem=1G"),
-            "line 6: -numa mem: given beside memdev, must be one of them".to_owned(),
+            "line 6: -numa mem: cannot be combined with memdev, use one of them".to_owned(),
         ),
         (numa("node,memdev=m9"), "line 6: -numa memdev: there is no `m9`".to_owned()),
         (numa("node,cpus=9"), "-numa cpus: CPU 9 does not exist, -smp has 0 to 1".to_owned()),
-        (numa("node,cpus=1-0"), "line 6: -numa cpus: `1-0`: range 1-0 runs backwards".to_owned()),
+        (numa("node,cpus=1-0"), "line 6: -numa cpus: `1-0`: range 1-0 is reversed".to_owned()),
         (
             numa("cpu,node-id=0,socket-id=5"),
             "line 4: -numa cpu: there is no CPU at that place of -smp".to_owned(),
         ),
-        (numa("node,nodeid=5"), "numa[2].id: 5 leaves a hole, ids must be 0 to 2".to_owned()),
+        (numa("node,nodeid=5"), "numa[2].id: 5 leaves a gap, ids must be 0 to 2".to_owned()),
         (
             numa("tree"),
             "line 6: -numa type: `tree` is not one of node, cpu, dist, hmat-lb, hmat-cache".to_owned(),
@@ -197,7 +197,7 @@ fn what_qemu_would_not_start_is_refused_with_line_and_rule() {
         ),
         (TWO.replace("2G", "3G"), "-m: 3G but the nodes have 2G, must be the same".to_owned()),
         ("-m x".into(), "line 1: -m size: `x` is not a size, such as 512M".to_owned()),
-        ("-m".into(), "line 1: -m: has no value, must have one".to_owned()),
+        ("-m".into(), "line 1: -m: a value is required".to_owned()),
         ("-object memory-backend-ram,id=a".into(), "line 1: -object size: missing, must be given".to_owned()),
         (
             "-object memory-backend-ram,id=a,size=1G,policy=far".into(),
@@ -246,7 +246,7 @@ fn told(text: &str, notes: &[&str]) -> Vec<(Bytes, String)> {
 #[test]
 fn an_object_that_is_no_memory_may_hold_anything() {
     let text = r#"kvm -object '{"id":"t","limits":{},"x":[{"y":1}],"qom-type":"throttle-group"}' -m 64"#;
-    assert_eq!(told(text, &["-object throttle-group is left out"]), owned([(64, "0")]));
+    assert_eq!(told(text, &["-object throttle-group is ignored"]), owned([(64, "0")]));
     let text = r#"-object '{"id":"t","size":{},"qom-type":"memory-backend-ram"}'"#;
     assert_eq!(refused(text), "line 1: -object: size is not a plain value");
     let refusal = refused("-m 64 \\\n -object {\"qom-type\":\"memory-backend-ram\",\"id\":\"a\"}");
@@ -263,9 +263,9 @@ fn memory_devices_add_to_their_nodes() {
     let notes = [
         "-device pc-dimm `a`: its 16M are part of node 1",
         "-device virtio-mem-pci `b`: its 8M are part of node 0",
-        "-device nvdimm is left out",
-        "-device is left out",
-        "-object `lost` is left out: nothing uses its memory",
+        "-device nvdimm is ignored",
+        "-device is ignored",
+        "-object `lost` is ignored: nothing uses its memory",
     ];
     assert_eq!(told(text, &notes), owned([(40, "0"), (48, "1")]));
     // Without nodes there is one.
@@ -292,13 +292,13 @@ fn an_option_given_twice_adds_its_keys() {
 #[test]
 fn a_machine_that_stands_elsewhere_is_not_made_smaller() {
     for (text, why) in [
-        ("A=(-smp 4 -m 4096)\nqemu-system-x86_64 -S", "`A=(-smp` stands before the program"),
-        ("args=(\n -enable-kvm -m 4096 )\nqemu-system-x86_64 x", "`-enable-kvm` stands before the program"),
-        ("qemu-system-x86_64 \"${args[@]}\"", "`${args[@]}`: a shell puts options here"),
-        ("qemu-system-x86_64 -S $OPTIONS -m 64", "`$OPTIONS`: a shell puts options here"),
+        ("A=(-smp 4 -m 4096)\nqemu-system-x86_64 -S", "`A=(-smp` comes before the program"),
+        ("args=(\n -enable-kvm -m 4096 )\nqemu-system-x86_64 x", "`-enable-kvm` comes before the program"),
+        ("qemu-system-x86_64 \"${args[@]}\"", "`${args[@]}`: a shell expands this"),
+        ("qemu-system-x86_64 -S $OPTIONS -m 64", "`$OPTIONS`: a shell expands this"),
         ("qemu-system-x86_64 `cat options`", "`"),
-        ("qemu -nographic -readconfig vm.conf", "-readconfig: memory, CPUs and nodes may stand in it"),
-        ("qemu -preconfig", "-preconfig: CPUs and nodes may be told by QMP"),
+        ("qemu -nographic -readconfig vm.conf", "-readconfig: may contain memory, CPUs and nodes"),
+        ("qemu -preconfig", "-preconfig: CPUs and nodes may be set by QMP"),
         ("qemu -set object.ram.size=8G", "-set object.ram.size=8G: changes the machine"),
         ("qemu-system-aarch64 -m 64", "qemu-system-aarch64: the guest must be x86_64"),
     ] {
@@ -306,7 +306,7 @@ fn a_machine_that_stands_elsewhere_is_not_made_smaller() {
         assert!(refused.starts_with("line ") && refused.contains(why), "{refused}");
     }
     assert_eq!(
-        told("numactl -m 0 -- qemu-system-x86_64 -m 64", &["`numactl -m 0 --` is left out"]),
+        told("numactl -m 0 -- qemu-system-x86_64 -m 64", &["`numactl -m 0 --` is ignored"]),
         owned([(64, "0")])
     );
     assert_eq!(told("qemu-system-i386 -m 64", &["x86_64, not i386"]), owned([(64, "0")]));
@@ -350,7 +350,7 @@ fn packages_are_written_where_qemu_has_such() {
     let (text, warnings) = written("-m 64 -smp 4 -numa node,mem=32,cpus=0-2 -numa node,mem=32,cpus=3");
     assert!(text.contains("cpus=4,sockets=1,cores=4,threads=1"), "{text}");
     assert!(
-        warnings.iter().any(|warning| warning.contains("a package per vnode is left out")),
+        warnings.iter().any(|warning| warning.contains("a package per vnode is ignored")),
         "{warnings:?}"
     );
 }

@@ -1,5 +1,5 @@
-//! A command line cut into words: one that a shell would read, or one as `/proc/PID/cmdline` has it, a NUL after each
-//! word. Variables and commands in it stay as they are written.
+//! A command line split into words: in shell syntax, or from `/proc/PID/cmdline` with a NUL after each word.
+//! Variables and commands are not expanded.
 
 use crate::formats::Refusal;
 use shlex::Shlex;
@@ -28,7 +28,7 @@ pub fn words(text: &str) -> Result<Vec<Word>, Refusal> {
         words.push(Word { line, text: word });
     }
     if shlex.had_error {
-        return Err(Refusal::at(line, "a quote or backslash has nothing after it"));
+        return Err(Refusal::at(line, "unterminated quote or backslash"));
     }
     Ok(words)
 }
@@ -101,6 +101,6 @@ mod tests {
     #[test]
     fn open_quotes_are_refused() {
         let refused = words("qemu\n-append 'x").unwrap_err();
-        assert_eq!(refused.to_string(), "line 2: a quote or backslash has nothing after it");
+        assert_eq!(refused.to_string(), "line 2: unterminated quote or backslash");
     }
 }

@@ -1,4 +1,4 @@
-//! A machine as a command line of QEMU, one option per line. What has no word there is noted by `losses`.
+//! A VM as a QEMU command line, one option per line. `losses` reports what cannot be expressed.
 
 use crate::formats::Refusal;
 use resources::spec::{CacheAssociativity, CacheWritePolicy};

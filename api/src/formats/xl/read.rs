@@ -1,4 +1,4 @@
-//! What the settings of xl.cfg(5) mean here. The guest gets at its start all vCPUs and all memory that it could get later.
+//! The settings of xl.cfg(5). The guest boots with all vCPUs and all memory that it could get later.
 
 use crate::formats::Refusal;
 use crate::formats::list::{number, pins, shown};
@@ -39,7 +39,7 @@ pub fn read(text: &str, notes: &mut Notes) -> Result<VmSpec, Refusal> {
     affinity(&all, homeless, &mut spec, notes)?;
     for (name, value) in &all {
         if !KNOWN.contains(&name.as_str()) && !SILENT.contains(&name.as_str()) {
-            notes.at(value.line, format!("`{}` is left out", shown(name)));
+            notes.at(value.line, format!("`{}` is ignored", shown(name)));
         }
     }
     Ok(spec)
@@ -125,7 +125,7 @@ fn memory(all: &Settings, vnuma: Option<&Vnuma>, notes: &mut Notes) -> Result<Op
     if let (Some((line, most)), Some(sum)) = (most, sum)
         && most != sum
     {
-        let what = format!("maxmem: {most} but the vnodes have {sum}, must be the same or left out");
+        let what = format!("maxmem: {most} but the vnodes have {sum}, must be equal or left out");
         return Err(Refusal::at(line, what));
     }
     let most = sum.or(most.map(|(_, most)| most));
@@ -135,10 +135,8 @@ fn memory(all: &Settings, vnuma: Option<&Vnuma>, notes: &mut Notes) -> Result<Op
             Err(Refusal::at(line, what))
         }
         (Some((line, memory)), Some(most)) if memory < most => {
-            notes.at(
-                line,
-                format!("`memory` is left out: the guest starts with all {most}, not with {memory}"),
-            );
+            notes
+                .at(line, format!("`memory` is ignored: the guest boots with all {most}, not with {memory}"));
             Ok(Some(most))
         }
         (memory, most) => Ok(most.or(memory.map(|(_, memory)| memory))),
@@ -167,7 +165,7 @@ fn vcpus(all: &Settings, vnuma: Option<&Vnuma>, notes: &mut Notes) -> Result<Opt
         (Some((line, online)), Some((_, most))) if online < most => {
             notes.at(
                 line,
-                format!("`vcpus` is left out: the guest starts with all {most} vCPUs, not with {online}"),
+                format!("`vcpus` is ignored: the guest boots with all {most} vCPUs, not with {online}"),
             );
             Some(most)
         }
@@ -176,7 +174,7 @@ fn vcpus(all: &Settings, vnuma: Option<&Vnuma>, notes: &mut Notes) -> Result<Opt
             Some(all) if (online as usize) < all => {
                 notes.at(
                     line,
-                    format!("`vcpus` is left out: the guest starts with all {all} vCPUs, not with {online}"),
+                    format!("`vcpus` is ignored: the guest boots with all {all} vCPUs, not with {online}"),
                 );
                 u32::try_from(all).ok()
             }
@@ -211,7 +209,7 @@ fn on_reset(all: &Settings, notes: &mut Notes) -> Result<OnReset, Refusal> {
         None | Some("restart") => OnReset::Reboot,
         Some("destroy") => OnReset::Exit,
         Some(_) => {
-            notes.at(all["on_reboot"].line, "`on_reboot` is left out: the VM ends");
+            notes.at(all["on_reboot"].line, "`on_reboot` is ignored: the VM ends");
             OnReset::Exit
         }
     })
@@ -220,7 +218,7 @@ fn on_reset(all: &Settings, notes: &mut Notes) -> Result<OnReset, Refusal> {
 fn serial(all: &Settings, notes: &mut Notes) -> Result<SerialSpec, Refusal> {
     let Some(Value { what: What::Text(word), line }) = all.get("serial") else {
         if let Some(value) = all.get("serial") {
-            notes.at(value.line, "`serial` is left out: only one text is known");
+            notes.at(value.line, "`serial` is ignored: only one text is known");
         }
         return Ok(SerialSpec::default());
     };
@@ -232,7 +230,7 @@ fn serial(all: &Settings, notes: &mut Notes) -> Result<SerialSpec, Refusal> {
             notes.at(
                 *line,
                 format!(
-                    "`serial` {} is left out: the serial port is on standard input and output",
+                    "`serial` {} is ignored: the serial port is on standard input and output",
                     shown(word)
                 ),
             );
@@ -255,7 +253,7 @@ fn affinity(all: &Settings, homeless: bool, spec: &mut VmSpec, notes: &mut Notes
         None => {}
         Some(value @ Value { what: What::List(lists), .. }) => {
             if lists.len() > vcpus.len() {
-                notes.at(value.line, "`cpus` has more lists than there are vCPUs, the rest is left out");
+                notes.at(value.line, "`cpus` has more lists than there are vCPUs, the rest is ignored");
             }
             for (vcpu, list) in vcpus.iter().zip(lists) {
                 pinned.insert(vcpu.0, cpu_list("cpus", list)?);
@@ -280,7 +278,10 @@ fn affinity(all: &Settings, homeless: bool, spec: &mut VmSpec, notes: &mut Notes
         match list.as_ref().and_then(CpuList::nodes).filter(|_| homeless && !settled) {
             Some(nodes) => home(nodes),
             None if list.as_ref().is_some_and(CpuList::is_all) => {}
-            None => notes.at(value.line, "`cpus_soft` is left out: Linux has no such preference, vCPUs run on the CPUs of their pnodes"),
+            None => notes.at(
+                value.line,
+                "`cpus_soft` is ignored: Linux has no such preference, vCPUs run on the CPUs of their pnodes",
+            ),
         }
     }
     pinned.retain(|_, list| !list.is_all());

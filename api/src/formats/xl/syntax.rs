@@ -1,5 +1,5 @@
-//! The syntax of xl.cfg(5): `NAME = VALUE` per line or between semicolons; values are texts in quotes, numbers and lists.
-//! What the names mean is `read`'s business. There is no crate for it, and little of it.
+//! The syntax of xl.cfg(5): `NAME = VALUE` per line or between semicolons; values are quoted strings, numbers and
+//! lists. `read` interprets the names. There is no crate for it, and the syntax is small.
 
 use crate::formats::Refusal;
 use crate::formats::list::shown;

@@ -1,4 +1,4 @@
-//! Configurations as xl.cfg(5) describes them, and each refusal.
+//! Configurations as in xl.cfg(5), and each error.
 
 use crate::formats::{self, Format};
 use resources::{Bytes, MemoryPolicy, OnReset, SerialSpec, VmSpec, VmTopology};
@@ -47,13 +47,13 @@ fn what_the_guest_could_get_later_it_gets_at_once() {
     let topology = VmTopology::try_from(&spec).unwrap();
     assert_eq!((topology.memory(), topology.vcpu_count()), (Bytes::gib(2), 8));
     let expected = [
-        "line 1: `memory` is left out: the guest starts with all 2G, not with 1G",
-        "line 3: `vcpus` is left out: the guest starts with all 8 vCPUs, not with 2",
+        "line 1: `memory` is ignored: the guest boots with all 2G, not with 1G",
+        "line 3: `vcpus` is ignored: the guest boots with all 8 vCPUs, not with 2",
     ];
     assert_eq!(warnings, expected);
     let (spec, warnings) = config(&format!("{TWO}maxmem=1536\nmaxvcpus=5\nmemory=1024"));
     assert_eq!(VmTopology::try_from(&spec).unwrap().memory(), Bytes::mib(1536));
-    assert_eq!(warnings, ["line 5: `memory` is left out: the guest starts with all 1536M, not with 1G"]);
+    assert_eq!(warnings, ["line 5: `memory` is ignored: the guest boots with all 1536M, not with 1G"]);
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn cpus_are_pins_in_all_their_forms() {
     assert_eq!(spec.pins, []);
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     let (_, warnings) = config("vcpus=1\ncpus=['1','2']");
-    assert_eq!(warnings, ["line 2: `cpus` has more lists than there are vCPUs, the rest is left out"]);
+    assert_eq!(warnings, ["line 2: `cpus` has more lists than there are vCPUs, the rest is ignored"]);
 }
 
 #[test]
@@ -91,13 +91,13 @@ fn what_is_booted_and_where_the_serial_port_goes() {
     assert_eq!((spec.kernel, spec.initramfs), (Some("/k".into()), Some("/i".into())));
     assert_eq!((spec.on_reset, spec.serial), (OnReset::Exit, SerialSpec::File("/log".into())));
     assert_eq!(spec.numa[0].memory, Some(Bytes::gib(1)));
-    let expected = ["line 10: `vif` is left out", "line 12: `memory` is given twice, the last one counts"];
+    let expected = ["line 10: `vif` is ignored", "line 12: `memory` is given twice, the last one counts"];
     assert_eq!(warnings, expected);
     let (spec, warnings) = config("cmdline='a'\nextra='b'\nserial='pty'\non_reboot='preserve'");
     assert_eq!((spec.cmdline.as_deref(), spec.on_reset), (Some("a"), OnReset::Exit));
     let expected = [
-        "line 3: `serial` pty is left out: the serial port is on standard input and output",
-        "line 4: `on_reboot` is left out: the VM ends",
+        "line 3: `serial` pty is ignored: the serial port is on standard input and output",
+        "line 4: `on_reboot` is ignored: the VM ends",
     ];
     assert_eq!(warnings, expected);
     assert_eq!(config("").0.on_reset, OnReset::Reboot);
@@ -106,7 +106,7 @@ fn what_is_booted_and_where_the_serial_port_goes() {
 #[test]
 fn what_xl_does_not_look_at_is_refused_with_line_and_rule() {
     let row = |row: &str| TWO.replace("21 , 10", row);
-    let list = "is not a list of CPUs; write numbers, ranges, all, node:N, nodes:N-M, and ^ before what is not meant";
+    let list = "is not a list of CPUs; write numbers, ranges, all, node:N, nodes:N-M, and ^ to exclude CPUs";
     let cases = [
         (row("21,11"), "line 2: vnuma[1].vdistances: 11 for vnode 1 to itself, must be 10".to_owned()),
         (row("10,10"), "line 2: vnuma[1].vdistances: 10 is not remote (1:0), must be 11 to 255".to_owned()),
@@ -121,7 +121,7 @@ fn what_xl_does_not_look_at_is_refused_with_line_and_rule() {
         (row("21,x"), "line 2: vnuma[1].vdistances: `x` is not a whole number".to_owned()),
         (
             format!("{TWO}maxmem=2048"),
-            "line 3: maxmem: 2G but the vnodes have 1536M, must be the same or left out".to_owned(),
+            "line 3: maxmem: 2G but the vnodes have 1536M, must be equal or left out".to_owned(),
         ),
         (
             format!("{TWO}memory=2048"),
@@ -134,12 +134,12 @@ fn what_xl_does_not_look_at_is_refused_with_line_and_rule() {
         (format!("{TWO}vcpus=6"), "line 1: vnuma: the vnodes have the vCPUs 0-4, must be 0 to 5".to_owned()),
         (
             TWO.replace("2 - 3", "1-3"),
-            "vnodes[1].vcpus: vCPU 1 is on vnode 0 already, a vCPU lies on exactly one vnode".to_owned(),
+            "vnodes[1].vcpus: vCPU 1 is already on vnode 0, a vCPU must be on exactly one vnode".to_owned(),
         ),
         (TWO.replace("0-1,4", "0-1"), String::new()),
         (
             TWO.replace("2 - 3", "2-2"),
-            "vcpus: vCPU 3 of 5 lies on no vnode, a vCPU lies on exactly one vnode".to_owned(),
+            "vcpus: vCPU 3 of 5 is on no vnode, a vCPU must be on exactly one vnode".to_owned(),
         ),
         (
             TWO.replace("\"size= 1024\",", ""),
@@ -176,7 +176,7 @@ fn what_xl_does_not_look_at_is_refused_with_line_and_rule() {
         ("memory=[]".into(), "line 1: memory: must be a number".to_owned()),
         ("kernel=3".into(), "line 1: kernel: must be a text in quotes".to_owned()),
         ("extra='a'\nextra+=1".into(), "line 2: extra: += needs two texts or two lists".to_owned()),
-        ("cpus='3-1'".into(), "line 1: cpus: range 3-1 runs backwards".to_owned()),
+        ("cpus='3-1'".into(), "line 1: cpus: range 3-1 is reversed".to_owned()),
         ("cpus='x'".into(), format!("line 1: cpus: `x` {list}")),
         ("cpus=[[1]]".into(), "line 1: cpus: must be a list of CPUs in quotes".to_owned()),
     ];
@@ -199,7 +199,7 @@ fn vcpus_below_those_of_the_vnodes_are_those_online_at_first() {
     let (spec, warnings) = formats::read(Format::Xl, &format!("vcpus=2\n{vnuma}")).unwrap();
     let lists: Vec<String> = spec.numa.iter().map(|vnode| vnode.vcpus.clone().unwrap().to_string()).collect();
     assert_eq!(lists, ["0-1", "2-3"]);
-    let note = "line 1: `vcpus` is left out: the guest starts with all 4 vCPUs, not with 2";
+    let note = "line 1: `vcpus` is ignored: the guest boots with all 4 vCPUs, not with 2";
     assert!(warnings.contains(&note.to_owned()), "{warnings:?}");
     assert!(refused(&format!("vcpus=5\n{vnuma}")).contains("the vnodes have the vCPUs 0-3, must be 0 to 4"));
     assert!(refused(&format!("vcpus=2\nmaxvcpus=3\n{vnuma}")).contains("must be 0 to 2"));

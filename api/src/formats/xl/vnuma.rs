@@ -1,5 +1,5 @@
-//! `vnuma` of xl.cfg(5): a list of nodes, each a list of `KEY=VALUE` texts in any order; the nth is vnode n. xl itself
-//! hardly looks at the numbers; what would be a broken guest is refused here.
+//! `vnuma` of xl.cfg(5): a list of nodes, each a list of `KEY=VALUE` strings in any order; the nth is vnode n. xl
+//! itself hardly checks the numbers; settings that would give a broken guest are errors here.
 
 use crate::formats::Refusal;
 use crate::formats::list::{distance, ids, number, shown};

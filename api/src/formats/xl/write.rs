@@ -1,4 +1,4 @@
-//! A machine as xl.cfg(5). What has no word there is noted by `losses`.
+//! A VM as xl.cfg(5). `losses` reports what cannot be expressed.
 
 use crate::formats::Refusal;
 use resources::{Bytes, OnReset, SerialSpec, VcpuId, VmSpec, VmTopology, Vnode};

@@ -1,4 +1,4 @@
-//! The table in full, and what the queue makes of commands that come close together.
+//! The complete table, and the queue with concurrent commands.
 
 use super::{Admission, Command, Denial, MOST_WAITING, Queue, State, Verdict, verdict};
 

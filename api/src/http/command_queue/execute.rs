@@ -1,9 +1,9 @@
-//! Carries out what was let in: one command at a time, in the thread of the queue.
+//! Carries out accepted commands, one at a time, in the thread of the queue.
 
 use super::{CommandQueue, Current, Done, Outcome, Task};
 use crate::http::admission::{Command, Denial, State};
 use crate::http::problem::Problem;
-use crate::start::{Audience, StartError, prepare};
+use crate::start::{StartError, StartOptions, prepare};
 use resources::{VmDevices, VmSpec, VmTopology, VnodeCount};
 use serde_json::json;
 use std::sync::{Arc, PoisonError};
@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use vmm::Request;
 
-/// How often a VM that starts is asked to end: it takes no requests before it runs.
+/// Retry interval for stopping a VM that is starting: it accepts no requests before it runs.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 impl CommandQueue {
@@ -19,20 +19,20 @@ impl CommandQueue {
         match task {
             Task::Define(spec) => self.define(*spec),
             Task::Boot => self.boot(),
-            Task::Pause => self.tell(Request::Pause),
-            Task::Resume => self.tell(Request::Resume),
-            Task::Shutdown => self.tell(Request::PowerButton),
-            Task::Reset => self.tell(Request::Reset),
+            Task::Pause => self.send(Request::Pause),
+            Task::Resume => self.send(Request::Resume),
+            Task::Shutdown => self.send(Request::PowerButton),
+            Task::Reset => self.send(Request::Reset),
             Task::Delete => self.delete(),
             Task::Affinity(vcpu, cpus) => {
-                self.tell(Request::Affinity(vcpu, cpus.clone()))?;
+                self.send(Request::Affinity(vcpu, cpus.clone()))?;
                 self.events.add("affinity", json!({"vcpu": vcpu, "cpus": cpus}));
                 Ok(Done::So)
             }
         }
     }
 
-    fn tell(&self, request: Request) -> Outcome {
+    fn send(&self, request: Request) -> Outcome {
         self.handle(Command::Look)?.ask(request)?;
         Ok(Done::So)
     }
@@ -63,16 +63,16 @@ impl CommandQueue {
             None => return Err(Denial::NoVm.into()),
         };
         join(before);
-        let audience = Audience {
+        let options = StartOptions {
             progress: Some(self.prefault()),
             observer: Some(self.observer()),
             signals: vmm::Signals::Caller,
             shutdown_timeout: None,
             claims: self.claims.clone(),
-            janitor: self.janitor.clone(),
+            cleanup: self.cleanup.clone(),
             force_host: self.force_host,
         };
-        let vm = prepare(spec.as_ref().clone(), audience)?;
+        let vm = prepare(spec.as_ref().clone(), options)?;
         let handle = vm.handle();
         self.put(|current| {
             current.handle = Some(handle);
@@ -137,7 +137,7 @@ impl CommandQueue {
     }
 }
 
-/// A VM as typed that makes sense whatever the host.
+/// Validates a configuration, independent of the host.
 pub fn check(spec: &VmSpec) -> Result<VmTopology, Problem> {
     let topology = VmTopology::try_from(spec)?;
     // How many vnodes there will be, `auto` decides when it is started.

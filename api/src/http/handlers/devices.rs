@@ -1,4 +1,4 @@
-//! The devices of the VM: what there is, and the size of disks.
+//! The devices of the VM, and the size of disks.
 
 use super::json;
 use crate::http::admission::Command;

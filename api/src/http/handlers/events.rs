@@ -1,4 +1,4 @@
-//! Events as they happen, figures, and the description of all this.
+//! The event stream, metrics, and the OpenAPI document.
 
 use crate::http::app::App;
 use crate::http::body::{Query, number};
@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 const MOST_STREAMS: usize = 64;
 /// Events in one piece of a stream.
 const PIECE: usize = 64;
-/// How often a calm stream says that it is alive.
+/// Interval of keep-alive comments.
 const ALIVE: Duration = Duration::from_secs(15);
 
 /// The document that `http::openapi`'s test writes.
@@ -38,7 +38,7 @@ pub async fn stream(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let after = resumed.or(asked).unwrap_or(0);
     if app.requests.streams.fetch_add(1, Ordering::Relaxed) >= MOST_STREAMS {
         app.requests.streams.fetch_sub(1, Ordering::Relaxed);
-        let detail = format!("{MOST_STREAMS} event streams are open, that is the most");
+        let detail = format!("{MOST_STREAMS} event streams are open, which is the maximum");
         return Err(Problem::unavailable("too_many_streams", detail));
     }
     let (sender, receiver) = mpsc::channel(1);

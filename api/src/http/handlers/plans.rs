@@ -1,4 +1,4 @@
-//! Plans and the host: what would be decided, and from what.
+//! Plans, and the host.
 
 use super::json;
 use crate::addresses;

@@ -1,4 +1,4 @@
-//! Memory of one pnode: got back from the guest, or given to it again.
+//! Reclaim and give: memory of one pnode.
 
 use super::json;
 use super::plans::look;
@@ -45,7 +45,7 @@ async fn start(app: &App, kind: ReclaimKind, pnode: u32, bytes: Bytes, exact: bo
             handle.reclaim().ok_or_else(none_yet)
         })
         .await?;
-    app.watch.poke();
+    app.watch.notify();
     Ok(json(StatusCode::ACCEPTED, &convert::reclaim(&view)))
 }
 
@@ -67,7 +67,7 @@ pub async fn cancel(State(app): State<Arc<App>>, request: Request) -> Answer {
     match handle.cancel_reclaim() {
         true => Ok(json(StatusCode::ACCEPTED, &convert::reclaim(&view))),
         false => {
-            let detail = format!("reclaim {} is over, it cannot be cancelled", view.id);
+            let detail = format!("reclaim {} has ended, it cannot be cancelled", view.id);
             Err(Problem::new(ErrorKind::Conflict, "reclaim_over", detail))
         }
     }
@@ -84,5 +84,5 @@ pub async fn free_memory(State(app): State<Arc<App>>, request: Request) -> Answe
 }
 
 fn none_yet() -> Problem {
-    Problem::new(ErrorKind::Absent, "no_reclaim", "nothing was reclaimed or given yet")
+    Problem::new(ErrorKind::Absent, "no_reclaim", "there was no reclaim or give yet")
 }

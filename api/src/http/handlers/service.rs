@@ -1,4 +1,4 @@
-//! The service itself: whether it works, and which one it is.
+//! Health and version of the service.
 
 use super::json;
 use crate::http::app::App;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub async fn health(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     Query::of(&request, &[])?;
     if *app.ending.borrow() {
-        return Err(Problem::unavailable("ending", "this process is ending"));
+        return Err(Problem::unavailable("ending", "this process is shutting down"));
     }
     let vm = app.commands.state();
     Ok(json(StatusCode::OK, &wire::Health { status: wire::HealthStatus::Ok, vm }))

@@ -43,30 +43,30 @@ pub async fn delete(State(app): State<Arc<App>>, request: Request) -> Answer {
 
 /// `POST /v1/vm/boot`.
 pub async fn boot(State(app): State<Arc<App>>, request: Request) -> Answer {
-    tell(&app, request, Task::Boot, StatusCode::ACCEPTED).await
+    send(&app, request, Task::Boot, StatusCode::ACCEPTED).await
 }
 
 /// `POST /v1/vm/pause`.
 pub async fn pause(State(app): State<Arc<App>>, request: Request) -> Answer {
-    tell(&app, request, Task::Pause, StatusCode::OK).await
+    send(&app, request, Task::Pause, StatusCode::OK).await
 }
 
 /// `POST /v1/vm/resume`.
 pub async fn resume(State(app): State<Arc<App>>, request: Request) -> Answer {
-    tell(&app, request, Task::Resume, StatusCode::OK).await
+    send(&app, request, Task::Resume, StatusCode::OK).await
 }
 
 /// `POST /v1/vm/shutdown`.
 pub async fn shutdown(State(app): State<Arc<App>>, request: Request) -> Answer {
-    tell(&app, request, Task::Shutdown, StatusCode::ACCEPTED).await
+    send(&app, request, Task::Shutdown, StatusCode::ACCEPTED).await
 }
 
 /// `POST /v1/vm/reset`.
 pub async fn reset(State(app): State<Arc<App>>, request: Request) -> Answer {
-    tell(&app, request, Task::Reset, StatusCode::ACCEPTED).await
+    send(&app, request, Task::Reset, StatusCode::ACCEPTED).await
 }
 
-async fn tell(app: &App, request: Request, task: Task, status: StatusCode) -> Answer {
+async fn send(app: &App, request: Request, task: Task, status: StatusCode) -> Answer {
     plain(request).await?;
     app.commands.ask(task).await?;
     Ok(json(status, &app.commands.vm()?))

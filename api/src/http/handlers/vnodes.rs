@@ -74,7 +74,7 @@ pub async fn memory_target(State(app): State<Arc<App>>, Path(id): Path<String>, 
     // A target is of one vnode, so no other is to lose a page for it.
     let ask = vmm::Request::MemoryTarget { vnode: id, keep: wanted.target, exact: true };
     app.slowly(move || Ok(handle.ask(ask)?)).await?;
-    app.watch.poke();
+    app.watch.notify();
     let vnodes = seen(&app, false).await?;
     let vnode = vnodes.iter().find(|vnode| vnode.id == id.0);
     Ok(json(StatusCode::ACCEPTED, vnode.ok_or_else(|| no_such_vnode(id))?))
@@ -129,7 +129,7 @@ pub async fn evacuate(State(app): State<Arc<App>>, request: Request) -> Answer {
     Ok(json(StatusCode::ACCEPTED, &wire::Jobs { jobs }))
 }
 
-/// The host, asked for by a VM that decides.
+/// The host, for a request that changes the placement.
 fn seen_host() -> Result<HostTopology, vmm::RequestError> {
     look().map_err(|error| vmm::RequestError::Look(error.text, error.diagnosis))
 }
@@ -217,7 +217,7 @@ pub async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>, request
     match handle.cancel(id) {
         true => Ok(json(StatusCode::ACCEPTED, &find_job(&handle, id)?)),
         false => {
-            let detail = format!("job {} is over, it cannot be cancelled", job.id);
+            let detail = format!("job {} has ended, it cannot be cancelled", job.id);
             Err(Problem::new(ErrorKind::Conflict, "job_over", detail))
         }
     }
@@ -228,5 +228,8 @@ fn find_job(handle: &VmHandle, id: JobId) -> Result<wire::Job, Problem> {
 }
 
 fn no_such_job(id: JobId) -> Problem {
-    Problem::not_found("no_such_job", format_args!("job {}: does not exist, or is not remembered", id.0))
+    Problem::not_found(
+        "no_such_job",
+        format_args!("job {}: does not exist, or is no longer remembered", id.0),
+    )
 }

@@ -1,5 +1,5 @@
-//! Figures of this process, under the names that Prometheus' own libraries use, and of its threads that do the guest's
-//! work: what `/proc` says of them.
+//! Metrics of this process, under the names of Prometheus' client libraries, and of vCPU and worker threads: from
+//! `/proc`.
 
 use super::text::{Text, seconds};
 use crate::http::procfs::{self, Ran};
@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::time::Duration;
 use vmm::VmHandle;
 
-/// How long vCPUs and workers ran, and waited for a CPU.
+/// CPU and wait times of vCPU and worker threads.
 pub fn threads(text: &mut Text, handle: &VmHandle) {
     let view = handle.view();
     let vcpus = view.vcpus.iter().filter_map(|vcpu| Some((vcpu.id, procfs::ran(vcpu.thread)?)));
@@ -20,14 +20,12 @@ pub fn threads(text: &mut Text, handle: &VmHandle) {
             text.line(name, &[("vcpu", vcpu)], seconds(value(ran)));
         }
     };
-    each(
-        "numavisor_vcpu_cpu_seconds_total",
-        "Time that the vCPU's thread ran, in the guest and outside.",
-        |ran| ran.on_cpu,
-    );
+    each("numavisor_vcpu_cpu_seconds_total", "CPU time of the vCPU thread, in guest and host.", |ran| {
+        ran.on_cpu
+    });
     each(
         "numavisor_vcpu_wait_seconds_total",
-        "Time that the vCPU's thread could run and waited for a CPU: what the guest sees as stolen.",
+        "Run queue wait time of the vCPU thread: steal time of the guest.",
         |ran| ran.waited,
     );
     let devices = handle.devices();
@@ -37,7 +35,11 @@ pub fn threads(text: &mut Text, handle: &VmHandle) {
         *workers.entry(name).or_default() += ran.on_cpu;
     }
     let name = "numavisor_device_cpu_seconds_total";
-    text.family(name, "counter", "Time that the device's threads ran, without those of the kernel (vhost).");
+    text.family(
+        name,
+        "counter",
+        "CPU time of the device's worker threads, excluding kernel threads (vhost).",
+    );
     for device in &devices {
         let labels: [(&str, &dyn Display); 2] = [("device", &device.name), ("vnode", &device.vnode)];
         if let Some(ran) = workers.get(&device.name) {
@@ -46,7 +48,7 @@ pub fn threads(text: &mut Text, handle: &VmHandle) {
     }
 }
 
-/// The process as a whole. The resident memory has the guest's in it.
+/// The process as a whole. Resident memory includes guest memory.
 pub fn process(text: &mut Text) {
     let figure = |variable| sysconf(variable).ok().flatten().and_then(|value| u64::try_from(value).ok());
     let page = figure(SysconfVar::PAGE_SIZE);
@@ -57,28 +59,28 @@ pub fn process(text: &mut Text) {
                 + Duration::from_nanos((count % ticks).saturating_mul(1_000_000_000) / ticks)
         };
         let cpu = time(stat.cpu_ticks);
-        let help = "Time that all threads of this process ran, in the guest and outside.";
+        let help = "CPU time of all threads of this process, in guest and host.";
         text.one("process_cpu_seconds_total", "counter", help, seconds(cpu));
         if let Some(booted) = procfs::booted() {
             let started = Duration::from_secs(booted) + time(stat.started_ticks);
-            let help = "When this process started, in seconds since 1970.";
+            let help = "Start time of this process in seconds since the Unix epoch.";
             text.one("process_start_time_seconds", "gauge", help, seconds(started));
         }
-        let help = "Resident memory of this process, with the guest's.";
+        let help = "Resident memory of this process, including guest memory.";
         let resident = stat.resident_pages.saturating_mul(page);
         text.one("process_resident_memory_bytes", "gauge", help, resident);
         text.one(
             "process_virtual_memory_bytes",
             "gauge",
-            "Addresses of this process in use.",
+            "Virtual memory size of this process.",
             stat.virtual_bytes,
         );
-        text.one("process_threads", "gauge", "Threads of this process.", stat.threads);
+        text.one("process_threads", "gauge", "Number of threads of this process.", stat.threads);
     }
     if let Ok(fds) = std::fs::read_dir("/proc/self/fd") {
         text.one("process_open_fds", "gauge", "Open file descriptors.", fds.count().saturating_sub(1));
     }
     if let Ok((most, _)) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE) {
-        text.one("process_max_fds", "gauge", "Most open file descriptors.", most);
+        text.one("process_max_fds", "gauge", "Maximum number of open file descriptors.", most);
     }
 }

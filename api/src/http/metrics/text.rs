@@ -1,20 +1,20 @@
-//! Prometheus' text format (version 0.0.4): families, labels, escapes. What is in it is decided elsewhere.
+//! Prometheus text format (version 0.0.4): families, labels, escaping. The caller decides what to export.
 
 use std::fmt::Display;
 use std::time::Duration;
 
-/// Lines of text.
+/// Metrics text under construction.
 #[derive(Default)]
 pub struct Text(String);
 
 impl Text {
-    /// Begins a family; its lines come next.
+    /// Starts a metric family; its samples follow.
     pub fn family(&mut self, name: &str, kind: &str, help: &str) {
         let help = escaped(help, false);
         self.0.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
     }
 
-    /// A line of the family that was begun last.
+    /// A sample of the current family.
     pub fn line(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
         let label =
             |(key, value): &(&str, &dyn Display)| format!("{key}=\"{}\"", escaped(&value.to_string(), true));
@@ -23,19 +23,19 @@ impl Text {
         self.0.push_str(&format!("{name}{labels} {value}\n"));
     }
 
-    /// A family of one line.
+    /// A family with a single sample.
     pub fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
         self.family(name, kind, help);
         self.line(name, &[], value);
     }
 
-    /// All of it.
+    /// The finished text.
     pub fn finish(self) -> String {
         self.0
     }
 }
 
-/// What the format has another meaning for, written so that it has not.
+/// Escapes special characters.
 fn escaped(text: &str, quoted: bool) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -49,7 +49,7 @@ fn escaped(text: &str, quoted: bool) -> String {
     escaped
 }
 
-/// A time in seconds, as few digits as say it.
+/// A duration in seconds, without trailing zeros.
 pub fn seconds(duration: Duration) -> String {
     let (whole, nanos) = (duration.as_secs(), duration.subsec_nanos());
     let text = format!("{whole}.{nanos:09}");

@@ -1,4 +1,4 @@
-//! Whose file it is, who may connect, and what is never touched.
+//! Ownership and permissions of the socket file, and files that must not be touched.
 
 use super::{Socket, SocketError, SocketSpec, passed};
 use std::os::unix::fs::PermissionsExt;

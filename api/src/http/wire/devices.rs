@@ -1,15 +1,15 @@
-//! Virtio devices and what they count.
+//! Virtio devices and their counters.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// How long a disk is for the guest.
+/// The size of a disk as the guest sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct DiskSize {
-    /// Its number, in the order in which the disks were given.
+    /// Disk number, in configuration order.
     pub id: u32,
-    /// Bytes, in whole sectors.
+    /// Bytes, a multiple of the sector size.
     pub size: u64,
 }
 
@@ -23,25 +23,25 @@ pub struct NetLink {
     pub up: bool,
 }
 
-/// What the transport of a device counts, since the VM started.
+/// Counters of a device's virtio transport since the VM started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct DeviceCounters {
-    /// The driver started the device.
+    /// Times the driver set DRIVER_OK.
     pub activations: u64,
-    /// The driver reset it.
+    /// Times the driver reset the device.
     pub resets: u64,
-    /// The driver asked for features that are not supported.
+    /// Times the driver requested unsupported features.
     pub refused_features: u64,
-    /// The device could not start.
+    /// Times the device failed to start.
     pub failed_activations: u64,
-    /// Queues that the driver broke.
+    /// Malformed queues.
     pub queue_faults: u64,
-    /// Register accesses that made no sense.
+    /// Invalid register accesses, which were ignored.
     pub ignored_accesses: u64,
-    /// Notifications that came through an exit.
+    /// Notifications handled by a VM exit instead of an ioeventfd.
     pub slow_notifications: u64,
-    /// Interrupts, routes and addresses that the host refused.
+    /// Interrupts, routes and addresses that the host rejected.
     pub host_failures: u64,
 }
 
@@ -49,15 +49,15 @@ pub struct DeviceCounters {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Device {
-    /// Such as `blk0`, the first disk.
+    /// Name, such as `blk0` for the first disk.
     pub name: String,
-    /// Where it sits.
+    /// The vnode of its PCI segment.
     pub vnode: u32,
-    /// What its transport counts.
+    /// Counters of its transport.
     pub counters: DeviceCounters,
-    /// What the device counts since the VM started, and what it has now, by name. Which names there are depends on the kind
-    /// of device; `GET /v1/metrics` has them with their help, as `numavisor_KIND_NAME`, and counters with `_total` after it.
-    /// Of a set of states there is a figure for each, such as `datapath_own`, that is 1 for the current state and 0 for others.
+    /// Counters since the VM started and current gauges of the device itself, by name. The names depend on the kind of
+    /// device: `GET /v1/metrics` has each with its help, as `numavisor_KIND_NAME`, with `_total` for counters. A set of
+    /// states has a figure for each state, such as `datapath_own`: 1 for the current state, 0 for the others.
     #[serde(default)]
     #[cfg_attr(test, schema(required = true))]
     pub figures: BTreeMap<String, u64>,
@@ -67,6 +67,6 @@ pub struct Device {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Devices {
-    /// In the order in which they were made.
+    /// In order of creation.
     pub devices: Vec<Device>,
 }

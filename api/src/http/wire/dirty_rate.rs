@@ -2,35 +2,35 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How long to measure.
+/// A dirty rate measurement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct DirtyRateRequest {
-    /// For so long, 1 to 10,000; meanwhile the guest has a page fault for each page that it writes first.
+    /// Duration, 1 to 10,000 ms. Meanwhile the guest has a page fault for its first write to each page.
     pub milliseconds: u32,
 }
 
-/// What was written of the memory of each vnode.
+/// Memory of each vnode that was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct DirtyRate {
-    /// In this time.
+    /// Duration of the measurement.
     pub milliseconds: u32,
     /// By vnode, ascending.
     pub vnodes: Vec<DirtyVnode>,
 }
 
-/// What was written of one vnode, in whole pages of 4 KiB, each counted once.
+/// Memory of one vnode that was written, in pages of 4 KiB, each counted once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct DirtyVnode {
-    /// Which.
+    /// Number.
     pub vnode: u32,
-    /// By the guest or for its devices.
+    /// Bytes written by the guest or for its devices.
     pub bytes: u64,
-    /// By the guest.
+    /// Bytes written by the guest.
     pub guest: u64,
-    /// By this process for its devices; what vhost writes is not seen.
+    /// Bytes written by this process for its devices, without vhost.
     pub devices: u64,
 }

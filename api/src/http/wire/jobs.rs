@@ -3,28 +3,28 @@
 use resources::NodeSet;
 use serde::{Deserialize, Serialize};
 
-/// How a job stands.
+/// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub enum JobState {
-    /// Going on.
+    /// Running.
     Running,
-    /// Every page was looked at.
+    /// All pages were processed.
     Done,
-    /// Ended by request; what was moved is there, the rest where it was.
+    /// Cancelled by request; pages moved so far stay at the destination.
     Cancelled,
-    /// The host refused part way: `error` says why.
+    /// Stopped by an error of the host: see `error`.
     Failed,
 }
 
-/// Memory left behind by a move, and why.
+/// Memory that a move left behind, by reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct LeftBehind {
-    /// As the kernel said it for each page: 12 (ENOMEM) for a full node, 16 (EBUSY) for a page in use.
+    /// The kernel's errno per page: 12 (ENOMEM) for a full node, 16 (EBUSY) for a page in use.
     pub errno: i32,
-    /// How much.
+    /// Bytes.
     pub bytes: u64,
 }
 
@@ -32,37 +32,37 @@ pub struct LeftBehind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Job {
-    /// Its number, from 1 on for each start of the VM.
+    /// ID, starting at 1 for each boot of the VM.
     pub id: u64,
-    /// The vnode that moves.
+    /// The vnode being moved.
     pub vnode: u32,
-    /// The pnodes it was on.
+    /// Source pnodes.
     #[cfg_attr(test, schema(value_type = String, example = "0"))]
     pub from: NodeSet,
-    /// The pnodes it goes to.
+    /// Destination pnodes.
     #[cfg_attr(test, schema(value_type = String, example = "1"))]
     pub to: NodeSet,
     /// Its state.
     pub state: JobState,
-    /// Bytes of the vnode.
+    /// Total bytes of the vnode.
     pub total: u64,
-    /// Bytes looked at.
-    pub seen: u64,
-    /// Bytes moved.
+    /// Bytes scanned so far.
+    pub scanned: u64,
+    /// Bytes moved so far.
     pub moved: u64,
-    /// What stayed, by reason; empty until it ended.
+    /// Memory left behind, by reason; empty while the job runs.
     pub left: Vec<LeftBehind>,
-    /// Why it failed, in one line.
+    /// The error, in one line, if the job failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What the new place does not have that was asked for, a line each: such as CPUs that vCPUs were pinned to.
+    /// Requirements that the destination does not meet, such as the CPUs of pinned vCPUs; one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shortfalls: Vec<String>,
-    /// How long it has been going on, or went on.
+    /// Duration so far, or in total.
     pub elapsed_ms: u64,
 }
 
-/// All jobs that are remembered.
+/// Running and recent jobs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Jobs {

@@ -1,96 +1,96 @@
-//! Memory taken back from the guest, or given to it.
+//! Reclaim and give.
 
 use super::jobs::JobState;
 use serde::{Deserialize, Serialize};
 
-/// Which way memory goes.
+/// The direction of a reclaim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub enum ReclaimKind {
     /// From the guest to the host.
-    Take,
+    Reclaim,
     /// From the host to the guest.
     Give,
 }
 
-/// What one vnode did for a reclaim.
+/// The part of one vnode in a reclaim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct ReclaimPart {
-    /// Which.
+    /// Number.
     pub vnode: u32,
-    /// What it had on the pnode before.
-    pub there: u64,
-    /// What its guest was asked for, in all rounds.
-    pub asked: u64,
-    /// What its balloon took; given back, what it let go.
+    /// Bytes resident on the pnode before.
+    pub resident: u64,
+    /// Bytes requested from the guest, over all rounds.
+    pub requested: u64,
+    /// Bytes that the balloon inflated (for `give`: deflated).
     pub ballooned: u64,
-    /// What it has less on the pnode, as the kernel says.
+    /// Bytes freed on the pnode, as measured from the kernel.
     pub freed: u64,
-    /// What it has less on other pnodes.
+    /// Bytes freed on other pnodes.
     pub elsewhere: u64,
-    /// What was moved off the pnode into the room that was freed elsewhere.
+    /// Bytes moved off the pnode, to where memory was freed on other pnodes.
     pub moved: u64,
-    /// What the VM does not claim any more: room for other VMs.
+    /// Bytes released from the VM's claim, available to other VMs.
     #[serde(default)]
     pub released: u64,
-    /// How its balloon ended: the words of a balloon's `outcome`, or `whole_pages`; absent if another request took its
-    /// place.
+    /// Why the balloon stopped: as in a balloon's `outcome`, or `whole_pages`; absent if another request replaced
+    /// this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<String>,
 }
 
-/// Free memory of a pnode, as the kernel says.
+/// Free memory of a pnode, as reported by the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct PnodeFree {
     /// `MemFree`.
     pub free: u64,
-    /// Free too, on the CPUs' own lists, which `MemFree` leaves out.
+    /// Free pages on per-CPU lists, which are not part of `MemFree`.
     pub on_cpu_lists: u64,
-    /// Free in its pools of huge pages, which `MemFree` leaves out too.
+    /// Free pages of its huge page pools, which are not part of `MemFree` either.
     #[serde(default)]
     pub in_pools: u64,
 }
 
-/// Memory of a pnode got back, or given back.
+/// A reclaim of memory from the guest, or a give to the guest, on one pnode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Reclaim {
-    /// Its number, from 1 on for each start of the VM.
+    /// ID, starting at 1 for each boot of the VM.
     pub id: u64,
-    /// Which way.
+    /// Direction.
     pub kind: ReclaimKind,
-    /// Which pnode.
+    /// The pnode.
     pub pnode: u32,
-    /// What was asked.
-    pub asked: u64,
-    /// Not a page of another pnode.
+    /// Bytes requested.
+    pub requested: u64,
+    /// Take no page of another pnode.
     pub exact: bool,
-    /// Its state; never `cancelled`: `stop` says that.
+    /// State; never `cancelled`, see `stop`.
     pub state: JobState,
-    /// Why it ended: `reached`, `short`, `floor`, `elsewhere`, `nothing_there` or `cancelled`; absent while it goes on.
+    /// Why it ended: `reached`, `short`, `floor`, `elsewhere`, `nothing_there` or `cancelled`; absent while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<String>,
-    /// What the VM has less on the pnode; given back, what balloons let go.
+    /// Bytes freed on the pnode (for `give`: deflated by the balloons).
     pub reached: u64,
-    /// What it has less on other pnodes.
+    /// Bytes freed on other pnodes.
     pub elsewhere: u64,
-    /// What it does not claim any more: room for other VMs.
+    /// Bytes released from the VM's claim, available to other VMs.
     #[serde(default)]
     pub released: u64,
-    /// The vnodes that were asked.
+    /// The vnodes involved.
     pub parts: Vec<ReclaimPart>,
-    /// Free memory of the pnode before.
+    /// Free memory of the pnode before the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<PnodeFree>,
-    /// And after.
+    /// Free memory of the pnode after the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<PnodeFree>,
-    /// Why it failed, in one line.
+    /// The error, in one line, if the job failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// How long it has been going on, or went on.
+    /// Duration so far, or in total.
     pub elapsed_ms: u64,
 }

@@ -1,45 +1,45 @@
-//! The bodies of requests, but for what is typed of a VM.
+//! Request bodies, except the VM's configuration.
 
 use resources::{Affinity, Bytes, CpuSet, NodeSet};
 use serde::{Deserialize, Serialize};
 
-/// Where to move a vnode.
+/// The destination of a move.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct MoveRequest {
     /// The pnode or pnodes: a number, an array, or a list such as `0-1`.
     pub pnode: NodeSet,
-    /// Bytes per second at most.
+    /// Maximum bytes per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Bytes>,
 }
 
-/// Which vnodes change places.
+/// Two vnodes to swap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct SwapRequest {
-    /// Two of them.
+    /// Two different vnodes.
     pub vnodes: [u32; 2],
-    /// Bytes per second at most, both ways together.
+    /// Maximum bytes per second, both directions together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Bytes>,
 }
 
-/// Which pnode is to have nothing of the VM any more.
+/// The pnode to move everything off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct EvacuateRequest {
     /// The pnode.
     pub pnode: u32,
-    /// Bytes per second at most, of all its vnodes together.
+    /// Maximum bytes per second, all vnodes together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Bytes>,
 }
 
-/// Where a vCPU may run.
+/// The affinity of a vCPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
@@ -48,19 +48,19 @@ pub struct AffinityRequest {
     pub cpus: CpuSet,
 }
 
-/// How the vCPUs of a vnode are held.
+/// The affinity of all vCPUs of a vnode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct VnodeAffinityRequest {
-    /// On a CPU each, as long as there are enough, on all CPUs of the pnodes, or on any CPU.
+    /// `hard`: one CPU each, while there are enough; `soft`: all CPUs of the pnodes; `none`: any CPU.
     pub affinity: Affinity,
-    /// The pnodes whose CPUs they get; without it those that they are at home on.
+    /// The pnodes whose CPUs to use; default: their current home pnodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pnode: Option<NodeSet>,
 }
 
-/// What a vnode should keep of its memory.
+/// A balloon target: how much memory the vnode keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
@@ -69,7 +69,7 @@ pub struct TargetRequest {
     pub target: Bytes,
 }
 
-/// How much memory to get back from a pnode.
+/// How much memory to reclaim from a pnode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
@@ -78,7 +78,7 @@ pub struct ReclaimRequest {
     pub pnode: u32,
     /// Bytes, or a size such as `512M`.
     pub bytes: Bytes,
-    /// Not a page of another pnode; without it other pnodes give what this one cannot.
+    /// Take no page of another pnode; otherwise other pnodes make up for a shortfall.
     #[serde(default)]
     pub exact: bool,
 }
@@ -92,13 +92,13 @@ pub struct NetLinkRequest {
     pub up: bool,
 }
 
-/// How long a disk should be.
+/// The new size of a disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct DiskSizeRequest {
-    /// Bytes, or a size such as `2G`; no less than the disk has. Without it the guest is told the size that the file or
-    /// the block device has now.
+    /// Bytes, or a size such as `2G`; a disk cannot shrink. Without it, the guest is notified of the current size of the
+    /// file or block device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<Bytes>,
 }

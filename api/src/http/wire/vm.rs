@@ -5,20 +5,20 @@ use resources::ErrorKind;
 use resources::VmSpec;
 use serde::{Deserialize, Serialize};
 
-/// How the VM stands.
+/// The state of the VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub enum VmState {
-    /// It was described and never ran.
+    /// Defined, not booted yet.
     Defined,
-    /// Memory is being taken and the payload loaded.
+    /// Memory is being allocated and the kernel loaded.
     Starting,
-    /// vCPUs run.
+    /// vCPUs are running.
     Running,
-    /// vCPUs wait.
+    /// vCPUs are paused.
     Paused,
-    /// It ran, and ended.
+    /// It ran and has ended.
     Stopped,
 }
 
@@ -38,7 +38,7 @@ impl VmState {
     pub const ALL: [Self; 5] = [Self::Defined, Self::Starting, Self::Running, Self::Paused, Self::Stopped];
 }
 
-/// Why it ended.
+/// Why the VM ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
@@ -47,11 +47,11 @@ pub enum EndCause {
     PowerOff,
     /// The guest reset itself under `on_reset: exit`.
     Reset,
-    /// A vCPU faulted while it handled a fault.
+    /// A vCPU shut down after a triple fault.
     TripleFault,
-    /// Somebody ended it from outside.
+    /// It was killed by a signal or a request.
     Killed,
-    /// It could not start or go on: `error` says why.
+    /// It failed: see `error`.
     Failed,
 }
 
@@ -61,17 +61,17 @@ pub enum EndCause {
 pub struct End {
     /// Why.
     pub cause: EndCause,
-    /// What went wrong, in one line.
+    /// The error, in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// The stable name of what went wrong: the codes of problems.
+    /// The stable error code, as in problems.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// What kind of problem it is: as in problems.
+    /// The kind of error, as in problems.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schema(value_type = Option<ErrorKind>))]
     pub kind: Option<String>,
-    /// The field of the VM that is to blame, if one is.
+    /// The configuration field that caused the error, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
 }
@@ -82,19 +82,19 @@ pub struct End {
 pub struct Vm {
     /// Its state.
     pub state: VmState,
-    /// How it ended the last time it ran.
+    /// How the last run ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<End>,
-    /// The process that runs it.
+    /// Process ID of the VMM.
     pub pid: u32,
-    /// The version of that process.
+    /// Version of the VMM.
     pub version: String,
-    /// Bytes of all vnodes.
+    /// Total bytes of all vnodes.
     pub memory: u64,
-    /// vCPUs of all vnodes.
+    /// Total vCPUs of all vnodes.
     pub vcpus: u32,
-    /// How many vnodes it has.
+    /// Number of vnodes.
     pub vnodes: u32,
-    /// As typed.
+    /// The configuration as given.
     pub spec: VmSpec,
 }

@@ -1,38 +1,38 @@
-//! Vnodes: their memory, where it lies, their vCPUs and balloons.
+//! Vnodes: memory, residency, vCPUs and balloons.
 
 use resources::{Affinity, CpuSet, MemoryPolicy, NodeSet, PageSize};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Memory of a vnode on one pnode.
+/// Memory on one pnode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct OnPnode {
-    /// Where.
+    /// The pnode.
     pub pnode: u32,
-    /// How much.
+    /// Bytes.
     pub bytes: u64,
 }
 
-/// Where a vnode's memory lies, asked from the kernel page by page.
+/// Where a vnode's memory resides, queried from the kernel page by page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Residency {
-    /// Milliseconds since the kernel was asked.
+    /// Milliseconds since the measurement.
     pub age_ms: u64,
-    /// Touched memory by pnode, ascending.
+    /// Touched bytes by pnode, ascending.
     pub on: Vec<OnPnode>,
-    /// Not touched yet.
+    /// Bytes not touched yet.
     pub absent: u64,
-    /// The kernel would not tell.
+    /// Bytes whose location the kernel does not report.
     pub unknown: u64,
-    /// Of this vnode, on its own pnodes.
-    pub hit: u64,
-    /// Of other vnodes, on this vnode's pnodes but not on their own.
-    pub miss: u64,
-    /// Of this vnode, on pnodes that are not its own.
-    pub foreign: u64,
-    /// Of `hit`, what lies there because its policy interleaves; absent with other policies.
+    /// Bytes of this vnode on its own pnodes.
+    pub local: u64,
+    /// Bytes of other vnodes that are misplaced on this vnode's pnodes.
+    pub others_misplaced: u64,
+    /// Bytes of this vnode on pnodes that its policy does not name.
+    pub misplaced: u64,
+    /// The part of `local` placed by an interleave policy; absent with other policies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interleave_hit: Option<u64>,
 }
@@ -41,9 +41,9 @@ pub struct Residency {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Vcpu {
-    /// Which.
+    /// Number.
     pub id: u32,
-    /// Its thread in the host.
+    /// Thread ID on the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thread: Option<i32>,
     /// The host CPUs it may run on.
@@ -52,44 +52,44 @@ pub struct Vcpu {
     /// The host CPU it ran on last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<u32>,
-    /// How often it left the guest since the VM started.
+    /// VM exits since the VM started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exits: Option<u64>,
 }
 
-/// What a vnode's balloon is doing.
+/// The phase of a balloon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub enum BalloonPhase {
-    /// Where it should be.
+    /// At its target.
     Idle,
-    /// The guest gives pages.
+    /// The guest is inflating.
     Inflating,
-    /// The guest takes pages back.
+    /// The guest is deflating.
     Deflating,
-    /// The guest had fewer than were wanted, or needed them back.
+    /// The guest ran out of free memory, or took pages back.
     Exhausted,
-    /// The guest's driver does nothing.
+    /// The guest's driver does not respond.
     Unresponsive,
 }
 
-/// How a request for memory ended.
+/// The outcome of a balloon request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct BalloonOutcome {
-    /// Why: `reached`, `dry`, `exhausted`, `drained`, `unresponsive`, `host_short`, `replaced`, `no_driver` or
+    /// Why it stopped: `reached`, `dry`, `exhausted`, `drained`, `unresponsive`, `host_short`, `replaced`, `no_driver` or
     /// `off_node`.
     pub stop: String,
-    /// Without a page of another vnode.
+    /// Whether pages of other vnodes were excluded.
     pub exact: bool,
-    /// What was to be out.
-    pub wanted: u64,
-    /// What was out when it ended.
+    /// Bytes that the balloon was to hold.
+    pub requested: u64,
+    /// Bytes that the balloon held at the end.
     pub reached: u64,
-    /// How long it took.
-    pub took_ms: u64,
-    /// Bytes a second that came or went meanwhile.
+    /// Duration.
+    pub elapsed_ms: u64,
+    /// Average bytes per second.
     pub rate: u64,
 }
 
@@ -97,31 +97,31 @@ pub struct BalloonOutcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Balloon {
-    /// The least that the vnode may be asked to keep.
+    /// The minimum target.
     pub floor: u64,
-    /// What its balloon holds of its own memory.
+    /// Bytes of this vnode in the balloon.
     pub on_node: u64,
-    /// What its balloon holds of other vnodes' memory.
+    /// Bytes of other vnodes in the balloon.
     pub off_node: u64,
-    /// What the host has back of both.
+    /// Bytes of both that were returned to the host.
     pub returned: u64,
-    /// Counts the requests.
+    /// Number of the last request.
     pub request: u64,
-    /// What it is doing.
+    /// Phase.
     pub phase: BalloonPhase,
-    /// How the last request ended; absent before the first and while one is under way.
+    /// Outcome of the last request; absent before the first one and while one is pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<BalloonOutcome>,
-    /// What its balloon holds and stays taken: parts of huge pages of a pool, which go as a whole.
+    /// Bytes in the balloon that the host cannot free: parts of hugetlb pages, which are freed as a whole.
     pub partial: u64,
-    /// What has to be claimed again before the guest, which waits for it, goes on: the pnode has no room.
+    /// Bytes that the guest waits for: they must be claimed again, and the pnode has no room.
     #[serde(default)]
     pub short: u64,
-    /// Pages that the guest moved while its balloon held them, in all (its compaction).
+    /// Balloon pages that the guest migrated (compaction), in total.
     pub migrated: u64,
-    /// What the guest reported free of this vnode, in all.
+    /// Bytes of this vnode that the guest reported free, in total.
     pub reported: u64,
-    /// The guest's own figures of all its memory, by name, those without one by number; on the first balloon only.
+    /// The guest's memory statistics by name, or by tag number if unknown; on the first balloon only.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub guest: BTreeMap<String, u64>,
 }
@@ -130,76 +130,76 @@ pub struct Balloon {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Vnode {
-    /// Which; the guest's proximity domain.
+    /// Number, which is the guest's proximity domain.
     pub id: u32,
-    /// What it was given at start; less after a reset that found no room for all that was released.
+    /// Bytes at boot; less after a reset that found no room for released memory.
     pub memory: u64,
-    /// What it should keep.
+    /// Balloon target: bytes to keep.
     pub target: u64,
-    /// What it has.
+    /// Bytes it has now.
     pub actual: u64,
-    /// What of its memory the VM does not claim any more (`reclaim`): room for other VMs until it is claimed back.
+    /// Bytes released from the VM's claim by `reclaim`, available to other VMs until claimed back.
     #[serde(default)]
     pub released: u64,
     /// Its balloon, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balloon: Option<Balloon>,
-    /// How its memory is held on its pnodes.
+    /// Memory policy.
     pub policy: MemoryPolicy,
-    /// The pages behind it.
+    /// Page size of its backing.
     pub pages: PageSize,
-    /// How its vCPU threads are held there.
+    /// Affinity of its vCPU threads.
     pub affinity: Affinity,
     /// The pnodes that hold its memory.
     #[cfg_attr(test, schema(value_type = String, example = "0"))]
     pub pnodes: NodeSet,
-    /// How much of it is bound to each of these, in the order of its addresses, if there are several.
+    /// Bytes bound to each of several pnodes, in address order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<OnPnode>,
-    /// The pnodes that its vCPUs are at home on.
+    /// Home pnodes of its vCPUs.
     #[cfg_attr(test, schema(value_type = String, example = "0"))]
     pub cpu_pnodes: NodeSet,
-    /// Where its memory lies; absent until the first measurement is done.
+    /// Where its memory resides; absent until the first measurement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub residency: Option<Residency>,
     /// Its vCPUs, ascending.
     pub vcpus: Vec<Vcpu>,
-    /// The job that moves it now.
+    /// The job that is moving it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<u64>,
-    /// What moves of it have done since the VM started.
+    /// Totals of its moves since boot.
     #[serde(default)]
     pub moves: Moves,
 }
 
-/// What moves of a vnode have done.
+/// Totals of the moves of a vnode.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Moves {
-    /// Bytes that were moved.
+    /// Bytes moved.
     pub moved: u64,
-    /// Bytes that the kernel would not move, each time that it was asked.
+    /// Bytes that the kernel did not move, over all attempts.
     pub left: u64,
-    /// Moves that reached their end.
+    /// Completed moves.
     pub done: u64,
-    /// Moves that were cancelled.
+    /// Cancelled moves.
     pub cancelled: u64,
-    /// Moves that the host refused part way.
+    /// Failed moves.
     pub failed: u64,
-    /// The same bytes by pnode, ascending: those that moves brought or found.
+    /// The same bytes by pnode, ascending.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pnodes: Vec<MovesOnPnode>,
 }
 
-/// What moves of a vnode have done on one pnode.
+/// Totals of the moves of a vnode on one pnode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct MovesOnPnode {
     /// The pnode.
     pub pnode: u32,
-    /// Bytes that came to it.
+    /// Bytes moved to it.
     pub moved: u64,
-    /// Bytes that should have left it and were there at the end of a move, each time.
+    /// Bytes left behind on it, over all moves.
     pub left: u64,
 }
 
@@ -207,30 +207,30 @@ pub struct MovesOnPnode {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Vnodes {
-    /// Ascending by id, from 0 without holes.
+    /// Ascending by id, from 0 without gaps.
     pub vnodes: Vec<Vnode>,
-    /// Ascending, those that hold memory of the VM, or should: the same measurement the other way round.
+    /// The same measurement by pnode, ascending: all that hold memory of the VM, or should.
     pub pnodes: Vec<PnodeUse>,
 }
 
-/// What of a VM lies on a pnode.
+/// Memory of the VM on one pnode, with the figures of `numastat`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct PnodeUse {
-    /// Which.
+    /// Number.
     pub pnode: u32,
-    /// Whose memory, ascending.
+    /// Bytes by vnode, ascending.
     pub vnodes: Vec<OfVnode>,
-    /// Of vnodes whose own pnode it is.
+    /// `numa_hit`: bytes that are here as their policy intends.
     #[serde(default)]
     pub hit: u64,
-    /// Of vnodes that should lie elsewhere.
+    /// `numa_miss`: bytes that are here but were intended for another pnode.
     #[serde(default)]
     pub miss: u64,
-    /// Of vnodes that should lie here and lie elsewhere; where a vnode has several pnodes, counted on the first.
+    /// `numa_foreign`: bytes intended for this pnode that are elsewhere; a vnode with several pnodes counts on the first.
     #[serde(default)]
     pub foreign: u64,
-    /// Of `hit`, what lies there because a policy interleaves.
+    /// `interleave_hit`: the part of `hit` placed by an interleave policy.
     #[serde(default)]
     pub interleave_hit: u64,
 }
@@ -239,16 +239,16 @@ pub struct PnodeUse {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct OfVnode {
-    /// Which.
+    /// Number.
     pub vnode: u32,
-    /// How much.
+    /// Bytes.
     pub bytes: u64,
 }
 
-/// What the guest has free.
+/// Free memory of the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct FreeMemory {
-    /// By vnode, ascending, in the guest's largest blocks.
+    /// Bytes by vnode, ascending, in free blocks of the largest order.
     pub vnodes: Vec<OfVnode>,
 }

@@ -16,13 +16,13 @@ use crate::{Figure, Figures};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum NotReady {
     /// Before DRIVER_OK; for hints, while the configuration interrupt has no unmasked vector too.
-    #[error("the guest has no balloon driver that can be asked")]
+    #[error("the guest has no usable balloon driver")]
     NoDriver,
     /// The pages would come from another vnode.
-    #[error("the guest has the balloon's interrupt on APIC ID {0}, which is not of the vnode")]
+    #[error("the balloon's interrupt is on APIC ID {0}, which is not a vCPU of the vnode")]
     OffNode(u32),
     /// It was asked as of a look at the balloon before this.
-    #[error("the driver has been turned round, as the vnode has no more pages")]
+    #[error("the driver is being rolled back, as the vnode has no more free pages")]
     TurnedRound,
 }
 

@@ -13,13 +13,13 @@ crate::figures! {
         written_bytes: Counter = "Bytes written.",
         discarded_bytes: Counter = "Bytes discarded.",
         zeroed_bytes: Counter = "Bytes zeroed.",
-        host_errors: Counter = "Requests that the host failed, except for lack of space.",
+        host_errors: Counter = "Requests that failed with a host error other than a full storage.",
         no_space: Counter = "Requests that failed because the host's storage is full.",
         unsupported: Counter = "Requests that the host or the device does not support.",
         out_of_range: Counter = "Requests past the end of the disk.",
         refused_writes: Counter = "Writes to a read-only disk.",
         malformed: Counter = "Malformed requests.",
         rounds: Counter = "Times that the disk's thread served its queues.",
-        batches: Counter = "Batches of requests that were submitted to the host.",
+        batches: Counter = "Batches of requests submitted to the host.",
     }
 }

@@ -111,7 +111,7 @@ pub enum BlkError {
         length: u64,
     },
     /// The host would not make the disk longer.
-    #[error("make {name} {wanted} bytes long: {source}")]
+    #[error("resize {name} to {wanted} bytes: {source}")]
     Grow {
         /// The disk.
         name: String,
@@ -121,7 +121,7 @@ pub enum BlkError {
         source: io::Error,
     },
     /// The driver could not be told of the new size.
-    #[error("tell the guest the new size of {name}: {source}")]
+    #[error("notify the guest of the new size of {name}: {source}")]
     Interrupt {
         /// The disk.
         name: String,

@@ -256,7 +256,7 @@ impl Shared {
         };
         count.one();
         if let Some(suppressed) = self.admit() {
-            tracing::warn!(disk = %self.name, suppressed, "request refused: {what}");
+            tracing::warn!(disk = %self.name, suppressed, "request rejected: {what}");
         }
     }
 

@@ -25,10 +25,10 @@ pub enum MacError {
     #[error("{0:?} is not a mac address, must be six pairs of hexadecimal digits such as 52:54:00:12:34:56")]
     Syntax(String),
     /// A device cannot have it.
-    #[error("{0} is a group's mac address, the first byte must be even")]
+    #[error("{0} is a multicast mac address, the first byte must be even")]
     Group(MacAddress),
     /// Nor this.
-    #[error("{0} is no mac address of a device")]
+    #[error("{0} is not a valid mac address of a device")]
     Zero(MacAddress),
 }
 

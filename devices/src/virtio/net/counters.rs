@@ -31,7 +31,7 @@ crate::figures! {
         sent_frames: Counter = "Frames that the guest sent.",
         sent_bytes: Counter = "Bytes of the frames that the guest sent.",
         sent_dropped: Counter = "Sent frames dropped because the host refused them, or the link was down.",
-        send_blocked: Counter = "Times that the interface could not take more frames for the moment.",
+        send_blocked: Counter = "Times that the interface was temporarily full.",
         commands: Counter = "Commands on the control queue.",
         malformed: Counter = "Malformed buffers and commands.",
     }

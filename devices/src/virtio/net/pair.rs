@@ -151,7 +151,7 @@ impl<M: GuestMemoryHandle, T: Tap> Pair<M, T> {
                     Some(Ok(next)) => next,
                     Some(Err(error)) => {
                         // Asked for no more: a guest that resets in a loop would have us say this each time.
-                        tracing::error!(%error, "net: the kernel does not say where it left the queues");
+                        tracing::error!(%error, "net: cannot read the queue state from vhost");
                         self.queues.kernel = None;
                         Vec::new()
                     }

@@ -275,7 +275,7 @@ impl<M: GuestMemoryHandle> Receive<M> {
         self.failures += 1;
         if let Some(suppressed) = self.log.admit(Instant::now()) {
             let gone = self.failures >= MAX_FAILURES;
-            tracing::warn!(%error, gone, suppressed, "net: no frame from the interface");
+            tracing::warn!(%error, gone, suppressed, "net: cannot receive from the interface");
         }
         Step::Idle
     }

@@ -153,7 +153,7 @@ impl<M: GuestMemoryHandle, T: Tap> NetWorker<M, T> {
 
     fn refused(&mut self, what: &'static str, error: &std::io::Error) -> u8 {
         if let Some(suppressed) = self.log.admit(Instant::now()) {
-            tracing::warn!(%error, what, suppressed, "net: the host refused a command");
+            tracing::warn!(%error, what, suppressed, "net: host rejected a command");
         }
         ERROR
     }

@@ -15,12 +15,12 @@ crate::figures! {
     pub struct VirtioCounters: "device" {
         activations: SharedCounter = "Times that the driver started the device.",
         resets: SharedCounter = "Times that the driver reset the device.",
-        refused_features: SharedCounter = "Times that the driver asked for unsupported features.",
+        refused_features: SharedCounter = "Times that the driver requested unsupported features.",
         failed_activations: SharedCounter = "Times that the device could not start.",
-        queue_faults: SharedCounter = "Queues that the driver broke.",
+        queue_faults: SharedCounter = "Malformed queues.",
         ignored_accesses: SharedCounter = "Malformed register accesses.",
         slow_notifications: SharedCounter = "Notifications that took an exit instead of an ioeventfd.",
-        host_failures: SharedCounter = "Interrupts, routes and doorbells that the host refused.",
+        host_failures: SharedCounter = "Interrupts, routes and doorbells that the host rejected.",
     }
 }
 

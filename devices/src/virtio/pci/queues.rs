@@ -27,7 +27,7 @@ pub(super) enum SetupError {
     #[error("queue {index}: the available ring has no address")]
     Unset { index: u16 },
     /// The size is not one a queue can have.
-    #[error("queue {index}: {size} entries cannot be")]
+    #[error("queue {index}: {size} entries are invalid")]
     Size { index: u16, size: u16 },
 }
 

@@ -6,7 +6,7 @@ crate::figures! {
         guest_connects: Counter = "Connections that the guest opened.",
         host_connects: Counter = "Connections that host processes opened.",
         refused: Counter = "Connections that were refused by the other side, or because there were too many.",
-        broken: Counter = "Connections that an error ended.",
+        broken: Counter = "Connections ended by an error.",
         to_host_bytes: Counter = "Bytes from guest to host.",
         to_guest_bytes: Counter = "Bytes from host to guest.",
         malformed: Counter = "Malformed packets from the guest.",

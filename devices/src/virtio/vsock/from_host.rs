@@ -36,7 +36,7 @@ impl<M: GuestMemoryHandle, H: HostSockets> VsockWorker<M, H> {
                 Err(error) => {
                     // Out of descriptors, most likely: until something changes, asking again would be in vain.
                     if let Some(suppressed) = self.log.admit(Instant::now()) {
-                        tracing::warn!(%error, suppressed, "vsock: nobody let in for now");
+                        tracing::warn!(%error, suppressed, "vsock: cannot accept connections for now");
                     }
                     self.set_listening(false);
                     return;

@@ -1,5 +1,4 @@
-//! Which pnodes stand for each other, and which of two is the better one: what keeps the search small on hosts as they
-//! are built.
+//! Interchangeable pnodes, and which of two is better: this keeps the search small on real hosts.
 
 use crate::placement::budget::Budget;
 use crate::placement::pairs::Pairs;

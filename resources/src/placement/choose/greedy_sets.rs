@@ -1,4 +1,5 @@
-//! Sets of pnodes that one vnode after the other finds: what the search is never worse than, however short of work.
+//! Sets of pnodes found greedily, one vnode after the other: a lower bound for the result of the search, whatever the
+//! budget.
 
 use crate::placement::budget::Budget;
 use crate::placement::choose::stock::{Stock, Totals};

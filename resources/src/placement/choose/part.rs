@@ -1,4 +1,4 @@
-//! A set of pnodes that is being put together, one pnode more or less at a time.
+//! A partial set of pnodes, to which pnodes are added and from which they are removed one at a time.
 
 use crate::placement::choose::Search;
 use crate::placement::choose::stock::Totals;

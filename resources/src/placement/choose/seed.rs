@@ -1,4 +1,4 @@
-//! Good sets to begin with, so that the search can cut early, and the neighbours of the best at its end.
+//! Good initial sets, so that the search can prune early, and local improvements of the best set at its end.
 
 use crate::placement::budget::Allowance;
 use crate::placement::choose::Search;

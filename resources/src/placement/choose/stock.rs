@@ -1,5 +1,5 @@
-//! What pnodes have that the vnodes can use, and what sets of them come to: sums, so that a set that differs in one
-//! pnode is compared without looking at the others.
+//! The resources of pnodes for the vnodes, and sums over sets of pnodes, so that sets that differ in one pnode can be
+//! compared quickly.
 
 use crate::placement::choose::Figures;
 use crate::placement::choose::alike::mix;

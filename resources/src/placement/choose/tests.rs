@@ -1,4 +1,4 @@
-//! The search against trying every set.
+//! The search against exhaustive search.
 
 use crate::placement::budget::Budget;
 use crate::placement::choose::{Choice, Key, Nowhere};

@@ -1,4 +1,4 @@
-//! Layouts against trying every one.
+//! Assignments against exhaustive search.
 
 use crate::placement::budget::Budget;
 use crate::placement::lay::{Laid, Layout};

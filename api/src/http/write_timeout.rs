@@ -1,4 +1,4 @@
-//! A stream that has patience with a client that does not read, and an end to it.
+//! A stream with a write timeout, for clients that do not read.
 
 use std::future::Future;
 use std::io;
@@ -9,13 +9,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 /// A stream whose writes fail when the other side took nothing for a while.
-pub struct Patient<S> {
+pub struct WriteTimeout<S> {
     stream: S,
     within: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Patient<S> {
+impl<S> WriteTimeout<S> {
     /// Writes to `stream` have to go on within `within`.
     pub fn new(stream: S, within: Duration) -> Self {
         Self { stream, within, waiting: None }
@@ -31,7 +31,7 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -41,7 +41,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -76,7 +76,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::Patient;
+    use super::WriteTimeout;
     use std::io::ErrorKind;
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -90,9 +90,9 @@ mod tests {
     fn a_reader_that_takes_nothing_is_given_up() {
         run(async {
             let (ours, _theirs) = UnixStream::pair().unwrap();
-            let mut patient = Patient::new(ours, Duration::from_millis(50));
+            let mut slow = WriteTimeout::new(ours, Duration::from_millis(50));
             let error = loop {
-                if let Err(error) = patient.write_all(&[0; 65_536]).await {
+                if let Err(error) = slow.write_all(&[0; 65_536]).await {
                     break error;
                 }
             };
@@ -104,7 +104,7 @@ mod tests {
     fn a_slow_reader_that_goes_on_gets_all() {
         run(async {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
-            let mut patient = Patient::new(ours, Duration::from_millis(500));
+            let mut slow = WriteTimeout::new(ours, Duration::from_millis(500));
             let reader = tokio::spawn(async move {
                 let (mut all, mut piece) = (0, vec![0; 100_000]);
                 while let Ok(length @ 1..) = theirs.read(&mut piece).await {
@@ -113,8 +113,8 @@ mod tests {
                 }
                 all
             });
-            patient.write_all(&vec![0; 2_000_000]).await.unwrap();
-            drop(patient);
+            slow.write_all(&vec![0; 2_000_000]).await.unwrap();
+            drop(slow);
             assert_eq!(reader.await.unwrap(), 2_000_000);
         });
     }
