@@ -340,7 +340,7 @@ impl Net {
         }
         let mac = spec.mac.as_ref().map(|text| Mac::parse(text, at)).transpose()?;
         if mac.is_none() && tap.name().is_none() {
-            let rule = "is missing, must be given with fd: descriptor numbers are not unique to a VM";
+            let rule = "is given, must be given with fd: descriptor numbers are not unique to a VM";
             return refuse(format!("{at}.mac"), "none", rule);
         }
         Ok(Self {

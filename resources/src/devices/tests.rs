@@ -88,7 +88,7 @@ fn what_cannot_be_is_refused_by_field_value_and_rule() {
         ),
         (
             r#"{"nets": [{"fd": 3}]}"#,
-            "nets[0].mac: none is given, must be with fd: the number of a descriptor is that of other VMs too",
+            "nets[0].mac: none is given, must be given with fd: descriptor numbers are not unique to a VM",
         ),
         (
             r#"{"nets": [{"tap": "a", "mac": "52:54:00:00:00:0A"}, {"tap": "b", "mac": "52:54:00:00:00:0a"}]}"#,

@@ -177,7 +177,7 @@ fn pins_that_cannot_be_are_refused() {
     );
     assert_eq!(
         refused(vec![pin("0", "7-8")]),
-        "pins: vCPU 0 to 7-8, which this host does not have, must be among 0-3"
+        "pins: vCPU 0 is pinned to 7-8, which this host does not have, must be among 0-3"
     );
 }
 

@@ -106,7 +106,7 @@ fn images_of_other_formats_are_refused_with_the_way_to_convert_them() {
     let mut image = b"QFI\xFB\0\0\0\x03".to_vec();
     image.resize(4096, 0);
     let path = disk_in(&directory, &image);
-    let convert = "disk P: begins as a qcow2 image does and must be raw; if the guest wrote that, say format=raw, else \
+    let convert = "disk P: looks like a qcow2 image, must be raw; if the guest wrote that data, use format=raw, else \
                    convert it: qemu-img convert -f qcow2 -O raw IMAGE disk.raw";
     assert_eq!(refusal(&options(&path, true)), ("disk_format", convert.into()));
     assert_eq!(refusal(&options(&path, false)), ("disk_format", convert.into()));
