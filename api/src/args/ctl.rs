@@ -274,10 +274,10 @@ pub struct DiskResizeArgs {
 /// `ctl link`.
 #[derive(Debug, Args)]
 pub struct LinkArgs {
-    /// Which interface, from 0 in the order in which they were given
+    /// Interface number: 0 is the first --net
     #[arg(value_parser = count)]
     pub net: u32,
-    /// Its state
+    /// State of the link
     pub state: LinkState,
 }
 

@@ -17,9 +17,9 @@ pub struct DiskSize {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct NetLink {
-    /// Its number, in the order in which the interfaces were given.
+    /// Interface number, in configuration order.
     pub id: u32,
-    /// Whether it is up.
+    /// Whether the link is up.
     pub up: bool,
 }
 

@@ -88,7 +88,7 @@ pub struct ReclaimRequest {
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct NetLinkRequest {
-    /// Up, or down: then frames are dropped both ways.
+    /// Whether the link is up; while it is down, frames are dropped in both directions.
     pub up: bool,
 }
 
