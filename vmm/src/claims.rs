@@ -13,7 +13,6 @@ mod book;
 mod directory;
 mod error;
 mod lock;
-pub(crate) mod own;
 mod record;
 mod reserve;
 #[cfg(test)]
@@ -28,7 +27,7 @@ pub use touched::{NumaStat, Touched};
 use directory::Modes;
 use lock::{Lock, PATIENCE};
 use record::Others;
-use resources::Ledger;
+use resources::{Claim, Ledger};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -107,6 +106,17 @@ impl Claims {
         let lock = Lock::wait(&self.root, self.modes.lock, patience)?;
         let living = record::read_all(&self.root, Others::Remove)?;
         Ok(Book::new(self.clone(), lock, living, survey))
+    }
+
+    /// What of its memory this process has touched by now.
+    pub(crate) fn touched_here() -> Claim {
+        touched::own(Path::new(touched::PROCFS)).has
+    }
+
+    /// Which reads what others have touched there.
+    #[cfg(test)]
+    pub(crate) fn with_procfs(self, procfs: PathBuf) -> Self {
+        Self { procfs, ..self }
     }
 
     fn seen(&self, others: Others) -> Result<Vec<Living>, ClaimsError> {

@@ -107,6 +107,8 @@ impl Control {
                 control.finish(Ok(Exit::Killed));
             }
             if let Some(end) = control.end.take() {
+                // Before threads are waited for that wait for this one.
+                control.inbox.close();
                 let exit = end?;
                 let host = if matches!(exit, Exit::Reset) { control.vm.end_for_next() } else { None };
                 return Ok((exit, host));
@@ -128,7 +130,7 @@ impl Control {
         self.end = Some(higher(self.end.take(), end));
     }
 
-    fn hear(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) {
         match event {
             Event::Quit => self.finish(Ok(Exit::Quit)),
             Event::Vcpu(StopCause::Shutdown) => self.finish(Ok(Exit::PowerOff)),
@@ -143,8 +145,8 @@ impl Control {
                     self.answer(request, reply);
                 }
             }
-            Event::Landed(landed, reply) => {
-                let _ = reply.send(self.vm.landed(landed));
+            Event::MovesEnded(ends, reply) => {
+                let _ = reply.send(self.vm.memory_moved(&ends));
             }
             Event::HoldStill(hold) => self.vm.hold_still(hold),
         }
@@ -158,7 +160,7 @@ impl Control {
             Request::Reclaim(order) => self.vm.start_reclaim(order),
             Request::Affinity(vcpu, cpus) => self.vm.set_affinity(vcpu, cpus),
             Request::Rehome(place) => self.vm.rehome(*place),
-            Request::Move { to, manner, bandwidth } => self.vm.start_moves(to, manner, bandwidth),
+            Request::Move { to, mode, bandwidth } => self.vm.start_moves(to, mode, bandwidth),
             Request::PowerButton => {
                 self.press_power_button();
                 Ok(Answer::Done)
@@ -224,7 +226,7 @@ impl MutEventSubscriber for Control {
                     (false, false) => {}
                 }
                 while let Some(event) = self.inbox.next() {
-                    self.hear(event);
+                    self.handle(event);
                 }
             }
             SIGNAL => self.take_signals(),

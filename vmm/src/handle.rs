@@ -50,13 +50,13 @@ impl VmHandle {
         Self { patience, ..self.clone() }
     }
 
-    /// What was decided before the start.
+    /// What was decided before the start. Where vnodes are since is in [`view`](Self::view).
     pub fn plan(&self) -> &Plan {
         &self.shared.plan
     }
 
-    /// What the control loop published last. Never waits for it.
-    pub fn view(&self) -> Arc<VmView> {
+    /// How it stands and where everything is now. Never waits for the control loop.
+    pub fn view(&self) -> VmView {
         self.shared.view()
     }
 
@@ -101,7 +101,7 @@ impl VmHandle {
     /// # Errors
     /// The VM is paused, there is no driver that says it, or it takes too long.
     pub fn free_memory(&self) -> Result<Vec<(VnodeId, Bytes)>, HintError> {
-        if self.view().state == VmState::Paused {
+        if self.shared.state() == VmState::Paused {
             return Err(HintError::Paused);
         }
         let balloons = Arc::clone(&self.shared.balloons.lock().unwrap_or_else(PoisonError::into_inner));
@@ -126,7 +126,7 @@ impl VmHandle {
         let (reply, waiter) = request::request();
         {
             let link = self.shared.link.lock().unwrap_or_else(PoisonError::into_inner);
-            let state = self.view().state;
+            let state = self.shared.state();
             match (&*link, &request) {
                 (Some(link), _) => link.notifier.send(Event::Request(request, reply)),
                 (None, Request::Stop) if state == VmState::Starting => {
@@ -146,7 +146,7 @@ impl VmHandle {
     }
 
     fn not_running(&self) -> RequestError {
-        RequestError::State { state: self.view().state, needs: "it must run" }
+        RequestError::State { state: self.shared.state(), needs: "it must run" }
     }
 
     /// What moves of a vnode have done so far.

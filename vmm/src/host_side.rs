@@ -9,8 +9,7 @@ use crate::memory::{GuestRam, RamError};
 use crate::pci::HostDevice;
 use crate::socket_file::Janitor;
 use crate::sys::{GuestVm, HostError};
-use resources::{CpuSet, Plan, VcpuId};
-use std::collections::BTreeMap;
+use resources::Plan;
 use std::sync::Arc;
 
 /// Devices and memory while no machine has them.
@@ -21,8 +20,6 @@ pub struct HostSide {
     pub handles: Handles,
     /// Untouched.
     pub ram: Arc<GuestRam>,
-    /// Where vCPUs ran, if there was a machine before.
-    pub affinity: BTreeMap<VcpuId, CpuSet>,
     /// Of the machine before.
     pub kvm: Option<KvmSide>,
 }
@@ -80,18 +77,12 @@ impl HostSide {
     /// Opens the devices and maps the memory.
     pub fn acquire(plan: &Plan, janitor: &Janitor, on_full: &OnFull) -> Result<Self, Error> {
         let (devices, handles) = attach::open(&plan.devices, plan.memory_map.ram().len(), janitor, on_full)?;
-        Ok(Self {
-            devices,
-            handles,
-            ram: Arc::new(GuestRam::new(plan)?),
-            affinity: BTreeMap::new(),
-            kvm: None,
-        })
+        Ok(Self { devices, handles, ram: Arc::new(GuestRam::new(plan)?), kvm: None })
     }
 
     /// For a guest that starts again: the same memory, unless there is less of it now or more.
     pub fn renew(self, plan: &Plan) -> Result<Self, Error> {
-        let Self { devices, handles, ram, affinity, kvm } = self;
+        let Self { devices, handles, ram, kvm } = self;
         let (ram, kvm) = match ram.fits(plan) {
             true => {
                 ram.renew(plan)?;
@@ -105,7 +96,7 @@ impl HostSide {
                 }
             },
         };
-        Ok(Self { devices, handles, ram, affinity, kvm })
+        Ok(Self { devices, handles, ram, kvm })
     }
 }
 

@@ -2,10 +2,9 @@
 
 use crate::cpu::StopCause;
 use crate::handle::{Reply, Request};
+use crate::placement::{MoveEnd, ThreadsLeftBehind};
 use crate::sys::HostError;
 use devices::{PowerRequest, PowerSink};
-use resources::{VnodeId, VnodePlacement};
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, mpsc};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -19,22 +18,10 @@ pub enum Event {
     Vcpu(StopCause),
     /// Somebody asks for something.
     Request(Request, Reply),
-    /// Vnodes moved and lie so now; the reply comes when their threads have followed, and says which could not.
-    Landed(Vec<Landed>, mpsc::SyncSender<Stragglers>),
+    /// The memory of vnodes was moved; the reply comes when their threads have followed, and says which could not.
+    MovesEnded(Vec<MoveEnd>, mpsc::SyncSender<ThreadsLeftBehind>),
     /// The guest uses memory that is not claimed, and stands still; or it may go on.
     HoldStill(bool),
-}
-
-/// Why threads of a vnode did not follow it, for the first of them.
-pub type Stragglers = BTreeMap<VnodeId, HostError>;
-
-/// Where a vnode lies after a move.
-#[derive(Debug)]
-pub struct Landed {
-    /// Its place.
-    pub place: VnodePlacement,
-    /// Its threads go there.
-    pub follow: bool,
 }
 
 /// How other threads tell the loop something.
@@ -98,6 +85,11 @@ impl Inbox {
     /// The next event, if there is one.
     pub fn next(&self) -> Option<Event> {
         self.events.try_recv().ok()
+    }
+
+    /// Nobody takes events any more: those who wait for a reply hear that.
+    pub fn close(&mut self) {
+        self.events = mpsc::channel().1;
     }
 
     /// Whether the guest asked for power off since the last call, and whether for a reset.

@@ -1,7 +1,7 @@
 //! Long work on a running VM: started by the control loop, done in a thread of its own, watched and cancelled by
 //! anybody.
 
-use crate::memory::{GuestRam, Manner, MemoryMove, MoveOutcome, MoveProgress, Moved, move_memory};
+use crate::memory::{GuestRam, MemoryMove, MigrationMode, MoveOutcome, MoveProgress, Moved, move_memory};
 use crate::sys::HostError;
 use resources::{Bytes, PnodeId, VnodeId, VnodePlacement};
 use std::collections::BTreeMap;
@@ -153,7 +153,7 @@ impl Jobs {
         &self,
         ram: Arc<GuestRam>,
         moves: Vec<Planned>,
-        manner: Manner,
+        mode: MigrationMode,
         bandwidth: Option<Bytes>,
         ended: impl FnOnce(Vec<Ended>) + Send + 'static,
     ) -> Result<(JobId, std::thread::JoinHandle<()>), HostError> {
@@ -173,11 +173,11 @@ impl Jobs {
         let numbers = ids.clone();
         let body = move || {
             // The copy is done by this thread: on the CPUs next to where the pages go.
-            if let Err(error) = crate::memory::pin_this_thread(&cpus) {
+            if let Err(error) = crate::sys::pin_this_thread(&cpus) {
                 tracing::info!(%error, "cannot pin move thread");
             }
             let jobs: Vec<MemoryMove> = moves.iter().map(|planned| planned.job.clone()).collect();
-            let moved = move_memory(&ram, &jobs, manner, bandwidth, &progress);
+            let moved = move_memory(&ram, &jobs, mode, bandwidth, &progress);
             drop(ram);
             let each = numbers.into_iter().zip(moves).zip(moved);
             ended(

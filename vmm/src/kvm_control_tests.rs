@@ -3,11 +3,11 @@
 
 use crate::test_kernel::pvh_elf;
 use crate::{
-    Answer, Error, Exit, JobView, Observer, Options, Payload, Request, RequestError, Vm, VmHandle, VmState,
-    VmView,
+    Answer, Error, Exit, JobState, JobView, Observer, Options, Payload, Request, RequestError, Vm, VmHandle,
+    VmState, VmView,
 };
 use nix::fcntl::OFlag;
-use resources::{HostRoot, HostTopology, OnReset, Plan, SerialSpec, VcpuId, VmSpec, VnodeId};
+use resources::{CpuSet, HostRoot, HostTopology, OnReset, Plan, SerialSpec, VcpuId, VmSpec, VnodeId};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -173,4 +173,45 @@ fn a_stop_that_was_answered_is_not_lost_against_a_reset_in_the_same_moment() {
     assert_eq!(stuck.join().unwrap().unwrap(), Answer::Done);
     assert_eq!(asked.map(|thread| thread.join().unwrap().unwrap()), [Answer::Done; 2]);
     assert_eq!(guest.thread.join().unwrap().unwrap(), Exit::Killed);
+}
+
+#[test]
+fn a_guest_that_is_reset_while_a_vnode_moves_starts_again_where_it_was() {
+    let holder = Holder::default();
+    let Some(guest) = start(&SPINS, None, Some(Box::new(holder.clone()))) else { return };
+    let place = guest.handle.view().placement.vnodes[0].clone();
+    let one = CpuSet::one(place.cpus.last().unwrap());
+    guest.handle.ask(Request::Affinity(VcpuId(0), one.clone())).unwrap();
+    let before = guest.handle.view();
+    assert_eq!(before.vcpus[0].affinity, one);
+    holder.hold(true);
+    let in_thread = |act: Box<dyn FnOnce(VmHandle) -> Result<Answer, RequestError> + Send>| {
+        let handle = guest.handle.clone();
+        let thread = std::thread::spawn(move || act(handle));
+        std::thread::sleep(Duration::from_millis(100));
+        thread
+    };
+    let stuck = in_thread(Box::new(move |handle| handle.ask(Request::Affinity(VcpuId(0), one))));
+    holder.wait_until_held();
+    let to = place.pnodes.clone();
+    let asked = [
+        in_thread(Box::new(move |handle| {
+            let look = || Ok(HostTopology::read(&HostRoot::this()).unwrap());
+            handle.move_vnode(VnodeId(0), &to, None, &look).map(Answer::Started)
+        })),
+        in_thread(Box::new(|handle| handle.ask(Request::Reset))),
+    ];
+    holder.hold(false);
+    stuck.join().unwrap().unwrap();
+    let [moves, reset] = asked.map(|thread| thread.join().unwrap());
+    let Ok(Answer::Started(job)) = moves else { panic!("{moves:?}") };
+    reset.unwrap();
+    while guest.handle.view().state != VmState::Running {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let after = guest.handle.view();
+    assert_eq!((after.placement, after.vcpus), (before.placement, before.vcpus));
+    let JobState::Cancelled(outcome) = guest.handle.job(job).unwrap().state else { panic!("not cancelled") };
+    assert_eq!(outcome.policy_on, place.pnodes);
+    assert_eq!(guest.ends(), Exit::Killed);
 }

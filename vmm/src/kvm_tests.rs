@@ -3,8 +3,8 @@
 
 use crate::test_kernel::{outs, pvh_elf};
 use crate::{
-    Answer, Error, Exit, JobId, JobState, Manner, MoveOutcome, Options, Payload, Request, Vm, VmHandle,
-    VmState,
+    Answer, Error, Exit, JobId, JobState, MigrationMode, MoveOutcome, Options, Payload, Request, Vm,
+    VmHandle, VmState,
 };
 use resources::{
     Affinity, Bytes, CpuSet, HostRoot, HostTopology, OnReset, Plan, SerialSpec, VcpuId, VmSpec, VnodeId,
@@ -263,7 +263,8 @@ fn a_thread_that_may_not_follow_its_vnode_fails_the_move_and_is_told_where_it_is
     let vcpus = [(VcpuId(0), cpu.clone()), (VcpuId(1), nowhere)];
     let to = VnodePlacement { vcpus: vcpus.into(), affinity: Affinity::Hard, ..first.clone() };
     let go = |to: &VnodePlacement| {
-        let request = Request::Move { to: vec![to.clone()], manner: Manner::InTurn, bandwidth: None };
+        let request =
+            Request::Move { to: vec![to.clone()], mode: MigrationMode::Sequential, bandwidth: None };
         match handle.ask(request).unwrap() {
             Answer::Started(job) => ended(&handle, job),
             other => panic!("{other:?}"),

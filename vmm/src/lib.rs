@@ -26,13 +26,13 @@ mod kvm;
 mod kvm_control_tests;
 #[cfg(test)]
 mod kvm_tests;
-mod landing;
 mod lock_file;
 mod machine;
 mod memory;
 pub mod net;
 mod ofd_lock;
 mod pci;
+mod placement;
 mod restart;
 mod running;
 mod serial;
@@ -42,6 +42,7 @@ mod sys;
 pub mod test_kernel;
 #[cfg(feature = "test-kernel")]
 pub mod test_memory;
+mod transaction;
 
 pub use board::BoardCounters;
 pub use boot::{BootError, Payload};
@@ -58,15 +59,14 @@ pub use handle::{
 };
 pub use jobs::{JobId, JobState, JobView, MoveCounts};
 pub use kvm::{KvmError, why_no_linux};
-pub use memory::{Manner, MoveOutcome, PrefaultError, Progress, RamError, Residency, Written};
+pub use memory::{MigrationMode, MoveOutcome, PrefaultError, Progress, RamError, Residency, Written};
 pub use serial::{Stream, block_terminal_stops};
 pub use socket_file::{Access, Janitor, SocketFile, SocketFileError, sweep};
 pub use sys::{HostError, inherited_fd, spawn_without_signals};
 
 use boot::Boot;
-use claims::own::Settled;
 use handle::Shared;
-use resources::{OnReset, Plan, SerialSpec, VcpuId, VnodePlacement};
+use resources::{OnReset, Plan, SerialSpec, VcpuId, VnodeId};
 use std::sync::Arc;
 
 /// How to run, beside what was planned.
@@ -191,7 +191,7 @@ struct ClaimUntilTheEnd(Arc<Shared>);
 
 impl Drop for ClaimUntilTheEnd {
     fn drop(&mut self) {
-        self.0.claim.release();
+        self.0.placement.release();
     }
 }
 
@@ -203,7 +203,8 @@ impl Vm {
         let (firmware, boot) = prepare(&plan, payload, options.force_host)?;
         let kvm = kvm::KvmHost::open(&plan)?;
         check_devices(&plan, &options.serial)?;
-        let shared = Shared::new(&plan, options.observer.take(), options.claim.take());
+        let placement = placement::PlacementOwner::new(options.claim.take(), plan.placement.clone());
+        let shared = Shared::new(&plan, options.observer.take(), placement);
         let claim = ClaimUntilTheEnd(Arc::clone(&shared));
         Ok(Self { shared, plan, boot, firmware, kvm, options, claim })
     }
@@ -243,11 +244,11 @@ impl Vm {
                 (Exit::Reset, OnReset::Reboot) => tracing::info!("guest reset"),
                 (exit, _) => return Ok(exit),
             }
-            // It starts again where it lies now, and claims no more than that.
-            let placement = shared.view().placement.clone();
-            let settled = |at: &VnodePlacement| (at.vnode, Settled::Stays(at.claim.clone()));
-            shared.settle(&placement.vnodes.iter().map(settled).collect::<Vec<_>>());
+            // It starts again where its vnodes are now, and claims no more than that: a move under way has come to nothing.
+            let vnodes: Vec<VnodeId> = plan.topology.vnodes().iter().map(|vnode| vnode.id).collect();
+            shared.placement.turn().give_back(&vnodes);
             let left_out = restart::claim_all_back(&shared);
+            let placement = shared.placement.placement();
             let mut next = Plan { placement, ..shared.plan().without(&left_out) };
             if next.memory_map != plan.memory_map {
                 firmware = tables(&next)?;

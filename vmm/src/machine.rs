@@ -53,7 +53,7 @@ impl Machine {
             Some(before) => before.renew(plan)?,
             None => HostSide::acquire(plan, janitor, &on_full)?,
         };
-        let HostSide { devices, mut handles, ram, affinity, kvm: kept } = host;
+        let HostSide { devices, mut handles, ram, kvm: kept } = host;
         prefault(plan, &ram, &shared.abandoned, progress.as_deref_mut().map(|p| p as &mut dyn Progress))?;
         if shared.abandoned.load(Ordering::Acquire) {
             return Ok(None);
@@ -89,8 +89,8 @@ impl Machine {
             Signals::Vm => Some(take_over_signals()?),
             Signals::Caller => None,
         };
-        let teller = notifier.clone();
-        let stopped = move |cause| teller.send(Event::Vcpu(cause));
+        let events = notifier.clone();
+        let stopped = move |cause| events.send(Event::Vcpu(cause));
         let vcpus = match vcpus {
             Some(mut vcpus) => {
                 vcpus.begin(&setup, plan, entry, stopped)?;
@@ -101,8 +101,8 @@ impl Machine {
         let serial = Arc::clone(port.link());
         serial.connect(Arc::clone(&devices.serial), notifier.clone());
         let parts = Parts { vm, vcpus, segments, handles, ram, serial, leases };
-        let mut running = Running::new(Arc::clone(shared), notifier, Arc::clone(plan), parts);
-        running.take_affinities(affinity);
+        let topology = Arc::new(plan.topology.clone());
+        let running = Running::new(Arc::clone(shared), notifier, topology, parts);
         Ok(Some(Self {
             control: Control::new(inbox, signals, *shutdown_timeout, shared, devices.power, running),
         }))

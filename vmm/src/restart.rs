@@ -2,8 +2,8 @@
 //! of it the vnode boots that much smaller. Building the machine is `machine`'s.
 
 use crate::balloon::{Before, HostShort, NotClaimed, claim_back, look};
-use crate::claims::own::bytes_of;
 use crate::handle::Shared;
+use crate::placement::bytes_of;
 use resources::topology::MEMORY_UNIT;
 use resources::{Bytes, HostTopology, Vnode, VnodeId};
 use std::collections::BTreeMap;
@@ -35,13 +35,13 @@ fn vnode_back(
     vnode: &Vnode,
     look: &dyn Fn() -> Result<HostTopology, resources::HostError>,
 ) -> Bytes {
-    let released = shared.claim.turn().released(vnode.id);
+    let released = shared.placement.turn().released(vnode.id);
     let bytes = bytes_of(vnode, &released);
     if bytes == Bytes::ZERO {
         return bytes;
     }
-    let before = Before::look(&shared.claim, look);
-    let mut turn = shared.claim.turn();
+    let before = Before::look(&shared.placement, look);
+    let mut turn = shared.placement.turn();
     let back = before.and_then(|before| claim_back(&mut turn, before, vnode, (Bytes::ZERO, bytes), look));
     let back = back.unwrap_or_else(|error| {
         if !matches!(error, NotClaimed::Short(_)) {
@@ -64,9 +64,9 @@ mod tests {
     use super::all_back;
     use crate::balloon::{HostShort, VnodeMemory};
     use crate::claims::Claims;
-    use crate::claims::own::memory_of;
     use crate::handle::{Observer, Shared, VmView};
     use crate::jobs::JobView;
+    use crate::placement::{PlacementOwner, memory_of};
     use resources::test_host::HostShape;
     use resources::{Bytes, Claim, PageSize, Plan, PnodeId, VmSpec, VnodeId, VnodeSpec};
     use std::sync::{Arc, Mutex};
@@ -99,19 +99,23 @@ mod tests {
         let plan = Arc::new(Plan::new(&spec, &shape.topology()).unwrap());
         let held = claims.lock(&claims.survey().unwrap()).unwrap().claim(&plan.placement.claim).unwrap();
         let told = Told::default();
-        let shared = Shared::new(&plan, Some(Box::new(told.clone())), Some(held));
+        let shared = Shared::new(
+            &plan,
+            Some(Box::new(told.clone())),
+            PlacementOwner::new(Some(held), plan.placement.clone()),
+        );
         let what = memory_of(&plan.topology.vnodes()[0], released);
         let what = Claim { pnodes: [(PnodeId(0), what)].into() };
-        shared.claim.turn().release(VnodeId(0), &what).unwrap();
+        shared.placement.turn().release(VnodeId(0), &what).unwrap();
         // Nothing is touched: all that is still claimed counts beside it.
-        let claimed = shared.claim.turn().of(VnodeId(0)).less(&what).total().memory;
+        let claimed = shared.placement.turn().of(VnodeId(0)).less(&what).total().memory;
         let reserve = shape.topology().pnodes()[0].memory_kept;
         let others = [claimed, Bytes::gib(1), free].into_iter().fold(reserve, Bytes::saturating_add);
         let pages = claims.living().unwrap()[0].claim.total().huge_pages.values().sum::<u64>();
         let free_pages = pages + free.get() / Bytes::mib(2).get();
         let host = HostShape::new(1).free(0, others, Bytes::ZERO).pool(0, Bytes::mib(2), 512, free_pages);
         let left_out = all_back(&shared, &|| Ok(host.clone().topology()));
-        let total = shared.claim.turn().of(VnodeId(0));
+        let total = shared.placement.turn().of(VnodeId(0));
         assert_eq!(total, plan.placement.vnodes[0].claim, "{pages:?}");
         let told = told.0.lock().unwrap().clone();
         (left_out.into_iter().map(|(vnode, bytes)| (vnode.0, bytes)).collect(), told)

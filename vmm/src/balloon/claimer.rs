@@ -5,13 +5,15 @@ use super::board::Entry;
 use super::leases::Leases;
 use super::watch::{Resident, Watch};
 use crate::claims::ClaimsError;
-use crate::claims::own::{OwnClaim, Seen, Turn, memory_of};
 use crate::handle::Shared;
 use crate::inbox::{Event, Notifier};
 use crate::memory::GuestRam;
+use crate::placement::{PlacementOwner, Seen, Turn, memory_of};
 use crate::sys::{Advice, HostError};
 use resources::lease::room_for;
-use resources::{Bytes, Claim, HostRoot, HostTopology, NodeClaim, PageSize, Plan, PnodeId, Vnode, VnodeId};
+use resources::{
+    Bytes, Claim, HostRoot, HostTopology, NodeClaim, PageSize, PnodeId, VmTopology, Vnode, VnodeId,
+};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -57,13 +59,13 @@ pub struct Claimer {
 }
 
 /// What one of its threads does.
-type Body = fn(&Ground);
+type Body = fn(&Context);
 
 /// What it works on.
-pub struct Ground {
+pub struct Context {
     pub shared: Arc<Shared>,
     pub notifier: Notifier,
-    pub plan: Arc<Plan>,
+    pub topology: Arc<VmTopology>,
     pub ram: Weak<GuestRam>,
     pub entries: Arc<[Entry]>,
     pub leases: Arc<Leases>,
@@ -76,15 +78,15 @@ impl Claimer {
     }
 
     /// From now on what a guest wants back is claimed for it, and one that takes it unasked stands still.
-    pub fn start(&mut self, ground: impl FnOnce() -> Ground) -> Result<(), HostError> {
+    pub fn start(&mut self, context: impl FnOnce() -> Context) -> Result<(), HostError> {
         // Two, as a claim may keep one waiting.
-        let bodies: [(&str, Body); 2] = [("balloon-watch", Ground::watch), ("claims", Ground::serve)];
+        let bodies: [(&str, Body); 2] = [("balloon-watch", Context::watch), ("claims", Context::serve)];
         let missing = bodies.get(self.threads.len()..).filter(|missing| !missing.is_empty());
         let Some(missing) = missing else { return Ok(()) };
-        let ground = Arc::new(ground());
+        let context = Arc::new(context());
         for (name, body) in missing.iter().copied() {
-            let ground = Arc::clone(&ground);
-            let thread = std::thread::Builder::new().name(name.into()).spawn(move || body(&ground));
+            let context = Arc::clone(&context);
+            let thread = std::thread::Builder::new().name(name.into()).spawn(move || body(&context));
             self.threads.push(thread.map_err(|error| HostError::new("clone", error).of(name))?);
         }
         Ok(())
@@ -100,7 +102,7 @@ impl Drop for Claimer {
     }
 }
 
-impl Ground {
+impl Context {
     fn serve(&self) {
         // The vnodes whose guests wait: when to try again, and how long it was waited before.
         let mut waiting: BTreeMap<VnodeId, (Instant, Duration)> = BTreeMap::new();
@@ -154,11 +156,11 @@ impl Ground {
     }
 
     fn claim_back(&self, entry: &Entry, wanted: Bytes) -> Result<(), NotClaimed> {
-        let Some(vnode) = self.plan.topology.vnode(entry.vnode) else { return Ok(()) };
+        let Some(vnode) = self.topology.vnode(entry.vnode) else { return Ok(()) };
         let least = whole_pages(vnode, wanted);
         let most = least.saturating_add(whole_pages(vnode, AHEAD)).min(self.leases.of(vnode.id).released());
-        let before = Before::look(&self.shared.claim, &look)?;
-        let mut turn = self.shared.claim.turn();
+        let before = Before::look(&self.shared.placement, &look)?;
+        let mut turn = self.shared.placement.turn();
         let back = claim_back(&mut turn, before, vnode, (least.min(most), most), &look)?;
         // Within the turn: who releases or moves meanwhile would have it that the lease is not the claim's any more.
         let left = {
@@ -186,10 +188,10 @@ pub struct Before {
 impl Before {
     /// The host first: what comes free after others were asked what they have would count twice.
     pub fn look(
-        claim: &OwnClaim,
+        owner: &PlacementOwner,
         look: &dyn Fn() -> Result<HostTopology, resources::HostError>,
     ) -> Result<Self, NotClaimed> {
-        Ok(Self { host: look()?, seen: claim.look()? })
+        Ok(Self { host: look()?, seen: owner.look()? })
     }
 }
 
@@ -225,13 +227,13 @@ pub fn claim_back(
 /// how much. Of a vnode whose memory may lie on several pnodes nothing is released: nobody knows on which the pages will
 /// lie that the guest takes back. `first` is done before the claim goes down.
 pub fn release(
-    claim: &OwnClaim,
+    owner: &PlacementOwner,
     leases: &Leases,
     vnode: &Vnode,
     (on, most): (Option<PnodeId>, Bytes),
     first: impl FnOnce(),
 ) -> Result<Bytes, ClaimsError> {
-    let mut turn = claim.turn();
+    let mut turn = owner.turn();
     let own = turn.of(vnode.id);
     let mut homes = own.pnodes.iter().filter(|(_, node)| has_some(node)).map(|(pnode, _)| *pnode);
     let (Some(pnode), None) = (homes.next(), homes.next()) else { return Ok(Bytes::ZERO) };

@@ -2,8 +2,8 @@
 
 use super::claimer::{Before, NotClaimed, claim_back, release};
 use super::leases::Leases;
-use crate::claims::own::OwnClaim;
 use crate::claims::{Claims, Held};
+use crate::placement::PlacementOwner;
 use resources::lease::Lease;
 use resources::test_host::HostShape;
 use resources::{Bytes, HostTopology, MemoryPolicy, PageSize, Plan, PnodeId, VmSpec, VnodeId, VnodeSpec};
@@ -42,10 +42,10 @@ fn on_p(memory: Bytes, pages: PageSize) -> VnodeSpec {
     VnodeSpec { memory: Some(memory), pnode, pages: Some(pages), ..VnodeSpec::new(0) }
 }
 
-fn first(plan: &Plan, held: Held, out: Bytes) -> (OwnClaim, Leases) {
+fn first(plan: &Plan, held: Held, out: Bytes) -> (PlacementOwner, Leases) {
     let leases = Leases::new([Lease::default()]);
     leases.of(V).came_out(out);
-    (OwnClaim::new(Some(held), &plan.placement), leases)
+    (PlacementOwner::new(Some(held), plan.placement.clone()), leases)
 }
 
 #[test]

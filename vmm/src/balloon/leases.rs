@@ -1,5 +1,5 @@
 //! The leases of a VM's vnodes, where devices, orders by pnode and the thread that claims memory back meet. What a lease
-//! allows is decided in `resources`; the claim itself is `claims::own`'s.
+//! allows is decided in `resources`; the claim itself is `placement`'s.
 
 use resources::lease::Lease;
 use resources::{Bytes, VnodeId};

@@ -28,7 +28,7 @@ mod watch;
 pub(crate) use attach::{AllCounters, attach};
 pub(crate) use board::{Entry, Held, Tell, free_memory};
 pub(crate) use claimer::{
-    Before, Claimer, Ground as ClaimerGround, NotClaimed, advise, claim_back, look, release,
+    Before, Claimer, Context as ClaimerContext, NotClaimed, advise, claim_back, look, release,
 };
 pub(crate) use controller::Ask;
 pub(crate) use keeper::Keeper;

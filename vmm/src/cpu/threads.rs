@@ -5,12 +5,11 @@ use super::exits::ExitCounters;
 use super::gate::{Gate, Wanted};
 use super::vcpu::{StopCause, Vcpu, VcpuError, VcpuSetup};
 use crate::boot::{Entry, set_boot_registers};
-use crate::memory::{kernel_cpus, pin_this_thread};
-use crate::sys::{HostError, ImmediateExit, accept_kicks, interrupt};
-use nix::sched::sched_setaffinity;
+use crate::sys::{self, HostError, ImmediateExit, accept_kicks, interrupt, pin_this_thread};
 use nix::unistd::{Pid, gettid};
 use resources::{Affinity, ApicId, CpuSet, Plan, VcpuId, VnodeId};
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -192,13 +191,21 @@ impl VcpuThreads {
         self.threads.iter().map(|thread| (thread.vcpu, Arc::clone(&thread.exits)))
     }
 
-    /// Changes where a vCPU's thread may run; `None` when there is no such vCPU.
-    pub fn set_affinity(&self, vcpu: VcpuId, cpus: &CpuSet) -> Option<Result<(), HostError>> {
-        let thread = self.threads.iter().find(|thread| thread.vcpu == vcpu)?;
-        let set = kernel_cpus(cpus).and_then(|set| {
-            sched_setaffinity(thread.id, &set).map_err(|e| HostError::new("sched_setaffinity", e))
-        });
-        Some(set.map_err(|error| error.of(format!("vCPU {vcpu} to CPUs {cpus}"))))
+    /// Changes where a vCPU's thread may run.
+    pub fn set_affinity(&self, vcpu: VcpuId, cpus: &CpuSet) -> Result<(), HostError> {
+        let set = self.thread(vcpu).and_then(|thread| sys::set_affinity(thread.id, cpus));
+        set.map_err(|error| error.of(format!("vCPU {vcpu} to CPUs {cpus}")))
+    }
+
+    /// Where the kernel lets a vCPU's thread run.
+    pub fn affinity(&self, vcpu: VcpuId) -> Result<CpuSet, HostError> {
+        let cpus = self.thread(vcpu).and_then(|thread| sys::affinity(thread.id));
+        cpus.map_err(|error| error.of(format!("vCPU {vcpu}")))
+    }
+
+    fn thread(&self, vcpu: VcpuId) -> Result<&VcpuThread, HostError> {
+        let gone = || HostError::new("sched_setaffinity", io::Error::from_raw_os_error(libc::ESRCH));
+        self.threads.iter().find(|thread| thread.vcpu == vcpu).ok_or_else(gone)
     }
 }
 
@@ -271,6 +278,12 @@ fn create(setup: &VcpuSetup, plan: &Plan, id: VcpuId, vnode: VnodeId) -> Result<
     match placed {
         Some((Affinity::Hard | Affinity::Soft, cpus)) => {
             pin_this_thread(cpus).map_err(|error| error.of(format!("vCPU {id} to CPUs {cpus}")))?;
+        }
+        // Only if it was sent elsewhere since the VM started.
+        Some((Affinity::None, cpus)) if sys::affinity(Pid::from_raw(0))? != *cpus => {
+            if let Err(error) = pin_this_thread(cpus) {
+                tracing::warn!(%error, vcpu = %id, "vCPU not pinned");
+            }
         }
         Some((Affinity::None, _)) | None => {}
     }

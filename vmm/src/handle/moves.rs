@@ -1,14 +1,16 @@
 //! Requests that change where a vnode is: the place is decided and claimed first, then the control loop is asked. What
 //! takes time is measured before anybody else has to wait for it.
 
-use super::{Answer, Request, RequestError, VmHandle, VmView};
-use crate::claims::own::{Seen as Others, Settled, Turn, memory_of};
+use super::{Answer, Request, RequestError, VmHandle};
 use crate::jobs::JobId;
-use crate::memory::Manner;
+use crate::memory::MigrationMode;
+use crate::placement::{Made, Seen as Others, Turn, memory_of};
 use resources::replacement::{self, Mover, ReplacementError, Seen, rehome, replace};
-use resources::{Affinity, Bytes, HostTopology, NodeSet, PnodeId, VnodeId, VnodePlacement};
+use resources::{
+    Affinity, Bytes, HostTopology, Ledger, NodeSet, Placement, PnodeId, VnodeId, VnodePlacement,
+};
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 /// Looks at the host as it is now.
@@ -21,7 +23,7 @@ const MEASUREMENTS: usize = 3;
 
 /// What a decision needs to know, as of one placement.
 struct Measured {
-    view: Arc<VmView>,
+    now: Placement,
     /// What of each vnode lies where.
     residency: BTreeMap<VnodeId, BTreeMap<PnodeId, Bytes>>,
     others: Others,
@@ -40,8 +42,8 @@ impl VmHandle {
         let topology = &self.plan().topology;
         self.require_idle(&[vnode])?;
         let (turn, measured) = self.measure(&[vnode])?;
-        let affinity = at(&measured.view, vnode)?.affinity;
-        self.send_off(turn, measured, Manner::InTurn, bandwidth, look, |host, seen| {
+        let affinity = at(&measured.now, vnode)?.affinity;
+        self.send_off(turn, measured, MigrationMode::Sequential, bandwidth, look, |host, seen| {
             let nothing = BTreeMap::new();
             let residency = seen.residency.get(&vnode).unwrap_or(&nothing);
             Ok(vec![replace(topology, host, &Mover { vnode, affinity, residency, ledger: seen.ledger }, to)?])
@@ -58,9 +60,9 @@ impl VmHandle {
         let topology = &self.plan().topology;
         self.require_idle(&vnodes)?;
         let (turn, measured) = self.measure(&vnodes)?;
-        let now = Arc::clone(&measured.view);
-        self.send_off(turn, measured, Manner::Trade, bandwidth, look, |host, seen| {
-            replacement::swap(topology, host, &now.placement, vnodes, seen)
+        let now = measured.now.clone();
+        self.send_off(turn, measured, MigrationMode::Exchange, bandwidth, look, |host, seen| {
+            replacement::swap(topology, host, &now, vnodes, seen)
         })
     }
 
@@ -75,9 +77,9 @@ impl VmHandle {
         let topology = &self.plan().topology;
         let all: Vec<VnodeId> = topology.vnodes().iter().map(|vnode| vnode.id).collect();
         let (turn, mut measured) = self.measure(&all)?;
-        let now = Arc::clone(&measured.view);
+        let now = measured.now.clone();
         measured.residency.retain(|vnode, on| {
-            let at = now.placement.vnodes.get(vnode.index());
+            let at = now.vnodes.get(vnode.index());
             let placed = at.is_some_and(|at| at.pnodes.contains(pnode) || at.cpu_pnodes.contains(pnode));
             placed || on.contains_key(&pnode)
         });
@@ -90,9 +92,10 @@ impl VmHandle {
                 None => Err(ReplacementError::NoSuchPnode { pnode, host: host.ids() }.into()),
             };
         }
-        let first = self.send_off(turn, measured, Manner::InTurn, bandwidth, look, |host, seen| {
-            replacement::evacuate(topology, host, &now.placement, pnode, &vnodes, seen)
-        })?;
+        let first =
+            self.send_off(turn, measured, MigrationMode::Sequential, bandwidth, look, |host, seen| {
+                replacement::evacuate(topology, host, &now, pnode, &vnodes, seen)
+            })?;
         Ok((first.0..).take(vnodes.len()).map(JobId).collect())
     }
 
@@ -105,21 +108,20 @@ impl VmHandle {
         home: Option<&NodeSet>,
         look: Look<'_>,
     ) -> Result<(), RequestError> {
-        let (mut turn, Measured { view, others, .. }) = self.measure(&[])?;
+        let (mut turn, Measured { now, others, .. }) = self.measure(&[])?;
         self.require_idle(&[vnode])?;
-        let now = at(&view, vnode)?;
+        let now = at(&now, vnode)?;
         let wanted = (affinity, home.unwrap_or(&now.cpu_pnodes));
-        let (before, released, mut to) = (turn.of(vnode), turn.released(vnode), None);
-        turn.grow(others, &BTreeMap::from([(vnode, Vec::new())]), |ledger| {
+        let released = turn.released(vnode);
+        let decide = |ledger: &Ledger| {
             let place = rehome(&self.plan().topology, &look()?, now, wanted, ledger)?;
-            let claim = to.insert(place).claim.less(&released);
-            Ok::<_, RequestError>(vec![(vnode, claim)])
+            let claim = place.claim.less(&released);
+            Ok(vec![(place, claim)])
+        };
+        turn.change(others, &BTreeMap::from([(vnode, Vec::new())]), decide, |to| {
+            let ask = |place| self.ask(Request::Rehome(Box::new(place))).map(drop);
+            to.into_iter().try_for_each(ask).map(Made::Done)
         })?;
-        let Some(place) = to else { return Err(RequestError::NoAnswer) };
-        let claim = place.claim.clone();
-        let told = self.ask(Request::Rehome(Box::new(place)));
-        turn.settle(&[(vnode, Settled::Stays(if told.is_ok() { claim } else { before }))]);
-        told?;
         drop(turn);
         let threads = {
             let link = self.shared.link.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,16 +143,16 @@ impl VmHandle {
     /// measured is of the placement that the turn finds.
     fn measure(&self, vnodes: &[VnodeId]) -> Result<(Turn<'_>, Measured), RequestError> {
         for _ in 0..MEASUREMENTS {
-            let view = self.view();
+            let now = self.shared.placement.placement();
             let mut residency = BTreeMap::new();
             for &id in vnodes {
                 self.plan().topology.vnode(id).ok_or(ReplacementError::NoSuchVnode(id))?;
                 residency.insert(id, self.residency(id).transpose()?.unwrap_or_default().on);
             }
-            let others = self.shared.claim.look()?;
-            let turn = self.shared.claim.turn_within(PATIENCE).ok_or(RequestError::PlacementBusy)?;
-            if self.view().placement == view.placement {
-                return Ok((turn, Measured { view, residency, others }));
+            let others = self.shared.placement.look()?;
+            let turn = self.shared.placement.turn_within(PATIENCE).ok_or(RequestError::PlacementBusy)?;
+            if self.shared.placement.placement() == now {
+                return Ok((turn, Measured { now, residency, others }));
             }
         }
         Err(RequestError::PlacementBusy)
@@ -161,7 +163,7 @@ impl VmHandle {
         &self,
         mut turn: Turn<'_>,
         measured: Measured,
-        manner: Manner,
+        mode: MigrationMode,
         bandwidth: Option<Bytes>,
         look: Look<'_>,
         decide: impl Fn(&HostTopology, &Seen<'_>) -> Result<Vec<VnodePlacement>, ReplacementError>,
@@ -175,22 +177,17 @@ impl VmHandle {
             let has = on.iter().map(|(pnode, bytes)| (*pnode, memory_of(vnode, *bytes)));
             moving.insert(id, has.collect());
         }
-        let before: Vec<_> = vnodes.iter().map(|vnode| (*vnode, Settled::Stays(turn.of(*vnode)))).collect();
-        let mut to = Vec::new();
-        turn.grow(others, &moving, |ledger| {
-            to = decide(&look()?, &Seen { residency: &residency, ledger })?;
-            Ok::<_, RequestError>(to.iter().map(|at| (at.vnode, at.claim.clone())).collect())
-        })?;
-        match self.ask(Request::Move { to, manner, bandwidth }) {
-            Ok(Answer::Started(first)) => Ok(first),
-            refused => {
-                turn.settle(&before);
-                refused.and(Err(RequestError::NoAnswer))
-            }
-        }
+        let decide = |ledger: &Ledger| {
+            let to = decide(&look()?, &Seen { residency: &residency, ledger })?;
+            Ok(to.into_iter().map(|place| (place.clone(), place.claim)).collect())
+        };
+        turn.change(others, &moving, decide, |to| match self.ask(Request::Move { to, mode, bandwidth })? {
+            Answer::Started(first) => Ok(Made::Started(first)),
+            Answer::Done => Err(RequestError::NoAnswer),
+        })
     }
 }
 
-fn at(view: &VmView, vnode: VnodeId) -> Result<&VnodePlacement, ReplacementError> {
-    view.placement.vnodes.get(vnode.index()).ok_or(ReplacementError::NoSuchVnode(vnode))
+fn at(now: &Placement, vnode: VnodeId) -> Result<&VnodePlacement, ReplacementError> {
+    now.vnodes.get(vnode.index()).ok_or(ReplacementError::NoSuchVnode(vnode))
 }

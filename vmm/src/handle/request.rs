@@ -4,7 +4,7 @@ use crate::balloon::{BalloonError, ReclaimOrder};
 use crate::claims::ClaimsError;
 use crate::diagnosis::of_call;
 use crate::jobs::JobId;
-use crate::memory::Manner;
+use crate::memory::MigrationMode;
 use crate::sys::HostError;
 use devices::virtio::blk::BlkError;
 use resources::replacement::ReplacementError;
@@ -48,7 +48,7 @@ pub enum Request {
         /// Where to; made for the placement of now.
         to: Vec<VnodePlacement>,
         /// In which way, if they are several.
-        manner: Manner,
+        mode: MigrationMode,
         /// Bytes per second.
         bandwidth: Option<Bytes>,
     },

@@ -1,22 +1,22 @@
-//! What handles share with the control loop: the last published view, and the link to the guest that runs now.
+//! What handles share with the control loop: the VM's state, where its vnodes are, and the link to the guest that runs now.
 
 use super::request::request;
-use super::{DiskFull, DiskSize, Observer, Request, VmState, VmView};
+use super::{DiskFull, DiskSize, Observer, Request, VcpuView, VmState, VmView};
 use crate::balloon::{self, Leases, Reclaimer, VnodeMemory};
 use crate::board::BoardCounters;
-use crate::claims::Held;
-use crate::claims::own::{OwnClaim, Settled, bytes_of};
 use crate::cpu::ExitCounters;
 use crate::inbox::{Event, Notifier};
 use crate::jobs::{JobId, Jobs};
 use crate::memory::GuestRam;
 use crate::pci::{DeviceHandle, DeviceThreads};
+use crate::placement::{PlacementOwner, Turn, bytes_of};
 use crate::sys::GuestVm;
 use devices::virtio::net::NetHandle;
 use resources::lease::Lease;
-use resources::{Plan, VcpuId, Vnode, VnodeId};
+use resources::{CpuSet, Plan, VcpuId, Vnode};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 /// The part of a handle that changes when the guest starts again.
@@ -36,8 +36,11 @@ pub(crate) struct Link {
 
 /// What handles share with the control loop.
 pub(crate) struct Shared {
+    /// What was decided before the start.
     pub(super) plan: Arc<Plan>,
-    view: Mutex<Arc<VmView>>,
+    /// Where vnodes are since, and what they claim.
+    pub(crate) placement: PlacementOwner,
+    status: Mutex<Status>,
     pub(super) link: Mutex<Option<Link>>,
     observer: Option<Box<dyn Observer>>,
     restart: AtomicBool,
@@ -52,7 +55,13 @@ pub(crate) struct Shared {
     pub(crate) jobs: Jobs,
     /// Held by who logs what is written.
     pub(super) dirty_log: Mutex<()>,
-    pub(crate) claim: OwnClaim,
+}
+
+/// What the control loop says of the guest that runs now.
+struct Status {
+    state: VmState,
+    /// Each vCPU and its thread; none until they run.
+    threads: Vec<(VcpuId, i32)>,
 }
 
 impl balloon::Tell for Shared {
@@ -67,12 +76,12 @@ impl Shared {
     pub(crate) fn new(
         plan: &Arc<Plan>,
         observer: Option<Box<dyn Observer>>,
-        claim: Option<Held>,
+        placement: PlacementOwner,
     ) -> Arc<Self> {
-        let view = VmView { state: VmState::Starting, placement: plan.placement.clone(), vcpus: Vec::new() };
         Arc::new(Self {
             plan: Arc::clone(plan),
-            view: Mutex::new(Arc::new(view)),
+            placement,
+            status: Mutex::new(Status { state: VmState::Starting, threads: Vec::new() }),
             link: Mutex::new(None),
             observer,
             restart: AtomicBool::new(false),
@@ -83,7 +92,6 @@ impl Shared {
             reclaimer: Reclaimer::default(),
             jobs: Jobs::default(),
             dirty_log: Mutex::default(),
-            claim: OwnClaim::new(claim, &plan.placement),
         })
     }
 
@@ -92,12 +100,41 @@ impl Shared {
         &self.plan
     }
 
-    pub(crate) fn publish(&self, view: VmView) {
-        let view = Arc::new(view);
-        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&view);
+    /// The state and the threads of vCPUs are these now.
+    pub(crate) fn show(&self, state: VmState, threads: Vec<(VcpuId, i32)>) {
+        *self.status() = Status { state, threads };
+        self.publish();
+    }
+
+    /// Tells of a change of what [`view`](Self::view) gives.
+    pub(crate) fn publish(&self) {
         if let Some(observer) = &self.observer {
-            observer.view(&view);
+            observer.view(&self.view());
         }
+    }
+
+    fn status(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How it stands.
+    pub(crate) fn state(&self) -> VmState {
+        self.status().state
+    }
+
+    /// What others see of it.
+    pub(crate) fn view(&self) -> VmView {
+        let status = self.status();
+        let placement = self.placement.placement();
+        let affinities: BTreeMap<VcpuId, &CpuSet> =
+            placement.vnodes.iter().flat_map(|at| &at.vcpus).map(|(vcpu, cpus)| (*vcpu, cpus)).collect();
+        let vcpu = |(id, thread): &(VcpuId, i32)| VcpuView {
+            id: *id,
+            thread: *thread,
+            affinity: affinities.get(id).copied().cloned().unwrap_or_default(),
+        };
+        let vcpus = status.threads.iter().map(vcpu).collect();
+        VmView { state: status.state, placement, vcpus }
     }
 
     pub(crate) fn host_short(&self, short: &balloon::HostShort) {
@@ -120,7 +157,7 @@ impl Shared {
 
     /// The leases of the vnodes as `plan` boots them, which may be smaller than they were planned.
     pub(crate) fn leases(&self, plan: &Plan) -> Leases {
-        let turn = self.claim.turn();
+        let turn = self.placement.turn();
         let lease = |vnode: &Vnode| {
             let released = bytes_of(vnode, &turn.released(vnode.id));
             let planned = self.plan.topology.vnode(vnode.id).map_or(vnode.memory, |vnode| vnode.memory);
@@ -129,10 +166,8 @@ impl Shared {
         Leases::new(plan.topology.vnodes().iter().map(lease))
     }
 
-    /// Puts claims in the place of others; leases of vnodes that have moved end.
-    pub(crate) fn settle(&self, claims: &[(VnodeId, Settled)]) {
-        let mut turn = self.claim.turn();
-        turn.settle(claims);
+    /// Ends the leases of vnodes that have moved: all of their memory is claimed where they are now.
+    pub(crate) fn end_leases(&self, turn: &Turn<'_>) {
         let ram = self
             .link
             .lock()
@@ -189,17 +224,11 @@ impl Shared {
     pub(crate) fn disconnect(&self, state: VmState) {
         self.show_balloons(Arc::default());
         *self.link.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let now = self.view();
-        self.publish(VmView { state, placement: now.placement.clone(), vcpus: Vec::new() });
+        self.show(state, Vec::new());
     }
 
     /// The guest is about to start again, where it lies. Whoever asked for it sees that before the answer.
     pub(crate) fn starts_again(&self) {
-        let placement = self.view().placement.clone();
-        self.publish(VmView { state: VmState::Starting, placement, vcpus: Vec::new() });
-    }
-
-    pub(crate) fn view(&self) -> Arc<VmView> {
-        Arc::clone(&self.view.lock().unwrap_or_else(PoisonError::into_inner))
+        self.show(VmState::Starting, Vec::new());
     }
 }

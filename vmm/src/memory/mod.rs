@@ -13,8 +13,10 @@ mod shift;
 
 pub use dirty::FilledByKernel;
 pub use dirty_log::{DirtyLog, Written};
-pub use moves::{Manner, MemoryMove, MoveOutcome, MoveProgress, Moved, move_memory};
-pub use prefault::{PrefaultError, Progress, kernel_cpus, pin_this_thread, prefault};
+pub use moves::{MemoryMove, MigrationMode, MoveOutcome, MoveProgress, Moved, move_memory};
+#[cfg(test)]
+pub use moves::{Pages, move_regions};
+pub use prefault::{PrefaultError, Progress, prefault};
 pub use ram::{GuestRam, RamError, RamRegion};
 pub use residency::Residency;
 pub use shift::{bring_home, shift};

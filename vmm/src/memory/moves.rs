@@ -10,8 +10,9 @@ use super::parts::{Piece, pieces};
 use super::policy::kernel_policy;
 use super::ram::{GuestRam, RamRegion};
 use crate::sys::{HostError, Mode, NodeMask, PageStatus};
+use crate::transaction::all_or_none;
 use pages::{elsewhere, move_chunk};
-use resources::{Bytes, MemoryPart, MemoryPolicy, NodeSet, PageSize, PnodeId, VnodeId};
+use resources::{Bytes, MemoryPart, MemoryPolicy, NodeSet, PageSize, PnodeId, VnodeId, VnodePlacement};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -40,13 +41,27 @@ pub struct MemoryMove {
     pub parts_to: Vec<MemoryPart>,
 }
 
-/// How several vnodes move.
+impl MemoryMove {
+    /// From one place of a vnode to another.
+    pub fn between(from: &VnodePlacement, to: &VnodePlacement, policy: MemoryPolicy) -> Self {
+        Self {
+            vnode: to.vnode,
+            from: from.pnodes.clone(),
+            to: to.pnodes.clone(),
+            policy,
+            parts_from: from.parts.clone(),
+            parts_to: to.parts.clone(),
+        }
+    }
+}
+
+/// In which order the pages of several vnodes are migrated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
+pub enum MigrationMode {
     /// One after the other.
-    InTurn,
+    Sequential,
     /// Into each other's places: chunk by chunk, as long as there is room.
-    Trade,
+    Exchange,
 }
 
 /// How far one vnode is; written by the mover, read by anybody.
@@ -103,6 +118,8 @@ pub trait Pages {
     fn in_blocks(&self) -> bool;
     /// Sets where pages of a range may lie from now on.
     fn set_policy(&self, range: Range<usize>, mode: Mode, nodes: &NodeMask) -> Result<(), HostError>;
+    /// The nodes that the policy at `offset` names; `None` if the kernel does not tell.
+    fn policy_nodes(&self, offset: usize) -> Option<NodeSet>;
     /// Where pages lie.
     fn locate(&self, offsets: &[usize]) -> Result<Vec<PageStatus>, HostError>;
     /// Moves the page at each offset to the node beside it.
@@ -126,6 +143,10 @@ impl Pages for RamRegion {
         self.mapping.set_policy(range, mode, nodes)
     }
 
+    fn policy_nodes(&self, offset: usize) -> Option<NodeSet> {
+        self.mapping.policy_nodes(offset)
+    }
+
     fn locate(&self, offsets: &[usize]) -> Result<Vec<PageStatus>, HostError> {
         self.mapping.locate(offsets)
     }
@@ -140,13 +161,25 @@ impl Pages for RamRegion {
 pub fn move_memory(
     ram: &GuestRam,
     jobs: &[MemoryMove],
-    manner: Manner,
+    mode: MigrationMode,
     bandwidth: Option<Bytes>,
     progress: &[Arc<MoveProgress>],
 ) -> Vec<Moved> {
-    let parts = jobs.iter().zip(progress);
-    let movers = parts.map(|(job, progress)| Mover::new(ram.of(job.vnode).collect(), job, progress));
-    Group { movers: movers.collect(), manner, bandwidth, started: Instant::now() }.run()
+    let regions = jobs.iter().map(|job| ram.of(job.vnode).collect()).collect();
+    move_regions(regions, jobs, mode, bandwidth, progress)
+}
+
+/// The same for the regions of each vnode, wherever these are.
+pub fn move_regions<P: Pages>(
+    regions: Vec<Vec<&P>>,
+    jobs: &[MemoryMove],
+    mode: MigrationMode,
+    bandwidth: Option<Bytes>,
+    progress: &[Arc<MoveProgress>],
+) -> Vec<Moved> {
+    let parts = regions.into_iter().zip(jobs).zip(progress);
+    let movers = parts.map(|((regions, job), progress)| Mover::new(regions, job, progress));
+    Group { movers: movers.collect(), mode, bandwidth, started: Instant::now() }.run()
 }
 
 /// One vnode under way.
@@ -160,7 +193,7 @@ struct Mover<'a, P> {
 
 struct Group<'a, P> {
     movers: Vec<Mover<'a, P>>,
-    manner: Manner,
+    mode: MigrationMode,
     bandwidth: Option<Bytes>,
     started: Instant,
 }
@@ -175,32 +208,31 @@ impl<P: Pages> Group<'_, P> {
     fn run(mut self) -> Vec<Moved> {
         let stopped = match self.begin() {
             false => Err(Stop::Failed),
-            true => match self.manner {
-                Manner::InTurn => (0..self.movers.len()).try_for_each(|at| self.pass(at..at + 1)),
-                Manner::Trade => self.trade(),
+            true => match self.mode {
+                MigrationMode::Sequential => (0..self.movers.len()).try_for_each(|at| self.pass(at..at + 1)),
+                MigrationMode::Exchange => self.exchange(),
             },
         };
         let cancelled = stopped.is_err();
         for mover in &mut self.movers {
-            mover.end(self.manner, cancelled);
+            mover.end(self.mode, cancelled);
         }
         self.movers.into_iter().map(|mover| (mover.outcome, mover.error)).collect()
     }
 
     /// Sets all policies or none.
     fn begin(&mut self) -> bool {
-        for at in 0..self.movers.len() {
-            if let Err(error) = self.movers[at].set_out(self.manner) {
-                self.movers[at].error = Some(error);
-                self.movers[..=at].iter_mut().for_each(Mover::turn_back);
-                return false;
-            }
-        }
-        true
+        let mode = self.mode;
+        let all = 0..self.movers.len();
+        let set_out = |movers: &mut [Mover<'_, P>], at: &usize| {
+            let mover = &mut movers[*at];
+            mover.set_out(mode).map_err(|error| mover.error = Some(error))
+        };
+        all_or_none(&mut self.movers[..], all, set_out, |movers, at| movers[*at].turn_back()).is_ok()
     }
 
     /// Again and again, as long as something fits into the room that became free.
-    fn trade(&mut self) -> Result<(), Stop> {
+    fn exchange(&mut self) -> Result<(), Stop> {
         loop {
             let before = self.moved();
             self.movers.iter_mut().for_each(|mover| mover.outcome.left.clear());
@@ -268,12 +300,12 @@ impl<'a, P: Pages> Mover<'a, P> {
         error.of(format!("vnode {}", self.job.vnode)).on(on)
     }
 
-    /// New pages come from the new pnodes from now on. While vnodes trade places their pnodes may both be full: then a
+    /// New pages come from the new pnodes from now on. While vnodes change places their pnodes may both be full: then a
     /// bound vnode only prefers the new one, for the guest must find memory for what it touches.
-    fn set_out(&mut self, manner: Manner) -> Result<(), HostError> {
+    fn set_out(&mut self, mode: MigrationMode) -> Result<(), HostError> {
         let first = self.job.to.first().map(NodeSet::one).unwrap_or_default();
-        let (policy, on) = match (manner, self.job.policy) {
-            (Manner::Trade, MemoryPolicy::Bind) => (MemoryPolicy::Preferred, &first),
+        let (policy, on) = match (mode, self.job.policy) {
+            (MigrationMode::Exchange, MemoryPolicy::Bind) => (MemoryPolicy::Preferred, &first),
             (_, policy) => (policy, &self.job.to),
         };
         self.set_policy(policy, on, &self.job.parts_to)?;
@@ -281,14 +313,36 @@ impl<'a, P: Pages> Mover<'a, P> {
         Ok(())
     }
 
-    /// The policy of before. If that cannot be had either, the one that is there stays, and is told.
+    /// The policy of before. If that cannot be set either, the one that is there stays, and is told.
     fn turn_back(&mut self) {
         match self.set_policy(self.job.policy, &self.job.from, &self.job.parts_from) {
             Ok(()) => self.now_on(self.job.from.clone(), &self.job.parts_from),
             Err(error) => {
                 tracing::error!(%error, "cannot restore the previous memory policy");
-                self.now_on(self.job.from.union(&self.job.to), &[]);
+                self.read_back();
             }
+        }
+    }
+
+    /// A policy could not be set on all of the vnode: the kernel says which pnodes those that are there name.
+    fn read_back(&mut self) {
+        let MemoryMove { from, to, parts_from, parts_to, policy, .. } = self.job;
+        let (before, after) = (self.pieces(*policy, from, parts_from), self.pieces(*policy, to, parts_to));
+        let starts = before.iter().chain(&after).map(|piece| (piece.region, piece.range.start));
+        let named = starts.map(|(region, at)| Some((region, at, self.regions[region].policy_nodes(at)?)));
+        let named: Option<Vec<(usize, usize, NodeSet)>> = named.collect();
+        let are = |pieces: &[Piece]| {
+            let is_in = |piece: &Piece, (region, at, on): &(usize, usize, NodeSet)| {
+                piece.region == *region && piece.range.contains(at) && piece.on == *on
+            };
+            let mut named = named.iter().flatten();
+            named.all(|named| pieces.iter().any(|piece| is_in(piece, named)))
+        };
+        match &named {
+            Some(_) if are(&before) => self.now_on(from.clone(), parts_from),
+            Some(_) if are(&after) => self.now_on(to.clone(), parts_to),
+            Some(named) => self.now_on(named.iter().flat_map(|(_, _, on)| on.iter()).collect(), &[]),
+            None => self.now_on(from.union(to), &[]),
         }
     }
 
@@ -324,17 +378,20 @@ impl<'a, P: Pages> Mover<'a, P> {
     }
 
     /// The policy that stays, and what lies outside of it.
-    fn end(&mut self, manner: Manner, stopped: bool) {
+    fn end(&mut self, mode: MigrationMode, stopped: bool) {
         let MemoryMove { from, to, parts_to, policy, .. } = self.job;
         let there = self.outcome.policy_on == *to && self.outcome.parts == *parts_to;
         let full = self.outcome.left.contains_key(&libc::ENOMEM);
-        if manner == Manner::Trade && there && *policy == MemoryPolicy::Bind {
+        if mode == MigrationMode::Exchange && there && *policy == MemoryPolicy::Bind {
             // Half-way it is bound to both sides: on one of them alone the guest might find no memory.
             let (on, parts) =
                 if stopped || full { (from.union(to), &[][..]) } else { (to.clone(), parts_to.as_slice()) };
             match self.set_policy(MemoryPolicy::Bind, &on, parts) {
                 Ok(()) => self.now_on(on, parts),
-                Err(error) => self.error = self.error.take().or(Some(error)),
+                Err(error) => {
+                    self.error = self.error.take().or(Some(error));
+                    self.read_back();
+                }
             }
         }
         self.outcome.cancelled = stopped && self.error.is_none();

@@ -2,9 +2,7 @@
 //! The policy is in force already, so the pages come from where it says.
 
 use super::ram::{GuestRam, RamRegion};
-use crate::sys::HostError;
-use nix::sched::{CpuSet as KernelCpuSet, sched_setaffinity};
-use nix::unistd::Pid;
+use crate::sys::{HostError, pin_this_thread};
 use resources::{Bytes, CpuSet, Plan, VnodeId};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -228,23 +226,6 @@ fn take(ram: &GuestRam, region: &RamRegion, offset: usize, length: usize) -> Res
             result => return result,
         }
     }
-}
-
-/// Lets this thread run on `cpus` only.
-pub fn pin_this_thread(cpus: &CpuSet) -> Result<(), HostError> {
-    let set = kernel_cpus(cpus)?;
-    sched_setaffinity(Pid::from_raw(0), &set)
-        .map_err(|e| HostError::new("sched_setaffinity", e).of(format!("CPUs {cpus}")))
-}
-
-/// A set of CPUs as the kernel takes it.
-pub fn kernel_cpus(cpus: &CpuSet) -> Result<KernelCpuSet, HostError> {
-    let mut set = KernelCpuSet::new();
-    for cpu in cpus.iter() {
-        set.set(cpu.index())
-            .map_err(|e| HostError::new("sched_setaffinity", e).of(format!("CPUs {cpus}")))?;
-    }
-    Ok(set)
 }
 
 #[cfg(test)]

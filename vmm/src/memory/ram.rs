@@ -52,7 +52,7 @@ impl GuestRam {
         let memory =
             GuestRegionCollection::from_regions(regions).map_err(|e| RamError::Plan(e.to_string()))?;
         let ram = Self { memory };
-        ram.settle(plan)?;
+        ram.set_policies(plan)?;
         Ok(ram)
     }
 
@@ -65,7 +65,7 @@ impl GuestRam {
                 |error| HostError::new("madvise", error).of(format!("vnode {}", region.range.vnode));
             let_go.map_err(refused)?;
         }
-        self.settle(plan)
+        self.set_policies(plan)
     }
 
     /// Whether it lies for the guest as the plan says, on the same pages.
@@ -79,7 +79,7 @@ impl GuestRam {
     }
 
     /// Sets policies, and gives advice.
-    fn settle(&self, plan: &Plan) -> Result<(), RamError> {
+    fn set_policies(&self, plan: &Plan) -> Result<(), RamError> {
         for vnode in plan.topology.vnodes() {
             let unknown = || RamError::Plan(format!("vnode {} has no place", vnode.id));
             let at = plan.placement.vnodes.get(vnode.id.index()).ok_or_else(unknown)?;

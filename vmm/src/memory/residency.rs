@@ -126,6 +126,10 @@ mod tests {
             Ok(())
         }
 
+        fn policy_nodes(&self, _: usize) -> Option<resources::NodeSet> {
+            None
+        }
+
         fn locate(&self, offsets: &[usize]) -> Result<Vec<PageStatus>, HostError> {
             self.calls.borrow_mut().push((offsets.as_ptr(), offsets.len(), offsets[0]));
             Ok(vec![PageStatus::Absent; offsets.len()])

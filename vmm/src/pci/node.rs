@@ -2,10 +2,9 @@
 //! its own.
 
 use super::worker::Control;
-use crate::memory::{kernel_cpus, pin_this_thread};
 use crate::net::kernel_thread;
-use crate::sys::HostError;
-use nix::sched::sched_setaffinity;
+use crate::sys::{HostError, affinity, kernel_cpus, pin_this_thread, set_affinity};
+use crate::transaction::all_or_none;
 use nix::unistd::{Pid, gettid};
 use resources::CpuSet;
 use std::cell::RefCell;
@@ -64,23 +63,35 @@ impl Node {
         Member(Arc::clone(self))
     }
 
-    /// Has all threads, and those that come, run on `cpus`; the error of the first that stays where it is.
+    /// Moves all threads to `cpus`, and those that come start there; if one cannot go, all stay.
     pub fn follow(&self, cpus: &CpuSet) -> Result<(), HostError> {
         let mut state = self.state();
-        let set = kernel_cpus(cpus)?;
-        let mut result = Ok(());
-        for thread in &state.threads {
-            let refused =
-                |e| HostError::new("sched_setaffinity", e).of(format!("device thread to CPUs {cpus}"));
-            result = result.and(sched_setaffinity(thread.id, &set).map_err(refused));
-            if let Some(worker) = &thread.worker {
-                worker.note_move();
-            }
-        }
+        let State { cpus: now, threads, .. } = &mut *state;
+        let before = now.clone();
+        let result = all_or_none(
+            now,
+            threads.iter(),
+            |_, thread| {
+                let refused = |error: HostError| error.of(format!("device thread to CPUs {cpus}"));
+                set_affinity(thread.id, cpus).map_err(refused)
+            },
+            |now, thread| {
+                if let Err(error) = set_affinity(thread.id, &before) {
+                    tracing::error!(%error, "device thread does not go back");
+                    *now = now.union(&affinity(thread.id).unwrap_or_default());
+                }
+            },
+        );
         if result.is_ok() {
-            state.cpus = cpus.clone();
+            now.clone_from(cpus);
         }
+        threads.iter().filter_map(|thread| thread.worker.as_ref()).for_each(|worker| worker.note_move());
         result
+    }
+
+    /// Where threads run.
+    pub fn cpus(&self) -> CpuSet {
+        self.state().cpus.clone()
     }
 
     /// Holds all workers, and those that come, or lets them go on.
@@ -132,7 +143,7 @@ pub fn helper_thread(name: &str, body: impl FnOnce() + Send + 'static) -> io::Re
 
 #[cfg(test)]
 mod tests {
-    use super::{Node, helper_thread};
+    use super::{Node, Thread, helper_thread};
     use nix::sched::{CpuSet, sched_getaffinity};
     use nix::unistd::{Pid, gettid};
     use std::sync::{Arc, mpsc};
@@ -169,5 +180,23 @@ mod tests {
         while !node.state().threads.is_empty() {
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn if_one_thread_cannot_go_all_stay() {
+        if cpus(Pid::from_raw(0)) < 2 {
+            return eprintln!("skipped: this needs CPUs 0 and 1");
+        }
+        let node = Arc::new(Node::new("0".parse().unwrap()));
+        let _member = node.join("device", None);
+        let this = gettid();
+        // One that is gone.
+        node.state().threads.push(Thread { id: Pid::from_raw(i32::MAX), worker: None });
+        let error = node.follow(&"0-1".parse().unwrap()).unwrap_err();
+        assert_eq!((error.call, error.errno()), ("sched_setaffinity", libc::ESRCH));
+        assert_eq!((cpus(this), node.cpus()), (1, "0".parse().unwrap()));
+        node.state().threads.retain(|thread| thread.id == this);
+        node.follow(&"0-1".parse().unwrap()).unwrap();
+        assert_eq!((cpus(this), node.cpus()), (2, "0-1".parse().unwrap()));
     }
 }

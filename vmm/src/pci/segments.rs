@@ -245,9 +245,14 @@ impl Segments {
         }
     }
 
-    /// Has the threads of a vnode's devices, and those that come, run on `cpus`.
+    /// Has the threads of a vnode's devices, and those that come, run on `cpus`: all, or none.
     pub fn follow(&self, vnode: VnodeId, cpus: &CpuSet) -> Result<(), HostError> {
         self.threads.0.get(vnode.index()).map_or(Ok(()), |spawner| spawner.follow(cpus))
+    }
+
+    /// Where they run.
+    pub fn cpus(&self, vnode: VnodeId) -> CpuSet {
+        self.threads.0.get(vnode.index()).map(|spawner| spawner.cpus()).unwrap_or_default()
     }
 
     /// Has all devices finish what is in flight and begin nothing. Does not wait for it: see [`active`](Self::active).

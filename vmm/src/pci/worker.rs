@@ -32,10 +32,15 @@ impl NodeSpawner {
         Self { node: Arc::new(Node::new(cpus)) }
     }
 
-    /// Has all workers, and those that come, run on `cpus`; the error of the first that stays where it is. Threads of the
-    /// kernel's that serve in their place come with [`kernel_threads_follow`](Self::kernel_threads_follow).
+    /// Has all workers, and those that come, run on `cpus`; if one cannot go, all stay. Threads of the kernel's that serve in
+    /// their place come with [`kernel_threads_follow`](Self::kernel_threads_follow).
     pub fn follow(&self, cpus: &CpuSet) -> Result<(), HostError> {
         self.node.follow(cpus)
+    }
+
+    /// Where workers run.
+    pub fn cpus(&self) -> CpuSet {
+        self.node.cpus()
     }
 
     /// Has all workers, and those that come, finish what is in flight and begin nothing, until they are to
@@ -130,7 +135,7 @@ impl Control {
     }
 
     /// Whether the worker was moved since this was last asked, and whether it is to stop or to be held.
-    fn hear(&self) -> (bool, bool) {
+    fn take_events(&self) -> (bool, bool) {
         // Fails if nobody wrote.
         let _ = self.event.read();
         let mut wanted = self.wanted();
@@ -260,7 +265,7 @@ fn serve(worker: &mut dyn Worker, control: &Control) -> io::Result<()> {
             match u32::try_from(event.data()) {
                 Ok(token) => changed |= worker.ready(token),
                 Err(_) => {
-                    let (moved, stop) = control.hear();
+                    let (moved, stop) = control.take_events();
                     if stop {
                         return Ok(());
                     }

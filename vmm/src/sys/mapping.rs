@@ -247,7 +247,7 @@ impl Mapping {
         let result = unsafe {
             libc::syscall(libc::SYS_get_mempolicy, &raw mut mode, words, bits, address.as_ptr(), ADDRESS)
         };
-        let nodes = mask.without(&NodeMask::empty());
+        let nodes = mask.nodes();
         Some(nodes).filter(|nodes| result == 0 && !nodes.is_empty())
     }
 

@@ -5,6 +5,7 @@
     reason = "system calls that no crate wraps, and guest memory that the guest writes too"
 )]
 
+mod affinity;
 mod aligned;
 mod barrier;
 mod crash;
@@ -23,6 +24,7 @@ mod tap;
 mod thread;
 mod uring;
 
+pub use affinity::{affinity, kernel_cpus, pin_this_thread, set_affinity};
 pub use barrier::barrier_of_all_threads;
 pub use crash::restore_terminal_at_a_crash;
 pub use errno::HostError;

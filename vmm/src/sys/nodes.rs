@@ -62,6 +62,11 @@ impl NodeMask {
         (self.words.as_mut_ptr(), MASK_NODES)
     }
 
+    /// As a set.
+    pub fn nodes(&self) -> NodeSet {
+        self.without(&Self::empty())
+    }
+
     /// Those of `self` that `other` does not have.
     pub(super) fn without(&self, other: &Self) -> NodeSet {
         let has = |mask: &Self, node: usize| mask.words[node / WORD_BITS] >> (node % WORD_BITS) & 1 == 1;

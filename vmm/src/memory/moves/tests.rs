@@ -1,6 +1,6 @@
 //! Moves against a host that is a table: pages with a node each, nodes with room, and calls that fail when told.
 
-use super::{Group, Manner, MemoryMove, MoveOutcome, MoveProgress, Moved, Mover, Pages};
+use super::{Group, MemoryMove, MigrationMode, MoveOutcome, MoveProgress, Moved, Mover, Pages};
 use crate::sys::{HostError, Mode, NodeMask, PageStatus};
 use resources::{Bytes, MemoryPart, MemoryPolicy, NodeSet, PnodeId, VnodeId};
 use std::cell::{Cell, RefCell};
@@ -104,6 +104,10 @@ impl Pages for Region {
         Ok(())
     }
 
+    fn policy_nodes(&self, _: usize) -> Option<NodeSet> {
+        Some(self.policy.borrow().1.nodes())
+    }
+
     fn locate(&self, offsets: &[usize]) -> Result<Vec<PageStatus>, HostError> {
         self.host.call("locate")?;
         let pages = self.pages.borrow();
@@ -174,7 +178,7 @@ fn ask(vnode: u32, from: &[u32], to: &[u32]) -> MemoryMove {
 /// Moves the vnodes, each of some regions, together.
 fn carry_out(
     vnodes: &[(&[Region], MemoryMove)],
-    manner: Manner,
+    mode: MigrationMode,
     bandwidth: Option<Bytes>,
     progress: &MoveProgress,
 ) -> Vec<Moved> {
@@ -185,11 +189,11 @@ fn carry_out(
     let progress = std::iter::once(progress).chain(&others);
     let movers = vnodes.iter().zip(progress);
     let movers = movers.map(|((regions, job), p)| Mover::new(regions.iter().collect(), job, p)).collect();
-    Group { movers, manner, bandwidth, started: Instant::now() }.run()
+    Group { movers, mode, bandwidth, started: Instant::now() }.run()
 }
 
 fn alone(regions: &[Region], job: &MemoryMove) -> Moved {
-    carry_out(&[(regions, job.clone())], Manner::InTurn, None, &MoveProgress::default()).remove(0)
+    carry_out(&[(regions, job.clone())], MigrationMode::Sequential, None, &MoveProgress::default()).remove(0)
 }
 
 fn pages(count: usize) -> Bytes {
@@ -324,7 +328,8 @@ fn a_cancel_is_heard_between_chunks_and_the_rest_can_follow_or_come_back() {
     let progress = MoveProgress::default();
     *host.cancel.borrow_mut() = Some((3, progress.cancel.clone()));
     let job = ask(0, &[0], &[1]);
-    let (outcome, error) = carry_out(&[(&regions, job.clone())], Manner::InTurn, None, &progress).remove(0);
+    let (outcome, error) =
+        carry_out(&[(&regions, job.clone())], MigrationMode::Sequential, None, &progress).remove(0);
     // A chunk of 64 MiB is 32 of these pages.
     assert!(error.is_none() && outcome.cancelled);
     assert_eq!((outcome.moved, outcome.policy_on.clone()), (pages(32), set(&[1])));
@@ -346,7 +351,7 @@ fn a_vm_that_ends_does_not_wait_for_its_memory_to_be_measured() {
     // From the first look at pages on.
     *host.cancel.borrow_mut() = Some((1, progress.cancel.clone()));
     let (outcome, error) =
-        carry_out(&[(&regions, ask(0, &[0], &[1]))], Manner::InTurn, None, &progress).remove(0);
+        carry_out(&[(&regions, ask(0, &[0], &[1]))], MigrationMode::Sequential, None, &progress).remove(0);
     assert!(error.is_none() && outcome.cancelled);
     assert_eq!((outcome.moved, outcome.elsewhere), (pages(32), BTreeMap::new()));
     // The chunk under way is looked at before and after, and that is all.
@@ -360,13 +365,13 @@ fn the_bandwidth_limit_is_kept() {
     let started = Instant::now();
     // 192 MiB at 960 MiB/s.
     let limit = Some(Bytes::mib(960));
-    carry_out(&[(&regions, ask(0, &[0], &[1]))], Manner::InTurn, limit, &MoveProgress::default());
+    carry_out(&[(&regions, ask(0, &[0], &[1]))], MigrationMode::Sequential, limit, &MoveProgress::default());
     let took = started.elapsed();
     assert!(took >= Duration::from_millis(199), "{took:?}");
 }
 
 #[test]
-fn vnodes_on_full_nodes_trade_places_through_what_little_room_there_is() {
+fn vnodes_on_full_nodes_change_places_through_what_little_room_there_is() {
     for (a, b, room) in [(100, 100, 1), (100, 40, 3), (1, 90, 1), (64, 64, 32)] {
         let host = Host::new(&[(0, room), (1, room + a.max(b) - b)], None);
         host.room.borrow_mut().insert(0, room + a.max(b) - a);
@@ -374,7 +379,7 @@ fn vnodes_on_full_nodes_trade_places_through_what_little_room_there_is() {
         let progress = MoveProgress::default();
         let moved = carry_out(
             &[(&one, ask(0, &[0], &[1])), (&two, ask(1, &[1], &[0]))],
-            Manner::Trade,
+            MigrationMode::Exchange,
             None,
             &progress,
         );
@@ -387,11 +392,11 @@ fn vnodes_on_full_nodes_trade_places_through_what_little_room_there_is() {
 }
 
 #[test]
-fn a_trade_without_any_room_moves_nothing_and_says_so() {
+fn an_exchange_without_any_room_moves_nothing_and_says_so() {
     let host = Host::new(&[(0, 0), (1, 0)], None);
     let (one, two) = ([Region::new(&host, 50, 0)], [Region::new(&host, 50, 1)]);
     let jobs = [(&one[..], ask(0, &[0], &[1])), (&two[..], ask(1, &[1], &[0]))];
-    for (outcome, error) in carry_out(&jobs, Manner::Trade, None, &MoveProgress::default()) {
+    for (outcome, error) in carry_out(&jobs, MigrationMode::Exchange, None, &MoveProgress::default()) {
         assert!(error.is_none());
         assert_eq!((outcome.moved, outcome.left), (Bytes::ZERO, [(libc::ENOMEM, pages(50))].into()));
         assert_eq!((outcome.policy_on, outcome.elsewhere), (set(&[0, 1]), BTreeMap::new()));
@@ -402,13 +407,13 @@ fn a_trade_without_any_room_moves_nothing_and_says_so() {
 }
 
 #[test]
-fn a_trade_that_fails_at_any_call_leaves_both_vnodes_told_truly() {
+fn an_exchange_that_fails_at_any_call_leaves_both_vnodes_told_truly() {
     let mut which = 0;
     loop {
         let host = Host::new(&[(0, 5), (1, 5)], Some((which, libc::ENODEV)));
         let (one, two) = ([Region::new(&host, 50, 0)], [Region::new(&host, 50, 1)]);
         let jobs = [(&one[..], ask(0, &[0], &[1])), (&two[..], ask(1, &[1], &[0]))];
-        let moved = carry_out(&jobs, Manner::Trade, None, &MoveProgress::default());
+        let moved = carry_out(&jobs, MigrationMode::Exchange, None, &MoveProgress::default());
         if moved.iter().all(|(_, error)| error.is_none()) {
             break;
         }
