@@ -53,7 +53,7 @@ pub(crate) struct BootTest {
 
 /// Tests of whose ground shorter ones cover the most: the same under another kernel, or with more of everything, or one
 /// more shape of many. They run where they are named, and with `--long`; the others have to end in half an hour.
-const LONG: [&str; 55] = [
+const LONG: [&str; 61] = [
     "topology_without_any_flag_is_one_vnode",
     "topology_interleaved_vcpus",
     "topology_memory_only_vnode",
@@ -109,6 +109,12 @@ const LONG: [&str; 55] = [
     "field_input_that_ends_leaves_no_busy_thread",
     "life_reset_reboots_when_asked",
     "life_scripted_guest_powers_off",
+    "life_reset_ends_with_its_status",
+    "segments_one_vnode",
+    "policy_interleave_over_two_pnodes",
+    "view_host_with_a_node_without_cpus",
+    "move_2m_pages_under_load",
+    "field_disk_with_sectors_of_4k",
 ];
 
 /// Whether a test is left to `--long`.
