@@ -419,6 +419,14 @@ fn beside_cache(ctx: &Ctx) -> Result<()> {
     ensure!(!mem_set(ctx, &socket, "1", "64M")?, "all of it came");
     let vnode = ctl(ctx, &socket, &["vnodes", "1"])?;
     let balloon = &vnode["balloon"];
+    if balloon["off_node"] != 0 {
+        let metrics = ctx.numavisor(&["ctl", "--api-socket", &socket, "metrics"])?.stdout;
+        let metrics = String::from_utf8_lossy(&metrics).into_owned();
+        metrics
+            .lines()
+            .filter(|line| line.contains("_balloon_"))
+            .for_each(|line| note(&ctx.transcript, line));
+    }
     ensure!(balloon["outcome"]["stop"] == "dry" && balloon["off_node"] == 0, "it ended as {vnode}");
     all_came(ctx, &mut vm, 1, kib(&balloon["on_node"]))?;
     ensure!(guest_kib(&mut vm, 1, "FilePages")? >= cache - cache / 10, "page cache went for it");

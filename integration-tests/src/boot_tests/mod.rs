@@ -53,7 +53,7 @@ pub(crate) struct BootTest {
 
 /// Tests of whose ground shorter ones cover the most: the same under another kernel, or with more of everything, or one
 /// more shape of many. They run where they are named, and with `--long`; the others have to end in half an hour.
-const LONG: [&str; 61] = [
+const LONG: [&str; 66] = [
     "topology_without_any_flag_is_one_vnode",
     "topology_interleaved_vcpus",
     "topology_memory_only_vnode",
@@ -115,6 +115,11 @@ const LONG: [&str; 61] = [
     "view_host_with_a_node_without_cpus",
     "move_2m_pages_under_load",
     "field_disk_with_sectors_of_4k",
+    "topology_eight_vnodes",
+    "serve_boots_again_and_again",
+    "kernel_newer_reads_hmat",
+    "a_vnode_bound_to_two_pnodes_has_a_part_on_each",
+    "cpus_two_hundred_and_fifty_six",
 ];
 
 /// Whether a test is left to `--long`.
