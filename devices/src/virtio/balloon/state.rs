@@ -3,6 +3,7 @@
 
 mod saved;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::PAGE_BYTES;
@@ -19,6 +20,9 @@ pub use saved::{BalloonDriverState, BalloonState, PagesOut};
 /// Bit 2 of a message address: the destination is logical, no APIC ID (Intel SDM volume 3, "Message Address Register
 /// Format").
 const LOGICAL: u64 = 1 << 2;
+/// Linux brings no more than an array of them before it turns round; a driver that goes on brings them in vain.
+const MAX_MISPLACED: usize = 4096;
+
 /// Bit 4: the message is in the remappable format.
 const REMAPPABLE: u64 = 1 << 4;
 
@@ -57,6 +61,8 @@ pub(super) struct State {
     dry: Option<u32>,
     /// Pages of other vnodes that were out before the array that turned the driver round.
     off_node_before: u32,
+    /// Pages of other vnodes that came while none was wanted, the first [`MAX_MISPLACED`] of them.
+    misplaced: BTreeSet<u32>,
     /// The driver waits for memory that the host does not have.
     pub owing: bool,
     /// What the driver says its free pages are filled with.
@@ -145,6 +151,9 @@ impl State {
         self.asked = pages;
         self.exact = exact;
         self.dry = None;
+        if !exact {
+            self.misplaced.clear();
+        }
     }
 
     /// Has the driver hint what is free, or end that; false if it cannot.
@@ -181,6 +190,9 @@ impl State {
             }
             if place == PagePlace::OffNode {
                 self.off_node += 1;
+                if self.exact && self.misplaced.len() < MAX_MISPLACED {
+                    self.misplaced.insert(pfn);
+                }
                 self.counters.inflated_off_node_bytes.add(PAGE_BYTES);
                 first_off.get_or_insert(new.len());
             }
@@ -227,6 +239,7 @@ impl State {
                 Removed::Top => {}
             }
             self.counters.deflated_bytes.add(PAGE_BYTES);
+            self.misplaced.remove(&pfn);
             if host.place(pfn) == PagePlace::OffNode {
                 self.off_node -= 1;
             }
@@ -236,12 +249,14 @@ impl State {
         }
         self.counters.drained_bytes.add(drained * PAGE_BYTES);
         // The page that came in a migration's place is on top; if it is another vnode's it goes back too. One that came
-        // while a driver went back has left a page of another vnode beneath.
+        // while a driver went back has left a page of another vnode beneath; one that was sent on has left an array of them.
         let off = match self.dry {
             _ if !self.exact => 0,
             _ if migrated => self.off_node_on_top(host),
             Some(dry) if self.stack.len() == dry => {
-                self.off_node_on_top(host).min(self.off_node.saturating_sub(self.off_node_before))
+                let on_top =
+                    self.off_node_on_top(host).min(self.off_node.saturating_sub(self.off_node_before));
+                on_top.max(self.above_misplaced())
             }
             _ => 0,
         };
@@ -251,6 +266,15 @@ impl State {
 
     fn off_node_on_top(&self, host: &dyn BalloonHost) -> u32 {
         small(self.stack.downwards().take_while(|pfn| host.place(*pfn) == PagePlace::OffNode).count())
+    }
+
+    /// Pages from the lowest that is misplaced to the top.
+    fn above_misplaced(&self) -> u32 {
+        if self.misplaced.is_empty() {
+            return 0;
+        }
+        let below = self.stack.upwards().take_while(|pfn| !self.misplaced.contains(pfn)).count();
+        self.stack.len().saturating_sub(small(below))
     }
 
     /// Turns the driver round at `pages`, or earlier if it goes back farther already.

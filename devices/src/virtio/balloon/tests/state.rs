@@ -90,6 +90,25 @@ fn a_page_that_moves_to_another_vnode_while_the_driver_goes_back_does_not_stop_i
 }
 
 #[test]
+fn what_was_brought_of_another_vnode_before_the_driver_was_sent_on_goes_back_too() {
+    let (mut state, host) = (state(500, true), TestHost::default());
+    state.inflate(&[3, 2, 1, 0], &host);
+    assert_eq!(state.inflate(&[9, 1000, 8], &host), verdict([9], true));
+    // Whoever asked did not know.
+    state.ask(500, true);
+    state.inflate(&[13, 12, 11, 10], &host);
+    assert_eq!(state.inflate(&[1002, 1001], &host), verdict([], true));
+    assert_eq!(state.view().dry, Some(11));
+    let verdict = state.deflate(&[1001, 1002], &host);
+    assert!(verdict.interrupt, "the driver is not told");
+    let view = state.view();
+    assert_eq!((view.asked, view.held, view.off_node, view.dry), (5, 11, 1, Some(5)));
+    state.deflate(&[10, 11, 12, 13, 8, 1000], &host);
+    let view = state.view();
+    assert_eq!((view.asked, view.held, view.off_node, view.dry), (5, 5, 0, Some(5)));
+}
+
+#[test]
 fn best_effort_keeps_pages_of_other_vnodes_and_counts_them() {
     let (mut state, host) = (state(500, false), TestHost::default());
     assert_eq!(state.inflate(&[1001, 1000, 9], &host), verdict([1001, 1000, 9], false));
