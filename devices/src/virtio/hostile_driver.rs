@@ -532,6 +532,11 @@ mod tests {
             }
         }
 
+    }
+
+    proptest! {
+        // Each with some hundred saves.
+        #![proptest_config(ProptestConfig::with_cases(100))]
         /// On whichever step it is saved and restored.
         #[test]
         fn a_restored_device_takes_nonsense_as_the_one_before(

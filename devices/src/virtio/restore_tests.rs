@@ -383,7 +383,7 @@ fn balloon(script: &[u8], saves: &Saves) -> Outcome {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(80))]
     #[test]
     fn what_comes_of_requests_is_the_same_whenever_the_device_is_saved_and_restored(
         script in prop::collection::vec(any::<u8>(), 0..40),

@@ -53,7 +53,7 @@ pub(crate) struct BootTest {
 
 /// Tests of whose ground shorter ones cover the most: the same under another kernel, or with more of everything, or one
 /// more shape of many. They run where they are named, and with `--long`; the others have to end in half an hour.
-const LONG: [&str; 66] = [
+const LONG: [&str; 70] = [
     "topology_without_any_flag_is_one_vnode",
     "topology_interleaved_vcpus",
     "topology_memory_only_vnode",
@@ -120,6 +120,10 @@ const LONG: [&str; 66] = [
     "kernel_newer_reads_hmat",
     "a_vnode_bound_to_two_pnodes_has_a_part_on_each",
     "cpus_two_hundred_and_fifty_six",
+    "console_on_its_vnode_has_one_attached_at_a_time",
+    "two_moves_at_once_and_one_during_an_inflate",
+    "disk_does_the_same_where_io_uring_is_forbidden",
+    "topology_tables_and_caches_are_those_of_the_plan",
 ];
 
 /// Whether a test is left to `--long`.
