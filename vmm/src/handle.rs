@@ -55,7 +55,7 @@ impl VmHandle {
         &self.shared.plan
     }
 
-    /// How it stands and where everything is now. Never waits for the control loop.
+    /// The state of the VM and where its memory and vCPUs are. Does not wait for the control loop.
     pub fn view(&self) -> VmView {
         self.shared.view()
     }

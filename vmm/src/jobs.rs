@@ -33,7 +33,7 @@ pub struct JobView {
     pub total: Bytes,
     /// Bytes moved.
     pub moved: Bytes,
-    /// How it stands.
+    /// Its state.
     pub state: JobState,
     /// How long it has been running, or ran.
     pub elapsed: std::time::Duration,

@@ -114,7 +114,7 @@ impl Running {
         self.shared.starts_again();
     }
 
-    /// How it stands.
+    /// The state of the VM.
     pub fn state(&self) -> VmState {
         if self.paused { VmState::Paused } else { VmState::Running }
     }

@@ -95,7 +95,7 @@ impl ActiveQueue {
         }
     }
 
-    /// Has the device go on where it had come to.
+    /// Continues at this position.
     pub fn set_position(&mut self, position: QueuePosition) {
         self.queue.set_next_avail(position.next_available);
         self.queue.set_next_used(position.next_used);

@@ -205,7 +205,7 @@ impl Entry {
         self.handle.retry();
     }
 
-    /// How it stands.
+    /// The current status of the balloon.
     pub fn view(&self) -> VnodeMemory {
         self.seen(&self.status())
     }

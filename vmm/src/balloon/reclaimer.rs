@@ -40,7 +40,7 @@ pub struct ReclaimView {
     pub id: u64,
     /// What was asked.
     pub order: ReclaimOrder,
-    /// How it stands.
+    /// Its state.
     pub state: ReclaimState,
     /// Who did what, as of the last round.
     pub tally: ReclaimTally,

@@ -69,7 +69,7 @@ pub enum RequestError {
     /// Not in this state.
     #[error("the VM is {state:?}, {needs}")]
     State {
-        /// How it stands.
+        /// The current state.
         state: VmState,
         /// How it should.
         needs: &'static str,

@@ -117,7 +117,7 @@ impl Shared {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How it stands.
+    /// The state of the VM.
     pub(crate) fn state(&self) -> VmState {
         self.status().state
     }

@@ -35,7 +35,7 @@ pub struct VcpuView {
 /// What the control loop publishes.
 #[derive(Debug, Clone)]
 pub struct VmView {
-    /// How it stands.
+    /// The state of the VM.
     pub state: VmState,
     /// Where everything lies now.
     pub placement: Placement,

@@ -97,7 +97,7 @@ impl BalloonHandle {
         &self.shared.counters
     }
 
-    /// How it stands.
+    /// The current status.
     #[must_use]
     pub fn view(&self) -> BalloonView {
         self.shared.state().view()
